@@ -261,6 +261,8 @@ class SftConfig:
     train: TrainConfig = field(default_factory=lambda: TrainConfig(learning_rate=1e-5))
     batch_size: int = 64
     """Conversations a step."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """The learning rate after warm-up; cosine falls to zero at the last step."""
 
     def __post_init__(self) -> None:
         check_positive("sft", self, "batch_size")

@@ -1,0 +1,17 @@
+"""Problems: files read into prompts and gold answers, prompts rendered, the order of an epoch."""
+
+from fastrl.data.order import ProblemOrder
+from fastrl.data.problems import Problem, as_messages, gold_text, load_problems, reward_columns
+from fastrl.data.prompts import continue_text, render_prompt, render_prompt_text
+
+__all__ = [
+    "Problem",
+    "ProblemOrder",
+    "as_messages",
+    "continue_text",
+    "gold_text",
+    "load_problems",
+    "render_prompt",
+    "render_prompt_text",
+    "reward_columns",
+]

@@ -1,0 +1,41 @@
+# Every target sets itself up in .venv: Python >= 3.10, a C++ compiler and pip are all that it needs.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc -type f)
+
+.PHONY: demo test lint bench clean
+.DELETE_ON_ERROR:
+
+demo: .venv/base   ## train with the transfer reward on the tiny world; draws the curves
+	$(BIN)/fastrl demo
+
+test: .venv/dev    ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: .venv/dev    ## ruff, mypy, clang-format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh')
+
+bench: .venv/dev   ## every micro-benchmark, its op's tests first
+	for bench in bench/bench_*.py; do $(BIN)/python -m bench.$$(basename $$bench .py) || exit 1; done
+
+clean:
+	rm -rf .venv build
+
+# torch comes first and pinned, so that an index with a CPU build gives that one.
+.venv/torch:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	touch $@
+
+.venv/base: .venv/torch $(SOURCES)
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/dev: .venv/base
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@

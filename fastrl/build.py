@@ -1,0 +1,138 @@
+"""From configuration to live parts: engines, rewards, policy. The only place that chooses."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastrl.config import ModelConfig, RlConfig, RunConfig
+from fastrl.data.problems import Problem, load_problems
+from fastrl.data.prompts import ProblemOrder
+from fastrl.engine.protocol import Engine
+from fastrl.engine.torch_engine import TorchEngine
+from fastrl.policy.model import Policy, compute_dtype
+from fastrl.policy.optimizer import make_optimizer
+from fastrl.rewards.answer import AnswerReward
+from fastrl.rewards.format import FormatReward
+from fastrl.rewards.transfer import TransferReward
+from fastrl.verify.pool import AnswerGrader
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedReward:
+    """A reward function under the name that metrics carry."""
+
+    name: str
+    function: Callable[..., Any]
+    weight: float
+
+
+@dataclass(slots=True)
+class RlParts:
+    """Everything an RL stage works with."""
+
+    policy: Policy
+    reference: Policy | None
+    """The frozen start of training; None where no KL is asked for."""
+    engine: Engine
+    optimizer: torch.optim.AdamW
+    problems: list[Problem]
+    order: ProblemOrder
+    rewards: list[WeightedReward]
+    grader: AnswerGrader
+    eval_problems: list[Problem]
+
+
+def choose_device(config: RunConfig) -> torch.device:
+    available = torch.cuda.is_available()
+    if config.device == "cuda" and not available:
+        raise ValueError("[run] device: cuda was asked for, and torch sees no CUDA device; use cpu or auto")
+    if config.device == "cpu" or not available:
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def build_rl(config: RlConfig, checkpoint: Path | None = None) -> RlParts:
+    """Load what the stage needs; the policy's weights come from `checkpoint` where there is one."""
+    device = choose_device(config.run)
+    problems = load_problems(config.data)
+    trained = config.model if checkpoint is None else _at(config.model, checkpoint)
+    policy = Policy.load(trained, device)
+    grader = AnswerGrader(num_workers=config.reward.answer_workers, timeout_s=config.reward.answer_timeout_s)
+    engine = build_engine(config.model, config, device)
+    return RlParts(
+        policy=policy,
+        reference=frozen(Policy.load(config.model, device)) if config.loss.kl_coef else None,
+        engine=engine,
+        optimizer=make_optimizer(policy, config.train),
+        problems=problems,
+        order=ProblemOrder(len(problems), config.run.seed),
+        rewards=build_rewards(config, policy, grader, device),
+        grader=grader,
+        eval_problems=build_eval_problems(config),
+    )
+
+
+def build_engine(model: ModelConfig, config: RlConfig, device: torch.device) -> Engine:
+    return TorchEngine.from_pretrained(
+        model.path,
+        dtype=compute_dtype(model, device),
+        device=device,
+        max_batch_tokens=config.engine.max_batch_tokens,
+        trust_remote_code=model.trust_remote_code,
+    )
+
+
+def build_rewards(
+    config: RlConfig, policy: Policy, grader: AnswerGrader, device: torch.device
+) -> list[WeightedReward]:
+    """The functions that reward.functions names; a dotted path is imported."""
+
+    def make(name: str) -> Callable[..., Any]:
+        if name == "answer":
+            return AnswerReward(grader)
+        if name == "format":
+            return FormatReward()
+        if name == "transfer":
+            receiver = build_engine(config.transfer.receiver, config, device)
+            return TransferReward(
+                receiver, policy.tokenizer, grader, config.transfer,
+                max_new_tokens=config.rollout.max_new_tokens, seed=config.run.seed,
+            )  # fmt: skip
+        return imported_reward(name)
+
+    pairs = zip(config.reward.functions, config.reward.weights, strict=True)
+    return [WeightedReward(name, make(name), weight) for name, weight in pairs]
+
+
+def imported_reward(path: str) -> Callable[..., Any]:
+    """my_package.module.function, with TRL's reward signature."""
+    module, _, name = path.rpartition(".")
+    if not module:
+        raise ValueError(
+            f"[reward] functions: expected answer, format, transfer or a dotted path such as my_rewards.length, got {path!r}"
+        )
+    function = getattr(importlib.import_module(module), name, None)
+    if not callable(function):
+        raise ValueError(f"[reward] functions: {module} has no function {name!r}")
+    return function  # type: ignore[no-any-return]
+
+
+def build_eval_problems(config: RlConfig) -> list[Problem]:
+    if config.eval.path is None:
+        return []
+    return load_problems(replace(config.data, path=config.eval.path, limit=config.eval.limit))
+
+
+def frozen(policy: Policy) -> Policy:
+    policy.model.eval().requires_grad_(False)
+    return policy
+
+
+def _at(model: ModelConfig, checkpoint: Path) -> ModelConfig:
+    return replace(model, path=str(checkpoint))

@@ -1,0 +1,45 @@
+"""Which problem comes next: a function of one integer, so that a data position is that integer."""
+
+from __future__ import annotations
+
+import random
+
+from fastrl.seeding import seed_of
+
+
+class ProblemOrder:
+    """The problem of every draw of a run: each epoch goes through all problems once, in an order of its own.
+
+        order[i] = permutation(seed, i // num_problems)[i % num_problems]
+
+    Args:
+        num_problems: >= 1. Where more are asked for than there are, problems come again.
+        seed: orders of different seeds are unrelated.
+    """
+
+    def __init__(self, num_problems: int, seed: int) -> None:
+        if num_problems < 1:
+            raise ValueError(f"[data] num_problems: expected >= 1, got {num_problems}")
+        self.num_problems = num_problems
+        self.seed = seed
+        self._epoch = -1
+        self._permutation: list[int] = []
+
+    def __getitem__(self, draw: int) -> int:
+        if draw < 0:
+            raise IndexError(f"[data] draw: expected >= 0, got {draw}")
+        epoch, place = divmod(draw, self.num_problems)
+        if epoch != self._epoch:
+            self._permutation = self._shuffled(epoch)
+            self._epoch = epoch
+        return self._permutation[place]
+
+    def take(self, start: int, count: int) -> list[int]:
+        """The problems of draws start, ..., start + count - 1."""
+        return [self[draw] for draw in range(start, start + count)]
+
+    def _shuffled(self, epoch: int) -> list[int]:
+        # sorted by random(): the one method whose values Python promises to keep between versions
+        draw = random.Random(seed_of(self.seed, "order", epoch)).random
+        keys = [draw() for _ in range(self.num_problems)]
+        return sorted(range(self.num_problems), key=keys.__getitem__)

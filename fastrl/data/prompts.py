@@ -1,0 +1,59 @@
+"""From messages to the tokens a model reads: the chat template, an assistant turn that has begun."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastrl.types import Message
+
+
+def render_prompt_text(tokenizer: Any, messages: Sequence[Message]) -> str:
+    """What the model reads before it answers.
+
+    The tokenizer's chat template with the assistant's turn opened; a tokenizer that has none gets the
+    contents of all messages, each on a line of its own.
+    """
+    if tokenizer.chat_template is None:
+        return "".join(f"{message['content']}\n" for message in messages)
+    text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    return text
+
+
+def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    """Tokens of render_prompt_text(tokenizer, messages)."""
+    text = render_prompt_text(tokenizer, messages)
+    if tokenizer.chat_template is not None:
+        return _encode(tokenizer, text)
+    # without a template the tokenizer itself puts its start token; an end token would close the prompt
+    token_ids = list(tokenizer.encode(text))
+    while token_ids and token_ids[-1] == tokenizer.eos_token_id:
+        token_ids.pop()
+    return token_ids
+
+
+def continue_text(
+    tokenizer: Any, messages: Sequence[Message], prefix_text: str
+) -> tuple[list[int], list[int]]:
+    """A conversation whose last assistant turn has begun with prefix_text: (prompt tokens, prefix tokens).
+
+    The prompt is render_prompt(tokenizer, messages) whatever the prefix: prefixes of one question share it.
+    """
+    return render_prompt(tokenizer, messages), encode_inside(tokenizer, prefix_text)
+
+
+def encode_inside(tokenizer: Any, text: str) -> list[int]:
+    """Tokens of a text that stands inside a longer one: no start token, no space put before it."""
+    if not _puts_space_first(tokenizer):
+        return _encode(tokenizer, text)
+    before, both = _encode(tokenizer, "\n"), _encode(tokenizer, "\n" + text)
+    return both[len(before) :] if both[: len(before)] == before else _encode(tokenizer, text)
+
+
+def _puts_space_first(tokenizer: Any) -> bool:
+    """SentencePiece tokenizers read "a" as " a" at the start of a text."""
+    return _encode(tokenizer, "a")[-1:] != _encode(tokenizer, "\na")[-1:]
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer.encode(text, add_special_tokens=False))

@@ -1,0 +1,68 @@
+"""One rank or many: the few sums that data parallelism needs. With one rank every call is the identity."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process's place among those that torchrun started."""
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def join(cls) -> Ranks:
+        """Join torchrun's process group where there is one (gloo; nccl too where there are GPUs)."""
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return cls()
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        if not dist.is_initialized():
+            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        return cls(rank=dist.get_rank(), size=dist.get_world_size())
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Each value summed over the ranks, in float64."""
+        if self.size == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(total)
+        return [float(value) for value in total]
+
+    def gather(self, values: Sequence[T]) -> list[T]:
+        """All ranks' values, rank by rank, on every rank."""
+        if self.size == 1:
+            return list(values)
+        parts: list[list[T]] = [[] for _ in range(self.size)]
+        dist.all_gather_object(parts, list(values))
+        return [value for part in parts for value in part]
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Gradients summed over the ranks: losses are sums over one global denominator, so no mean is taken."""
+        if self.size == 1:
+            return
+        grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        flat = torch.cat([grad.flatten() for grad in grads])
+        dist.all_reduce(flat)
+        for grad, piece in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+            grad.copy_(piece.view_as(grad))
+
+    def wait(self) -> None:
+        """Until every rank is here."""
+        if self.size > 1:
+            dist.barrier()

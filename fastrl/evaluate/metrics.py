@@ -1,0 +1,99 @@
+"""Metrics over several completions of each problem, and how sure one can be of their mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import comb
+
+import numpy as np
+
+
+def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
+    """Probability that k of the n samples, drawn without replacement, hold a correct one; unbiased for pass@k.
+
+        1 - C(n - c, k) / C(n, k)
+
+    Args:
+        num_samples: n >= 1.
+        num_correct: c in [0, n].
+        k: in [1, n].
+    """
+    _check_counts(num_samples, num_correct, k)
+    return 1.0 - comb(num_samples - num_correct, k) / comb(num_samples, k)
+
+
+def maj_at_k(num_correct: int, wrong_counts: Sequence[int], num_unparsed: int, k: int) -> float:
+    """Probability that a majority vote over k of the samples, drawn without replacement, is right.
+
+        E_subset[ 1[the correct answer has most votes] / number of answers that share most votes ]
+
+    An unparsed completion takes its place in the subset and has no vote; a subset without votes is wrong.
+    Exact, by counting subsets: with k = n it is the plain majority vote, ties shared.
+
+    Args:
+        num_correct: samples whose answer is right; they are one answer, however it is written.
+        wrong_counts: samples of each distinct wrong answer.
+        num_unparsed: samples without an answer.
+        k: in [1, n], n being the sum of all counts.
+    """
+    total = num_correct + sum(wrong_counts) + num_unparsed
+    _check_counts(total, num_correct, k)
+    if any(count < 0 for count in (*wrong_counts, num_unparsed)):
+        raise ValueError(f"[maj_at_k] counts: expected >= 0, got {list(wrong_counts)} and {num_unparsed}")
+    won = 0.0
+    for votes in range(1, min(num_correct, k) + 1):
+        ways = _rivals_with_at_most(votes, wrong_counts, num_unparsed, k - votes)
+        won += comb(num_correct, votes) * sum(count / (tied + 1) for tied, count in enumerate(ways))
+    return won / comb(total, k)
+
+
+def _rivals_with_at_most(votes: int, counts: Sequence[int], num_unparsed: int, size: int) -> list[int]:
+    """[t]: ways to draw `size` other samples so that no wrong answer has over `votes`, and t have just that."""
+    ways = [[comb(num_unparsed, drawn)] for drawn in range(size + 1)]  # [drawn][tied]
+    for count in counts:
+        grown = [[0] * (len(row) + 1) for row in ways]
+        for drawn, row in enumerate(ways):
+            for taken in range(min(count, votes, size - drawn) + 1):
+                for tied, number in enumerate(row):
+                    grown[drawn + taken][tied + (taken == votes)] += number * comb(count, taken)
+        ways = grown
+    return ways[size]
+
+
+def bootstrap_interval(
+    values: Sequence[float], *, seed: int, level: float = 0.95, num_resamples: int = 4000
+) -> tuple[float, float]:
+    """Interval of the mean over problems, by resampling problems (percentile bootstrap).
+
+        quantiles (1 - level)/2 and (1 + level)/2 of mean(values[i] for i drawn with replacement)
+
+    It speaks of other problems of the same kind. One problem gives an interval of width zero, which means
+    that nothing is known, not that everything is.
+
+    Args:
+        values: one number a problem; at least one.
+        level: in (0, 1).
+    """
+    if len(values) == 0:
+        raise ValueError("[bootstrap_interval] values: expected at least one problem, got none")
+    if not 0 < level < 1:
+        raise ValueError(f"[bootstrap_interval] level: expected a number in (0, 1), got {level}")
+    data = np.asarray(values, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    # Row by row: a table of all draws at once would take gigabytes for large sets.
+    means = [data[rng.integers(0, len(data), len(data))].mean() for _ in range(num_resamples)]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def powers_of_two(limit: int) -> list[int]:
+    """1, 2, 4, ... up to limit, and limit itself."""
+    powers = [2**i for i in range(limit.bit_length()) if 2**i <= limit]
+    return powers if limit in powers else [*powers, limit]
+
+
+def _check_counts(num_samples: int, num_correct: int, k: int) -> None:
+    if not 0 <= num_correct <= num_samples:
+        raise ValueError(f"[metrics] num_correct: expected 0 to {num_samples}, got {num_correct}")
+    if not 1 <= k <= num_samples:
+        raise ValueError(f"[metrics] k: expected 1 to {num_samples} (samples a problem), got {k}")

@@ -1,0 +1,144 @@
+"""Attention over packed sequences, for any model in transformers' attention registry.
+
+A packed row [1, H, N, K] holds S sequences end to end. Each attends to itself alone, causally:
+`sdpa` lifts the sequences into [S, H, L, K] for the attention and back; `flex` masks by sequence number;
+`flash` is transformers' own flash_attention_2, which takes cu_seqlens as it is.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from fastrl.policy.packing import PackedBatch
+
+SDPA, FLEX, FLASH = "fastrl_sdpa", "fastrl_flex", "flash_attention_2"
+UNSUPPORTED = ("s_aux",)  # attention sinks
+
+
+def attention_kwargs(implementation: str, batch: PackedBatch) -> dict[str, Any]:
+    """What travels through model.forward down to the attention function."""
+    if implementation == FLASH:
+        lengths = {"cu_seq_lens_q": batch.cu_seqlens, "cu_seq_lens_k": batch.cu_seqlens}
+        return lengths | {"max_length_q": batch.max_seqlen, "max_length_k": batch.max_seqlen}
+    if implementation == FLEX:
+        return {"packed_block_mask": block_mask(batch)}
+    return {"packed_layout": padded_layout(batch)}
+
+
+def padded_layout(batch: PackedBatch) -> tuple[Tensor, Tensor]:
+    """lift [S, L]: which packed token stands at each place (0 where none does); drop [N]: the way back."""
+    starts = batch.cu_seqlens[:-1].long()
+    sequence = torch.bucketize(torch.arange(batch.num_tokens, device=starts.device), starts, right=True) - 1
+    drop = sequence * batch.max_seqlen + batch.position_ids
+    lift = torch.zeros(len(starts) * batch.max_seqlen, dtype=torch.long, device=starts.device)
+    lift[drop] = torch.arange(batch.num_tokens, device=starts.device)
+    return lift.view(len(starts), batch.max_seqlen), drop
+
+
+def block_mask(batch: PackedBatch) -> Any:
+    """FlexAttention's mask: causal, and within one sequence."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    starts = batch.cu_seqlens[:-1].long()
+    document = torch.bucketize(torch.arange(batch.num_tokens, device=starts.device), starts, right=True)
+
+    def visible(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return (q >= k) & (document[q] == document[k])
+
+    return create_block_mask(visible, None, None, batch.num_tokens, batch.num_tokens, device=str(starts.device))
+
+
+def sdpa_attention(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+    *, packed_layout: tuple[Tensor, Tensor], scaling: float | None = None, dropout: float = 0.0,
+    sliding_window: int | None = None, softcap: float | None = None, **kwargs: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    refuse_unsupported(kwargs)
+    lift, drop = packed_layout
+    length = lift.shape[1]
+    q, k, v = (
+        Move.apply(tensor[0].transpose(0, 1), lift.flatten(), drop).unflatten(0, lift.shape).transpose(1, 2)
+        for tensor in (query, key, value)
+    )
+    if softcap is None and (sliding_window is None or sliding_window >= length):
+        out = F.scaled_dot_product_attention(
+            q, k, v, dropout_p=dropout, scale=scaling, is_causal=True, enable_gqa=q.shape[1] != k.shape[1]
+        )
+    else:
+        out = plain_attention(q, k, v, scaling, sliding_window, softcap)
+    return Move.apply(out.transpose(1, 2).flatten(0, 1), drop, lift.flatten()).unsqueeze(0), None
+
+
+class Move(torch.autograd.Function):
+    """out[i] = x[there[i]], where back[there[i]] = i for every place that carries gradient.
+
+    So the gradient is a gather too: no accumulation, and the same bits every time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor) -> Tensor:
+        ctx.save_for_backward(back)
+        return x.index_select(0, there)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        (back,) = ctx.saved_tensors
+        return grad.index_select(0, back), None, None
+
+
+def plain_attention(
+    q: Tensor, k: Tensor, v: Tensor, scaling: float | None, window: int | None, softcap: float | None
+) -> Tensor:
+    """out = softmax(softcap * tanh(q k^T scaling / softcap) + causal window) v, in fp32."""
+    k, v = (tensor.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for tensor in (k, v))
+    scores = (q @ k.transpose(-1, -2)).float() * (q.shape[-1] ** -0.5 if scaling is None else scaling)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    place = torch.arange(q.shape[2], device=q.device)
+    behind = place[:, None] - place[None, :]
+    visible = (behind >= 0) & (behind < (window or q.shape[2]))
+    return scores.masked_fill(~visible, float("-inf")).softmax(-1).to(v.dtype) @ v
+
+
+@cache
+def compiled_flex() -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=True)
+
+
+def flex_attention(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+    *, packed_block_mask: Any, scaling: float | None = None, dropout: float = 0.0,
+    sliding_window: int | None = None, softcap: float | None = None, **kwargs: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    refuse_unsupported(kwargs)
+    if softcap is not None or sliding_window is not None or dropout:
+        raise ValueError(
+            "[model] attention: flex takes no soft-cap, sliding window or dropout; this model has one: use sdpa"
+        )
+    grouped = query.shape[1] != key.shape[1]
+    out = compiled_flex()(query, key, value, block_mask=packed_block_mask, scale=scaling, enable_gqa=grouped)
+    return out.transpose(1, 2), None
+
+
+def refuse_unsupported(kwargs: dict[str, Any]) -> None:
+    for name in UNSUPPORTED:
+        if kwargs.get(name) is not None:
+            raise ValueError(f"[model] attention: this model's attention needs {name}, which is not supported")
+
+
+def _no_mask(*args: Any, **kwargs: Any) -> None:
+    """The packed layout says who sees whom; transformers builds no mask."""
+
+
+AttentionInterface.register(SDPA, sdpa_attention)
+AttentionInterface.register(FLEX, flex_attention)
+AttentionMaskInterface.register(SDPA, _no_mask)
+AttentionMaskInterface.register(FLEX, _no_mask)

@@ -1,0 +1,124 @@
+"""A Hugging Face decoder that learns: hidden states of packed batches, its head, its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from fastrl.config import ModelConfig
+from fastrl.ops import linear_logprob
+from fastrl.policy.attention import FLASH, FLEX, SDPA, attention_kwargs
+from fastrl.policy.packing import PackedBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """logits = softcap * tanh(scale * (hidden weight^T + bias) / softcap); without softcap, the inside."""
+
+    weight: Tensor
+    bias: Tensor | None
+    logit_scale: float
+    softcap: float | None
+
+    def options(self) -> dict[str, Any]:
+        return {"bias": self.bias, "logit_scale": self.logit_scale, "softcap": self.softcap}
+
+
+class Policy:
+    """The model that is trained. Weights are float32; it computes in `dtype`."""
+
+    def __init__(self, model: Any, tokenizer: Any, dtype: torch.dtype, attention: str) -> None:
+        self.model, self.tokenizer, self.dtype, self.attention = model, tokenizer, dtype, attention
+        self.device: torch.device = model.device
+        self.head = head_of(model)
+
+    @classmethod
+    def load(cls, config: ModelConfig, device: torch.device) -> Policy:
+        attention = choose_attention(config, device)
+        model = AutoModelForCausalLM.from_pretrained(
+            config.path,
+            dtype=torch.float32,
+            attn_implementation=attention,
+            trust_remote_code=config.trust_remote_code,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(config.path, trust_remote_code=config.trust_remote_code)
+        if config.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.to(device).train()
+        return cls(model, tokenizer, compute_dtype(config, device), attention)
+
+    def hidden(self, batch: PackedBatch) -> Tensor:
+        """[T, D] in the compute dtype: the hidden states that predict trained tokens."""
+        with self.autocast():
+            out = self.model.base_model(
+                input_ids=batch.input_ids.unsqueeze(0),
+                position_ids=batch.position_ids.unsqueeze(0),
+                use_cache=False,
+                **attention_kwargs(self.attention, batch),
+            )
+        return out.last_hidden_state[0].index_select(0, batch.rows).to(self.dtype)
+
+    @torch.no_grad()
+    def logprobs(self, batch: PackedBatch, temperature: float) -> Tensor:
+        """[T] fp32, nats, of the trained tokens; no gradient."""
+        return linear_logprob(
+            self.hidden(batch), self.head.weight, batch.ids, temperature=temperature, **self.head.options()
+        ).logprobs
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter under its checkpoint name; tied ones once."""
+        return ((name, parameter.detach()) for name, parameter in self.model.named_parameters())
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def save(self, folder: Path) -> None:
+        """A folder that AutoModelForCausalLM and AutoTokenizer load."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+def head_of(model: Any) -> Head:
+    """The output layer of any Hugging Face decoder, with what its configuration does to the logits."""
+    layer, config = model.get_output_embeddings(), model.config.get_text_config()
+    if layer is None:
+        raise ValueError(f"[model] path: expected a causal language model, got {type(model).__name__} without head")
+    divided_by = getattr(config, "logits_scaling", None) or 1.0
+    return Head(
+        weight=layer.weight,
+        bias=getattr(layer, "bias", None),
+        logit_scale=(getattr(config, "logit_scale", None) or 1.0) / divided_by,
+        softcap=getattr(config, "final_logit_softcapping", None),
+    )
+
+
+def compute_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
+    if config.dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
+
+
+def choose_attention(config: ModelConfig, device: torch.device) -> str:
+    flash_usable = device.type == "cuda" and find_spec("flash_attn") is not None
+    if config.attention == "flash" and not flash_usable:
+        raise ValueError(
+            "[model] attention: flash needs a GPU and the flash-attn package (pip install fastrl[flash]); use sdpa"
+        )
+    if config.attention == "flex" and device.type != "cuda":
+        raise ValueError("[model] attention: flex trains on a GPU only; use sdpa")
+    if config.attention == "auto":
+        return FLASH if flash_usable and compute_dtype(config, device) != torch.float32 else SDPA
+    return {"sdpa": SDPA, "flex": FLEX, "flash": FLASH}[config.attention]

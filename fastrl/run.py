@@ -1,0 +1,161 @@
+"""The run folder: what was asked, what happened, where to go on. Everything about a run lies here.
+
+    config.yaml         the resolved configuration, written before step 0
+    environment.json    commit, versions, device
+    metrics.jsonl       one line a step, under TRL's metric names
+    completions/        step-000010.jsonl: every rollout of the step with its cuts, continuations and rewards
+    checkpoints/        step-000050/: Hugging Face folder + optimizer.safetensors + state.json
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastrl.config import Config, differences
+from fastrl.load import from_dict, read_yaml, to_yaml
+
+# Fields that a resumed run may change: they say when to stop and what to write, not what is computed.
+MAY_CHANGE = ("run.dir", "run.save_every", "run.keep_last", "run.log_completions_every", "run.report_to", "train.num_steps")  # fmt: skip
+PACKAGES = ("fastrl", "torch", "transformers", "triton", "vllm", "flash-attn", "math-verify", "numpy")
+
+
+class Run:
+    """An open run folder. Metrics are appended by step; phases of the step are timed by name."""
+
+    def __init__(self, folder: Path, writes: bool = True) -> None:
+        self.folder, self.writes = folder, writes
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @classmethod
+    def start(cls, config: Config, writes: bool = True) -> Run:
+        """Make the folder, or open it where it holds the same run. Only one rank writes."""
+        if not config.run.dir:
+            raise ValueError("[run] dir: expected a folder for the run, got ''; pass --run.dir runs/NAME")
+        run = cls(Path(config.run.dir), writes)
+        if not writes:
+            return run
+        run._claim(config)
+        for folder in (run.folder, run.checkpoints, run.completions):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(run.folder / "config.yaml", to_yaml(config))
+        write_atomic(run.folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        return run
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def completions(self) -> Path:
+        return self.folder / "completions"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    def _claim(self, config: Config) -> None:
+        """A folder that holds something else is refused, never overwritten."""
+        saved = self.folder / "config.yaml"
+        if saved.exists():
+            changed = [name for name in differences(from_dict(read_yaml(saved)), config) if name not in MAY_CHANGE]
+            if changed:
+                raise ValueError(
+                    f"[run] dir: {self.folder} holds a run whose {', '.join(changed)} differ; "
+                    "choose another folder, or the same values to go on with it"
+                )
+        elif self.folder.is_dir() and any(self.folder.iterdir()):
+            raise ValueError(f"[run] dir: {self.folder} is not empty and holds no fastrl run; choose another folder")
+
+    @contextmanager
+    def time(self, phase: str) -> Iterator[None]:
+        """Adds the block's wall time to the step's `time/<phase>_s`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] += time.perf_counter() - start
+
+    def log(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
+        """Append the step's line; the phases timed since the last one go with it. Returns what was written."""
+        line = {"step": step, **metrics, **{f"time/{phase}_s": s for phase, s in self.seconds.items()}}
+        self.seconds.clear()
+        if not self.writes:
+            return line
+        with self.metrics_file.open("a") as file:
+            file.write(json.dumps({key: finite(value) for key, value in line.items()}) + "\n")
+        return line
+
+    def rewind(self, step: int) -> None:
+        """Drop the lines of steps after `step` (they will be computed again) and a torn last line."""
+        if self.writes and self.metrics_file.exists():
+            kept = [line for line in read_metrics(self.metrics_file) if line["step"] <= step]
+            write_atomic(self.metrics_file, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def log_completions(self, step: int, rows: Iterable[dict[str, Any]]) -> None:
+        if not self.writes:
+            return
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_atomic(self.completions / f"step-{step:06d}.jsonl", text)
+
+
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file; a last line that was cut off by a kill is left out."""
+    lines = file.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def finite(value: Any) -> Any:
+    """JSON has no NaN: null stands for it."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """The file holds the old text or the new one, whenever the process dies."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def environment() -> dict[str, Any]:
+    """What a reader needs to run it again."""
+    return {
+        "commit": commit(),
+        "packages": {name: version for name in PACKAGES if (version := package_version(name))},
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def package_version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def commit() -> str | None:
+    """The source tree's commit, with a + where it has changes; None outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str | None:
+        try:
+            return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return None
+
+    head = git("rev-parse", "HEAD")
+    return head and head + ("+" if git("status", "--porcelain") else "")

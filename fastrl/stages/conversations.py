@@ -1,0 +1,128 @@
+"""From rows of a JSONL file to token sequences whose assistant tokens are trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fastrl.policy.packing import TrainSequence
+from fastrl.types import Message
+
+Piece = tuple[str, bool]  # text, and whether it is trained
+
+
+def read_conversations(
+    path: str, tokenizer: Any, *, system_prompt: str | None = None, limit: int | None = None
+) -> list[TrainSequence]:
+    """Tokens and loss masks of every row of a JSONL file.
+
+        {"messages": [...]}                   every assistant turn is trained, up to its end token
+        {"prompt": ..., "completion": ...}    the completion alone is trained, up to its end token
+
+    A string prompt is a user's turn, a string completion an assistant's. A prompt that ends in an assistant's turn is
+    a beginning: the completion goes on with it, within the same turn.
+
+    Raises:
+        FileNotFoundError: no such file.   ValueError: a row that is none of these; names its line.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"[data] path: expected a JSONL file of conversations, got {path!r}")
+    sequences: list[TrainSequence] = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
+        if line.strip() and (limit is None or len(sequences) < limit):
+            place = f"[data] {path}, line {number}"
+            messages, begun = conversation_of(line, place)
+            if system_prompt is not None:
+                messages = [Message(role="system", content=system_prompt), *messages]
+            pieces = pieces_of(messages, tokenizer, place)
+            sequences.append(encode(pieces if begun is None else only_after(begun, pieces, place), tokenizer, place))
+    if not sequences:
+        raise ValueError(f"[data] path: expected at least one conversation, got none in {path!r}")
+    return sequences
+
+
+def conversation_of(line: str, place: str) -> tuple[list[Message], str | None]:
+    """The turns of a row; and how the last one begins, where the rest of it alone is trained."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{place}: expected a JSON object, got {error}") from error
+    if isinstance(row, dict) and "messages" in row:
+        return messages_of(row["messages"], "user", place), None
+    if not isinstance(row, dict) or "prompt" not in row or "completion" not in row:
+        found = sorted(row) if isinstance(row, dict) else type(row).__name__
+        raise ValueError(f"{place}: expected messages, or prompt and completion, got {found}")
+    prompt = messages_of(row["prompt"], "user", place)
+    completion = messages_of(row["completion"], "assistant", place)
+    if [message["role"] for message in completion] != ["assistant"]:
+        raise ValueError(f"{place}: completion: expected one assistant's turn, got {row['completion']!r}")
+    begun = prompt.pop()["content"] if prompt[-1]["role"] == "assistant" else ""
+    return [*prompt, Message(role="assistant", content=begun + completion[0]["content"])], begun
+
+
+def messages_of(value: Any, role: str, place: str) -> list[Message]:
+    """A conversation as it is, a string as one turn of this role."""
+    if isinstance(value, str):
+        return [Message(role=role, content=value)]
+    if not isinstance(value, list) or not value or not all(isinstance(turn, dict) for turn in value):
+        raise ValueError(f"{place}: expected a string or a list of messages, got {value!r}")
+    for turn in value:
+        if not isinstance(turn.get("role"), str) or not isinstance(turn.get("content"), str):
+            raise ValueError(f"{place}: expected messages with role and content, got {turn!r}")
+    return [Message(role=turn["role"], content=turn["content"]) for turn in value]
+
+
+def pieces_of(messages: list[Message], tokenizer: Any, place: str) -> list[Piece]:
+    """The conversation's text under the chat template, cut where the assistant begins and ends to speak."""
+    pieces: list[Piece] = []
+    done = ""
+    for index, message in enumerate(messages):
+        if message["role"] == "assistant":
+            before = render(tokenizer, messages[:index], generate=True)
+            after = render(tokenizer, messages[: index + 1], generate=False)
+            if not before.startswith(done) or not after.startswith(before):
+                raise ValueError(
+                    f"{place}: the chat template renders this conversation's beginning differently once turn {index} "
+                    "follows; give each assistant's turn a row of its own, with prompt and completion"
+                )
+            pieces += [(before[len(done) :], False), (after[len(before) :], True)]
+            done = after
+    if not pieces:
+        raise ValueError(f"{place}: expected an assistant's turn to train on, got none")
+    return pieces
+
+
+def render(tokenizer: Any, messages: list[Message], *, generate: bool) -> str:
+    """Under the chat template; without one, the contents line by line."""
+    if tokenizer.chat_template is None:
+        return "\n".join(message["content"] for message in messages) + ("\n" if generate else "")
+    text: str = tokenizer.apply_chat_template(messages, add_generation_prompt=generate, tokenize=False)
+    return text
+
+
+def only_after(begun: str, pieces: list[Piece], place: str) -> list[Piece]:
+    """Nothing but the last turn is trained, and of that only what follows its beginning."""
+    text, _ = pieces[-1]
+    if not text.startswith(begun):
+        raise ValueError(f"{place}: the chat template changes how the assistant's turn begins: {begun!r} in {text!r}")
+    return [*((before, False) for before, _ in pieces[:-1]), (begun, False), (text[len(begun) :], True)]
+
+
+def encode(pieces: list[Piece], tokenizer: Any, place: str) -> TrainSequence:
+    """Each piece is tokenised by itself, so a prompt has the tokens that it has when it is sampled from."""
+    token_ids: list[int] = []
+    loss_mask: list[bool] = []
+    end = tokenizer.eos_token_id
+    for text, trained in pieces:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
+        if trained and end not in ids:
+            ids.append(end)
+        # What a template writes after the end token is never sampled, so it is not trained.
+        last = ids.index(end) if trained else -1
+        token_ids += ids
+        loss_mask += [index <= last for index in range(len(ids))]
+    if not any(loss_mask[1:]):
+        raise ValueError(f"{place}: expected an assistant's turn to train on, got none")
+    return TrainSequence(token_ids, loss_mask)

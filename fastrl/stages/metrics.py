@@ -1,0 +1,117 @@
+"""A step's numbers, under the names that TRL's users have dashboards for."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from fastrl.build import WeightedReward
+from fastrl.distributed import Ranks
+from fastrl.stages.sample import Sampled
+from fastrl.stages.update import Stats
+from fastrl.types import Rollout
+
+Metrics = dict[str, float]
+
+
+def step_metrics(
+    sampled: Sampled, rewards: Sequence[WeightedReward], stats: Stats, norms: Sequence[float], lr: float, ranks: Ranks
+) -> Metrics:
+    """Everything that is logged of a step, over all ranks."""
+    rows = ranks.gather([row_of(rollout) for rollout in sampled.rollouts])
+    reported = ranks.gather([(name, value) for name, values in sampled.metrics.items() for value in values])
+    metrics = reward_metrics(rows, [reward.name for reward in rewards])
+    metrics |= length_metrics(rows)
+    metrics |= loss_metrics(stats, ranks)
+    metrics |= {name: mean(v for n, v in reported if n == name) for name in dict.fromkeys(n for n, _ in reported)}
+    metrics |= {"grad_norm": mean(norms), "learning_rate": lr}
+    metrics["groups_drawn"] = ranks.sum([sampled.groups_drawn])[0]
+    return metrics
+
+
+def row_of(rollout: Rollout) -> dict[str, Any]:
+    return {
+        "group": rollout.group,
+        "reward": rollout.reward,
+        "rewards": rollout.rewards,
+        "advantage": rollout.advantage,
+        "length": len(rollout.completion_ids),
+        "stopped": rollout.finish_reason == "stop",
+    }
+
+
+def reward_metrics(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> Metrics:
+    values = [row["reward"] for row in rows]
+    metrics = {"reward": mean(values), "reward_std": deviation(values)}
+    for name in names:
+        given = [row["rewards"][name] for row in rows if row["rewards"][name] is not None]
+        metrics[f"rewards/{name}/mean"], metrics[f"rewards/{name}/std"] = mean(given), deviation(given)
+    groups: dict[int, list[float]] = {}
+    for row in rows:
+        groups.setdefault(row["group"], []).append(row["reward"])
+    flat = [len({value for value in group if not math.isnan(value)}) < 2 for group in groups.values()]
+    metrics["frac_reward_zero_std"] = mean(flat)
+    metrics["frac_zero_advantage"] = mean(row["advantage"] == 0 for row in rows)
+    return metrics
+
+
+def length_metrics(rows: Sequence[dict[str, Any]]) -> Metrics:
+    lengths = [row["length"] for row in rows]
+    stopped = [row["length"] for row in rows if row["stopped"]]
+    metrics: Metrics = {"num_tokens": float(sum(lengths))}
+    for kind, values in (("", lengths), ("_terminated", stopped)):
+        metrics[f"completions/mean{kind}_length"] = mean(values)
+        metrics[f"completions/min{kind}_length"] = min(values, default=math.nan)
+        metrics[f"completions/max{kind}_length"] = max(values, default=math.nan)
+    metrics["completions/clipped_ratio"] = mean(not row["stopped"] for row in rows)
+    return metrics
+
+
+MEANS = {
+    "entropy_sum": "entropy",
+    "kl_sum": "kl",
+    "loss_sum": "loss",
+    "clip_low_sum": "clip_ratio/low_mean",
+    "clip_high_sum": "clip_ratio/high_mean",
+    "correction_sum": "sampling/importance_sampling_ratio/mean",
+    "logprob_diff_sum": "sampling/sampling_logp_difference/mean",
+}
+EXTREMES = {
+    "correction_min": "sampling/importance_sampling_ratio/min",
+    "correction_max": "sampling/importance_sampling_ratio/max",
+    "logprob_diff_max": "sampling/sampling_logp_difference/max",
+}
+
+
+def loss_metrics(stats: Stats, ranks: Ranks) -> Metrics:
+    """Means over the tokens that the loss was computed on. The step's one read from the device."""
+    names = sorted(stats)
+    local = torch.stack([stats[name].double() for name in names]).tolist() if names else []
+    parts = ranks.gather([dict(zip(names, local, strict=True))])
+    keys = {key for part in parts for key in part}
+    total = {key: combine(key, [part[key] for part in parts if key in part]) for key in keys}
+    tokens = total.get("num_tokens_sum", 0.0)
+    metrics = {MEANS[k]: total[k] / tokens for k in MEANS if k in total and tokens}
+    metrics |= {EXTREMES[k]: total[k] for k in EXTREMES if k in total and tokens}
+    metrics["num_tokens_trained"] = tokens
+    if "clip_ratio/low_mean" in metrics:
+        metrics["clip_ratio/region_mean"] = metrics["clip_ratio/low_mean"] + metrics["clip_ratio/high_mean"]
+    return metrics
+
+
+def combine(name: str, values: Sequence[float]) -> float:
+    return sum(values) if name.endswith("_sum") else min(values) if name.endswith("_min") else max(values)
+
+
+def mean(values: Iterable[float]) -> float:
+    given = [float(value) for value in values if not math.isnan(value)]
+    return math.fsum(given) / len(given) if given else math.nan
+
+
+def deviation(values: Iterable[float]) -> float:
+    given = [float(value) for value in values if not math.isnan(value)]
+    return statistics.stdev(given) if len(given) > 1 else 0.0

@@ -1,0 +1,118 @@
+"""The RL stage: sample, reward, learn, again. One screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastrl.build import RlParts, build_rl
+from fastrl.checkpoint import latest_checkpoint, load_optimizer, save_checkpoint
+from fastrl.config import RlConfig
+from fastrl.distributed import Ranks
+from fastrl.evaluate.accuracy import evaluate
+from fastrl.policy.optimizer import learning_rate
+from fastrl.report.reporter import Reporter
+from fastrl.run import Run
+from fastrl.seeding import seed_of
+from fastrl.stages.advantages import fill_advantages
+from fastrl.stages.metrics import Metrics, step_metrics
+from fastrl.stages.sample import sample_groups
+from fastrl.stages.update import update_policy
+from fastrl.types import Rollout, SamplingParams
+
+
+def run_rl(config: RlConfig, ranks: Ranks | None = None) -> Path:
+    """Train until train.num_steps, from the run folder's last checkpoint if it has one. Returns that of the end.
+
+    Raises:
+        ValueError, FileNotFoundError: the configuration can't be run; before any model is loaded where possible.
+        FloatingPointError: a gradient was NaN or infinite; nothing was changed by it.
+    """
+    ranks = ranks or Ranks()
+    run = Run.start(config, writes=ranks.first)
+    checkpoint = latest_checkpoint(run.checkpoints)
+    parts = build_rl(config, checkpoint)
+    state: dict[str, Any] = {"step": 0, "draws": [0] * ranks.size}
+    if checkpoint:
+        state = load_optimizer(checkpoint, parts.policy, parts.optimizer)
+    run.rewind(state["step"] if checkpoint else -1)
+    with parts.grader, Reporter(run, config) as reporter:
+        if not checkpoint:
+            reporter.log(0, evaluation(parts, config, run, ranks, step=0))
+        train(config, parts, run, reporter, ranks, state)
+    return run.checkpoints / f"step-{config.train.num_steps:06d}"
+
+
+def train(
+    config: RlConfig, parts: RlParts, run: Run, reporter: Reporter, ranks: Ranks, state: dict[str, Any]
+) -> None:
+    step, draw = state["step"], state["draws"][ranks.rank]
+    while step < config.train.num_steps:
+        torch.manual_seed(seed_of(config.run.seed, "torch", step, ranks.rank))
+        with run.time("weight_sync"):
+            parts.engine.load_weights(parts.policy.named_weights(), version=step)
+        sampled = sample_groups(parts, config, run, ranks, step, draw)
+        draw = sampled.draw
+        fill_advantages(sampled.rollouts, parts.rewards, config.reward, ranks)
+        with run.time("update"):
+            stats, norms = update_policy(parts, sampled.rollouts, config, ranks, step)
+        lr = learning_rate(step, config.train)
+
+        step += 1
+        metrics = step_metrics(sampled, parts.rewards, stats, norms, lr, ranks)
+        if wants(step, config.eval.every, config.train.num_steps):
+            metrics |= evaluation(parts, config, run, ranks, step)
+        if wants(step, config.run.log_completions_every, config.train.num_steps):
+            run.log_completions(step, ranks.gather([completion_row(parts, r) for r in sampled.rollouts]))
+        reporter.log(step, metrics)
+        if wants(step, config.run.save_every, config.train.num_steps):
+            draws = ranks.gather([draw])
+            if ranks.first:
+                state = {"step": step, "draws": draws}
+                save_checkpoint(run.checkpoints, parts.policy, parts.optimizer, state, config.run.keep_last)
+            ranks.wait()
+
+
+def wants(step: int, every: int, last: int) -> bool:
+    """Every so many steps, and after the last one."""
+    return step == last or (every > 0 and step % every == 0)
+
+
+def evaluation(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step: int) -> Metrics:
+    """eval/... of the current weights, by the first rank; empty where no evaluation is configured."""
+    if not parts.eval_problems or not ranks.first:
+        return {}
+    with run.time("eval"):
+        parts.engine.load_weights(parts.policy.named_weights(), version=step)
+        result = evaluate(
+            parts.engine,
+            parts.eval_problems,
+            parts.grader,
+            num_samples=config.eval.num_samples,
+            sampling=SamplingParams(
+                max_new_tokens=config.rollout.max_new_tokens,
+                temperature=config.eval.temperature,
+                top_p=config.eval.top_p,
+                stop=config.rollout.stop,
+            ),
+            seed=seed_of(config.run.seed, "eval"),
+        )
+    return {f"eval/{name}": value for name, value in result.metrics.items()}
+
+
+def completion_row(parts: RlParts, rollout: Rollout) -> dict[str, Any]:
+    """What completions/step-N.jsonl holds of a rollout."""
+    return {
+        "prompt": parts.policy.tokenizer.decode(rollout.prompt_ids),
+        "completion": rollout.text,
+        "completion_ids": rollout.completion_ids,
+        "rollout_logprobs": rollout.rollout_logprobs,
+        "finish_reason": rollout.finish_reason,
+        "group": rollout.group,
+        "rewards": rollout.rewards,
+        "reward": rollout.reward,
+        "advantage": rollout.advantage,
+        **rollout.extras,
+    }

@@ -1,0 +1,153 @@
+"""From prompts to scored rollouts: draw, generate, reward; dynamic sampling refills groups without signal."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+from fastrl.build import RlParts, WeightedReward
+from fastrl.config import RlConfig
+from fastrl.data.problems import Problem
+from fastrl.data.prompts import render_prompt
+from fastrl.distributed import Ranks
+from fastrl.run import Run
+from fastrl.seeding import seed_of
+from fastrl.types import Rollout, SamplingParams
+
+
+@dataclass(slots=True)
+class Sampled:
+    """A step's rollouts, and what was seen on the way."""
+
+    rollouts: list[Rollout] = field(default_factory=list)
+    draw: int = 0
+    """Where the data stands now: this rank's next draw."""
+    groups_drawn: int = 0
+    metrics: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """What rewards reported through log_metric."""
+
+
+def sample_groups(
+    parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step: int, draw: int
+) -> Sampled:
+    """num_prompts groups (this rank's share). With dynamic sampling, groups whose rewards are all equal are
+    replaced from further draws, max_refills times; what is then still missing stays missing."""
+    wanted = share(config.rollout.num_prompts, ranks)
+    out = Sampled(draw=draw)
+    groups: list[list[Rollout]] = []
+    for _ in range(1 + config.rollout.max_refills if config.rollout.dynamic_sampling else 1):
+        draws = range(out.draw, out.draw + wanted - len(groups))
+        out.draw, out.groups_drawn = draws.stop, out.groups_drawn + len(draws)
+        problems = [parts.problems[parts.order(d * ranks.size + ranks.rank)] for d in draws]
+        with run.time("rollout"):
+            fresh = generate(parts, config, problems, [d * ranks.size + ranks.rank for d in draws])
+        with run.time("reward"):
+            flat = [(problem, r) for problem, group in zip(problems, fresh, strict=True) for r in group]
+            reward_rollouts(parts.rewards, [p for p, _ in flat], [r for _, r in flat], step, out.metrics)
+        groups += [group for group in fresh if not config.rollout.dynamic_sampling or has_signal(group)]
+        if len(groups) == wanted:
+            break
+    for number, group in enumerate(groups):
+        for rollout in group:
+            rollout.group = number * ranks.size + ranks.rank
+    out.rollouts = [rollout for group in groups for rollout in group]
+    return out
+
+
+def share(num_prompts: int, ranks: Ranks) -> int:
+    """How many of the step's prompts this rank draws."""
+    return num_prompts // ranks.size + (ranks.rank < num_prompts % ranks.size)
+
+
+def has_signal(group: Sequence[Rollout]) -> bool:
+    """Exact: whether any two rewards of the group differ."""
+    return any(rollout.reward != group[0].reward for rollout in group)
+
+
+def generate(
+    parts: RlParts, config: RlConfig, problems: Sequence[Problem], draws: Sequence[int]
+) -> list[list[Rollout]]:
+    """group_size rollouts of each problem; a rollout depends on the run's seed and its draw alone."""
+    prompts = [render_prompt(parts.policy.tokenizer, problem.messages) for problem in problems]
+    completions = parts.engine.generate(
+        prompts,
+        rollout_sampling(config),
+        seeds=[seed_of(config.run.seed, "rollout", draw) for draw in draws],
+        n=config.rollout.group_size,
+    )
+    return [
+        [Rollout(prompt, c.token_ids, c.logprobs, c.text, c.finish_reason, group=-1) for c in group]
+        for prompt, group in zip(prompts, completions, strict=True)
+    ]
+
+
+def rollout_sampling(config: RlConfig) -> SamplingParams:
+    rollout = config.rollout
+    return SamplingParams(
+        max_new_tokens=rollout.max_new_tokens,
+        temperature=rollout.temperature,
+        top_p=rollout.top_p,
+        top_k=rollout.top_k,
+        stop=rollout.stop,
+    )
+
+
+def reward_rollouts(
+    rewards: Sequence[WeightedReward],
+    problems: Sequence[Problem],
+    rollouts: Sequence[Rollout],
+    step: int,
+    metrics: dict[str, list[float]],
+) -> None:
+    """Fill rewards, reward and extras of every rollout: reward = sum of weight * value, None left out.
+
+    Functions are called once, with TRL's signature: prompts, completions, completion_ids, trainer_state,
+    log_extra, log_metric and every dataset column as a list with one entry a rollout.
+    """
+
+    def log_extra(column: str, values: Sequence[Any]) -> None:
+        for rollout, value in zip(rollouts, values, strict=True):
+            rollout.extras[column] = value
+
+    columns = {name: [p.columns.get(name) for p in problems] for name in problems[0].columns} if problems else {}
+    columns["solution"] = [problem.solution for problem in problems]
+    for reward in rewards:
+        values = reward.function(
+            prompts=[problem.messages for problem in problems],
+            completions=[[{"role": "assistant", "content": rollout.text}] for rollout in rollouts],
+            completion_ids=[rollout.completion_ids for rollout in rollouts],
+            trainer_state=SimpleNamespace(global_step=step),
+            log_extra=log_extra,
+            log_metric=lambda name, value: metrics[name].append(float(value)),
+            **{name: values for name, values in columns.items() if name not in RESERVED},
+        )
+        values = asyncio.run(values) if inspect.isawaitable(values) else values
+        check_rewards(reward.name, values, len(rollouts))
+        for rollout, value in zip(rollouts, values, strict=True):
+            rollout.rewards[reward.name] = value if value is None else float(value)
+    for rollout in rollouts:
+        rollout.reward = total_reward(rollout, rewards)
+
+
+RESERVED = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "prompt")
+
+
+def total_reward(rollout: Rollout, rewards: Sequence[WeightedReward]) -> float:
+    """sum of weight * value over the rewards that apply; NaN where none does."""
+    given = [reward.weight * value for reward in rewards if (value := rollout.rewards[reward.name]) is not None]
+    return math.fsum(given) if given else math.nan
+
+
+def check_rewards(name: str, values: Any, expected: int) -> None:
+    if not hasattr(values, "__len__") or len(values) != expected:
+        got = len(values) if hasattr(values, "__len__") else type(values).__name__
+        raise ValueError(f"[reward] {name}: expected {expected} values, one a completion, got {got}")
+    for value in values:
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"[reward] {name}: expected finite numbers or None, got {value}")

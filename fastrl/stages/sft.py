@@ -1,0 +1,119 @@
+"""Supervised fine-tuning: a Hugging Face checkpoint and a file of conversations in, a checkpoint out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import torch
+
+from fastrl.checkpoint import latest_checkpoint, load_optimizer, save_checkpoint
+from fastrl.config import RunConfig, SftConfig, TrainConfig
+from fastrl.ops import linear_logprob
+from fastrl.policy.model import Policy
+from fastrl.policy.optimizer import apply_gradients, make_optimizer
+from fastrl.policy.packing import TrainSequence, microbatches, pack
+from fastrl.run import Run
+from fastrl.seeding import seed_of
+from fastrl.stages.conversations import read_conversations
+
+
+def run_sft(config: SftConfig) -> Path:
+    """Fine-tune on the assistant's words of conversations.
+
+        loss = - sum over trained tokens of log p(token | all before it) / trained tokens of the step
+
+    Prompts are read and not trained; the end token is trained. Rows are reshuffled in every epoch. A run folder with
+    checkpoints of the same configuration goes on from the last one.
+
+    Args:
+        config: config.model.path is the checkpoint to start from, config.data.path the JSONL file.
+    Returns: the last checkpoint's folder, as AutoModelForCausalLM and AutoTokenizer load it.
+    Raises:
+        FileNotFoundError, ValueError: a file, row or option that can't be used.
+        FloatingPointError: the gradient is NaN or infinite; no weight was changed.
+    """
+    run = Run.start(config)
+    saved = latest_checkpoint(run.checkpoints)
+    start = config.model if saved is None else replace(config.model, path=str(saved))
+    policy = Policy.load(start, device_of(config.run))
+    optimizer = make_optimizer(policy, config.train)
+    step = 0 if saved is None else int(load_optimizer(saved, policy, optimizer)["step"])
+    run.rewind(step)
+    sequences = read_conversations(
+        config.data.path, policy.tokenizer, system_prompt=config.data.system_prompt, limit=config.data.limit
+    )
+    check_fits(sequences, policy)
+    while step < config.train.num_steps:
+        with run.time("update"):
+            batch = [sequences[index] for index in batch_indices(config, len(sequences), step)]
+            metrics = update(policy, optimizer, batch, config, step)
+        step += 1
+        run.log(step, metrics)
+        if step == config.train.num_steps or (config.run.save_every and step % config.run.save_every == 0):
+            saved = save_checkpoint(run.checkpoints, policy, optimizer, {"step": step}, config.run.keep_last)
+    return saved or run.checkpoints
+
+
+def update(
+    policy: Policy, optimizer: torch.optim.Optimizer, batch: list[TrainSequence], config: SftConfig, step: int
+) -> dict[str, float]:
+    """One optimiser step; micro-batches are summed under one denominator, so their sizes change nothing."""
+    num_tokens = max(1, sum(sequence.num_loss_tokens for sequence in batch))
+    lengths = [len(sequence.token_ids) for sequence in batch]
+    total = torch.zeros((), device=policy.device)
+    entropy = torch.zeros((), device=policy.device)
+    for indices in microbatches(lengths, config.train.tokens_per_microbatch):
+        packed = pack([batch[index] for index in indices], policy.device)
+        out = linear_logprob(policy.hidden(packed), policy.head.weight, packed.ids, **policy.head.options())
+        loss = -out.logprobs.sum() / num_tokens
+        loss.backward()
+        total += loss.detach()
+        entropy += out.entropy.detach().sum() / num_tokens
+    train = replace(config.train, learning_rate=scheduled(config, step))
+    grad_norm = apply_gradients(policy, optimizer, train, step)
+    return {
+        "loss": float(total),
+        "entropy": float(entropy),
+        "grad_norm": grad_norm,
+        "learning_rate": float(optimizer.param_groups[0]["lr"]),
+        "num_tokens": float(num_tokens),
+    }
+
+
+def scheduled(config: SftConfig, step: int) -> float:
+    """learning_rate, or learning_rate * (1 + cos(pi * share of the steps after warm-up that are done)) / 2."""
+    train: TrainConfig = config.train
+    if config.schedule == "constant" or step < train.warmup_steps:
+        return train.learning_rate
+    done = (step - train.warmup_steps) / max(1, train.num_steps - train.warmup_steps)
+    return train.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def batch_indices(config: SftConfig, num_rows: int, step: int) -> list[int]:
+    """The rows of a step: a function of the seed and the step alone, each row once an epoch."""
+    first = step * config.batch_size
+    indices: list[int] = []
+    for epoch in range(first // num_rows, (first + config.batch_size - 1) // num_rows + 1):
+        order = list(range(num_rows))
+        Random(seed_of(config.run.seed, "sft", epoch)).shuffle(order)
+        here = range(max(first, epoch * num_rows), min(first + config.batch_size, (epoch + 1) * num_rows))
+        indices += [order[place - epoch * num_rows] for place in here]
+    return indices
+
+
+def check_fits(sequences: list[TrainSequence], policy: Policy) -> None:
+    longest = max(len(sequence.token_ids) for sequence in sequences)
+    room = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
+    if room is not None and longest > room:
+        raise ValueError(
+            f"[data] path: expected conversations of at most {room} tokens, which the model can hold, got {longest}"
+        )
+
+
+def device_of(run: RunConfig) -> torch.device:
+    if run.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(run.device)

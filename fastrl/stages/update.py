@@ -1,0 +1,132 @@
+"""One batch of rollouts becomes optimiser steps. The loss is a sum over one denominator, so that it does not
+matter how the batch is cut into micro-batches or spread over ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fastrl.build import RlParts
+from fastrl.config import RlConfig
+from fastrl.distributed import Ranks
+from fastrl.ops import linear_grpo_loss
+from fastrl.policy.model import Policy
+from fastrl.policy.optimizer import apply_gradients
+from fastrl.policy.packing import TrainSequence, microbatches, pack
+from fastrl.types import Rollout
+
+Stats = dict[str, Tensor]
+
+
+def update_policy(
+    parts: RlParts, rollouts: Sequence[Rollout], config: RlConfig, ranks: Ranks, step: int
+) -> tuple[Stats, list[float]]:
+    """epochs_per_batch x updates_per_epoch optimiser steps. Returns summed loss statistics and gradient norms."""
+    old = score_rollouts(parts.policy, rollouts, config) if is_off_policy(config) else [None] * len(rollouts)
+    ref = score_rollouts(parts.reference, rollouts, config) if parts.reference else [None] * len(rollouts)
+    stats: Stats = {}
+    norms = []
+    for _ in range(config.train.epochs_per_batch):
+        for batch in split_groups(rollouts, config.train.updates_per_epoch):
+            accumulate_gradients(parts.policy, rollouts, batch, old, ref, config, ranks, stats)
+            ranks.sum_gradients(parts.policy.parameters())
+            norms.append(apply_gradients(parts.policy, parts.optimizer, config.train, step))
+    return stats, norms
+
+
+def is_off_policy(config: RlConfig) -> bool:
+    """With a single optimiser step the policy that samples is the one that learns: old = current, no extra pass."""
+    return config.train.epochs_per_batch * config.train.updates_per_epoch > 1
+
+
+def split_groups(rollouts: Sequence[Rollout], parts: int) -> list[list[int]]:
+    """Indices of the rollouts in `parts` batches of whole groups, as equal as they go."""
+    groups = sorted({rollout.group for rollout in rollouts})
+    part_of = {group: place * parts // max(1, len(groups)) for place, group in enumerate(groups)}
+    return [[i for i, r in enumerate(rollouts) if part_of[r.group] == part] for part in range(parts)]
+
+
+def accumulate_gradients(
+    policy: Policy,
+    rollouts: Sequence[Rollout],
+    batch: Sequence[int],
+    old: Sequence[Tensor | None],
+    ref: Sequence[Tensor | None],
+    config: RlConfig,
+    ranks: Ranks,
+    stats: Stats,
+) -> None:
+    """Sum of token losses / denominator, backward, micro-batch by micro-batch. The denominator counts every
+    rollout of the batch on every rank, also those that carry no gradient and are left out here."""
+    num_tokens, num_sequences = ranks.sum([sum(len(rollouts[i].completion_ids) for i in batch), len(batch)])
+    denominator = config.loss.denominator(int(num_tokens), int(num_sequences), config.rollout.max_new_tokens)
+    active = [i for i in batch if carries_gradient(rollouts[i], config)]
+    lengths = [len(rollouts[i].prompt_ids) + len(rollouts[i].completion_ids) for i in active]
+    for places in microbatches(lengths, config.train.tokens_per_microbatch):
+        chosen = [active[place] for place in places]
+        packed = pack([train_sequence(rollouts[i]) for i in chosen], policy.device)
+        out = linear_grpo_loss(
+            policy.hidden(packed),
+            policy.head.weight,
+            packed.ids,
+            cu_seqlens=packed.row_cu_seqlens,
+            advantages=torch.tensor([rollouts[i].advantage for i in chosen], device=policy.device),
+            loss_mask=torch.ones_like(packed.ids, dtype=torch.bool),
+            old_logprobs=join([old[i] for i in chosen]),
+            ref_logprobs=join([ref[i] for i in chosen]),
+            rollout_logprobs=torch.tensor(
+                [logprob for i in chosen for logprob in rollouts[i].rollout_logprobs], device=policy.device
+            ),
+            config=config.loss,
+            denominator=denominator,
+            temperature=config.rollout.temperature,
+            **policy.head.options(),
+        )
+        out.loss.backward()  # type: ignore[no-untyped-call]
+        add_stats(stats, out.stats)
+
+
+def carries_gradient(rollout: Rollout, config: RlConfig) -> bool:
+    """A zero advantage moves nothing, unless a KL or an entropy term does."""
+    return rollout.advantage != 0 or config.loss.kl_coef != 0 or config.loss.entropy_coef != 0
+
+
+def train_sequence(rollout: Rollout) -> TrainSequence:
+    prompt, completion = rollout.prompt_ids, rollout.completion_ids
+    return TrainSequence(prompt + completion, [False] * len(prompt) + [True] * len(completion))
+
+
+def score_rollouts(policy: Policy, rollouts: Sequence[Rollout], config: RlConfig) -> list[Tensor | None]:
+    """Log-probabilities of every completion's tokens under `policy`, without gradient; None for a rollout that
+    carries none."""
+    out: list[Tensor | None] = [None] * len(rollouts)
+    active = [i for i, rollout in enumerate(rollouts) if carries_gradient(rollout, config)]
+    lengths = [len(rollouts[i].prompt_ids) + len(rollouts[i].completion_ids) for i in active]
+    for places in microbatches(lengths, config.train.tokens_per_microbatch):
+        chosen = [active[place] for place in places]
+        packed = pack([train_sequence(rollouts[i]) for i in chosen], policy.device)
+        pieces = policy.logprobs(packed, config.rollout.temperature).split(
+            [len(rollouts[i].completion_ids) for i in chosen]
+        )
+        for i, piece in zip(chosen, pieces, strict=True):
+            out[i] = piece
+    return out
+
+
+def join(pieces: Sequence[Tensor | None]) -> Tensor | None:
+    """The pieces end to end; None where there are none to join."""
+    present = [piece for piece in pieces if piece is not None]
+    return torch.cat(present) if present else None
+
+
+def add_stats(total: Stats, new: Stats) -> None:
+    """Add by suffix: _sum adds, _min and _max keep the extreme. Stays on the device."""
+    for name, value in new.items():
+        if name not in total:
+            total[name] = value.clone()
+        elif name.endswith("_sum"):
+            total[name] += value
+        else:
+            total[name] = (torch.minimum if name.endswith("_min") else torch.maximum)(total[name], value)

@@ -1,0 +1,155 @@
+"""The task: chains of arithmetic modulo 10, evaluated strictly from left to right."""
+
+from __future__ import annotations
+
+import operator
+import re
+from dataclasses import dataclass
+from hashlib import blake2b
+from random import Random
+from typing import Literal
+
+Split = Literal["train", "test"]
+Term = tuple[str, int]
+OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+TEST_SHARE = 8  # one expression in so many is held out
+
+_EXPRESSION = re.compile(r"(\d+)((?:\[?[-+*]\d+\]?)+)(?:%(\d+))?")
+_TERM = re.compile(r"\[([-+*])(\d+)\]|([-+*])(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One worked operation: left operation right = result, modulo the chain's modulus."""
+
+    left: int
+    operation: str
+    right: int
+    result: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """A problem: a number and the operations done to it, one after the other.
+
+        value[0] = start,  value[k + 1] = (value[k] operation[k] operand[k]) mod modulus
+
+    There is no precedence: 7+5*3 is (7+5)*3. A chain is a program for a register, not a formula, so that one
+    worked step a line is the whole method and the k-th step speaks of the k-th operation.
+    """
+
+    start: int
+    terms: tuple[Term, ...]
+    modulus: int = 10
+    distractors: tuple[tuple[int, str, int], ...] = ()
+    """(place, operation, operand): written in brackets before the term at that place, and not to be done."""
+
+    @property
+    def expression(self) -> str:
+        """The problem as it is asked: 7+5*3-2, 7+5[*9]*3, 17+45*30%100."""
+        parts = [str(self.start)]
+        for place, (operation, operand) in enumerate(self.terms):
+            parts += [f"[{op}{number}]" for where, op, number in self.distractors if where == place]
+            parts.append(f"{operation}{operand}")
+        return "".join(parts) + ("" if self.modulus == 10 else f"%{self.modulus}")
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The worked steps, all right."""
+        steps: list[Step] = []
+        value = self.start
+        for operation, operand in self.terms:
+            result = apply(value, operation, operand, self.modulus)
+            steps.append(Step(value, operation, operand, result))
+            value = result
+        return tuple(steps)
+
+    @property
+    def answer(self) -> int:
+        return self.steps[-1].result
+
+    @classmethod
+    def parse(cls, expression: str) -> Chain:
+        """The chain that an expression asks for; parse(chain.expression) is the chain."""
+        match = _EXPRESSION.fullmatch(expression)
+        if match is None:
+            raise ValueError(f"[chain] expression: expected a chain such as 7+5*3-2, got {expression!r}")
+        terms: list[Term] = []
+        distractors: list[tuple[int, str, int]] = []
+        for ignored, number, operation, operand in _TERM.findall(match[2]):
+            if ignored:
+                distractors.append((len(terms), ignored, int(number)))
+            else:
+                terms.append((operation, int(operand)))
+        chain = cls(
+            start=int(match[1]),
+            terms=tuple(terms),
+            modulus=int(match[3] or 10),
+            distractors=tuple(distractors),
+        )
+        if not terms or chain.expression != expression:
+            raise ValueError(f"[chain] expression: expected a chain such as 7+5*3-2, got {expression!r}")
+        return chain
+
+
+def apply(left: int, operation: str, right: int, modulus: int) -> int:
+    """(left operation right) mod modulus, in [0, modulus)."""
+    return int(OPERATIONS[operation](left, right)) % modulus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainConfig:
+    """Which chains are drawn. More operations, a larger modulus and distractors make them harder."""
+
+    min_operations: int = 3
+    max_operations: int = 6
+    modulus: Literal[10, 100] = 10
+    """100: operands of two digits, where sums and products carry."""
+    num_distractors: int = 0
+    """Bracketed operations a chain, which are not to be done."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_operations <= self.max_operations:
+            raise ValueError(
+                f"[chain] min_operations: expected 1 to max_operations = {self.max_operations}, "
+                f"got {self.min_operations}"
+            )
+        if self.modulus not in (10, 100):
+            raise ValueError(f"[chain] modulus: expected 10 or 100, got {self.modulus}")
+        if self.num_distractors < 0:
+            raise ValueError(f"[chain] num_distractors: expected >= 0, got {self.num_distractors}")
+
+
+def split_of(expression: str) -> Split:
+    """The split an expression belongs to, by its hash alone: no draw can put it into the other one."""
+    held_out = int.from_bytes(blake2b(expression.encode(), digest_size=4).digest(), "big") % TEST_SHARE == 0
+    return "test" if held_out else "train"
+
+
+def draw_chains(config: ChainConfig, count: int, *, seed: int, split: Split) -> list[Chain]:
+    """`count` different chains of one split; the number of operations is uniform over its range."""
+    random = Random(f"{seed}/{split}")
+    chains: dict[str, Chain] = {}
+    attempts = 0
+    while len(chains) < count:
+        attempts += 1
+        if attempts > 100 * count + 1000:
+            raise ValueError(f"[chain] count: expected fewer than {count} different {split} chains of {config}")
+        chain = _draw(config, random)
+        if split_of(chain.expression) == split:
+            chains.setdefault(chain.expression, chain)
+    return list(chains.values())
+
+
+def _draw(config: ChainConfig, random: Random) -> Chain:
+    def term() -> Term:
+        return random.choice("+-*"), random.randrange(config.modulus)
+
+    terms = tuple(term() for _ in range(random.randint(config.min_operations, config.max_operations)))
+    places = sorted(random.randrange(len(terms)) for _ in range(config.num_distractors))
+    return Chain(
+        start=random.randrange(config.modulus),
+        terms=terms,
+        modulus=config.modulus,
+        distractors=tuple((place, *term()) for place in places),
+    )

@@ -1,0 +1,78 @@
+"""Two tokenizers that share no ids: a byte-level one for generators, one with merged tokens for receivers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+MAX_LENGTH = 1024
+GENERATOR_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ '<|end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+RECEIVER_TEMPLATE = (
+    "{{ '<s>' }}{% for message in messages %}{% if message['role'] == 'assistant' %}"
+    "{{ 'A:' + message['content'] + '</s>' }}{% else %}{{ 'Q:' + message['content'] + '\\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'A:' }}{% endif %}"
+)
+
+
+def generator_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a byte, and one for \\boxed{; every text comes back as it was."""
+    special = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merged, merges = grow(["\\boxed{"])
+    model = models.BPE(vocab=number([*special, *alphabet, *merged]), merges=merges)
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    return wrap(tokenizer, GENERATOR_TEMPLATE, pad_token="<|pad|>", eos_token="<|end|>")
+
+
+def receiver_tokenizer() -> PreTrainedTokenizerFast:
+    """Whole characters, an operation and its operand as one token (+5), a result with its sign (=2); other bytes one
+    by one. A cut may fall inside such a token, as it does between real vocabularies."""
+    special = ["<unk>", "<s>", "</s>", "<pad>"]
+    characters = [chr(code) for code in (*range(126, 31, -1), 10)]
+    merged, merges = grow(["\\boxed{", *(sign + digit for sign in "+-*=" for digit in "9876543210"), "Q:", "A:"])
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    model = models.BPE(
+        vocab=number([*special, *merged, *characters, *bytes_]),
+        merges=merges,
+        unk_token="<unk>",
+        byte_fallback=True,
+        fuse_unk=False,
+    )
+    tokenizer = Tokenizer(model)
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    return wrap(tokenizer, RECEIVER_TEMPLATE, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+
+
+def grow(words: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Tokens and merges that build each word from its left: \\b, \\bo, \\box ..."""
+    merges = [(word[:end], word[end]) for word in words for end in range(1, len(word))]
+    return [left + right for left, right in merges], merges
+
+
+def number(tokens: list[str]) -> dict[str, int]:
+    return {token: index for index, token in enumerate(tokens)}
+
+
+def wrap(tokenizer: Tokenizer, template: str, **special: str) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        chat_template=template,
+        model_max_length=MAX_LENGTH,
+        clean_up_tokenization_spaces=False,
+        **special,
+    )
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """A folder that AutoTokenizer loads."""
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,72 @@
+"""Which implementation of an op runs. A named backend runs or raises; "auto" takes the first usable one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+Backend = Literal["auto", "cpp", "torch", "reference"]
+
+log = logging.getLogger("fastrl.ops")
+_announced: set[tuple[str, str, str]] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Implementation:
+    """One way to run an op, and the reason why it can't run on a device and dtype (None: it can)."""
+
+    name: str
+    run: Callable[..., Any]
+    unusable: Callable[[torch.device, torch.dtype], str | None]
+
+
+def anywhere(device: torch.device, dtype: torch.dtype) -> str | None:
+    return None
+
+
+def no_float64(device: torch.device, dtype: torch.dtype) -> str | None:
+    return "takes bfloat16, float16 and float32 alone" if dtype == torch.float64 else None
+
+
+def cpu_only(device: torch.device, dtype: torch.dtype) -> str | None:
+    if device.type != "cpu":
+        return f"runs on the CPU, the tensors are on {device}"
+    return no_float64(device, dtype)
+
+
+def pick(
+    op: str,
+    backend: str,
+    implementations: Sequence[Implementation],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Callable[..., Any]:
+    """The implementation that `backend` names, or for "auto" the first usable one in order.
+
+    Raises:
+        ValueError: no implementation has that name.
+        RuntimeError: the named one can't run here; the message says why and lists those that can.
+    """
+    reasons = {each.name: each.unusable(device, dtype) for each in implementations}
+    usable = [name for name, reason in reasons.items() if reason is None]
+    by_name = {each.name: each.run for each in implementations}
+    if backend == "auto":
+        if not usable:
+            raise RuntimeError(f"[{op}] backend: expected one that can run on {device} with {dtype}, got none")
+        _announce(op, usable[0], str(device))
+        return by_name[usable[0]]
+    if backend not in by_name:
+        raise ValueError(f"[{op}] backend: expected auto or one of {sorted(by_name)}, got {backend!r}")
+    if reasons[backend] is not None:
+        raise RuntimeError(f"[{op}] backend: expected one of {usable}, got {backend!r}, which {reasons[backend]}")
+    return by_name[backend]
+
+
+def _announce(op: str, name: str, device: str) -> None:
+    if (op, name, device) not in _announced:
+        _announced.add((op, name, device))
+        log.info("%s runs as %s on %s", op, name, device)

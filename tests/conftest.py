@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from checkpoints import CONFIGS, write_checkpoint
+
+
+class Checkpoints(Mapping):
+    """Folders of tiny checkpoints by family, written when first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __getitem__(self, family: str) -> Path:
+        path = self.folder / family
+        return path if path.exists() else write_checkpoint(path, family)
+
+    def __iter__(self):
+        return iter(CONFIGS)
+
+    def __len__(self) -> int:
+        return len(CONFIGS)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory) -> Checkpoints:
+    return Checkpoints(tmp_path_factory.mktemp("checkpoints"))

@@ -1,0 +1,215 @@
+"""Problems out of every file format and column layout, and the errors of files that don't fit."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from fastrl.config import DataConfig
+from fastrl.data import gold_text, load_problems, reward_columns
+
+REAL = Path(__file__).parents[2].parent / "shared" / "data"
+needs_real_files = pytest.mark.skipif(not REAL.is_dir(), reason=f"no benchmark files in {REAL}")
+
+
+def write_jsonl(path: Path, *rows: dict) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def load(path: str | Path, **options):
+    return load_problems(DataConfig(path=str(path), **options))
+
+
+def test_jsonl_gsm8k(tmp_path):
+    row = {"question": "How many?", "answer": "2 * 600 = <<2*600=1200>>1200\n#### 1,200"}
+    (problem,) = load(write_jsonl(tmp_path / "a.jsonl", row))
+    assert problem.index == 0
+    assert problem.messages == [{"role": "user", "content": "How many?"}]
+    assert problem.solution == "1200"
+    assert problem.columns == row
+
+
+def test_jsonl_gzipped_with_blank_lines(tmp_path):
+    path = tmp_path / "a.jsonl.gz"
+    with gzip.open(path, "wt") as file:
+        file.write('{"problem": "p0", "solution": "x"}\n\n  \n{"problem": "p1", "solution": "y"}\n')
+    assert [problem.solution for problem in load(path)] == ["x", "y"]
+
+
+def test_csv_keeps_text_as_it_stands(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(
+        '\ufeffProblem ID,Problem,Short Answer\n007,"two\nlines, quoted",0.50\n', encoding="utf-8"
+    )
+    (problem,) = load(path)
+    assert problem.messages[0]["content"] == "two\nlines, quoted"
+    assert (problem.solution, problem.columns["Problem ID"]) == ("0.50", "007")
+
+
+def test_parquet_of_verl(tmp_path):
+    turns = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "1 + 1?"}]
+    row = {"prompt": turns, "reward_model": {"style": "rule", "ground_truth": "2"}, "data_source": "s"}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row, row]), tmp_path / "a.parquet")
+    problems = load(tmp_path / "a.parquet")
+    assert [problem.messages for problem in problems] == [turns, turns]
+    assert [problem.solution for problem in problems] == ["2", "2"]
+
+
+def test_worked_solution_beside_an_answer_is_not_the_gold(tmp_path):
+    row = {"problem": "p", "solution": "long reasoning", "answer": 204}
+    (problem,) = load(write_jsonl(tmp_path / "a.jsonl", row))
+    assert problem.solution == "204"
+    assert problem.columns["solution"] == "long reasoning"
+    assert reward_columns([problem]) == {"problem": ["p"], "solution": ["204"], "answer": [204]}
+
+
+def test_columns_by_option_and_inside_a_dict(tmp_path):
+    row = {"prompt": "wrong", "extra": {"question": "right"}, "answer": "no", "label": "yes"}
+    path = write_jsonl(tmp_path / "a.jsonl", row)
+    (problem,) = load(path, prompt_column="extra.question", solution_column="label")
+    assert (problem.messages[0]["content"], problem.solution) == ("right", "yes")
+
+
+@pytest.mark.parametrize("first", [[], [{"role": "system", "content": "old"}]])
+def test_system_prompt_goes_first_and_replaces(tmp_path, first):
+    turns = [*first, {"role": "user", "content": "q"}]
+    (problem,) = load(write_jsonl(tmp_path / "a.jsonl", {"prompt": turns, "answer": 1}), system_prompt="new")
+    assert problem.messages == [{"role": "system", "content": "new"}, {"role": "user", "content": "q"}]
+
+
+def test_limit(tmp_path):
+    path = write_jsonl(tmp_path / "a.jsonl", *({"prompt": str(i), "answer": i} for i in range(5)))
+    assert [problem.solution for problem in load(path, limit=2)] == ["0", "1"]
+    assert len(load(path, limit=9)) == 5
+
+
+def test_reward_columns_of_uneven_rows_and_reserved_names(tmp_path):
+    path = write_jsonl(
+        tmp_path / "a.jsonl",
+        {"prompt": "a", "answer": 1, "level": 3},
+        {"prompt": "b", "answer": 2, "completions": "old"},
+    )
+    assert reward_columns(load(path)) == {"answer": [1, 2], "level": [3, None], "solution": ["1", "2"]}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (27.0, "27"),
+        (1.5, "1.5"),
+        (-3, "-3"),
+        (" 2", "2"),
+        ('["1156"]', "1156"),
+        (["\\pi"], "\\pi"),
+        ("[-6,5]", "[-6,5]"),
+        ("[5]", "[5]"),
+        ("1,2", "1,2"),
+        ("a\n#### -1,080", "-1080"),
+        ("5\n#### ", None),
+        ("", None),
+        ("  ", None),
+        (None, None),
+        (True, None),
+        (float("nan"), None),
+        ({"a": 1}, None),
+        (["1", "2"], None),
+    ],
+)
+def test_gold_text(value, expected):
+    if expected is None:
+        with pytest.raises(ValueError, match="gold answer: expected text or a number, got"):
+            gold_text(value)
+    else:
+        assert gold_text(value) == expected
+        assert gold_text(expected) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "says"),
+    [
+        (
+            "none.jsonl",
+            None,
+            FileNotFoundError,
+            r"\[data\] path: expected an existing file, got .*none.jsonl",
+        ),
+        (
+            "a.txt",
+            "x",
+            ValueError,
+            r"\[data\] path: expected an ending among \.jsonl, \.jsonl\.gz, \.parquet",
+        ),
+        ("a.jsonl", "\n", ValueError, r"\[data\] path: expected at least one row, got an empty file"),
+        ("a.csv", "Problem,Answer\n", ValueError, "expected at least one row"),
+        ("a.jsonl", '{"prompt": "p"', ValueError, r"a\.jsonl line 1: expected a JSON object, got"),
+        ("a.jsonl", "\n[1]\n", ValueError, r"a\.jsonl line 2: expected a JSON object"),
+        ("a.csv", "Problem,Answer\na,1\nb,2,3\n", ValueError, r"a\.csv row 2: expected the header's number"),
+        (
+            "a.jsonl",
+            '{"text": "p", "answer": 1}',
+            ValueError,
+            r"prompt_column: .* got columns 'text', 'answer'",
+        ),
+        (
+            "a.jsonl",
+            '{"prompt": "p", "label": 1}',
+            ValueError,
+            r"solution_column: .*set data\.solution_column",
+        ),
+        (
+            "a.jsonl",
+            '{"prompt": "p", "answer": 1}\n{"prompt": "q"}',
+            ValueError,
+            r"row 2: gold answer: .* None",
+        ),
+        (
+            "a.jsonl",
+            '{"prompt": [{"role": "user"}], "answer": 1}',
+            ValueError,
+            "row 1: question: expected text",
+        ),
+        ("a.csv", "Problem,Answer\na,1\nb,\n", ValueError, r"row 2: gold answer: .* got ''"),
+    ],
+)
+def test_errors_name_the_place(tmp_path, name, content, error, says):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(error, match=says):
+        load(tmp_path / name)
+
+
+def test_no_path():
+    with pytest.raises(ValueError, match=r"\[data\] path: expected a \.jsonl"):
+        load("")
+
+
+@needs_real_files
+@pytest.mark.parametrize(
+    ("name", "count", "first", "last"),
+    [
+        ("gsm8k_test.jsonl", 1319, "18", "14"),
+        ("gsm8k_train.jsonl", 7473, "72", "50"),
+        ("math500.parquet", 500, r"\left( 3, \frac{\pi}{2} \right)", r"106^\circ"),
+        ("amc23.jsonl", 40, "27", "8"),
+        ("aime24.jsonl", 30, "204", "902"),
+        ("imo_answerbench_v2.csv", 400, "3", "20"),
+        ("sky_math_64.parquet", 64, "1156", r"\frac{4}{5}"),
+    ],
+)
+def test_real_files(name, count, first, last):
+    problems = load(REAL / name)
+    assert (len(problems), problems[0].solution, problems[-1].solution) == (count, first, last)
+    assert all(problem.messages[-1]["role"] == "user" for problem in problems)
+    assert all("####" not in problem.solution for problem in problems)
+
+
+@needs_real_files
+def test_a_file_without_gold_names_its_columns():
+    with pytest.raises(
+        ValueError, match="got columns 'task_id', 'prompt', 'entry_point', 'canonical_solution'"
+    ):
+        load(REAL / "humaneval.jsonl.gz")
