@@ -12,7 +12,7 @@ import torch
 
 from fastrl.config import ModelConfig, RlConfig, RunConfig
 from fastrl.data.problems import Problem, load_problems
-from fastrl.data.prompts import ProblemOrder
+from fastrl.data.order import ProblemOrder
 from fastrl.engine.protocol import Engine
 from fastrl.engine.torch_engine import TorchEngine
 from fastrl.policy.model import Policy, compute_dtype

@@ -57,9 +57,10 @@ def sequence_sum(values: Tensor, sequence: Tensor, batch: LossBatch) -> Tensor:
     return values.new_zeros(batch.num_sequences).index_add(0, sequence, values)
 
 
-def expand_to_tokens(values: Tensor, sequence: Tensor, num_tokens: int) -> Tensor:
-    """[T] from [T] or [S]; where S equals T the two are the same, one token a sequence."""
-    return values if values.shape[0] == num_tokens else values[sequence]
+def token_advantages(batch: LossBatch, sequence: Tensor) -> Tensor:
+    """[T] from [S] or [T]; a length that fits both is a value a sequence."""
+    per_sequence = batch.advantages.shape[0] == batch.num_sequences
+    return batch.advantages[sequence] if per_sequence else batch.advantages
 
 
 def check_batch(op: str, tokens: Tensor, batch: LossBatch) -> None:

@@ -23,7 +23,7 @@ class LossConfig:
     clip_eps_low: float = 0.2
     """>= 0; the ratio is clipped below at 1 - clip_eps_low."""
     clip_eps_high: float | None = None
-    """>= 0; clipped above at 1 + clip_eps_high. None: clip_eps_low."""
+    """>= 0; clipped above at 1 + clip_eps_high. None: clip_eps_low (5 for cispo with an absolute bound)."""
     cispo_bound: Literal["absolute", "around_one"] = "absolute"
     """cispo's weight: min(ratio, clip_eps_high) (absolute, TRL) or ratio clamped to
     [1 - clip_eps_low, 1 + clip_eps_high] (around_one, verl)."""
@@ -45,6 +45,11 @@ class LossConfig:
                 raise ValueError(f"[loss] {name}: expected >= 0, got {value}")
         if self.clip_eps_high is not None and not self.clip_eps_high >= 0:
             raise ValueError(f"[loss] clip_eps_high: expected >= 0 or null, got {self.clip_eps_high}")
+        if self._bound_is_absolute and not self.eps_high >= 1:
+            raise ValueError(
+                f"[loss] clip_eps_high: expected >= 1 (cispo's largest weight, cispo_bound is absolute), "
+                f"got {self.clip_eps_high}"
+            )
         if self.dual_clip is not None and not self.dual_clip > 1:
             raise ValueError(f"[loss] dual_clip: expected > 1 or null, got {self.dual_clip}")
         if not self.correction_cap > 0:
@@ -52,11 +57,27 @@ class LossConfig:
 
     @property
     def eps_high(self) -> float:
-        return self.clip_eps_low if self.clip_eps_high is None else self.clip_eps_high
+        if self.clip_eps_high is not None:
+            return self.clip_eps_high
+        return 5.0 if self._bound_is_absolute else self.clip_eps_low
+
+    @property
+    def averages_sequences(self) -> bool:
+        """A token weighs 1 / (trained tokens of its sequence), otherwise 1."""
+        return self.loss_type in SEQUENCE_MEAN
+
+    @property
+    def corrects_sequences(self) -> bool:
+        """The importance correction is one weight a sequence."""
+        return self.correction.startswith("sequence")
+
+    @property
+    def _bound_is_absolute(self) -> bool:
+        return self.loss_type == "cispo" and self.cispo_bound == "absolute"
 
     def denominator(self, num_tokens: int, num_sequences: int, max_completion_length: int) -> float:
         """What the step's summed loss is divided by; one number for the whole step, whatever the micro-batches."""
-        if self.loss_type in SEQUENCE_MEAN:
+        if self.averages_sequences:
             return float(max(1, num_sequences))
         if self.loss_type == "dr_grpo":
             return float(max(1, num_sequences) * max_completion_length)

@@ -40,6 +40,10 @@ def maj_at_k(num_correct: int, wrong_counts: Sequence[int], num_unparsed: int, k
     _check_counts(total, num_correct, k)
     if any(count < 0 for count in (*wrong_counts, num_unparsed)):
         raise ValueError(f"[maj_at_k] counts: expected >= 0, got {list(wrong_counts)} and {num_unparsed}")
+    if k == total:  # one subset: what the loop below would find, at once
+        most = max([*wrong_counts, num_correct])
+        wins = num_correct == most > 0
+        return 1.0 / (1 + list(wrong_counts).count(most)) if wins else 0.0
     won = 0.0
     for votes in range(1, min(num_correct, k) + 1):
         ways = _rivals_with_at_most(votes, wrong_counts, num_unparsed, k - votes)
@@ -49,13 +53,16 @@ def maj_at_k(num_correct: int, wrong_counts: Sequence[int], num_unparsed: int, k
 
 def _rivals_with_at_most(votes: int, counts: Sequence[int], num_unparsed: int, size: int) -> list[int]:
     """[t]: ways to draw `size` other samples so that no wrong answer has over `votes`, and t have just that."""
-    ways = [[comb(num_unparsed, drawn)] for drawn in range(size + 1)]  # [drawn][tied]
+    ways = [[comb(num_unparsed, drawn)] for drawn in range(size + 1)]  # [drawn][tied]; tied <= drawn // votes
     for count in counts:
-        grown = [[0] * (len(row) + 1) for row in ways]
+        choose = [comb(count, taken) for taken in range(min(count, votes) + 1)]
+        grown = [[0] * (drawn // votes + 1) for drawn in range(size + 1)]
         for drawn, row in enumerate(ways):
-            for taken in range(min(count, votes, size - drawn) + 1):
+            for taken, choices in enumerate(choose[: size - drawn + 1]):
+                target = grown[drawn + taken]
                 for tied, number in enumerate(row):
-                    grown[drawn + taken][tied + (taken == votes)] += number * comb(count, taken)
+                    if number:
+                        target[tied + (taken == votes)] += number * choices
         ways = grown
     return ways[size]
 

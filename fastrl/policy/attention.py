@@ -7,6 +7,7 @@ A packed row [1, H, N, K] holds S sequences end to end. Each attends to itself a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -31,14 +32,29 @@ def attention_kwargs(implementation: str, batch: PackedBatch) -> dict[str, Any]:
     return {"packed_layout": padded_layout(batch)}
 
 
-def padded_layout(batch: PackedBatch) -> tuple[Tensor, Tensor]:
-    """lift [S, L]: which packed token stands at each place (0 where none does); drop [N]: the way back."""
+@dataclass(frozen=True, slots=True)
+class PaddedLayout:
+    """Where N packed tokens stand among S x L places, L the longest sequence."""
+
+    shape: tuple[int, int]
+    """(S, L)."""
+    lift: Tensor
+    """[S*L] the token at each place; token 0 where there is none."""
+    drop: Tensor
+    """[N] the place of each token."""
+    vacant: Tensor
+    """[S*L] bool, places without a token."""
+
+
+def padded_layout(batch: PackedBatch) -> PaddedLayout:
     starts = batch.cu_seqlens[:-1].long()
-    sequence = torch.bucketize(torch.arange(batch.num_tokens, device=starts.device), starts, right=True) - 1
-    drop = sequence * batch.max_seqlen + batch.position_ids
-    lift = torch.zeros(len(starts) * batch.max_seqlen, dtype=torch.long, device=starts.device)
-    lift[drop] = torch.arange(batch.num_tokens, device=starts.device)
-    return lift.view(len(starts), batch.max_seqlen), drop
+    tokens = torch.arange(batch.num_tokens, device=starts.device)
+    drop = (torch.bucketize(tokens, starts, right=True) - 1) * batch.max_seqlen + batch.position_ids
+    places = len(starts) * batch.max_seqlen
+    lift = torch.zeros(places, dtype=torch.long, device=starts.device)
+    vacant = torch.ones(places, dtype=torch.bool, device=starts.device)
+    lift[drop], vacant[drop] = tokens, False
+    return PaddedLayout((len(starts), batch.max_seqlen), lift, drop, vacant)
 
 
 def block_mask(batch: PackedBatch) -> Any:
@@ -56,14 +72,13 @@ def block_mask(batch: PackedBatch) -> Any:
 
 def sdpa_attention(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-    *, packed_layout: tuple[Tensor, Tensor], scaling: float | None = None, dropout: float = 0.0,
+    *, packed_layout: PaddedLayout, scaling: float | None = None, dropout: float = 0.0,
     sliding_window: int | None = None, softcap: float | None = None, **kwargs: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     refuse_unsupported(kwargs)
-    lift, drop = packed_layout
-    length = lift.shape[1]
+    layout, length = packed_layout, packed_layout.shape[1]
     q, k, v = (
-        Move.apply(tensor[0].transpose(0, 1), lift.flatten(), drop).unflatten(0, lift.shape).transpose(1, 2)
+        Lift.apply(tensor[0].transpose(0, 1), layout).unflatten(0, layout.shape).transpose(1, 2)
         for tensor in (query, key, value)
     )
     if softcap is None and (sliding_window is None or sliding_window >= length):
@@ -72,24 +87,35 @@ def sdpa_attention(
         )
     else:
         out = plain_attention(q, k, v, scaling, sliding_window, softcap)
-    return Move.apply(out.transpose(1, 2).flatten(0, 1), drop, lift.flatten()).unsqueeze(0), None
+    return Drop.apply(out.transpose(1, 2).flatten(0, 1), layout).unsqueeze(0), None
 
 
-class Move(torch.autograd.Function):
-    """out[i] = x[there[i]], where back[there[i]] = i for every place that carries gradient.
-
-    So the gradient is a gather too: no accumulation, and the same bits every time.
-    """
+# Indexing would accumulate its gradient token by token; these two are each other's gradient, both plain copies.
+class Lift(torch.autograd.Function):
+    """[N, ...] -> [S*L, ...]. What vacant places hold never reaches a token: attention is causal."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor) -> Tensor:
-        ctx.save_for_backward(back)
-        return x.index_select(0, there)
+    def forward(ctx: Any, x: Tensor, layout: PaddedLayout) -> Tensor:
+        ctx.layout = layout
+        return x.index_select(0, layout.lift)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        (back,) = ctx.saved_tensors
-        return grad.index_select(0, back), None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return grad.index_select(0, ctx.layout.drop), None
+
+
+class Drop(torch.autograd.Function):
+    """[S*L, ...] -> [N, ...]. Vacant places get no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layout: PaddedLayout) -> Tensor:
+        ctx.layout = layout
+        return x.index_select(0, layout.drop)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        lifted = grad.index_select(0, ctx.layout.lift)
+        return lifted.masked_fill_(ctx.layout.vacant[:, None, None], 0), None
 
 
 def plain_attention(

@@ -13,7 +13,7 @@ from typing import Any
 
 from fastrl.build import RlParts, WeightedReward
 from fastrl.config import RlConfig
-from fastrl.data.problems import Problem
+from fastrl.data.problems import Problem, reward_columns
 from fastrl.data.prompts import render_prompt
 from fastrl.distributed import Ranks
 from fastrl.run import Run
@@ -44,7 +44,7 @@ def sample_groups(
     for _ in range(1 + config.rollout.max_refills if config.rollout.dynamic_sampling else 1):
         draws = range(out.draw, out.draw + wanted - len(groups))
         out.draw, out.groups_drawn = draws.stop, out.groups_drawn + len(draws)
-        problems = [parts.problems[parts.order(d * ranks.size + ranks.rank)] for d in draws]
+        problems = [parts.problems[parts.order[d * ranks.size + ranks.rank]] for d in draws]
         with run.time("rollout"):
             fresh = generate(parts, config, problems, [d * ranks.size + ranks.rank for d in draws])
         with run.time("reward"):
@@ -115,8 +115,7 @@ def reward_rollouts(
         for rollout, value in zip(rollouts, values, strict=True):
             rollout.extras[column] = value
 
-    columns = {name: [p.columns.get(name) for p in problems] for name in problems[0].columns} if problems else {}
-    columns["solution"] = [problem.solution for problem in problems]
+    columns = reward_columns(problems)
     for reward in rewards:
         values = reward.function(
             prompts=[problem.messages for problem in problems],
@@ -125,7 +124,7 @@ def reward_rollouts(
             trainer_state=SimpleNamespace(global_step=step),
             log_extra=log_extra,
             log_metric=lambda name, value: metrics[name].append(float(value)),
-            **{name: values for name, values in columns.items() if name not in RESERVED},
+            **columns,
         )
         values = asyncio.run(values) if inspect.isawaitable(values) else values
         check_rewards(reward.name, values, len(rollouts))
@@ -133,9 +132,6 @@ def reward_rollouts(
             rollout.rewards[reward.name] = value if value is None else float(value)
     for rollout in rollouts:
         rollout.reward = total_reward(rollout, rewards)
-
-
-RESERVED = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "prompt")
 
 
 def total_reward(rollout: Rollout, rewards: Sequence[WeightedReward]) -> float:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from fastrl.kernels._batch import LossBatch, expand_to_tokens, sequence_of_tokens, sequence_sum
+from fastrl.kernels._batch import LossBatch, sequence_of_tokens, sequence_sum, token_advantages
 from fastrl.kernels.config import LossConfig
 
 LOG_RATIO_LIMIT = 20.0
@@ -22,7 +22,7 @@ def grpo_loss_reference(
     old = current if batch.old_logprobs is None else batch.old_logprobs.to(logprobs.dtype)
     sequence = sequence_of_tokens(batch.cu_seqlens, logprobs.shape[0])
     lengths = sequence_sum(batch.loss_mask.to(logprobs.dtype), sequence, batch)
-    advantages = expand_to_tokens(batch.advantages, sequence, logprobs.shape[0]).to(logprobs.dtype)
+    advantages = token_advantages(batch, sequence).to(logprobs.dtype)
     correction, stats = _correction(old, sequence, batch)
 
     log_ratio = logprobs - old

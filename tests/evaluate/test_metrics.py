@@ -3,6 +3,7 @@
 from collections import Counter
 from fractions import Fraction
 from itertools import combinations
+from math import comb
 
 import numpy as np
 import pytest
@@ -77,6 +78,9 @@ def test_one_sample_is_accuracy():
 
 def test_large_counts_stay_exact():
     assert maj_at_k(600, [400], 24, 1024) == 1.0
+    # Two answers, an odd subset, none unparsed: the hypergeometric tail.
+    tail = sum(comb(120, i) * comb(80, 15 - i) for i in range(8, 16)) / comb(200, 15)
+    assert maj_at_k(120, [80], 0, 15) == pytest.approx(tail, rel=1e-12)
     assert pass_at_k(1024, 1, 512) == pytest.approx(0.5, abs=1e-12)
 
 

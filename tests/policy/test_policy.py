@@ -39,7 +39,7 @@ def test_packed_equals_alone(checkpoints, family):
     grads = dict(alone.named_parameters())
     for name, parameter in policy.model.named_parameters():
         if parameter.grad is not None:
-            torch.testing.assert_close(parameter.grad, grads[name].grad, atol=2e-4, rtol=2e-4, msg=name)
+            torch.testing.assert_close(parameter.grad, grads[name].grad, atol=2e-4, rtol=2e-4, msg=lambda m, name=name: f"{name}: {m}")
 
 
 @pytest.mark.parametrize("family", ["qwen3", "gemma2", "gpt2"])

@@ -1,0 +1,18 @@
+"""The public face of the kernels: the one import that other trainers need."""
+
+from fastrl.kernels._outputs import LogprobOutput, LossOutput
+from fastrl.kernels.config import LossConfig
+from fastrl.kernels.group_advantage import group_advantage
+from fastrl.kernels.grpo_loss import grpo_loss
+from fastrl.kernels.linear_grpo_loss import linear_grpo_loss
+from fastrl.kernels.linear_logprob import linear_logprob
+
+__all__ = [
+    "LogprobOutput",
+    "LossConfig",
+    "LossOutput",
+    "group_advantage",
+    "grpo_loss",
+    "linear_grpo_loss",
+    "linear_logprob",
+]

@@ -1,0 +1,220 @@
+"""Grading with a time limit that holds: math-verify runs in processes that are killed when they hang."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections import Counter, deque
+from collections.abc import Sequence
+from contextlib import suppress
+from enum import Enum
+from multiprocessing.connection import wait
+from pathlib import Path
+from types import TracebackType
+from typing import IO, cast
+
+from fastrl.verify.answer import exact_verdict, extract_answer, last_boxed, normalize_answer
+
+LOADING_LIMIT_S = 120.0
+PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
+
+
+class Verdict(str, Enum):
+    """What became of one grading. Only CORRECT earns a reward; the others are told apart to be counted."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    NO_ANSWER = "no_answer"
+    """The completion states none."""
+    UNREADABLE = "unreadable"
+    """It states one that isn't the gold answer's text and that math-verify can't parse."""
+    TIMEOUT = "timeout"
+    ERROR = "error"
+    """The grading process died."""
+
+
+class AnswerGrader:
+    """Grades completions against gold answers.
+
+    The stated answer and the gold one are compared as text and as numbers first; only where that decides nothing does
+    a worker process run math-verify. Workers start when first needed and import neither torch nor the main program.
+    One that exceeds the time limit is killed and replaced; the other pairs are graded all the same.
+
+    Args:
+        num_workers: processes at most.
+        timeout_s: > 0, seconds for one pair.
+        allow_last_number: a completion without a box or an answer phrase answers with its last number.
+    """
+
+    def __init__(
+        self, num_workers: int = 2, timeout_s: float = 5.0, *, allow_last_number: bool = False
+    ) -> None:
+        if num_workers < 1:
+            raise ValueError(f"[verify] num_workers: expected >= 1, got {num_workers}")
+        if not timeout_s > 0:
+            raise ValueError(f"[verify] timeout_s: expected > 0, got {timeout_s}")
+        self.num_workers = num_workers
+        self.timeout_s = timeout_s
+        self.allow_last_number = allow_last_number
+        self.counts: Counter[Verdict] = Counter()
+        """Verdicts since the grader was made."""
+        self.num_checked = 0
+        """Distinct pairs that went to math-verify."""
+        self._workers: list[_Worker] = []
+        self._lock = threading.Lock()
+        self._finalizer = weakref.finalize(self, _kill_all, self._workers)
+
+    def grade(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        """One verdict for each (completion text, gold answer). May be called from any thread."""
+        verdicts: list[Verdict | None] = [None] * len(pairs)
+        undecided: dict[tuple[str, str], list[int]] = {}
+        for index, (completion, gold) in enumerate(pairs):
+            answer = extract_answer(completion, allow_last_number=self.allow_last_number)
+            if answer is None:
+                verdicts[index] = Verdict.NO_ANSWER
+                continue
+            pair = (normalize_answer(answer), normalize_answer(last_boxed(gold) or gold))
+            equal = exact_verdict(*pair)
+            if equal is None:
+                undecided.setdefault(pair, []).append(index)
+            else:
+                verdicts[index] = Verdict.CORRECT if equal else Verdict.WRONG
+        with self._lock:
+            checked = self._check(list(undecided))
+            for indexes, verdict in zip(undecided.values(), checked, strict=True):
+                for index in indexes:
+                    verdicts[index] = verdict
+            decided = [verdict for verdict in verdicts if verdict is not None]
+            self.counts.update(decided)
+        return decided
+
+    def close(self) -> None:
+        """Ends the worker processes; grading again starts new ones."""
+        with self._lock:
+            _kill_all(self._workers)
+
+    def __enter__(self) -> AnswerGrader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        self.num_checked += len(pairs)
+        waiting = deque(range(len(pairs)))
+        verdicts: dict[int, Verdict] = {}
+        try:
+            while len(verdicts) < len(pairs):
+                while len(self._workers) < min(self.num_workers, len(pairs) - len(verdicts)):
+                    self._workers.append(_Worker(self.timeout_s))
+                for worker in [worker for worker in self._workers if worker.idle][: len(waiting)]:
+                    if worker.send(waiting[0], pairs[waiting[0]]):
+                        waiting.popleft()
+                    else:
+                        self._retire([worker])
+                self._collect(verdicts)
+        finally:
+            # after an interruption a late reply would be taken for the next pair's
+            self._retire([worker for worker in self._workers if worker.task is not None])
+        return [verdicts[index] for index in range(len(pairs))]
+
+    def _collect(self, verdicts: dict[int, Verdict]) -> None:
+        """Wait for the next reply or the next time limit, and note what came of it."""
+        busy = [worker for worker in self._workers if not worker.idle]
+        if not busy:
+            return
+        patience = min(worker.deadline for worker in busy) - time.monotonic()
+        answered = wait([worker.replies for worker in busy], max(0.0, patience))
+        for worker in busy:
+            task = worker.task
+            if worker.replies in answered:
+                verdict = worker.receive()
+            elif time.monotonic() >= worker.deadline:
+                verdict = worker.expire()
+            else:
+                continue
+            if task is not None and verdict is not None:
+                verdicts[task] = verdict
+            if verdict in (Verdict.TIMEOUT, Verdict.ERROR):
+                self._retire([worker])
+
+    def _retire(self, workers: Sequence[_Worker]) -> None:
+        for worker in workers:
+            worker.kill()
+            self._workers.remove(worker)
+
+
+class _Worker:
+    """A grading process: loading math-verify, then idle or at a task."""
+
+    def __init__(self, timeout_s: float) -> None:
+        paths = (PACKAGE_ROOT, os.environ.get("PYTHONPATH"))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "fastrl.verify.worker", str(timeout_s)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)},
+        )
+        self._requests = cast(IO[bytes], self._process.stdin)
+        self.replies = cast(IO[bytes], self._process.stdout)
+        self._timeout_s = timeout_s
+        self._loading = True
+        self.task: int | None = None
+        self.deadline = time.monotonic() + LOADING_LIMIT_S
+
+    @property
+    def idle(self) -> bool:
+        return not self._loading and self.task is None
+
+    def send(self, task: int, pair: tuple[str, str]) -> bool:
+        """False where the process is gone."""
+        try:
+            self._requests.write(json.dumps(pair).encode() + b"\n")
+            self._requests.flush()
+        except BrokenPipeError:
+            return False
+        self.task = task
+        self.deadline = time.monotonic() + self._timeout_s
+        return True
+
+    def receive(self) -> Verdict | None:
+        """What it says: a verdict on its task, or None for being ready."""
+        line = self.replies.readline().decode().strip()
+        if self._loading:
+            if line != "ready":
+                raise self._cannot_load(f"exit code {self._process.wait()}")
+            self._loading = False
+            return None
+        self.task = None
+        return Verdict(line) if line else Verdict.ERROR
+
+    def expire(self) -> Verdict:
+        if self._loading:
+            raise self._cannot_load("no answer")
+        self.task = None
+        return Verdict.TIMEOUT
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self.replies.close()
+        with suppress(BrokenPipeError):  # an unsent request goes down with it
+            self._requests.close()
+
+    def _cannot_load(self, got: str) -> RuntimeError:
+        self.kill()
+        return RuntimeError(
+            f"[verify] worker: expected math-verify loaded in {LOADING_LIMIT_S:.0f} s, got {got}"
+        )
+
+
+def _kill_all(workers: list[_Worker]) -> None:
+    while workers:
+        workers.pop().kill()

@@ -1,0 +1,62 @@
+"""group_advantage: how much better a rollout did than its group."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from fastrl.kernels._checks import check_device, check_dtype, check_shape, refuse
+from fastrl.kernels._dispatch import Backend, Implementation, anywhere, pick
+from fastrl.kernels.config import AdvantageBaseline, AdvantageScale
+from fastrl.kernels.group_advantage.reference import group_advantage_reference
+
+OP = "group_advantage"
+IMPLEMENTATIONS = (Implementation("reference", group_advantage_reference, anywhere),)
+
+
+def group_advantage(
+    rewards: Tensor,
+    group_ids: Tensor,
+    *,
+    scale: AdvantageScale = "std",
+    baseline: AdvantageBaseline = "mean",
+    eps: float = 1e-4,
+    backend: Backend = "auto",
+) -> Tensor:
+    """Advantage of each rollout over its group.
+
+        out[s] = (rewards[s] - b[s]) / d[s]
+        b = mean of the group | mean of the others in the group | 0 | 1         (baseline)
+        d = std of the group + eps | std of all rewards + eps | 1               (scale: std | batch | none)
+
+    std divides by n - 1. Where all rewards that d is taken over are equal, bit for bit, d is 1; in such a group the
+    baselines mean and leave_one_out give exactly 0 (so does a group of one).
+
+    Args:
+        rewards: [S] float32, finite.
+        group_ids: [S] int64, any values in any order; rollouts with equal ids are one group, of any size.
+        eps: >= 0.
+    Returns: [S] float32.
+    Raises:
+        ValueError: shapes disagree, a reward is not finite, or an option is unknown.   TypeError: any other dtype.
+    Numerics: float64 inside; differences are taken before the division.
+    """
+    check_dtype(OP, "rewards", rewards, torch.float32)
+    check_dtype(OP, "group_ids", group_ids, torch.int64)
+    if rewards.dim() != 1:
+        refuse(OP, "rewards", "shape (S,)", tuple(rewards.shape))
+    check_shape(OP, "group_ids", group_ids, rewards.shape)
+    check_device(OP, "group_ids", group_ids, rewards.device)
+    if scale not in get_args(AdvantageScale):
+        refuse(OP, "scale", f"one of {get_args(AdvantageScale)}", scale)
+    if baseline not in get_args(AdvantageBaseline):
+        refuse(OP, "baseline", f"one of {get_args(AdvantageBaseline)}", baseline)
+    if not eps >= 0:
+        refuse(OP, "eps", ">= 0", eps)
+    if not bool(rewards.isfinite().all()):
+        refuse(OP, "rewards", "finite values", rewards.tolist())
+    run = pick(OP, backend, IMPLEMENTATIONS, rewards.device, rewards.dtype)
+    out: Tensor = run(rewards, group_ids, scale, baseline, eps)
+    return out

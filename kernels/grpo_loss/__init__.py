@@ -1,0 +1,83 @@
+"""grpo_loss: the policy losses on log-probs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastrl.kernels._batch import LossBatch, check_batch
+from fastrl.kernels._checks import FLOATS, check_dtype, check_token_vector, refuse
+from fastrl.kernels._dispatch import Backend, Implementation, anywhere, pick
+from fastrl.kernels._outputs import LossOutput
+from fastrl.kernels.config import LossConfig
+from fastrl.kernels.grpo_loss.reference import grpo_loss_reference
+
+OP = "grpo_loss"
+IMPLEMENTATIONS = (Implementation("reference", grpo_loss_reference, anywhere),)
+
+
+def grpo_loss(
+    logprobs: Tensor,
+    *,
+    cu_seqlens: Tensor,
+    advantages: Tensor,
+    loss_mask: Tensor,
+    old_logprobs: Tensor | None = None,
+    ref_logprobs: Tensor | None = None,
+    rollout_logprobs: Tensor | None = None,
+    entropy: Tensor | None = None,
+    config: LossConfig,
+    denominator: float,
+    backend: Backend = "auto",
+) -> LossOutput:
+    """Policy loss of packed sequences, from the log-probs of their tokens.
+
+        loss = sum over tokens with loss_mask of
+               weight * (correction * policy + kl_coef * kl - entropy_coef * entropy) / denominator
+        weight = 1 / (trained tokens of the sequence) for grpo and gspo, otherwise 1
+        ratio = exp(logprobs - old_logprobs), for gspo exp(mean of that over the sequence)
+
+        grpo, dr_grpo, dapo, bnpo, gspo   policy = -min(ratio * A, clip(ratio, 1 - eps_low, 1 + eps_high) * A),
+                                          at most -dual_clip * A where A < 0
+        cispo                             policy = -stopgrad(bounded ratio) * A * logprobs
+        rloo                              policy = -A * logprobs                 (REINFORCE: no ratio, no clip)
+
+        kl = d (k1), d^2 / 2 (k2), exp(-d) + d - 1 (k3), with d = logprobs - ref_logprobs
+        correction = stopgrad(exp(old_logprobs - rollout_logprobs)), a token or (as a product) a sequence at a time;
+                     truncate: at most correction_cap; mask: 0 where above it
+
+    gspo's gradient flows through each token's own log-prob, so advantages may differ within a sequence.
+
+    Args:
+        logprobs: [T] of sampled tokens.
+        cu_seqlens: [S+1] int32, where sequences start and the last one ends.
+        advantages: [S], or [T]; a length that fits both is one a sequence.
+        loss_mask: [T] bool, true where a token is trained.
+        old_logprobs: [T]; None: stopgrad(logprobs), so that the ratio is 1.
+        ref_logprobs: [T]; needed where kl_coef is not 0, otherwise the KL is measured only.
+        rollout_logprobs: [T]; None: no correction. NaN where the sampler gave none: that token's factor is 1.
+        entropy: [T]; needed where entropy_coef is not 0.
+        denominator: > 0, LossConfig.denominator of the whole step.
+    Returns: LossOutput; the loss is differentiable in logprobs and, where entropy_coef is not 0, in entropy.
+        Stats: num_tokens_sum, computed_tokens_sum, ratio_sum/min/max, clip_low_sum and clip_high_sum (tokens),
+        with ref_logprobs kl_sum, with entropy entropy_sum, with rollout_logprobs rollout_diff_sum/max/count_sum
+        (|old - rollout|) and correction_sum/min/max/count_sum (a token each, or a sequence each).
+        A min over no tokens is inf, a max -inf.
+    Numerics: log-ratios are held to [-20, 20] before exp, with gradient 0 outside.
+    """
+    if logprobs.dim() != 1:
+        refuse(OP, "logprobs", "shape (T,)", tuple(logprobs.shape))
+    check_dtype(OP, "logprobs", logprobs, *FLOATS)
+    check_token_vector(OP, "entropy", entropy, logprobs)
+    batch = LossBatch(
+        cu_seqlens, advantages, loss_mask, loss_mask, old_logprobs, ref_logprobs, rollout_logprobs, config, denominator
+    )
+    check_batch(OP, logprobs, batch)
+    if config.entropy_coef != 0 and entropy is None:
+        refuse(OP, "entropy", f"a tensor, as entropy_coef is {config.entropy_coef}", None)
+    run = pick(OP, backend, IMPLEMENTATIONS, logprobs.device, logprobs.dtype)
+    accurate = torch.promote_types(logprobs.dtype, torch.float32)
+    entropy = None if entropy is None else entropy.to(accurate)
+    loss, stats = run(logprobs.to(accurate), entropy, batch)
+    seen = None if entropy is None else entropy.detach()
+    return LossOutput(loss, logprobs.detach().to(accurate), seen, stats, loss_mask)
