@@ -29,8 +29,8 @@ FASTRL_INLINE double sum(const Lanes& values) {
   return total;
 }
 
-// Below this, exp is taken as 0; above it, 2^n stays a normal float.
-constexpr float kExpFloor = -87.0f;
+// Below this exp is taken as 0, so that no gradient made from it is a subnormal number.
+constexpr float kExpFloor = -64.0f;
 
 // result = exp(x) for x <= 0 and x = max(x, kExpFloor); NaN stays NaN. Relative error below 2e-7.
 FASTRL_INLINE void exp_nonpositive(Lanes& x, Lanes& result) {

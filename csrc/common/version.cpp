@@ -1,3 +1,7 @@
+#include "common/version.h"
+
 namespace fastrl {
-const char* version() { return "0.1.0"; }
+
+const char* version() { return FASTRL_VERSION; }
+
 }  // namespace fastrl

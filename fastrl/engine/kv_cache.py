@@ -52,7 +52,9 @@ class SuffixKV:
         all_values[:, :, self.length] = values
         return all_keys[:, :, : self.length + 1], all_values[:, :, : self.length + 1]
 
-    def _grown(self, old: tuple[Tensor, Tensor] | None, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def _grown(
+        self, old: tuple[Tensor, Tensor] | None, keys: Tensor, values: Tensor
+    ) -> tuple[Tensor, Tensor]:
         capacity = min(self.max_tokens, _FIRST_CAPACITY if old is None else 2 * self.length)
         grown = tuple(new.new_empty((*new.shape[:2], capacity, new.shape[2])) for new in (keys, values))
         if old is not None:

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
-    """Probability that k of the n samples, drawn without replacement, hold a correct one; unbiased for pass@k.
+    """Probability that k of the n samples, drawn without replacement, hold a correct one; unbiased.
 
         1 - C(n - c, k) / C(n, k)
 
@@ -52,7 +52,7 @@ def maj_at_k(num_correct: int, wrong_counts: Sequence[int], num_unparsed: int, k
 
 
 def _rivals_with_at_most(votes: int, counts: Sequence[int], num_unparsed: int, size: int) -> list[int]:
-    """[t]: ways to draw `size` other samples so that no wrong answer has over `votes`, and t have just that."""
+    """[t]: ways to draw `size` other samples with no wrong answer above `votes`, and t at just that."""
     ways = [[comb(num_unparsed, drawn)] for drawn in range(size + 1)]  # [drawn][tied]; tied <= drawn // votes
     for count in counts:
         choose = [comb(count, taken) for taken in range(min(count, votes) + 1)]

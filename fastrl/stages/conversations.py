@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fastrl.data.prompts import encode_inside, render_prompt, render_prompt_text
 from fastrl.policy.packing import TrainSequence
 from fastrl.types import Message
 
@@ -37,7 +38,11 @@ def read_conversations(
             if system_prompt is not None:
                 messages = [Message(role="system", content=system_prompt), *messages]
             pieces = pieces_of(messages, tokenizer, place)
-            sequences.append(encode(pieces if begun is None else only_after(begun, pieces, place), tokenizer, place))
+            if begun is not None:
+                pieces = only_after(begun, pieces, place)
+            before = [message["role"] for message in messages].index("assistant")
+            prompt = render_prompt(tokenizer, messages[:before])
+            sequences.append(encode(prompt, pieces[1:], tokenizer))
     if not sequences:
         raise ValueError(f"[data] path: expected at least one conversation, got none in {path!r}")
     return sequences
@@ -80,12 +85,12 @@ def pieces_of(messages: list[Message], tokenizer: Any, place: str) -> list[Piece
     done = ""
     for index, message in enumerate(messages):
         if message["role"] == "assistant":
-            before = render(tokenizer, messages[:index], generate=True)
-            after = render(tokenizer, messages[: index + 1], generate=False)
-            if not before.startswith(done) or not after.startswith(before):
+            before = render_prompt_text(tokenizer, messages[:index])
+            after = spoken(tokenizer, messages[: index + 1], before)
+            if not before.startswith(done) or not after.startswith(before) or after == before:
                 raise ValueError(
-                    f"{place}: the chat template renders this conversation's beginning differently once turn {index} "
-                    "follows; give each assistant's turn a row of its own, with prompt and completion"
+                    f"{place}: expected a chat template under which turn {index} of {len(messages)} follows what was "
+                    "rendered before it; give each assistant's turn a row of its own, with prompt and completion"
                 )
             pieces += [(before[len(done) :], False), (after[len(before) :], True)]
             done = after
@@ -94,11 +99,11 @@ def pieces_of(messages: list[Message], tokenizer: Any, place: str) -> list[Piece
     return pieces
 
 
-def render(tokenizer: Any, messages: list[Message], *, generate: bool) -> str:
-    """Under the chat template; without one, the contents line by line."""
+def spoken(tokenizer: Any, messages: list[Message], before: str) -> str:
+    """The conversation with its last turn, the assistant's, at its end."""
     if tokenizer.chat_template is None:
-        return "\n".join(message["content"] for message in messages) + ("\n" if generate else "")
-    text: str = tokenizer.apply_chat_template(messages, add_generation_prompt=generate, tokenize=False)
+        return before + messages[-1]["content"] + "\n"
+    text: str = tokenizer.apply_chat_template(messages, tokenize=False)
     return text
 
 
@@ -107,22 +112,20 @@ def only_after(begun: str, pieces: list[Piece], place: str) -> list[Piece]:
     text, _ = pieces[-1]
     if not text.startswith(begun):
         raise ValueError(f"{place}: the chat template changes how the assistant's turn begins: {begun!r} in {text!r}")
-    return [*((before, False) for before, _ in pieces[:-1]), (begun, False), (text[len(begun) :], True)]
+    beginning = [(begun, False)] if begun else []
+    return [*((before, False) for before, _ in pieces[:-1]), *beginning, (text[len(begun) :], True)]
 
 
-def encode(pieces: list[Piece], tokenizer: Any, place: str) -> TrainSequence:
+def encode(prompt: list[int], pieces: list[Piece], tokenizer: Any) -> TrainSequence:
     """Each piece is tokenised by itself, so a prompt has the tokens that it has when it is sampled from."""
-    token_ids: list[int] = []
-    loss_mask: list[bool] = []
+    token_ids, loss_mask = list(prompt), [False] * len(prompt)
     end = tokenizer.eos_token_id
     for text, trained in pieces:
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
+        ids = encode_inside(tokenizer, text)
         if trained and end not in ids:
             ids.append(end)
         # What a template writes after the end token is never sampled, so it is not trained.
         last = ids.index(end) if trained else -1
         token_ids += ids
         loss_mask += [index <= last for index in range(len(ids))]
-    if not any(loss_mask[1:]):
-        raise ValueError(f"{place}: expected an assistant's turn to train on, got none")
     return TrainSequence(token_ids, loss_mask)

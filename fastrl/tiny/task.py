@@ -107,6 +107,9 @@ class ChainConfig:
     """100: operands of two digits, where sums and products carry."""
     num_distractors: int = 0
     """Bracketed operations a chain, which are not to be done."""
+    distinct_operands: bool = True
+    """No number stands twice in a chain, so a term is known by its operand. False: they are independent, and a reader
+    has to count places."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_operations <= self.max_operations:
@@ -118,6 +121,11 @@ class ChainConfig:
             raise ValueError(f"[chain] modulus: expected 10 or 100, got {self.modulus}")
         if self.num_distractors < 0:
             raise ValueError(f"[chain] num_distractors: expected >= 0, got {self.num_distractors}")
+        if self.distinct_operands and self.max_operations >= self.modulus:
+            raise ValueError(
+                f"[chain] max_operations: expected < {self.modulus}, the number of distinct operands, "
+                f"got {self.max_operations}"
+            )
 
 
 def split_of(expression: str) -> Split:
@@ -142,14 +150,16 @@ def draw_chains(config: ChainConfig, count: int, *, seed: int, split: Split) -> 
 
 
 def _draw(config: ChainConfig, random: Random) -> Chain:
-    def term() -> Term:
-        return random.choice("+-*"), random.randrange(config.modulus)
-
-    terms = tuple(term() for _ in range(random.randint(config.min_operations, config.max_operations)))
-    places = sorted(random.randrange(len(terms)) for _ in range(config.num_distractors))
+    num_terms = random.randint(config.min_operations, config.max_operations)
+    numbers = range(config.modulus)
+    if config.distinct_operands:
+        start, *operands = random.sample(numbers, num_terms + 1)
+    else:
+        start, *operands = random.choices(numbers, k=num_terms + 1)
+    places = sorted(random.randrange(num_terms) for _ in range(config.num_distractors))
     return Chain(
-        start=random.randrange(config.modulus),
-        terms=terms,
+        start=start,
+        terms=tuple((random.choice("+-*"), operand) for operand in operands),
         modulus=config.modulus,
-        distractors=tuple((place, *term()) for place in places),
+        distractors=tuple((place, random.choice("+-*"), random.choice(numbers)) for place in places),
     )

@@ -20,8 +20,8 @@ _DECIMAL = re.compile(r"-?[0-9]{1,9}\.[0-9]{1,6}")
 def extract_answer(text: str, *, allow_last_number: bool = False) -> str | None:
     """The answer that a completion states, or None.
 
-    The content of the last complete \\boxed{...}; without one, what follows the last "answer is", "answer:" or
-    "####", to the end of the sentence; without that, where the caller allows it, the last number.
+    The content of the last complete \\boxed{...}; without one, what follows the last "answer is", "answer:"
+    or "####", to the end of the sentence; without that, where the caller allows it, the last number.
     """
     answer = last_boxed(text)
     if answer is None:
@@ -51,7 +51,7 @@ def last_boxed(text: str) -> str | None:
 
 
 def first_answer_marker(text: str) -> int | None:
-    """Where the text begins to give its answer away: \\boxed, </think>, "final answer", "answer is" or "####"."""
+    """Where the text begins to give its answer: \\boxed, </think>, "final answer", "answer is" or "####"."""
     match = _MARKER.search(text)
     return match.start() if match else None
 
@@ -64,10 +64,10 @@ def normalize_answer(answer: str) -> str:
 
 
 def exact_verdict(prediction: str, gold: str) -> bool | None:
-    """Whether two normalised answers are equal, where that can be told from the text alone; None: ask math-verify.
+    """Whether two normalised answers are equal, where that takes no algebra; None: ask math-verify.
 
-    Equal texts are equal. Integers, a/b and \\frac{a}{b} compare as exact fractions; a decimal of up to 6 places
-    differs from a number more than 1e-5 away from it. Wherever it decides, math-verify says the same
+    Equal texts are equal. Integers, a/b and \\frac{a}{b} compare as exact fractions; a decimal of up to 6
+    places differs from a number more than 1e-5 away. Wherever numbers decide, math-verify says the same
     (tests/verify/test_answer.py).
     """
     if prediction == gold:
@@ -100,12 +100,10 @@ def _value(text: str) -> Fraction | None:
 
 
 def _after_last_phrase(text: str) -> str | None:
-    last = None
-    for last in _PHRASE.finditer(text):
-        pass
-    if last is None:
+    phrases = list(_PHRASE.finditer(text))
+    if not phrases:
         return None
-    rest = text[last.end() :]
+    rest = text[phrases[-1].end() :]
     math = re.match(r"\$+([^$]+)\$|\\\((.+?)\\\)", rest)
     if math:
         return math.group(1) or math.group(2)

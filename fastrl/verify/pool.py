@@ -41,9 +41,10 @@ class Verdict(str, Enum):
 class AnswerGrader:
     """Grades completions against gold answers.
 
-    The stated answer and the gold one are compared as text and as numbers first; only where that decides nothing does
-    a worker process run math-verify. Workers start when first needed and import neither torch nor the main program.
-    One that exceeds the time limit is killed and replaced; the other pairs are graded all the same.
+    The stated answer and the gold one are compared as text and as numbers first; only where that decides
+    nothing does a worker process run math-verify. Workers start when first needed, and import neither torch
+    nor the main program. One that exceeds the time limit is killed and replaced; the other pairs are graded
+    all the same.
 
     Args:
         num_workers: processes at most.
@@ -63,8 +64,8 @@ class AnswerGrader:
         self.allow_last_number = allow_last_number
         self.counts: Counter[Verdict] = Counter()
         """Verdicts since the grader was made."""
-        self.num_checked = 0
-        """Distinct pairs that went to math-verify."""
+        self.num_compared = 0
+        """Pairs that went to math-verify; equal ones of a call go once."""
         self._workers: list[_Worker] = []
         self._lock = threading.Lock()
         self._finalizer = weakref.finalize(self, _kill_all, self._workers)
@@ -84,14 +85,23 @@ class AnswerGrader:
                 undecided.setdefault(pair, []).append(index)
             else:
                 verdicts[index] = Verdict.CORRECT if equal else Verdict.WRONG
+        for indexes, verdict in zip(undecided.values(), self.compare(list(undecided)), strict=True):
+            for index in indexes:
+                verdicts[index] = verdict
+        decided = [verdict for verdict in verdicts if verdict is not None]
         with self._lock:
-            checked = self._check(list(undecided))
-            for indexes, verdict in zip(undecided.values(), checked, strict=True):
-                for index in indexes:
-                    verdicts[index] = verdict
-            decided = [verdict for verdict in verdicts if verdict is not None]
             self.counts.update(decided)
         return decided
+
+    def compare(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        """math-verify alone, on bare (answer, gold answer) pairs."""
+        with self._lock:
+            self.num_compared += len(pairs)
+            try:
+                return self._compare(pairs)
+            finally:
+                # after an interruption a late reply would be taken for the next pair's
+                self._retire([worker for worker in self._workers if worker.task is not None])
 
     def close(self) -> None:
         """Ends the worker processes; grading again starts new ones."""
@@ -106,23 +116,18 @@ class AnswerGrader:
     ) -> None:
         self.close()
 
-    def _check(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        self.num_checked += len(pairs)
+    def _compare(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
         waiting = deque(range(len(pairs)))
         verdicts: dict[int, Verdict] = {}
-        try:
-            while len(verdicts) < len(pairs):
-                while len(self._workers) < min(self.num_workers, len(pairs) - len(verdicts)):
-                    self._workers.append(_Worker(self.timeout_s))
-                for worker in [worker for worker in self._workers if worker.idle][: len(waiting)]:
-                    if worker.send(waiting[0], pairs[waiting[0]]):
-                        waiting.popleft()
-                    else:
-                        self._retire([worker])
-                self._collect(verdicts)
-        finally:
-            # after an interruption a late reply would be taken for the next pair's
-            self._retire([worker for worker in self._workers if worker.task is not None])
+        while len(verdicts) < len(pairs):
+            while len(self._workers) < min(self.num_workers, len(pairs) - len(verdicts)):
+                self._workers.append(_Worker(self.timeout_s))
+            for worker in [worker for worker in self._workers if worker.idle][: len(waiting)]:
+                if worker.send(waiting[0], pairs[waiting[0]]):
+                    waiting.popleft()
+                else:
+                    self._retire([worker])
+            self._collect(verdicts)
         return [verdicts[index] for index in range(len(pairs))]
 
     def _collect(self, verdicts: dict[int, Verdict]) -> None:
@@ -131,10 +136,10 @@ class AnswerGrader:
         if not busy:
             return
         patience = min(worker.deadline for worker in busy) - time.monotonic()
-        answered = wait([worker.replies for worker in busy], max(0.0, patience))
+        answered = wait([worker.replies.fileno() for worker in busy], max(0.0, patience))
         for worker in busy:
             task = worker.task
-            if worker.replies in answered:
+            if worker.replies.fileno() in answered:
                 verdict = worker.receive()
             elif time.monotonic() >= worker.deadline:
                 verdict = worker.expire()
@@ -193,7 +198,9 @@ class _Worker:
             self._loading = False
             return None
         self.task = None
-        return Verdict(line) if line else Verdict.ERROR
+        if not line:
+            return Verdict.TIMEOUT if time.monotonic() >= self.deadline else Verdict.ERROR
+        return Verdict(line)
 
     def expire(self) -> Verdict:
         if self._loading:

@@ -1,4 +1,4 @@
-"""One grading process: reads a [prediction, gold] a line, writes a verdict a line. math-verify, and no torch."""
+"""One grading process: a [prediction, gold] a line in, a verdict a line out. No torch, only math-verify."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 
 MEMORY_BYTES = 4 << 30
-ORPHAN_GRACE_S = 5.0
+ORPHAN_GRACE_S = 1.0
 
 
 def main() -> None:
@@ -21,6 +21,7 @@ def main() -> None:
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever else prints must not look like a verdict
     _limit_memory()
+    logging.disable(logging.WARNING)  # math-verify warns that nobody limits its time; the parent does
     compare = load_comparison()
     print("ready", file=replies, flush=True)
     for line in sys.stdin:
@@ -33,10 +34,9 @@ def main() -> None:
 
 
 def load_comparison() -> Callable[[str, str], str]:
-    """math-verify on two bare answers: "correct", "wrong", or "unreadable" where it can't parse the prediction."""
+    """math-verify on two bare answers: "correct", "wrong", or "unreadable" for a prediction it can't read."""
     from math_verify import LatexExtractionConfig, parse, verify
 
-    logging.disable(logging.WARNING)  # it warns that nobody limits its time; the parent does
     boxed_only = [LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False)]
 
     def read(answer: str) -> list[object]:

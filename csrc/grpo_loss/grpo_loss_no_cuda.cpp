@@ -1,0 +1,17 @@
+#include <stdexcept>
+
+#include "grpo_loss/grpo_loss.h"
+
+namespace fastrl {
+
+bool cuda_built() { return false; }
+
+std::int64_t grpo_scratch_size(std::int64_t, std::int64_t) { return 0; }
+
+void grpo_loss_cuda(const GrpoTokens&, const GrpoConfig&, float*, double*, float*, void*) {
+  throw std::runtime_error(
+      "[grpo_loss] backend: expected a build with CUDA, got one without; install again with nvcc on PATH and "
+      "-C cmake.define.FASTRL_CUDA=ON");
+}
+
+}  // namespace fastrl

@@ -1,0 +1,182 @@
+"""Rows that started decoding together and stay in step: the unit that the scheduler admits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastrl.engine.decoder import AttentionLayer
+from fastrl.engine.kv_cache import SuffixKV
+from fastrl.engine.prefix_tree import Ints
+from fastrl.engine.sampling import draw, uniforms
+from fastrl.engine.stopping import StopRule
+from fastrl.engine.tiers import Tier
+from fastrl.types import SamplingParams
+
+_UNIFORMS_AHEAD = 32
+_COMPACT_AT = 0.85
+"""Finished rows leave the batch when no more than this share is still alive."""
+
+
+@dataclass(slots=True)
+class Finished:
+    """Tokens of one row, as it ended."""
+
+    row: int
+    token_ids: list[int]
+    logprobs: list[float]
+    stopped: bool
+
+
+class Cohort:
+    """Decoding rows over shared tiers. Each has sampled `length` tokens, finished ones included."""
+
+    def __init__(
+        self, rows: Ints, tiers: Sequence[Tier], prefix_lengths: Ints, limits: Ints, keys: Tensor,
+        first: tuple[Tensor, Tensor], sampling: SamplingParams, stop: StopRule,
+    ) -> None:  # fmt: skip
+        """rows: the caller's names of the rows; limits: max_new_tokens of each; first: ids and log-probs
+        of each row's first token."""
+        self.rows, self.tiers, self.limits = rows, list(tiers), limits
+        self.sampling, self.stop = sampling, stop
+        self.prefix_lengths, self.keys = prefix_lengths, keys
+        self.max_tokens = int(limits.max())
+        self.suffix = SuffixKV(self.max_tokens - 1)
+        self.length = 1
+        self.last, self._new = first[0], [first]
+        self._place_rows()
+        self._uniforms = uniforms(keys, 1, _UNIFORMS_AHEAD)
+        self._uniforms_start = 1
+        self.current = np.arange(len(rows))
+        self.tokens = np.zeros((len(rows), self.max_tokens), dtype=np.int64)
+        self.logprobs = np.zeros((len(rows), self.max_tokens), dtype=np.float32)
+        self.ends = np.zeros(len(rows), dtype=np.int64)
+        """Length of each row when it ended; 0 while it is alive."""
+        self.stopped = np.zeros(len(rows), dtype=bool)
+
+    def _place_rows(self) -> None:
+        self._starts = torch.from_numpy(self.prefix_lengths).to(self.keys.device)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that go through the model."""
+        return len(self.current)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of keys and values held or promised."""
+        return self.num_rows * self.max_tokens + sum(tier.num_tokens for tier in self.tiers)
+
+    def begin_step(self, smallest_window: int | None) -> Tensor:
+        """Positions of the tokens that go through the model next."""
+        longest = int(self.prefix_lengths.max()) + self.length
+        reached = smallest_window is not None and longest > smallest_window
+        for tier in self.tiers:
+            tier.begin_step(self.prefix_lengths + self.length - 1 if reached else None)
+        return self._starts + (self.length - 1)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, how: AttentionLayer) -> Tensor:
+        """Attention of one new token a row over its tiers and its own generated tokens, one softmax."""
+        rows, num_heads, width = query.shape
+        keys, values = self.suffix.append(how.layer, key, value)
+        if how.window is not None:
+            keys, values = keys[:, :, -how.window :], values[:, :, -how.window :]
+        q = (query * how.scaling).view(rows, key.shape[1], num_heads // key.shape[1], width)
+        own = q @ keys.transpose(-1, -2)
+        if how.softcap is not None:
+            own = how.softcap * torch.tanh(own / how.softcap)
+        parts = [tier.scores(q, how) for tier in self.tiers] + [own]
+        weights = torch.cat(parts, -1).softmax(-1, dtype=torch.float32).to(value.dtype)
+        split = weights.split([part.shape[-1] for part in parts], -1)
+        out = split[-1] @ values
+        for tier, share in zip(self.tiers, split, strict=False):
+            out = out + tier.mix(share, how)
+        return out.reshape(rows, num_heads, -1)
+
+    def take(self, logits: Tensor) -> None:
+        """Sample the next token of every row from logits [rows, V]."""
+        self.suffix.length += 1
+        at = self.length - self._uniforms_start
+        if at == _UNIFORMS_AHEAD:
+            self._uniforms = uniforms(self.keys, self.length, _UNIFORMS_AHEAD)
+            self._uniforms_start, at = self.length, 0
+        ids, logprobs = draw(logits, self._uniforms[:, at], self.sampling)
+        self.last = ids
+        self._new.append((ids, logprobs))
+        self.length += 1
+
+    @property
+    def unchecked(self) -> int:
+        """Tokens a row sampled since the last check."""
+        return len(self._new)
+
+    def check(self) -> bool:
+        """Find the rows that ended since the last check, and drop them once they are many.
+
+        Returns whether any row is alive. The only place where the host waits for the device.
+        """
+        width = len(self._new)
+        start = self.length - width
+        new = torch.stack([ids for ids, _ in self._new], 1).cpu().numpy()
+        logprobs = torch.stack([logprobs for _, logprobs in self._new], 1).cpu().numpy()
+        self._new = []
+        self.tokens[self.current, start : self.length] = new
+        self.logprobs[self.current, start : self.length] = logprobs
+        alive = self.ends[self.current] == 0
+        stop = self.stop.first_stop(new, self.tokens[self.current], start, alive)
+        limits = self.limits[self.current]
+        stopped = (stop < width) & (start + stop < limits)
+        ended = np.where(stopped, start + stop + 1, np.where(limits <= self.length, limits, 0))
+        just = alive & (ended > 0)
+        self.ends[self.current[just]] = ended[just]
+        self.stopped[self.current[just]] = stopped[just]
+        alive &= ~just
+        num_alive = int(alive.sum())
+        if num_alive and num_alive <= _COMPACT_AT * self.num_rows:
+            self._compact(np.flatnonzero(alive))
+        return num_alive > 0
+
+    def _compact(self, rows: Ints) -> None:
+        index = torch.from_numpy(rows).to(self.keys.device)
+        self.suffix.keep(index)
+        for tier in self.tiers:
+            tier.keep(rows)
+        self.current = self.current[rows]
+        self.prefix_lengths = self.prefix_lengths[rows]
+        self.keys, self.last = self.keys[index], self.last[index]
+        self._uniforms = self._uniforms[index]
+        self._place_rows()
+
+    @property
+    def tokens_to_go(self) -> int:
+        """Steps after which every row has reached its limit."""
+        return self.max_tokens - self.length
+
+    def results(self) -> list[Finished]:
+        """All rows, once none is alive."""
+        return [
+            Finished(int(row), ids[:end].tolist(), logprobs[:end].tolist(), bool(stopped))
+            for row, ids, logprobs, end, stopped in zip(
+                self.rows, self.tokens, self.logprobs, self.ends, self.stopped, strict=True
+            )
+        ]
+
+
+class DecodeBatch:
+    """One token of every row of several cohorts in one forward pass."""
+
+    def __init__(self, cohorts: Sequence[Cohort]) -> None:
+        self.cohorts = cohorts
+        self.sizes = [cohort.num_rows for cohort in cohorts]
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, how: AttentionLayer) -> Tensor:
+        if len(self.cohorts) == 1:
+            return self.cohorts[0].attend(query, key, value, how)
+        parts = zip(
+            self.cohorts, query.split(self.sizes), key.split(self.sizes), value.split(self.sizes), strict=True
+        )
+        return torch.cat([cohort.attend(q, k, v, how) for cohort, q, k, v in parts])

@@ -1,0 +1,65 @@
+"""When a completion ends: end tokens, stop tokens, stop strings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrl.engine.prefix_tree import Ints
+from fastrl.types import SamplingParams
+
+
+class StopRule:
+    """Finds the token at which a completion ends.
+
+    Only tokens whose text could finish a stop string make the host decode anything.
+    """
+
+    def __init__(
+        self, tokenizer: Any, end_ids: Sequence[int], sampling: SamplingParams, vocab_size: int
+    ) -> None:
+        for token in sampling.stop_token_ids:
+            if not 0 <= token < vocab_size:
+                raise ValueError(f"[sampling] stop_token_ids: expected ids in [0, {vocab_size}), got {token}")
+        if "" in sampling.stop:
+            raise ValueError("[sampling] stop: expected strings with at least one character, got ''")
+        self.tokenizer = tokenizer
+        self.strings = sampling.stop
+        self.ends = np.zeros(vocab_size, dtype=bool)
+        self.ends[[t for t in (*end_ids, *sampling.stop_token_ids) if t < vocab_size]] = True
+        self.may_finish = _may_finish(tokenizer, self.strings, vocab_size) if self.strings else None
+
+    def first_stop(self, new: Ints, tokens: Ints, start: int, alive: NDArray[np.bool_]) -> Ints:
+        """Index within new [R, w] of the token that ends each row, or w.
+
+        tokens [R, >= start + w] holds the rows from their first token on; new is its part from `start`.
+        """
+        width = new.shape[1]
+        ended = self.ends[new]
+        stop = np.where(ended.any(1), ended.argmax(1), width)
+        if self.may_finish is not None:
+            candidates = self.may_finish[new] & (np.arange(width) < stop[:, None]) & alive[:, None]
+            for row, column in zip(*np.nonzero(candidates), strict=True):
+                if column < stop[row] and self._has_string(tokens[row, : start + column + 1]):
+                    stop[row] = column
+        return stop
+
+    def _has_string(self, ids: Ints) -> bool:
+        text = self.tokenizer.decode(ids.tolist(), skip_special_tokens=True)
+        return any(string in text for string in self.strings)
+
+
+def _may_finish(tokenizer: Any, strings: Sequence[str], vocab_size: int) -> NDArray[np.bool_]:
+    """Whether a token may bring the last character of one of the strings."""
+    last = {string[-1] for string in strings}
+    # a token's text alone may lack a space that it has in a sentence, or be a piece of a character
+    if any(not c.isascii() or c.isspace() for c in last):
+        return np.ones(vocab_size, dtype=bool)
+    known = min(vocab_size, len(tokenizer))
+    texts = tokenizer.batch_decode([[token] for token in range(known)])
+    found = np.zeros(vocab_size, dtype=bool)
+    found[:known] = [any(c in text for c in last) or "\ufffd" in text for text in texts]
+    return found

@@ -1,0 +1,53 @@
+"""New weights into a live model, every name accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def copy_weights(model: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """Copy named tensors over a model's own, in place and cast to its types.
+
+    Every parameter must arrive; of tied ones, one name is enough. Persistent buffers may arrive.
+
+    Raises:
+        ValueError: a name is unknown or missing, a shape differs, or two names of one tied parameter bring
+            different values.
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    buffers = {
+        name: value for name, value in model.named_buffers() if name in model.state_dict(keep_vars=True)
+    }
+    arrived: dict[int, str] = {}
+    for name, source in tensors:
+        target = parameters.get(name, buffers.get(name))
+        if target is None:
+            raise ValueError(
+                f"[load_weights] {name}: expected a parameter of {type(model).__name__}, got this name"
+            )
+        if target.shape != source.shape:
+            raise ValueError(
+                f"[load_weights] {name}: expected shape {tuple(target.shape)}, got {tuple(source.shape)}"
+            )
+        twin = arrived.get(id(target))
+        if twin is None:
+            target.copy_(source)
+        elif not torch.equal(target, source.to(target)):
+            raise ValueError(
+                f"[load_weights] {name}: expected the values of {twin}, which it is tied to, got others"
+            )
+        arrived[id(target)] = name
+    missing = [name for name, parameter in parameters.items() if id(parameter) not in arrived]
+    if missing:
+        raise ValueError(
+            f"[load_weights] {missing[0]}: expected {len(parameters)} parameters, this one is missing"
+        )
+
+
+def named_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter, tied ones once."""
+    return ((name, parameter.detach()) for name, parameter in model.named_parameters())

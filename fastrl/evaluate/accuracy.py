@@ -1,0 +1,161 @@
+"""How often a model is right: avg@k, maj@k and pass@k over a set of problems, with their uncertainty."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastrl.data import Problem, render_prompt
+from fastrl.engine.protocol import Engine
+from fastrl.evaluate.metrics import bootstrap_interval, maj_at_k, pass_at_k, powers_of_two
+from fastrl.seeding import seed_of
+from fastrl.types import Completion, SamplingParams
+from fastrl.verify import AnswerGrader, Verdict
+from fastrl.verify.answer import extract_answer, normalize_answer
+
+COUNTED_APART = (Verdict.NO_ANSWER, Verdict.UNREADABLE, Verdict.TIMEOUT, Verdict.ERROR)
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemResult:
+    """The completions of one problem, and what became of them."""
+
+    problem: Problem
+    completions: list[Completion]
+    answers: list[str | None]
+    """As stated; None where none was."""
+    verdicts: list[Verdict]
+
+    @property
+    def num_correct(self) -> int:
+        return self.verdicts.count(Verdict.CORRECT)
+
+    @property
+    def wrong_counts(self) -> list[int]:
+        """Votes of each distinct wrong answer."""
+        pairs = zip(self.answers, self.verdicts, strict=True)
+        return list(Counter(a for a, v in pairs if a is not None and v is not Verdict.CORRECT).values())
+
+    @property
+    def num_unparsed(self) -> int:
+        return self.answers.count(None)
+
+
+@dataclass(frozen=True, slots=True)
+class EvalResult:
+    """An evaluation: every problem's part of it, and the numbers."""
+
+    problems: list[ProblemResult]
+    metrics: dict[str, float]
+    """Means over problems; `name/low` and `name/high` are the ends of a 95 % interval."""
+
+    @property
+    def completions(self) -> list[list[Completion]]:
+        return [result.completions for result in self.problems]
+
+
+def evaluate(
+    engine: Engine,
+    problems: Sequence[Problem],
+    grader: AnswerGrader,
+    *,
+    num_samples: int,
+    sampling: SamplingParams,
+    seed: int,
+    path: Path | None = None,
+) -> EvalResult:
+    """Sample every problem num_samples times and grade the answers.
+
+        avg@n = mean c / n,  pass@k = mean 1 - C(n-c, k) / C(n, k),  maj@k = mean P(majority of k is right)
+
+    k runs over the powers of two up to n, and n. Beside them: mean_length in tokens, unfinished (ended by
+    max_new_tokens), and the share of each verdict that is neither right nor wrong.
+
+    Args:
+        problems: at least one; sample j of a problem draws from (seed, its row, j) alone, so a subset of the
+            problems has the same completions.
+        num_samples: n >= 1.
+        path: JSONL file to write every completion to.
+    """
+    if not problems:
+        raise ValueError("[evaluate] problems: expected at least one, got none")
+    if num_samples < 1:
+        raise ValueError(f"[evaluate] num_samples: expected >= 1, got {num_samples}")
+    prompts = [render_prompt(engine.tokenizer, problem.messages) for problem in problems]
+    seeds = [seed_of(seed, "evaluate", problem.index) for problem in problems]
+    completions = engine.generate(prompts, sampling, seeds=seeds, n=num_samples)
+    results = graded(problems, completions, grader)
+    if path is not None:
+        write_completions(path, results)
+    return EvalResult(results, summarize(results, seed))
+
+
+def graded(
+    problems: Sequence[Problem], completions: Sequence[list[Completion]], grader: AnswerGrader
+) -> list[ProblemResult]:
+    """Every completion's stated answer and its verdict; all of them in one call of the grader."""
+    pairs = [
+        (completion.text, problem.solution)
+        for problem, samples in zip(problems, completions, strict=True)
+        for completion in samples
+    ]
+    verdicts = iter(grader.grade(pairs))
+    results = []
+    for problem, samples in zip(problems, completions, strict=True):
+        answers = [stated_answer(completion.text, grader) for completion in samples]
+        results.append(ProblemResult(problem, samples, answers, [next(verdicts) for _ in samples]))
+    return results
+
+
+def stated_answer(text: str, grader: AnswerGrader) -> str | None:
+    """In the form that is compared and that votes are counted by."""
+    answer = extract_answer(text, allow_last_number=grader.allow_last_number)
+    return None if answer is None else normalize_answer(answer)
+
+
+def summarize(results: Sequence[ProblemResult], seed: int) -> dict[str, float]:
+    """The metrics of evaluate, from graded problems."""
+    num_samples = len(results[0].verdicts)
+    metrics = {"num_problems": float(len(results)), "num_samples": float(num_samples)}
+
+    def add(name: str, values: Sequence[float]) -> None:
+        low, high = bootstrap_interval(values, seed=seed_of(seed, "interval"))
+        metrics.update({name: mean(values), f"{name}/low": low, f"{name}/high": high})
+
+    add(f"avg@{num_samples}", [result.num_correct / num_samples for result in results])
+    for k in powers_of_two(num_samples)[1:]:  # at k = 1 both are avg
+        add(f"maj@{k}", [maj_at_k(r.num_correct, r.wrong_counts, r.num_unparsed, k) for r in results])
+        add(f"pass@{k}", [pass_at_k(num_samples, r.num_correct, k) for r in results])
+    samples = [completion for result in results for completion in result.completions]
+    verdicts = Counter(verdict for result in results for verdict in result.verdicts)
+    metrics["mean_length"] = mean([float(len(completion.token_ids)) for completion in samples])
+    metrics["unfinished"] = mean([float(completion.finish_reason == "length") for completion in samples])
+    metrics |= {verdict.value: verdicts[verdict] / len(samples) for verdict in COUNTED_APART}
+    return metrics
+
+
+def write_completions(path: Path, results: Sequence[ProblemResult]) -> None:
+    """One line a completion: problem, answer, verdict, text."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for result in results:
+            rows = zip(result.completions, result.answers, result.verdicts, strict=True)
+            for sample, (completion, answer, verdict) in enumerate(rows):
+                row = {
+                    "problem": result.problem.index,
+                    "sample": sample,
+                    "solution": result.problem.solution,
+                    "answer": answer,
+                    "verdict": verdict.value,
+                    "num_tokens": len(completion.token_ids),
+                    "finish_reason": completion.finish_reason,
+                    "completion": completion.text,
+                }
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,152 @@
+"""Curves of one or several runs, out of their metrics.jsonl: a PNG of small multiples, and lines of text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastrl.report.sparkline import sparkline
+from fastrl.run import read_metrics
+
+# Colours that stay apart for colour-blind readers and in print.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
+PANELS = ("reward", "frac_reward_zero_std", "entropy", "kl", "completions/mean_length", "grad_norm", "loss")
+COLUMNS = 3
+INK = "#333333"
+
+
+@dataclass(frozen=True, slots=True)
+class RunCurves:
+    """A run's name and its lines of metrics."""
+
+    name: str
+    lines: list[dict[str, Any]]
+
+    def series(self, metric: str) -> tuple[list[int], list[float]]:
+        """Steps and values where the metric is known."""
+        points = [(line["step"], line[metric]) for line in self.lines if line.get(metric) is not None]
+        return [step for step, _ in points], [value for _, value in points]
+
+
+def plot_run(run_dirs: Sequence[str | Path], out: str | Path | None = None) -> Path:
+    """Draw the runs' curves over each other, a panel a metric; returns the PNG's path.
+
+    Thin lines are the steps' own values, thick ones their running mean; an evaluation's band is its 95 %
+    interval over problems.
+
+    Args:
+        run_dirs: run folders; each one's name is its label.
+        out: the file to write. None: curves.png in the first run's folder.
+    Raises:
+        FileNotFoundError: a folder without metrics.   ValueError: no folder, or no step in any.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    runs = read_runs(run_dirs)
+    panels = choose_panels(runs)
+    rows = math.ceil(len(panels) / COLUMNS)
+    figure = Figure(figsize=(4.4 * COLUMNS, 2.7 * rows + 0.7), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, COLUMNS, squeeze=False).flat
+    for axes, metric in zip(grid, panels, strict=False):
+        draw_panel(axes, runs, metric)
+    for axes in list(grid)[len(panels) :]:
+        axes.set_axis_off()
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=min(4, len(runs)), frameon=False)
+    path = Path(run_dirs[0]) / "curves.png" if out is None else Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=140, facecolor="white")
+    return path
+
+
+def read_runs(run_dirs: Sequence[str | Path]) -> list[RunCurves]:
+    """The runs' metrics, under names that tell them apart."""
+    if not run_dirs:
+        raise ValueError("[plot] runs: expected at least one run folder, got none")
+    folders = [Path(folder) for folder in run_dirs]
+    for folder in folders:
+        if not (folder / "metrics.jsonl").is_file():
+            raise FileNotFoundError(
+                f"[plot] runs: expected a run folder with metrics.jsonl, got {str(folder)!r}"
+            )
+    last = [folder.resolve().name for folder in folders]
+    names = last if len(set(last)) == len(last) else [str(folder) for folder in folders]
+    runs = [
+        RunCurves(name, read_metrics(folder / "metrics.jsonl"))
+        for name, folder in zip(names, folders, strict=True)
+    ]
+    if not any(run.lines for run in runs):
+        raise ValueError(f"[plot] runs: expected at least one logged step, got none in {', '.join(names)}")
+    return runs
+
+
+def choose_panels(runs: Sequence[RunCurves]) -> list[str]:
+    """Evaluations and rewards first, then how the policy behaves; only what was logged."""
+    logged = {name for run in runs for line in run.lines for name, value in line.items() if value is not None}
+    evaluations = sorted(name for name in logged if is_evaluation(name))
+    rewards = sorted(name for name in logged if name.startswith("rewards/") and name.endswith("/mean"))
+    panels = [*evaluations, *rewards, *(name for name in PANELS if name in logged)]
+    if not panels:
+        raise ValueError(f"[plot] metrics: expected reward, loss or eval/ among them, got {sorted(logged)}")
+    return panels
+
+
+def is_evaluation(name: str) -> bool:
+    """eval/avg@16, eval/maj@16, eval/transfer_auc and the like; not their interval's ends."""
+    return name.startswith(("eval/avg@", "eval/maj@", "eval/pass@", "eval/transfer")) and name.count("/") == 1
+
+
+def draw_panel(axes: Any, runs: Sequence[RunCurves], metric: str) -> None:
+    for index, run in enumerate(runs):
+        color = COLORS[index % len(COLORS)]
+        steps, values = run.series(metric)
+        if is_evaluation(metric):
+            axes.plot(steps, values, color=color, marker="o", markersize=3.5, linewidth=1.8, label=run.name)
+            draw_interval(axes, run, metric, color)
+        else:
+            axes.plot(steps, values, color=color, linewidth=0.7, alpha=0.35)
+            axes.plot(steps, running_mean(values), color=color, linewidth=1.8, label=run.name)
+    axes.set_title(metric, loc="left", fontsize=10, color=INK)
+    axes.grid(axis="y", color="#e5e5e5", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8, color="#bbbbbb", labelcolor=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#bbbbbb")
+    axes.set_xlabel("step", fontsize=8, color=INK)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def draw_interval(axes: Any, run: RunCurves, metric: str, color: str) -> None:
+    steps, low = run.series(f"{metric}/low")
+    _, high = run.series(f"{metric}/high")
+    if steps and len(low) == len(high):
+        axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def running_mean(values: Sequence[float], window: int = 5) -> list[float]:
+    """Mean of each value and up to window - 1 before it."""
+    means = []
+    for end in range(1, len(values) + 1):
+        recent = values[max(0, end - window) : end]
+        means.append(math.fsum(recent) / len(recent))
+    return means
+
+
+def text_curves(run_dirs: Sequence[str | Path], width: int = 48) -> str:
+    """The same panels for a terminal: first value, curve, last value, a line a run and metric."""
+    runs = read_runs(run_dirs)
+    lines = []
+    label = max(len(run.name) for run in runs)
+    for metric in choose_panels(runs):
+        lines.append(metric)
+        for run in runs:
+            _, values = run.series(metric)
+            if values:
+                curve = sparkline(values, width)
+                lines.append(f"  {run.name:<{label}}  {values[0]:>9.4g} {curve} {values[-1]:.4g}")
+    return "\n".join(lines)

@@ -1,0 +1,81 @@
+"""Experiment trackers behind one small class. metrics.jsonl stays the truth; these show it elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+MODULES = {"trackio": "trackio", "wandb": "wandb", "tensorboard": "tensorboard"}
+
+
+class Tracker(Protocol):
+    """Somewhere that numbers go to, step by step."""
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse a tracker whose package is not installed, before anything starts."""
+    for name in names:
+        if name not in MODULES:
+            raise ValueError(f"[run] report_to: expected some of {', '.join(MODULES)}, got {name!r}")
+        if find_spec(MODULES[name]) is None:
+            raise ValueError(
+                f"[run] report_to: expected an installed package, got {name}; pip install {name}"
+            )
+
+
+def open_trackers(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> list[Tracker]:
+    """The trackers of a run, named after its folder; a resumed run goes on in the same place.
+
+    Args:
+        names: of trackio, wandb, tensorboard.
+        folder: the run folder.
+        config: nested plain values, shown beside the curves.
+    """
+    check_trackers(names)
+    return [
+        TensorBoard(folder) if name == "tensorboard" else WandbLike(MODULES[name], folder, config)
+        for name in names
+    ]
+
+
+class WandbLike:
+    """wandb, and trackio, which has its interface."""
+
+    def __init__(self, module: str, folder: Path, config: Mapping[str, Any]) -> None:
+        self.module = import_module(module)
+        options: dict[str, Any] = {"project": "fastrl", "name": folder.name, "config": dict(config)}
+        if module == "wandb":
+            options |= {"dir": str(folder), "id": folder.name, "resume": "allow"}
+        else:
+            options |= {"resume": "allow"}
+        self.module.init(**options)
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.module.log(dict(metrics), step=step)
+
+    def close(self) -> None:
+        self.module.finish()
+
+
+class TensorBoard:
+    """Event files in the run folder's tensorboard/."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer: Any = SummaryWriter(str(folder / "tensorboard"))
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self.writer.add_scalar(name, value, step)
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.writer.close()

@@ -1,0 +1,48 @@
+"""The outcome reward: is the stated answer the gold one?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastrl.data import gold_text
+from fastrl.rewards.batch import CompletionInput, LogExtra, LogMetric, completion_text
+from fastrl.verify import AnswerGrader, Verdict
+
+COUNTED_APART = (Verdict.NO_ANSWER, Verdict.UNREADABLE, Verdict.TIMEOUT, Verdict.ERROR)
+
+
+class AnswerReward:
+    """1 for a right answer, otherwise 0.
+
+    Logs the verdict of every row, and the shares of those that are neither right nor wrong: verify/no_answer,
+    verify/unreadable, verify/timeout, verify/error.
+    """
+
+    def __init__(self, grader: AnswerGrader) -> None:
+        self.__name__ = "answer"
+        self.grader = grader
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[CompletionInput],
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        *,
+        solution: Sequence[Any],
+        log_extra: LogExtra | None = None,
+        log_metric: LogMetric | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        verdicts = self.grader.grade(
+            [
+                (completion_text(text), gold_text(gold))
+                for text, gold in zip(completions, solution, strict=True)
+            ]
+        )
+        if log_extra is not None:
+            log_extra("verdict", [verdict.value for verdict in verdicts])
+        if log_metric is not None:
+            for kind in COUNTED_APART:
+                log_metric(f"verify/{kind.value}", verdicts.count(kind) / max(1, len(verdicts)))
+        return [float(verdict is Verdict.CORRECT) for verdict in verdicts]

@@ -1,0 +1,95 @@
+"""Where a rollout is cut, and what a receiver with another tokenizer gets to read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastrl.data.prompts import encode_inside
+from fastrl.seeding import seed_of
+from fastrl.verify.answer import first_answer_marker
+
+BROKEN = "\ufffd"  # what decoders write for the bytes of an unfinished character
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """The beginning of a rollout."""
+
+    tau: float
+    position: int
+    """Tokens of the rollout that are kept."""
+    text: str
+    """What they say, without a broken last character."""
+    receiver_ids: list[int]
+    """The same in the receiver's tokens."""
+    has_answer: bool
+    """Whether the text has begun to give its answer."""
+
+
+def draw_tau(*path: int | str) -> float:
+    """tau ~ U(0, 1], a function of the path alone: one of k / 2^53 for k = 1 ... 2^53."""
+    return ((seed_of(*path) >> 10) + 1) / 2**53
+
+
+class Cutter:
+    """Cuts the policy's rollouts for a receiver.
+
+        position = floor(tau * length), and before the first answer marker with strip_answer
+
+    The length counts the tokens before the end token. The kept tokens are decoded, an unfinished last
+    character is dropped, and the text is encoded again; where the two vocabularies are equal, the ids are
+    taken as they are, and the position steps back instead.
+    """
+
+    def __init__(self, policy_tokenizer: Any, receiver_tokenizer: Any, *, strip_answer: bool) -> None:
+        self.policy_tokenizer = policy_tokenizer
+        self.receiver_tokenizer = receiver_tokenizer
+        self.strip_answer = strip_answer
+        self.same_vocabulary = (
+            policy_tokenizer is receiver_tokenizer
+            or policy_tokenizer.get_vocab() == receiver_tokenizer.get_vocab()
+        )
+
+    def cut(self, completion_ids: Sequence[int], taus: Sequence[float]) -> list[Cut]:
+        """One cut a tau."""
+        token_ids = list(completion_ids)
+        while token_ids and not self._text(token_ids[-1:]):
+            token_ids.pop()
+        most = self._before_answer(token_ids) if self.strip_answer else len(token_ids)
+        return [self._cut_at(token_ids, tau, min(math.floor(tau * len(token_ids)), most)) for tau in taus]
+
+    def _cut_at(self, token_ids: list[int], tau: float, position: int) -> Cut:
+        text = self._text(token_ids[:position])
+        if self.same_vocabulary:
+            while text.endswith(BROKEN):
+                position -= 1
+                text = self._text(token_ids[:position])
+            receiver_ids = token_ids[:position]
+        else:
+            text = text.rstrip(BROKEN)
+            receiver_ids = encode_inside(self.receiver_tokenizer, text)
+        has_answer = first_answer_marker(text) is not None
+        return Cut(tau=tau, position=position, text=text, receiver_ids=receiver_ids, has_answer=has_answer)
+
+    def _before_answer(self, token_ids: list[int]) -> int:
+        """The most tokens whose text ends before the first answer marker begins."""
+        marker = first_answer_marker(self._text(token_ids))
+        if marker is None:
+            return len(token_ids)
+        low, high = 0, len(token_ids)
+        while low < high:
+            middle = (low + high + 1) // 2
+            if len(self._text(token_ids[:middle])) <= marker:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def _text(self, token_ids: list[int]) -> str:
+        text: str = self.policy_tokenizer.decode(
+            token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text

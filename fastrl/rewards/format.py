@@ -1,0 +1,44 @@
+"""The format reward: is the answer where a reader looks for it?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from fastrl.rewards.batch import CompletionInput, completion_text
+from fastrl.verify.answer import boxes
+
+
+class FormatReward:
+    r"""1 for a completion in the required form, otherwise 0.
+
+    Args:
+        pattern: regular expression that must match the whole completion but for outer spaces. None: exactly
+            one \boxed{...}, not empty, with at most max_tail characters after it.
+        max_tail: closing brackets, dollar signs and a last word or two.
+    """
+
+    def __init__(self, pattern: str | None = None, max_tail: int = 32) -> None:
+        self.__name__ = "format"
+        self.pattern = None if pattern is None else re.compile(pattern, re.DOTALL)
+        self.max_tail = max_tail
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[CompletionInput],
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        return [float(self._fits(completion_text(completion).strip())) for completion in completions]
+
+    def _fits(self, text: str) -> bool:
+        if self.pattern is not None:
+            return self.pattern.fullmatch(text) is not None
+        if text.count("\\boxed") != 1:
+            return False
+        # an unfinished box is no box
+        return any(
+            text[start:end].strip() and len(text) - end - 1 <= self.max_tail for start, end in boxes(text)
+        )

@@ -1,0 +1,171 @@
+"""The RL stage on tiny random checkpoints: through the same entry as any other."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from fastrl.config import (
+    DataConfig,
+    EvalConfig,
+    ModelConfig,
+    RewardConfig,
+    RlConfig,
+    RolloutConfig,
+    RunConfig,
+    TrainConfig,
+    TransferConfig,
+)
+from fastrl.kernels.config import LossConfig
+from fastrl.load import to_yaml
+from fastrl.run import read_metrics
+from fastrl.train import run_stage
+
+
+@pytest.fixture
+def problems(tmp_path):
+    path = tmp_path / "problems.jsonl"
+    rows = [{"question": f"{a}+{a + 1}", "answer": str(2 * a + 1)} for a in range(12)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def config(checkpoints, problems, folder, **changes) -> RlConfig:
+    base = RlConfig(
+        run=RunConfig(dir=str(folder), save_every=2, log_completions_every=1),
+        model=ModelConfig(path=str(checkpoints["qwen3"])),
+        data=DataConfig(path=str(problems)),
+        rollout=RolloutConfig(num_prompts=4, group_size=4, max_new_tokens=12),
+        # A random model answers nothing; the share of a byte in its text stands for a reward that varies.
+        reward=RewardConfig(functions=("answer", "reward_functions.vowels"), weights=(1.0, 1.0)),
+        train=TrainConfig(num_steps=4, learning_rate=1e-3),
+    )
+    return replace(base, **changes)
+
+
+def curve(folder) -> list[dict]:
+    lines = read_metrics(folder / "metrics.jsonl")
+    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
+
+
+def weights_of(folder):
+    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+
+def same_weights(a, b) -> bool:
+    left, right = weights_of(a), weights_of(b)
+    return all((left[name] == right[name]).all() for name in left)
+
+
+def test_a_run_leaves_what_it_promises(checkpoints, problems, tmp_path):
+    evaluated = EvalConfig(path=str(problems), num_samples=2)
+    final = run_stage(config(checkpoints, problems, tmp_path / "run", eval=evaluated))
+    assert final == tmp_path / "run/checkpoints/step-000004"
+    lines = curve(tmp_path / "run")
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 4]
+    for name in ("reward", "reward_std", "rewards/answer/mean", "frac_reward_zero_std", "entropy", "grad_norm",
+                 "completions/mean_length", "clip_ratio/low_mean", "num_tokens",
+                 "sampling/importance_sampling_ratio/mean"):  # fmt: skip
+        assert name in lines[1], name
+    assert any(name.startswith("eval/") for name in lines[0]) and any(n.startswith("eval/") for n in lines[4])
+    rows = [json.loads(line) for line in (tmp_path / "run/completions/step-000001.jsonl").read_text().splitlines()]
+    assert len(rows) == 16 and rows[0]["rewards"]["answer"] in (0.0, 1.0)
+    # engine and trainer are two computations of the same numbers
+    assert abs(lines[1]["sampling/importance_sampling_ratio/mean"] - 1) < 1e-4
+    weights_of(final)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(checkpoints, problems, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        cfg = config(checkpoints, problems, tmp_path / name)
+        run_stage(replace(cfg, run=replace(cfg.run, seed=seed)))
+    assert curve(tmp_path / "a") == curve(tmp_path / "b")
+    assert curve(tmp_path / "a") != curve(tmp_path / "c")
+    assert same_weights(tmp_path / "a/checkpoints/step-000004", tmp_path / "b/checkpoints/step-000004")
+
+
+def test_transfer_with_weight_zero_is_rlvr_bit_for_bit(checkpoints, problems, tmp_path):
+    plain = config(checkpoints, problems, tmp_path / "rlvr")
+    transfer = replace(
+        plain,
+        run=replace(plain.run, dir=str(tmp_path / "rltr")),
+        reward=RewardConfig(functions=(*plain.reward.functions, "transfer"), weights=(1.0, 1.0, 0.0)),
+        transfer=TransferConfig(receiver=ModelConfig(path=str(checkpoints["llama"])), slack_tokens=4),
+    )
+    run_stage(plain)
+    run_stage(transfer)
+    assert same_weights(tmp_path / "rlvr/checkpoints/step-000004", tmp_path / "rltr/checkpoints/step-000004")
+    with_transfer, without = curve(tmp_path / "rltr"), curve(tmp_path / "rlvr")
+    assert "rewards/transfer/mean" in with_transfer[1]
+    shared = [{k: line[k] for k in other} for line, other in zip(with_transfer, without, strict=True)]
+    assert shared == without
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": LossConfig(loss_type="gspo", kl_coef=0.01)},
+        {"loss": LossConfig(loss_type="cispo", clip_eps_high=5.0), "train": TrainConfig(num_steps=2, epochs_per_batch=2)},
+        {"reward": RewardConfig(functions=("answer", "reward_functions.vowels"), normalize_each=True)},
+        {"rollout": RolloutConfig(num_prompts=4, group_size=4, max_new_tokens=12, dynamic_sampling=True)},
+        {"model": ModelConfig(path="", gradient_checkpointing=True)},
+    ],
+    ids=["gspo+kl", "cispo+epochs", "normalize_each", "dynamic", "checkpointing"],
+)  # fmt: skip
+def test_variants_train(checkpoints, problems, tmp_path, changes):
+    cfg = replace(config(checkpoints, problems, tmp_path / "run", train=TrainConfig(num_steps=2)), **changes)
+    if not cfg.model.path:
+        cfg = replace(cfg, model=replace(cfg.model, path=str(checkpoints["qwen3"])))
+    run_stage(cfg)
+    last = curve(tmp_path / "run")[-1]
+    assert last["step"] == 2 and last["grad_norm"] > 0
+    if cfg.rollout.dynamic_sampling:
+        assert last["frac_reward_zero_std"] == 0
+    if cfg.loss.kl_coef:
+        assert "kl" in last
+
+
+def run_until(args: list[str], stop_at_step: int | None, metrics) -> int:
+    """Run the training process; kill -9 it once `stop_at_step` is logged, somewhere inside the next step."""
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(__file__)), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-m", "fastrl.train", *args], env=environment)
+    while process.poll() is None:
+        if stop_at_step is not None and metrics.exists() and metrics.read_text().count("\n") > stop_at_step:
+            time.sleep(0.03)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        time.sleep(0.002)
+    return process.returncode
+
+
+def test_killed_in_the_middle_of_a_step_it_goes_on_bit_for_bit(checkpoints, problems, tmp_path):
+    recipes = {}
+    for name in ("whole", "killed"):
+        cfg = config(checkpoints, problems, tmp_path / name, train=TrainConfig(num_steps=30, learning_rate=1e-3))
+        recipes[name] = tmp_path / f"{name}.yaml"
+        recipes[name].write_text(to_yaml(cfg))
+    assert run_until([str(recipes["whole"])], None, None) == 0
+    for step in (3, 9):
+        assert run_until([str(recipes["killed"])], step, tmp_path / "killed/metrics.jsonl") == -signal.SIGKILL
+    assert run_until([str(recipes["killed"])], None, None) == 0
+    assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
+    assert same_weights(tmp_path / "killed/checkpoints/step-000030", tmp_path / "whole/checkpoints/step-000030")
+
+
+def test_two_ranks_learn_what_one_learns(checkpoints, problems, tmp_path):
+    cfg = config(checkpoints, problems, tmp_path / "two", train=TrainConfig(num_steps=3, learning_rate=1e-3))
+    (tmp_path / "two.yaml").write_text(to_yaml(cfg))
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(__file__)), "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]
+    subprocess.run([*torchrun, "-m", "fastrl.train", str(tmp_path / "two.yaml")], env=environment, check=True)
+    run_stage(replace(cfg, run=replace(cfg.run, dir=str(tmp_path / "one"))))
+    for one, two in zip(curve(tmp_path / "one"), curve(tmp_path / "two"), strict=True):
+        for name in ("reward", "grad_norm", "entropy", "num_tokens"):
+            if name in one:
+                assert two[name] == pytest.approx(one[name], rel=1e-4), (one["step"], name)
