@@ -50,11 +50,23 @@ def check_rewards(config: RlConfig) -> None:
     """Every named reward exists, one of them moves the policy, and what it needs is there."""
     for name in config.reward.functions:
         if name not in BUILT_IN_REWARDS:
-            imported_reward(name)
+            check_imported(name)
     if not any(config.reward.weights):
         refuse("reward", "weights", "at least one that is not 0", config.reward.weights)
     if config.uses_transfer and not config.transfer.receiver.path:
         refuse("transfer", "receiver.path", "a model folder, since reward.functions has transfer", "")
+
+
+def check_imported(path: str) -> None:
+    """A dotted path leads to a function; a module that is not there is the user's error."""
+    try:
+        imported_reward(path)
+    except ModuleNotFoundError as error:
+        if error.name is None or not path.startswith(error.name):
+            raise  # the module is there, and what it imports is not
+        raise ValueError(
+            f"[reward] functions: expected a module that can be imported, got {path!r}: {error}"
+        ) from error
 
 
 def check_lengths(config: RlConfig, problems: Sequence[Problem]) -> None:

@@ -1,4 +1,4 @@
-"""A packed batch as the loss sees it, and sums over its sequences."""
+"""A packed batch as the losses see it: checked, with everything that is per sequence brought to tokens."""
 
 from __future__ import annotations
 
@@ -21,63 +21,112 @@ from fastrl.kernels.config import LossConfig
 
 @dataclass(frozen=True, slots=True)
 class LossBatch:
-    """T packed tokens of S sequences: everything the loss reads beside the log-probs."""
+    """T packed tokens of S sequences: everything the loss reads beside the log-probs. Tensors are [T]."""
 
     cu_seqlens: Tensor
+    """[S + 1] int32."""
     advantages: Tensor
-    loss_mask: Tensor
+    weights: Tensor
+    """What a token's loss is multiplied with, the division by the denominator included; 0 where not computed."""
     computed: Tensor
-    """[T] bool, a subset of loss_mask: tokens that go into the loss and the stats."""
+    """bool: tokens that go into the loss and the stats."""
     old_logprobs: Tensor | None
     ref_logprobs: Tensor | None
     rollout_logprobs: Tensor | None
     config: LossConfig
-    denominator: float
 
     @property
-    def num_sequences(self) -> int:
-        return self.cu_seqlens.shape[0] - 1
+    def sequence(self) -> Tensor:
+        """[T] int64: the sequence that each token belongs to."""
+        return sequence_of_tokens(self.cu_seqlens, self.weights.shape[0])
 
-    @property
-    def whole_sequences(self) -> bool:
-        """A token's gradient needs the log-probs of its whole sequence."""
-        config = self.config
-        ratio = config.loss_type == "gspo" and self.old_logprobs is not None
-        return ratio or (config.corrects_sequences and self.rollout_logprobs is not None)
+    def sequence_sum(self, values: Tensor, sequence: Tensor) -> Tensor:
+        """[T]: for each token, the sum of `values` over its sequence."""
+        return sequence_sum(values, sequence, self.cu_seqlens.shape[0] - 1)[sequence]
+
+    def part(self, begin: int, end: int) -> LossBatch:
+        """Tokens begin to end; sequences outside are empty, those that reach across are cut."""
+        tokens = slice(begin, end)
+        per_token = [self.advantages, self.weights, self.computed]
+        optional = [self.old_logprobs, self.ref_logprobs, self.rollout_logprobs]
+        return LossBatch(
+            (self.cu_seqlens - begin).clamp(0, end - begin),
+            *(tensor[tokens] for tensor in per_token),
+            *(None if tensor is None else tensor[tokens] for tensor in optional),
+            self.config,
+        )
 
 
 def sequence_of_tokens(cu_seqlens: Tensor, num_tokens: int) -> Tensor:
-    """[T] int64: the sequence that each token belongs to."""
     index = torch.arange(cu_seqlens.shape[0] - 1, device=cu_seqlens.device)
     return torch.repeat_interleave(index, cu_seqlens.diff(), output_size=num_tokens)
 
 
-def sequence_sum(values: Tensor, sequence: Tensor, batch: LossBatch) -> Tensor:
-    """[S]: sums of per-token values."""
-    return values.new_zeros(batch.num_sequences).index_add(0, sequence, values)
+def sequence_sum(values: Tensor, sequence: Tensor, num_sequences: int) -> Tensor:
+    return values.new_zeros(num_sequences).index_add(0, sequence, values)
 
 
-def token_advantages(batch: LossBatch, sequence: Tensor) -> Tensor:
-    """[T] from [S] or [T]; a length that fits both is a value a sequence."""
-    per_sequence = batch.advantages.shape[0] == batch.num_sequences
-    return batch.advantages[sequence] if per_sequence else batch.advantages
+def prepare_batch(
+    op: str,
+    tokens: Tensor,
+    cu_seqlens: Tensor,
+    advantages: Tensor,
+    loss_mask: Tensor,
+    old_logprobs: Tensor | None,
+    ref_logprobs: Tensor | None,
+    rollout_logprobs: Tensor | None,
+    config: LossConfig,
+    denominator: float,
+    leave_out: bool,
+) -> LossBatch:
+    """Check everything against `tokens` (any tensor whose first dimension is T). With leave_out, tokens that can't
+    carry a gradient are not computed."""
+    _check(op, tokens, cu_seqlens, advantages, loss_mask, denominator)
+    for name, values in (("old_", old_logprobs), ("ref_", ref_logprobs), ("rollout_", rollout_logprobs)):
+        check_token_vector(op, f"{name}logprobs", values, tokens)
+    if config.kl_coef != 0 and ref_logprobs is None:
+        refuse(op, "ref_logprobs", f"a tensor, as kl_coef is {config.kl_coef}", None)
+    sequence = sequence_of_tokens(cu_seqlens, tokens.shape[0])
+    num_sequences = cu_seqlens.shape[0] - 1
+    if advantages.shape[0] == num_sequences:
+        advantages = advantages[sequence]
+    accurate = torch.promote_types(tokens.dtype, torch.float32)
+    weights = torch.full(loss_mask.shape, 1 / denominator, dtype=accurate, device=tokens.device)
+    if config.averages_sequences:
+        weights = weights / sequence_sum(loss_mask.to(accurate), sequence, num_sequences).clamp(min=1)[sequence]
+    computed = loss_mask
+    if leave_out and config.kl_coef == 0 and config.entropy_coef == 0:
+        computed = loss_mask & (advantages != 0)
+        if needs_whole_sequences(config, old_logprobs, rollout_logprobs):
+            kept = sequence_sum(computed.to(torch.int64), sequence, num_sequences) > 0
+            computed = loss_mask & kept[sequence]
+    weights = weights.masked_fill(~computed, 0)
+    return LossBatch(
+        cu_seqlens, advantages, weights, computed, old_logprobs, ref_logprobs, rollout_logprobs, config
+    )
 
 
-def check_batch(op: str, tokens: Tensor, batch: LossBatch) -> None:
-    """`tokens` is any tensor whose first dimension is T."""
+def needs_whole_sequences(
+    config: LossConfig, old_logprobs: Tensor | None, rollout_logprobs: Tensor | None
+) -> bool:
+    """A token's gradient needs the log-probs of its whole sequence."""
+    ratio = config.loss_type == "gspo" and old_logprobs is not None
+    return ratio or (config.corrects_sequences and rollout_logprobs is not None)
+
+
+def _check(
+    op: str, tokens: Tensor, cu_seqlens: Tensor, advantages: Tensor, loss_mask: Tensor, denominator: float
+) -> None:
     num_tokens, device = tokens.shape[0], tokens.device
-    check_cu_seqlens(op, batch.cu_seqlens, num_tokens, device)
-    check_dtype(op, "advantages", batch.advantages, *FLOATS)
-    check_device(op, "advantages", batch.advantages, device)
-    if tuple(batch.advantages.shape) not in ((num_tokens,), (batch.num_sequences,)):
-        expected = f"shape ({batch.num_sequences},) a sequence or ({num_tokens},) a token"
-        refuse(op, "advantages", expected, tuple(batch.advantages.shape))
-    check_shape(op, "loss_mask", batch.loss_mask, (num_tokens,))
-    check_dtype(op, "loss_mask", batch.loss_mask, torch.bool)
-    check_device(op, "loss_mask", batch.loss_mask, device)
-    for name in ("old_logprobs", "ref_logprobs", "rollout_logprobs"):
-        check_token_vector(op, name, getattr(batch, name), tokens)
-    if batch.config.kl_coef != 0 and batch.ref_logprobs is None:
-        refuse(op, "ref_logprobs", f"a tensor, as kl_coef is {batch.config.kl_coef}", None)
-    if not batch.denominator > 0:
-        refuse(op, "denominator", "> 0", batch.denominator)
+    check_cu_seqlens(op, cu_seqlens, num_tokens, device)
+    num_sequences = cu_seqlens.shape[0] - 1
+    check_dtype(op, "advantages", advantages, *FLOATS)
+    check_device(op, "advantages", advantages, device)
+    if tuple(advantages.shape) not in ((num_tokens,), (num_sequences,)):
+        expected = f"shape ({num_sequences},), one a sequence, or ({num_tokens},), one a token"
+        refuse(op, "advantages", expected, tuple(advantages.shape))
+    check_shape(op, "loss_mask", loss_mask, (num_tokens,))
+    check_dtype(op, "loss_mask", loss_mask, torch.bool)
+    check_device(op, "loss_mask", loss_mask, device)
+    if not denominator > 0:
+        refuse(op, "denominator", "> 0", denominator)

@@ -52,7 +52,7 @@ def encode_inside(tokenizer: Any, text: str) -> list[int]:
 
 def _puts_space_first(tokenizer: Any) -> bool:
     """SentencePiece tokenizers read "a" as " a" at the start of a text."""
-    return _encode(tokenizer, "a")[-1:] != _encode(tokenizer, "\na")[-1:]
+    return _encode(tokenizer, "\na") != _encode(tokenizer, "\n") + _encode(tokenizer, "a")
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from fastrl.engine.decoder import AttentionLayer
+from fastrl.engine.jobs import Job
 from fastrl.engine.kv_cache import SuffixKV
+from fastrl.engine.layout import Prefixes
 from fastrl.engine.prefix_tree import Ints
 from fastrl.engine.sampling import draw, uniforms
 from fastrl.engine.stopping import StopRule
@@ -36,27 +38,37 @@ class Cohort:
     """Decoding rows over shared tiers. Each has sampled `length` tokens, finished ones included."""
 
     def __init__(
-        self, rows: Ints, tiers: Sequence[Tier], prefix_lengths: Ints, limits: Ints, keys: Tensor,
-        first: tuple[Tensor, Tensor], sampling: SamplingParams, stop: StopRule,
-    ) -> None:  # fmt: skip
-        """rows: the caller's names of the rows; limits: max_new_tokens of each; first: ids and log-probs
-        of each row's first token."""
-        self.rows, self.tiers, self.limits = rows, list(tiers), limits
+        self, parts: Sequence[Job], sampling: SamplingParams, stop: StopRule, device: torch.device
+    ) -> None:
+        """parts: prefilled jobs, whose first tokens have been drawn."""
+        prefixes = Prefixes(parts)
+        self.rows = np.concatenate([p.rows for p in parts])
+        self.limits = np.concatenate([p.limit for p in parts])
+        self.prefix_lengths = prefixes.lengths
+        self.keys = torch.from_numpy(np.concatenate([p.key for p in parts])).to(device)
         self.sampling, self.stop = sampling, stop
-        self.prefix_lengths, self.keys = prefix_lengths, keys
-        self.max_tokens = int(limits.max())
-        self.suffix = SuffixKV(self.max_tokens - 1)
+        self.max_tokens = int(self.limits.max())
+        self.tiers: list[Tier] = []
+        self.padding: Tensor | None = None
+        if prefixes.should_copy():
+            self.suffix, self.padding = prefixes.copied(self.max_tokens - 1)
+        else:
+            self.suffix, self.tiers = SuffixKV(self.max_tokens - 1), prefixes.tiers()
+        firsts = [p.first for p in parts if p.first is not None]
+        first = (torch.cat([ids for ids, _ in firsts]), torch.cat([logprobs for _, logprobs in firsts]))
+        self.copied = self.suffix.length
+        """Prefix tokens that each row has a copy of, padding included."""
         self.length = 1
         self.last, self._new = first[0], [first]
         self._place_rows()
-        self._uniforms = uniforms(keys, 1, _UNIFORMS_AHEAD)
+        self._uniforms = uniforms(self.keys, 1, _UNIFORMS_AHEAD)
         self._uniforms_start = 1
-        self.current = np.arange(len(rows))
-        self.tokens = np.zeros((len(rows), self.max_tokens), dtype=np.int64)
-        self.logprobs = np.zeros((len(rows), self.max_tokens), dtype=np.float32)
-        self.ends = np.zeros(len(rows), dtype=np.int64)
+        self.current = np.arange(len(self.rows))
+        self.tokens = np.zeros((len(self.rows), self.max_tokens), dtype=np.int64)
+        self.logprobs = np.zeros((len(self.rows), self.max_tokens), dtype=np.float32)
+        self.ends = np.zeros(len(self.rows), dtype=np.int64)
         """Length of each row when it ended; 0 while it is alive."""
-        self.stopped = np.zeros(len(rows), dtype=bool)
+        self.stopped = np.zeros(len(self.rows), dtype=bool)
 
     def _place_rows(self) -> None:
         self._starts = torch.from_numpy(self.prefix_lengths).to(self.keys.device)
@@ -69,28 +81,34 @@ class Cohort:
     @property
     def num_tokens(self) -> int:
         """Tokens of keys and values held or promised."""
-        return self.num_rows * self.max_tokens + sum(tier.num_tokens for tier in self.tiers)
+        return self.num_rows * (self.max_tokens + self.copied) + sum(tier.num_tokens for tier in self.tiers)
 
     def begin_step(self, smallest_window: int | None) -> Tensor:
         """Positions of the tokens that go through the model next."""
-        longest = int(self.prefix_lengths.max()) + self.length
-        reached = smallest_window is not None and longest > smallest_window
-        for tier in self.tiers:
-            tier.begin_step(self.prefix_lengths + self.length - 1 if reached else None)
+        if smallest_window is not None:
+            reached = int(self.prefix_lengths.max()) + self.length > smallest_window
+            for tier in self.tiers:
+                tier.begin_step(self.prefix_lengths + self.length - 1 if reached else None)
         return self._starts + (self.length - 1)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, how: AttentionLayer) -> Tensor:
         """Attention of one new token a row over its tiers and its own generated tokens, one softmax."""
         rows, num_heads, width = query.shape
         keys, values = self.suffix.append(how.layer, key, value)
-        if how.window is not None:
-            keys, values = keys[:, :, -how.window :], values[:, :, -how.window :]
+        unseen = 0 if how.window is None else max(0, keys.shape[2] - how.window)
+        if unseen:
+            keys, values = keys[:, :, unseen:], values[:, :, unseen:]
         q = (query * how.scaling).view(rows, key.shape[1], num_heads // key.shape[1], width)
         own = q @ keys.transpose(-1, -2)
         if how.softcap is not None:
             own = how.softcap * torch.tanh(own / how.softcap)
+        if self.padding is not None and unseen < self.padding.shape[-1]:
+            padding = self.padding[..., unseen:]
+            own[..., : padding.shape[-1]] += padding
+        if not self.tiers:
+            return (_softmax(own) @ values).reshape(rows, num_heads, -1)
         parts = [tier.scores(q, how) for tier in self.tiers] + [own]
-        weights = torch.cat(parts, -1).softmax(-1, dtype=torch.float32).to(value.dtype)
+        weights = _softmax(torch.cat(parts, -1))
         split = weights.split([part.shape[-1] for part in parts], -1)
         out = split[-1] @ values
         for tier, share in zip(self.tiers, split, strict=False):
@@ -145,6 +163,8 @@ class Cohort:
         self.suffix.keep(index)
         for tier in self.tiers:
             tier.keep(rows)
+        if self.padding is not None:
+            self.padding = self.padding[index]
         self.current = self.current[rows]
         self.prefix_lengths = self.prefix_lengths[rows]
         self.keys, self.last = self.keys[index], self.last[index]
@@ -164,6 +184,10 @@ class Cohort:
                 self.rows, self.tokens, self.logprobs, self.ends, self.stopped, strict=True
             )
         ]
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    return scores.softmax(-1, dtype=torch.float32).to(scores.dtype)
 
 
 class DecodeBatch:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastrl.engine.prefix_tree import Ints
+
 _FIRST_CAPACITY = 64
+
+Layers = dict[int, tuple[Tensor, Tensor]]
 
 
 class PrefixKV:
@@ -13,7 +17,7 @@ class PrefixKV:
 
     def __init__(self, num_slots: int) -> None:
         self.num_slots = num_slots
-        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self.layers: Layers = {}
 
     def write(self, layer: int, start: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Put keys and values [T, heads, head_dim] at slots start...; returns the whole layer."""
@@ -27,17 +31,26 @@ class PrefixKV:
         all_values[start : start + len(values)] = values
         return all_keys, all_values
 
+    def gather(self, slots: Ints) -> Layers:
+        """Copies [N, heads, L, head_dim] a layer of the tokens at slots [N, L]."""
+        where = torch.from_numpy(slots).to(next(iter(self.layers.values()))[0].device)
+        return {
+            layer: (keys[where].transpose(1, 2).contiguous(), values[where].transpose(1, 2).contiguous())
+            for layer, (keys, values) in self.layers.items()
+        }
+
 
 class SuffixKV:
-    """Keys and values of generated tokens, [rows, heads, capacity, head_dim] a layer.
+    """Keys and values of each row's own tokens, [rows, heads, capacity, head_dim] a layer.
 
-    All rows have generated equally many tokens, so no row needs a mask. Grows by doubling.
+    All rows hold equally many tokens, so no row needs a mask for them. Grows by doubling.
     """
 
-    def __init__(self, max_tokens: int) -> None:
+    def __init__(self, max_tokens: int, layers: Layers | None = None, length: int = 0) -> None:
+        """layers: `length` tokens a row to begin with."""
         self.max_tokens = max_tokens
-        self.length = 0
-        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self.length = length
+        self.layers: Layers = layers or {}
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write keys and values [rows, heads, head_dim] of token `length`; returns all up to it.
@@ -45,22 +58,23 @@ class SuffixKV:
         The caller moves `length` on when every layer has been written.
         """
         buffers = self.layers.get(layer)
-        if buffers is None or self.length == buffers[0].shape[2]:
-            buffers = self.layers[layer] = self._grown(buffers, keys, values)
+        if buffers is None:
+            buffers = (_room(keys, self._capacity()), _room(values, self._capacity()))
+        elif self.length == buffers[0].shape[2]:
+            buffers = (self._grown(buffers[0]), self._grown(buffers[1]))
+        self.layers[layer] = buffers
         all_keys, all_values = buffers
         all_keys[:, :, self.length] = keys
         all_values[:, :, self.length] = values
         return all_keys[:, :, : self.length + 1], all_values[:, :, : self.length + 1]
 
-    def _grown(
-        self, old: tuple[Tensor, Tensor] | None, keys: Tensor, values: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        capacity = min(self.max_tokens, _FIRST_CAPACITY if old is None else 2 * self.length)
-        grown = tuple(new.new_empty((*new.shape[:2], capacity, new.shape[2])) for new in (keys, values))
-        if old is not None:
-            for target, source in zip(grown, old, strict=True):
-                target[:, :, : self.length] = source
-        return grown[0], grown[1]
+    def _capacity(self) -> int:
+        return min(self.max_tokens, max(_FIRST_CAPACITY, 2 * self.length))
+
+    def _grown(self, old: Tensor) -> Tensor:
+        new = _room(old[:, :, 0], self._capacity())
+        new[:, :, : self.length] = old
+        return new
 
     def keep(self, rows: Tensor) -> None:
         """Keep these rows only, in this order."""
@@ -69,5 +83,10 @@ class SuffixKV:
 
     def _kept(self, old: Tensor, rows: Tensor) -> Tensor:
         new = old.new_empty((len(rows), *old.shape[1:]))
-        torch.index_select(old[:, :, : self.length], 0, rows, out=new[:, :, : self.length])
+        new[:, :, : self.length] = old[:, :, : self.length].index_select(0, rows)
         return new
+
+
+def _room(like: Tensor, capacity: int) -> Tensor:
+    """[rows, heads, capacity, width] for tokens like [rows, heads, width]."""
+    return like.new_empty((*like.shape[:2], capacity, like.shape[2]))

@@ -25,12 +25,8 @@ class Tier:
         for i, own in enumerate(slots):
             index[i, : len(own)] = own
             index[i, len(own) :] = own[0]
-        self.device = next(iter(kv.layers.values()))[0].device
-        where = torch.from_numpy(index).to(self.device)
-        self.layers = {
-            layer: (keys[where].transpose(1, 2).contiguous(), values[where].transpose(1, 2).contiguous())
-            for layer, (keys, values) in kv.layers.items()
-        }
+        self.layers = kv.gather(index)
+        self.device = next(iter(self.layers.values()))[0].device
         self.starts = starts
         self._arrange(group, visible)
 

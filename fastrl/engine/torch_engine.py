@@ -6,16 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel
 
 from fastrl.engine.decoder import Decoder
-from fastrl.engine.prefix_tree import build_trie
+from fastrl.engine.jobs import Job, make_job
 from fastrl.engine.protocol import EngineStats, Scores, checksum
-from fastrl.engine.sampling import request_keys
-from fastrl.engine.scheduler import Job, Scheduler
+from fastrl.engine.scheduler import Scheduler
 from fastrl.engine.scoring import score_sequences
 from fastrl.engine.stopping import StopRule
 from fastrl.engine.weights import copy_weights, named_weights
@@ -81,7 +79,7 @@ class TorchEngine:
         num_rows = 0
         for tree in trees:
             self._check(tree)
-            jobs.append(_job(tree, num_rows))
+            jobs.append(make_job(tree, num_rows))
             num_rows += len(jobs[-1].rows)
             self._stats.prompt_tokens_asked += sum(
                 b.num_samples * (len(tree.prompt_ids) + len(b.token_ids)) for b in tree.branches
@@ -166,22 +164,6 @@ class TorchEngine:
                         f"[engine] prompt: expected prompt + max_new_tokens <= {name} {room}, "
                         f"got {prefix} + {branch.max_new_tokens}"
                     )
-
-
-def _job(tree: PrefixTree, first_row: int) -> Job:
-    """Requests of a tree, in path order; rows are named in the order [branch][sample]."""
-    trie = build_trie(tree.prompt_ids, [branch.token_ids for branch in tree.branches])
-    samples = [(b, j) for b, branch in enumerate(tree.branches) for j in range(branch.num_samples)]
-    keys = request_keys([tree.branches[b].seed for b, _ in samples], [j for _, j in samples])
-    branch = np.asarray([b for b, _ in samples], dtype=np.int64)
-    order = np.lexsort((trie.end_lengths[branch], trie.end_paths[branch]))
-    branch = branch[order]
-    limits = np.asarray([b.max_new_tokens for b in tree.branches], dtype=np.int64)
-    return Job(
-        trie=trie, rows=first_row + order, end_slot=trie.end_slots()[branch], path=trie.end_paths[branch],
-        path_length=trie.end_lengths[branch], limit=limits[branch],
-        key=np.asarray(keys, dtype=np.int64)[order],
-    )  # fmt: skip
 
 
 def _whole_prompt(n: int, max_new_tokens: int, seed: int) -> Branch:

@@ -1,9 +1,10 @@
-"""How well another model can finish what the policy began: success of a frozen receiver over a grid of cuts."""
+"""How well another model finishes what the policy began: a frozen receiver's success over a grid of cuts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from fastrl.config import TransferConfig
@@ -58,7 +59,7 @@ def transferability(
     """Cut every completion at every tau, let the receiver continue, grade prefix + continuation.
 
         s(tau) = mean over problems, completions, continuations of 1[answer(y[:floor(tau |y|)] z) == gold]
-        auc    = integral of s over tau / (last tau - first tau), by trapezoids; s itself where there is one tau
+        auc    = integral of s over tau / (last tau - first tau), by trapezoids; s itself at a single tau
 
     Args:
         receiver: a frozen model, best one that the policy was not trained with.
@@ -95,10 +96,10 @@ def summarize_transfer(
 ) -> TransferResult:
     """From [row][tau][sample] to the curve; owners[row] is the row's problem."""
     shares = [[mean([float(one.correct) for one in samples]) for samples in row] for row in continuations]
-    per_problem = [
-        [mean(at_tau) for at_tau in zip(*(s for s, owner in zip(shares, owners, strict=True) if owner == i))]
-        for i in range(max(owners) + 1)
-    ]
+    curves: list[list[list[float]]] = [[] for _ in range(max(owners) + 1)]
+    for owner, curve in zip(owners, shares, strict=True):
+        curves[owner].append(curve)
+    per_problem = [[mean(at_tau) for at_tau in zip(*several, strict=True)] for several in curves]
     areas = [area_under(taus, curve) for curve in per_problem]
     low, high = bootstrap_interval(areas, seed=seed_of(seed, "interval"))
     written = [one for row in continuations for samples in row for one in samples]
@@ -119,7 +120,7 @@ def area_under(taus: Sequence[float], values: Sequence[float]) -> float:
     if len(taus) == 1:
         return values[0]
     points = list(zip(taus, values, strict=True))
-    area = sum((b - a) * (u + v) / 2 for (a, u), (b, v) in zip(points, points[1:], strict=False))
+    area = sum((b - a) * (u + v) / 2 for (a, u), (b, v) in pairwise(points))
     return area / (taus[-1] - taus[0])
 
 
@@ -128,8 +129,8 @@ def check_grid(
 ) -> None:
     if len(problems) != len(completions) or not problems:
         raise ValueError(
-            f"[transferability] completions: expected one list for each of {len(problems)} problems (at least one), "
-            f"got {len(completions)}"
+            f"[transferability] completions: expected one list for each of {len(problems)} problems, "
+            f"and at least one, got {len(completions)}"
         )
     if not all(completions):
         raise ValueError(

@@ -88,7 +88,7 @@ def read_runs(run_dirs: Sequence[str | Path]) -> list[RunCurves]:
 def choose_panels(runs: Sequence[RunCurves]) -> list[str]:
     """Evaluations and rewards first, then how the policy behaves; only what was logged."""
     logged = {name for run in runs for line in run.lines for name, value in line.items() if value is not None}
-    evaluations = sorted(name for name in logged if is_evaluation(name))
+    evaluations = sorted(name for name in logged if is_evaluation(name) and not is_smaller_k(name, logged))
     rewards = sorted(name for name in logged if name.startswith("rewards/") and name.endswith("/mean"))
     panels = [*evaluations, *rewards, *(name for name in PANELS if name in logged)]
     if not panels:
@@ -99,6 +99,15 @@ def choose_panels(runs: Sequence[RunCurves]) -> list[str]:
 def is_evaluation(name: str) -> bool:
     """eval/avg@16, eval/maj@16, eval/transfer_auc and the like; not their interval's ends."""
     return name.startswith(("eval/avg@", "eval/maj@", "eval/pass@", "eval/transfer")) and name.count("/") == 1
+
+
+def is_smaller_k(name: str, logged: set[str]) -> bool:
+    """eval/pass@2 where there is eval/pass@4."""
+    kind, _, k = name.partition("@")
+    if not k.isdigit():
+        return False
+    others = (other.partition("@")[2] for other in logged if other.startswith(f"{kind}@"))
+    return any(other.isdigit() and int(other) > int(k) for other in others)
 
 
 def draw_panel(axes: Any, runs: Sequence[RunCurves], metric: str) -> None:

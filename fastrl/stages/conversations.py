@@ -87,7 +87,7 @@ def pieces_of(messages: list[Message], tokenizer: Any, place: str) -> list[Piece
         if message["role"] == "assistant":
             before = render_prompt_text(tokenizer, messages[:index])
             after = spoken(tokenizer, messages[: index + 1], before)
-            if not before.startswith(done) or not after.startswith(before) or after == before:
+            if not before.startswith(done) or not after.startswith(before):
                 raise ValueError(
                     f"{place}: expected a chat template under which turn {index} of {len(messages)} follows what was "
                     "rendered before it; give each assistant's turn a row of its own, with prompt and completion"
@@ -102,7 +102,7 @@ def pieces_of(messages: list[Message], tokenizer: Any, place: str) -> list[Piece
 def spoken(tokenizer: Any, messages: list[Message], before: str) -> str:
     """The conversation with its last turn, the assistant's, at its end."""
     if tokenizer.chat_template is None:
-        return before + messages[-1]["content"] + "\n"
+        return before + messages[-1]["content"]
     text: str = tokenizer.apply_chat_template(messages, tokenize=False)
     return text
 

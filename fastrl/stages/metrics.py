@@ -71,33 +71,37 @@ def length_metrics(rows: Sequence[dict[str, Any]]) -> Metrics:
     return metrics
 
 
+# statistic of the loss -> metric, and the count that it is a mean over
 MEANS = {
-    "entropy_sum": "entropy",
-    "kl_sum": "kl",
-    "loss_sum": "loss",
-    "clip_low_sum": "clip_ratio/low_mean",
-    "clip_high_sum": "clip_ratio/high_mean",
-    "correction_sum": "sampling/importance_sampling_ratio/mean",
-    "logprob_diff_sum": "sampling/sampling_logp_difference/mean",
+    "entropy_sum": ("entropy", "computed_tokens_sum"),
+    "kl_sum": ("kl", "computed_tokens_sum"),
+    "clip_low_sum": ("clip_ratio/low_mean", "computed_tokens_sum"),
+    "clip_high_sum": ("clip_ratio/high_mean", "computed_tokens_sum"),
+    "correction_sum": ("sampling/importance_sampling_ratio/mean", "correction_count_sum"),
+    "rollout_diff_sum": ("sampling/sampling_logp_difference/mean", "rollout_diff_count_sum"),
 }
 EXTREMES = {
     "correction_min": "sampling/importance_sampling_ratio/min",
     "correction_max": "sampling/importance_sampling_ratio/max",
-    "logprob_diff_max": "sampling/sampling_logp_difference/max",
+    "rollout_diff_max": "sampling/sampling_logp_difference/max",
 }
 
 
 def loss_metrics(stats: Stats, ranks: Ranks) -> Metrics:
-    """Means over the tokens that the loss was computed on. The step's one read from the device."""
+    """Means over the tokens that carried gradient. The step's one read from the device."""
     names = sorted(stats)
     local = torch.stack([stats[name].double() for name in names]).tolist() if names else []
     parts = ranks.gather([dict(zip(names, local, strict=True))])
     keys = {key for part in parts for key in part}
     total = {key: combine(key, [part[key] for part in parts if key in part]) for key in keys}
-    tokens = total.get("num_tokens_sum", 0.0)
-    metrics = {MEANS[k]: total[k] / tokens for k in MEANS if k in total and tokens}
-    metrics |= {EXTREMES[k]: total[k] for k in EXTREMES if k in total and tokens}
-    metrics["num_tokens_trained"] = tokens
+    metrics = {
+        metric: total[key] / total[count]
+        for key, (metric, count) in MEANS.items()
+        if key in total and total[count]
+    }
+    metrics |= {metric: total[key] for key, metric in EXTREMES.items() if math.isfinite(total.get(key, math.nan))}
+    metrics["loss"] = total.get("loss_sum", 0.0)
+    metrics["num_tokens_trained"] = total.get("computed_tokens_sum", 0.0)
     if "clip_ratio/low_mean" in metrics:
         metrics["clip_ratio/region_mean"] = metrics["clip_ratio/low_mean"] + metrics["clip_ratio/high_mean"]
     return metrics

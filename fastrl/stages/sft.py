@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 
 import torch
+from torch import Tensor
 
 from fastrl.checkpoint import latest_checkpoint, load_optimizer, save_checkpoint
 from fastrl.config import RunConfig, SftConfig, TrainConfig
@@ -60,27 +61,37 @@ def run_sft(config: SftConfig) -> Path:
 def update(
     policy: Policy, optimizer: torch.optim.Optimizer, batch: list[TrainSequence], config: SftConfig, step: int
 ) -> dict[str, float]:
-    """One optimiser step; micro-batches are summed under one denominator, so their sizes change nothing."""
+    """One optimiser step on one batch."""
     num_tokens = max(1, sum(sequence.num_loss_tokens for sequence in batch))
-    lengths = [len(sequence.token_ids) for sequence in batch]
-    total = torch.zeros((), device=policy.device)
-    entropy = torch.zeros((), device=policy.device)
-    for indices in microbatches(lengths, config.train.tokens_per_microbatch):
-        packed = pack([batch[index] for index in indices], policy.device)
-        out = linear_logprob(policy.hidden(packed), policy.head.weight, packed.ids, **policy.head.options())
-        loss = -out.logprobs.sum() / num_tokens
-        loss.backward()
-        total += loss.detach()
-        entropy += out.entropy.detach().sum() / num_tokens
+    loss, entropy = accumulate(policy, batch, config.train.tokens_per_microbatch, num_tokens)
     train = replace(config.train, learning_rate=scheduled(config, step))
     grad_norm = apply_gradients(policy, optimizer, train, step)
     return {
-        "loss": float(total),
+        "loss": float(loss),
         "entropy": float(entropy),
         "grad_norm": grad_norm,
         "learning_rate": float(optimizer.param_groups[0]["lr"]),
         "num_tokens": float(num_tokens),
     }
+
+
+def accumulate(
+    policy: Policy, batch: list[TrainSequence], tokens_per_microbatch: int, num_tokens: int
+) -> tuple[Tensor, Tensor]:
+    """Add the batch's gradient to the weights'; returns the mean loss and entropy of its trained tokens.
+
+    Micro-batches are summed under one denominator, so how the batch is cut changes nothing.
+    """
+    loss, entropy = torch.zeros(2, device=policy.device)
+    lengths = [len(sequence.token_ids) for sequence in batch]
+    for indices in microbatches(lengths, tokens_per_microbatch):
+        packed = pack([batch[index] for index in indices], policy.device)
+        out = linear_logprob(policy.hidden(packed), policy.head.weight, packed.ids, **policy.head.options())
+        part = -out.logprobs.sum() / num_tokens
+        part.backward()
+        loss += part.detach()
+        entropy += out.entropy.detach().sum() / num_tokens
+    return loss, entropy
 
 
 def scheduled(config: SftConfig, step: int) -> float:

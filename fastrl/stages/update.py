@@ -85,7 +85,7 @@ def accumulate_gradients(
             **policy.head.options(),
         )
         out.loss.backward()  # type: ignore[no-untyped-call]
-        add_stats(stats, out.stats)
+        add_stats(stats, {**out.stats, "loss_sum": out.loss.detach()})
 
 
 def carries_gradient(rollout: Rollout, config: RlConfig) -> bool:

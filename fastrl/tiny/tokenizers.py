@@ -8,6 +8,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 MAX_LENGTH = 1024
+DIGITS, LETTERS = "0123456789", "ABCDEFGHIJ"
 GENERATOR_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ '<|end|>' }}{% endif %}{% endfor %}"
@@ -21,10 +22,12 @@ RECEIVER_TEMPLATE = (
 
 
 def generator_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte, and one for \\boxed{; every text comes back as it was."""
+    """One token a byte, but one for an operation with its operand (+5, or pF in private) and for \\boxed{; every text
+    comes back as it was."""
     special = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merged, merges = grow(["\\boxed{"])
+    terms = [*pairs("+-*", DIGITS), *pairs("pmt", LETTERS)]
+    merged, merges = grow(["\\boxed{", *terms])
     model = models.BPE(vocab=number([*special, *alphabet, *merged]), merges=merges)
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -38,7 +41,7 @@ def receiver_tokenizer() -> PreTrainedTokenizerFast:
     by one. A cut may fall inside such a token, as it does between real vocabularies."""
     special = ["<unk>", "<s>", "</s>", "<pad>"]
     characters = [chr(code) for code in (*range(126, 31, -1), 10)]
-    merged, merges = grow(["\\boxed{", *(sign + digit for sign in "+-*=" for digit in "9876543210"), "Q:", "A:"])
+    merged, merges = grow(["\\boxed{", *pairs("=*+-", DIGITS), "Q:", "A:"])
     bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
     model = models.BPE(
         vocab=number([*special, *merged, *characters, *bytes_]),
@@ -51,6 +54,10 @@ def receiver_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     return wrap(tokenizer, RECEIVER_TEMPLATE, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+
+
+def pairs(first: str, second: str) -> list[str]:
+    return [left + right for left in first for right in second]
 
 
 def grow(words: list[str]) -> tuple[list[str], list[tuple[str, str]]]:

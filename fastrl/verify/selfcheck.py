@@ -1,4 +1,4 @@
-"""`python -m fastrl.verify.selfcheck DIR`: every gold answer of the benchmark files against itself and another."""
+"""`python -m fastrl.verify.selfcheck DIR`: every gold answer of the files against itself and another."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SelfCheck:
 
 
 def self_check(grader: AnswerGrader, gold: Sequence[str]) -> SelfCheck:
-    """Each gold answer, boxed, graded against itself, and as an answer to a problem with another gold answer."""
+    """Each gold answer, boxed, graded against itself and as an answer to a problem with another one."""
     boxed = [f"\\boxed{{{answer}}}" for answer in gold]
     others = [_next_different(gold, index) for index in range(len(gold))]
     return SelfCheck(

@@ -8,12 +8,16 @@ import torch
 from torch import Tensor
 
 from fastrl.kernels._checks import check_device, check_dtype, check_shape, refuse
-from fastrl.kernels._dispatch import Backend, Implementation, anywhere, pick
+from fastrl.kernels._dispatch import Backend, Implementation, anywhere, cpu_only, pick
 from fastrl.kernels.config import AdvantageBaseline, AdvantageScale
+from fastrl.kernels.group_advantage.cpp_impl import group_advantage_cpp
 from fastrl.kernels.group_advantage.reference import group_advantage_reference
 
 OP = "group_advantage"
-IMPLEMENTATIONS = (Implementation("reference", group_advantage_reference, anywhere),)
+IMPLEMENTATIONS = (
+    Implementation("cpp", group_advantage_cpp, cpu_only),
+    Implementation("reference", group_advantage_reference, anywhere),
+)
 
 
 def group_advantage(

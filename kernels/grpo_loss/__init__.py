@@ -5,15 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastrl.kernels._batch import LossBatch, check_batch
+from fastrl.kernels._batch import prepare_batch
 from fastrl.kernels._checks import FLOATS, check_dtype, check_token_vector, refuse
-from fastrl.kernels._dispatch import Backend, Implementation, anywhere, pick
+from fastrl.kernels._dispatch import Backend, Implementation, anywhere, cpu_only, pick
 from fastrl.kernels._outputs import LossOutput
 from fastrl.kernels.config import LossConfig
+from fastrl.kernels.grpo_loss.cpp_impl import grpo_loss_cpp
 from fastrl.kernels.grpo_loss.reference import grpo_loss_reference
 
 OP = "grpo_loss"
-IMPLEMENTATIONS = (Implementation("reference", grpo_loss_reference, anywhere),)
+IMPLEMENTATIONS = (
+    Implementation("cpp", grpo_loss_cpp, cpu_only),
+    Implementation("reference", grpo_loss_reference, anywhere),
+)
 
 
 def grpo_loss(
@@ -69,15 +73,25 @@ def grpo_loss(
         refuse(OP, "logprobs", "shape (T,)", tuple(logprobs.shape))
     check_dtype(OP, "logprobs", logprobs, *FLOATS)
     check_token_vector(OP, "entropy", entropy, logprobs)
-    batch = LossBatch(
-        cu_seqlens, advantages, loss_mask, loss_mask, old_logprobs, ref_logprobs, rollout_logprobs, config, denominator
+    batch = prepare_batch(
+        OP,
+        logprobs,
+        cu_seqlens,
+        advantages,
+        loss_mask,
+        old_logprobs,
+        ref_logprobs,
+        rollout_logprobs,
+        config,
+        denominator,
+        leave_out=False,
     )
-    check_batch(OP, logprobs, batch)
     if config.entropy_coef != 0 and entropy is None:
         refuse(OP, "entropy", f"a tensor, as entropy_coef is {config.entropy_coef}", None)
     run = pick(OP, backend, IMPLEMENTATIONS, logprobs.device, logprobs.dtype)
     accurate = torch.promote_types(logprobs.dtype, torch.float32)
     entropy = None if entropy is None else entropy.to(accurate)
     loss, stats = run(logprobs.to(accurate), entropy, batch)
+    stats["num_tokens_sum"] = loss_mask.sum(dtype=torch.float64)
     seen = None if entropy is None else entropy.detach()
     return LossOutput(loss, logprobs.detach().to(accurate), seen, stats, loss_mask)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from fastrl import _C
-from fastrl.kernels._batch import LossBatch, sequence_of_tokens, sequence_sum, token_advantages
+from fastrl.kernels._batch import LossBatch
 from fastrl.kernels.config import LossConfig
 
-POLICY = {"gspo": 1, "cispo_absolute": 2, "cispo_around_one": 3, "rloo": 4}  # any other: 0, clipped ratio
+POLICY = {"gspo": 1, "cispo_absolute": 2, "cispo_around_one": 3, "rloo": 4}
+CLIPPED_RATIO = 0  # every other loss
 KL = {"k1": 1, "k2": 2, "k3": 3}
 CORRECTION = {"none": 0, "truncate": 1, "mask": 2}
 STATS = (
@@ -20,17 +21,14 @@ STATS = (
     "correction_sum", "correction_count_sum", "correction_min", "correction_max",
     "rollout_diff_sum", "rollout_diff_count_sum", "rollout_diff_max",
 )  # fmt: skip
-MINS = [index for index, name in enumerate(STATS) if name.endswith("_min")]
-MAXS = [index for index, name in enumerate(STATS) if name.endswith("_max")]
 
 
 def native_config(config: LossConfig) -> Any:
     policy = f"cispo_{config.cispo_bound}" if config.loss_type == "cispo" else config.loss_type
-    absolute = policy == "cispo_absolute"
     return _C.GrpoConfig.of(
-        policy=POLICY.get(policy, 0),
+        policy=POLICY.get(policy, CLIPPED_RATIO),
         low=1 - config.clip_eps_low,
-        high=config.eps_high if absolute else 1 + config.eps_high,
+        high=config.eps_high if policy == "cispo_absolute" else 1 + config.eps_high,
         dual_clip=config.dual_clip or 0.0,
         kl=KL[config.kl_estimator],
         kl_coef=config.kl_coef,
@@ -41,93 +39,77 @@ def native_config(config: LossConfig) -> Any:
     )
 
 
-def token_weights(batch: LossBatch, sequence: Tensor) -> Tensor:
-    """[T] fp32: what a token's loss is multiplied with; 0 where it is not computed."""
-    weights = torch.full(batch.computed.shape, 1 / batch.denominator, device=batch.computed.device)
-    if batch.config.averages_sequences:
-        lengths = sequence_sum(batch.loss_mask.to(torch.float32), sequence, batch)
-        weights /= lengths.clamp(min=1)[sequence]
-    return weights.masked_fill_(~batch.computed, 0)
-
-
-def as_float(values: Tensor | None) -> Tensor | None:
-    return None if values is None else values.detach().to(torch.float32).contiguous()
-
-
-def address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
-def run_tokens(
-    tokens: dict[str, Tensor | None], cu_seqlens: Tensor, config: LossConfig
-) -> tuple[Tensor, Tensor]:
-    """(slopes [n] fp32, stats fp64 in the order of STATS) of n tokens, all arrays contiguous fp32."""
-    logprobs = tokens["logprobs"]
-    assert logprobs is not None, "the one array that is never missing"
-    slopes = torch.empty_like(logprobs)
+def grpo_slopes_cpp(
+    logprobs: Tensor, entropy: Tensor | None, batch: LossBatch
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """(d loss / d logprobs [T] fp32, stats with "loss" among them)."""
+    inputs = {
+        "logprobs": logprobs,
+        "advantages": batch.advantages,
+        "weights": batch.weights,
+        "old_logprobs": batch.old_logprobs,
+        "ref_logprobs": batch.ref_logprobs,
+        "rollout_logprobs": batch.rollout_logprobs,
+        "entropy": entropy,
+    }
+    floats = {
+        name: None if tensor is None else tensor.detach().to(torch.float32).contiguous()
+        for name, tensor in inputs.items()
+    }
+    cu_seqlens = batch.cu_seqlens.contiguous()
+    slopes = torch.empty(logprobs.shape[0], dtype=torch.float32)
     stats = torch.empty(len(STATS), dtype=torch.float64)
-    batch = _C.GrpoTokens.of(
-        tokens=logprobs.numel(),
-        sequences=cu_seqlens.numel() - 1,
+    tokens = _C.GrpoTokens.of(
+        tokens=logprobs.shape[0],
+        sequences=cu_seqlens.shape[0] - 1,
         cu_seqlens=cu_seqlens.data_ptr(),
-        **{name: address(tensor) for name, tensor in tokens.items()},
+        **{name: 0 if tensor is None else tensor.data_ptr() for name, tensor in floats.items()},
     )
     _C.grpo_loss_cpu(
-        batch=batch,
-        config=native_config(config),
+        batch=tokens,
+        config=native_config(batch.config),
         slopes=slopes.data_ptr(),
         stats=stats.data_ptr(),
         num_threads=torch.get_num_threads(),
     )
-    return slopes, stats
+    return slopes, _named(stats, batch, entropy is not None)
 
 
-def named_stats(stats: Tensor, batch: LossBatch, has_entropy: bool) -> dict[str, Tensor]:
+def _named(stats: Tensor, batch: LossBatch, has_entropy: bool) -> dict[str, Tensor]:
     """The statistics that this batch has inputs for."""
-    named = dict(zip(STATS[1:], stats.unbind()[1:], strict=True))
-    corrects = batch.config.correction != "none"
-    for name in STATS[1:]:
-        absent = (
-            (name == "entropy_sum" and not has_entropy)
-            or (name == "kl_sum" and batch.ref_logprobs is None)
-            or (name.startswith("correction") and (batch.rollout_logprobs is None or not corrects))
-            or (name.startswith("rollout") and batch.rollout_logprobs is None)
-        )
-        if absent:
-            del named[name]
-    named["num_tokens_sum"] = batch.loss_mask.sum(dtype=torch.float64)
-    return named
+    has_rollout = batch.rollout_logprobs is not None
+    present = {
+        "entropy": has_entropy,
+        "kl": batch.ref_logprobs is not None,
+        "rollout": has_rollout,
+        "correction": has_rollout and batch.config.correction != "none",
+    }
+    named = zip(STATS, stats.unbind(), strict=True)
+    return {name: value for name, value in named if present.get(name.split("_")[0], True)}
 
 
 class _TokenLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logprobs: Tensor, entropy: Tensor | None, batch: LossBatch) -> tuple[Tensor, Tensor]:
-        sequence = sequence_of_tokens(batch.cu_seqlens, logprobs.shape[0])
-        weights = token_weights(batch, sequence)
-        tokens = {
-            "logprobs": as_float(logprobs),
-            "advantages": as_float(token_advantages(batch, sequence)),
-            "weights": weights,
-            "old_logprobs": as_float(batch.old_logprobs),
-            "ref_logprobs": as_float(batch.ref_logprobs),
-            "rollout_logprobs": as_float(batch.rollout_logprobs),
-            "entropy": as_float(entropy),
-        }
-        slopes, stats = run_tokens(tokens, batch.cu_seqlens.contiguous(), batch.config)
-        ctx.save_for_backward(slopes, weights)
+    def forward(
+        ctx: Any, logprobs: Tensor, entropy: Tensor | None, batch: LossBatch, stats: dict[str, Tensor]
+    ) -> Tensor:
+        slopes, found = grpo_slopes_cpp(logprobs, entropy, batch)
+        stats |= found
+        ctx.save_for_backward(slopes, batch.weights)
         ctx.entropy_coef = batch.config.entropy_coef
-        ctx.mark_non_differentiable(stats)
-        return stats[0].to(torch.float32), stats
+        return stats.pop("loss").to(torch.float32)
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor, _: Any) -> tuple[Tensor, Tensor | None, None]:
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         slopes, weights = ctx.saved_tensors
         grad_entropy = weights * (-ctx.entropy_coef * grad_loss) if ctx.needs_input_grad[1] else None
-        return slopes * grad_loss, grad_entropy, None
+        return slopes * grad_loss, grad_entropy, None, None
 
 
 def grpo_loss_cpp(
     logprobs: Tensor, entropy: Tensor | None, batch: LossBatch
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    loss, stats = _TokenLoss.apply(logprobs, entropy, batch)
-    return loss, named_stats(stats, batch, entropy is not None)
+    stats: dict[str, Tensor] = {}
+    loss: Tensor = _TokenLoss.apply(logprobs, entropy, batch, stats)
+    return loss, stats

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from fastrl.kernels._batch import LossBatch, sequence_of_tokens, sequence_sum, token_advantages
+from fastrl.kernels._batch import LossBatch
 from fastrl.kernels.config import LossConfig
 
 LOG_RATIO_LIMIT = 20.0
@@ -16,24 +16,24 @@ LOG_RATIO_LIMIT = 20.0
 def grpo_loss_reference(
     logprobs: Tensor, entropy: Tensor | None, batch: LossBatch
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """(loss, stats) of the tokens in batch.computed; lengths are counted over batch.loss_mask."""
-    config = batch.config
+    """(loss, stats) of the tokens in batch.computed."""
+    config, sequence = batch.config, batch.sequence
     current = logprobs.detach()
     old = current if batch.old_logprobs is None else batch.old_logprobs.to(logprobs.dtype)
-    sequence = sequence_of_tokens(batch.cu_seqlens, logprobs.shape[0])
-    lengths = sequence_sum(batch.loss_mask.to(logprobs.dtype), sequence, batch)
-    advantages = token_advantages(batch, sequence).to(logprobs.dtype)
     correction, stats = _correction(old, sequence, batch)
 
     log_ratio = logprobs - old
     if config.loss_type == "gspo":
-        mean = sequence_sum(log_ratio.detach() * batch.loss_mask, sequence, batch) / lengths.clamp(min=1)
-        log_ratio = logprobs - current + mean[sequence]
+        total = batch.sequence_sum(torch.where(batch.computed, log_ratio.detach(), 0), sequence)
+        length = batch.sequence_sum(batch.computed.to(logprobs.dtype), sequence)
+        log_ratio = logprobs - current + total / length.clamp(min=1)
     ratio = log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
+    advantages = batch.advantages.to(logprobs.dtype)
     policy, clipped_low, clipped_high = _policy_term(logprobs, ratio, advantages, config)
 
     token_loss = correction * policy
-    stats |= {"ratio_sum": ratio, "clip_low_sum": clipped_low, "clip_high_sum": clipped_high}
+    stats |= {"clip_low_sum": clipped_low, "clip_high_sum": clipped_high}
+    stats |= {"ratio_sum": ratio, "ratio_min": ratio, "ratio_max": ratio}
     if batch.ref_logprobs is not None:
         kl = _kl(logprobs, batch.ref_logprobs.to(logprobs.dtype), config)
         token_loss = token_loss + config.kl_coef * kl
@@ -41,13 +41,8 @@ def grpo_loss_reference(
     if entropy is not None:
         token_loss = token_loss - config.entropy_coef * entropy
         stats["entropy_sum"] = entropy
-
-    weights = torch.full_like(current, 1 / batch.denominator)
-    if config.averages_sequences:
-        weights = weights / lengths.clamp(min=1)[sequence]
-    zero = torch.zeros((), dtype=logprobs.dtype, device=logprobs.device)
-    loss = torch.where(batch.computed, weights * token_loss, zero).sum()
-    return loss, _reduce(stats, ratio, batch)
+    loss = torch.where(batch.computed, batch.weights.to(logprobs.dtype) * token_loss, 0).sum()
+    return loss, _fold(stats, batch.computed)
 
 
 def _policy_term(
@@ -80,7 +75,7 @@ def _kl(logprobs: Tensor, ref_logprobs: Tensor, config: LossConfig) -> Tensor:
     if config.kl_estimator == "k2":
         return difference.square() / 2
     log_ratio = (-difference).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
-    return log_ratio.exp() - log_ratio - 1
+    return log_ratio.expm1() - log_ratio
 
 
 def _correction(old: Tensor, sequence: Tensor, batch: LossBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -92,40 +87,35 @@ def _correction(old: Tensor, sequence: Tensor, batch: LossBatch) -> tuple[Tensor
     known = ~difference.isnan()
     difference = torch.where(known, difference, 0)
     stats = {
-        "rollout_diff_sum": torch.where(known, difference.abs(), 0),
+        "rollout_diff_sum": difference.abs(),
         "rollout_diff_max": torch.where(known, difference.abs(), -math.inf),
         "rollout_diff_count_sum": known,
     }
     if config.correction == "none":
         return torch.ones_like(old), stats
-    per_sequence = config.corrects_sequences
-    if per_sequence:
-        difference = sequence_sum(difference * batch.loss_mask, sequence, batch)[sequence]
+    share = torch.ones_like(old)
+    if config.corrects_sequences:
+        difference = batch.sequence_sum(torch.where(batch.computed, difference, 0), sequence)
+        share = 1 / batch.sequence_sum(batch.computed.to(old.dtype), sequence).clamp(min=1)
     weight = difference.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
     if config.correction.endswith("truncate"):
         weight = weight.clamp(max=config.correction_cap)
     else:
         weight = torch.where(weight > config.correction_cap, 0, weight)
-    share = torch.ones_like(weight)
-    if per_sequence:
-        share = 1 / sequence_sum(batch.computed.to(old.dtype), sequence, batch).clamp(min=1)[sequence]
     stats |= {"correction_sum": weight * share, "correction_count_sum": share}
     stats |= {"correction_min": weight, "correction_max": weight}
     return weight, stats
 
 
-def _reduce(values: dict[str, Tensor], ratio: Tensor, batch: LossBatch) -> dict[str, Tensor]:
+def _fold(values: dict[str, Tensor], computed: Tensor) -> dict[str, Tensor]:
     """Fold per-token values over the computed tokens by the suffix of their name."""
-    values = values | {"ratio_min": ratio, "ratio_max": ratio}
-    values |= {"computed_tokens_sum": torch.ones_like(ratio)}
-    computed = batch.computed
-    stats = {"num_tokens_sum": batch.loss_mask.sum(dtype=torch.float64)}
+    stats = {"computed_tokens_sum": computed.sum(dtype=torch.float64)}
     for name, value in values.items():
         value = value.detach().double()
         if name.endswith("_sum"):
             stats[name] = torch.where(computed, value, 0.0).sum()
             continue
         sign = 1 if name.endswith("_max") else -1
-        lowest = torch.full((1,), -math.inf, dtype=torch.float64, device=value.device)
-        stats[name] = sign * torch.cat([torch.where(computed, sign * value, -math.inf), lowest]).max()
+        nothing = value.new_full((1,), -math.inf)
+        stats[name] = sign * torch.cat([torch.where(computed, sign * value, -math.inf), nothing]).max()
     return stats

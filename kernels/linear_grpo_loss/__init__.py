@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import Tensor
 
-from fastrl.kernels._batch import LossBatch, check_batch, sequence_of_tokens, sequence_sum, token_advantages
+from fastrl.kernels._batch import prepare_batch
 from fastrl.kernels._checks import check_ids, refuse
-from fastrl.kernels._dispatch import Backend, Implementation, anywhere, pick
+from fastrl.kernels._dispatch import Backend, Implementation, anywhere, cpu_only, no_float64, pick
 from fastrl.kernels._head import Head, check_head
 from fastrl.kernels._outputs import LossOutput
 from fastrl.kernels.config import LossConfig
+from fastrl.kernels.linear_grpo_loss.cpp_impl import linear_grpo_loss_cpp
 from fastrl.kernels.linear_grpo_loss.reference import linear_grpo_loss_reference
+from fastrl.kernels.linear_grpo_loss.torch_impl import linear_grpo_loss_torch
 
 OP = "linear_grpo_loss"
-IMPLEMENTATIONS = (Implementation("reference", linear_grpo_loss_reference, anywhere),)
+IMPLEMENTATIONS = (
+    Implementation("cpp", linear_grpo_loss_cpp, cpu_only),
+    Implementation("torch", linear_grpo_loss_torch, no_float64),
+    Implementation("reference", linear_grpo_loss_reference, anywhere),
+)
 
 
 def linear_grpo_loss(
@@ -56,25 +60,24 @@ def linear_grpo_loss(
     """
     head = Head(weight, bias, temperature, logit_scale, softcap)
     check_head(OP, hidden, ids, head)
-    batch = LossBatch(
-        cu_seqlens, advantages, loss_mask, loss_mask, old_logprobs, ref_logprobs, rollout_logprobs, config, denominator
+    batch = prepare_batch(
+        OP,
+        hidden,
+        cu_seqlens,
+        advantages,
+        loss_mask,
+        old_logprobs,
+        ref_logprobs,
+        rollout_logprobs,
+        config,
+        denominator,
+        leave_out=True,
     )
-    check_batch(OP, hidden, batch)
     if chunk_rows is not None and chunk_rows < 1:
         refuse(OP, "chunk_rows", ">= 1 or None", chunk_rows)
-    batch = dataclasses.replace(batch, computed=computed_rows(batch))
-    check_ids(OP, ids[batch.computed] if ids.device.type == "cpu" else ids, weight.shape[0])
+    ids = torch.where(batch.computed, ids, 0)
+    check_ids(OP, ids, weight.shape[0])
     run = pick(OP, backend, IMPLEMENTATIONS, hidden.device, hidden.dtype)
     out: LossOutput = run(hidden, ids, head, batch, chunk_rows)
+    out.stats["num_tokens_sum"] = loss_mask.sum(dtype=torch.float64)
     return out
-
-
-def computed_rows(batch: LossBatch) -> Tensor:
-    """[T] bool: rows that can carry a gradient."""
-    if batch.config.kl_coef != 0 or batch.config.entropy_coef != 0:
-        return batch.loss_mask
-    sequence = sequence_of_tokens(batch.cu_seqlens, batch.loss_mask.shape[0])
-    active = batch.loss_mask & (token_advantages(batch, sequence) != 0)
-    if batch.whole_sequences:
-        active = batch.loss_mask & (sequence_sum(active.to(torch.int64), sequence, batch) > 0)[sequence]
-    return active

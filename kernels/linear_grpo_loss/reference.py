@@ -15,7 +15,7 @@ from fastrl.kernels.linear_logprob.reference import linear_logprob_reference
 def linear_grpo_loss_reference(
     hidden: Tensor, ids: Tensor, head: Head, batch: LossBatch, chunk_rows: int | None
 ) -> LossOutput:
-    scored = linear_logprob_reference(hidden, torch.where(batch.computed, ids, 0), head, chunk_rows)
+    scored = linear_logprob_reference(hidden, ids, head, chunk_rows)
     loss, stats = grpo_loss_reference(scored.logprobs, scored.entropy, batch)
     for name, value in (("self_certainty_sum", scored.self_certainty), ("top1_sum", scored.top1)):
         stats[name] = torch.where(batch.computed, value.double(), 0.0).sum()

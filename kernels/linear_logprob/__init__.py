@@ -5,13 +5,19 @@ from __future__ import annotations
 from torch import Tensor
 
 from fastrl.kernels._checks import check_ids, refuse
-from fastrl.kernels._dispatch import Backend, Implementation, anywhere, pick
+from fastrl.kernels._dispatch import Backend, Implementation, anywhere, cpu_only, no_float64, pick
 from fastrl.kernels._head import Head, check_head
 from fastrl.kernels._outputs import LogprobOutput
+from fastrl.kernels.linear_logprob.cpp_impl import linear_logprob_cpp
 from fastrl.kernels.linear_logprob.reference import linear_logprob_reference
+from fastrl.kernels.linear_logprob.torch_impl import linear_logprob_torch
 
 OP = "linear_logprob"
-IMPLEMENTATIONS = (Implementation("reference", linear_logprob_reference, anywhere),)
+IMPLEMENTATIONS = (
+    Implementation("cpp", linear_logprob_cpp, cpu_only),
+    Implementation("torch", linear_logprob_torch, no_float64),
+    Implementation("reference", linear_logprob_reference, anywhere),
+)
 
 
 def linear_logprob(

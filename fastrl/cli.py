@@ -1,0 +1,168 @@
+"""The command line: fastrl demo | train | eval | plot | doctor. Each command's work is done elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fastrl.config import Config, RlConfig, derived
+
+USAGE = """\
+usage: fastrl COMMAND ...
+
+  demo                              train in the tiny world and compare before with after
+  train RECIPE [--field value ...]  run a stage; RECIPE is a .yaml file or one of: {recipes}
+      --dry-run                     check, and show what would run; no model is loaded
+      --help                        every field, with the recipe's values
+  eval CHECKPOINT --data.path FILE  avg@k, maj@k, pass@k; transferability with --receiver PATH
+  plot RUN [RUN ...] [--out PNG]    curves of run folders
+  doctor                            what works on this machine
+
+Several devices: torchrun --nproc-per-node N -m fastrl.train RECIPE [--field value ...]"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code. 2: the request can't be carried out, for the reason on stderr.
+
+    Errors that checks raise start with the place in brackets, `[data] path: ...`; those are the user's to
+    mend and are shown as one line. Anything else keeps its traceback.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        from fastrl.load import recipe_names
+
+        print(USAGE.format(recipes=", ".join(recipe_names())))
+        return 0 if arguments else 2
+    command = COMMANDS.get(arguments[0])
+    if command is None:
+        print(
+            f"[fastrl] command: expected one of {', '.join(COMMANDS)}, got {arguments[0]!r}", file=sys.stderr
+        )
+        return 2
+    try:
+        return command(arguments[1:])
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        if not str(error).startswith("["):
+            raise
+        print(f"fastrl: {error}", file=sys.stderr)
+        return 2
+
+
+def train(arguments: list[str]) -> int:
+    from fastrl.load import load_config
+
+    dry_run = take_flag(arguments, "--dry-run") or take_flag(arguments, "--dry_run")
+    recipe = take_positional(arguments, "train", "RECIPE")
+    config = load_config(recipe, arguments)
+    # Rewards named by a dotted path may lie in the working directory, as they may under python -m.
+    sys.path.append(os.getcwd())
+    if dry_run:
+        print(describe(config))
+        return 0
+    from fastrl.train import run_stage
+
+    print(run_stage(config))
+    return 0
+
+
+def describe(config: Config) -> str:
+    """What --dry-run prints: the resolved configuration as YAML; as comments, what follows from it."""
+    from fastrl.check import check_config, load_tokenizer
+    from fastrl.data import load_problems, render_prompt, render_prompt_text
+    from fastrl.load import to_yaml
+
+    check_config(config)
+    text = to_yaml(config)
+    if not isinstance(config, RlConfig):
+        return text
+    problems = load_problems(config.data)
+    tokenizer = load_tokenizer("model", config.model)
+    first = problems[0].messages
+    numbers = derived(config) | {
+        "problems": len(problems),
+        "rollout_tokens_per_step_at_most": derived(config)["rollouts_per_step"]
+        * config.rollout.max_new_tokens,
+    }
+    notes = [f"{name}: {value}" for name, value in numbers.items()]
+    notes.append(
+        f"first prompt, {len(render_prompt(tokenizer, first))} tokens, gold answer {problems[0].solution!r}:"
+    )
+    notes += [f"  {line}" for line in render_prompt_text(tokenizer, first).splitlines()]
+    return text + "\n" + "\n".join(f"# {note}".rstrip() for note in notes)
+
+
+def evaluate(arguments: list[str]) -> int:
+    from fastrl.cli_eval import EvalOptions, run_eval
+    from fastrl.flags import parse_flags
+
+    asks_help = any(flag in arguments for flag in ("-h", "--help"))
+    checkpoint = "CHECKPOINT" if asks_help else take_positional(arguments, "eval", "CHECKPOINT")
+    run_eval(checkpoint, parse_flags(EvalOptions, None, arguments, prog="fastrl eval CHECKPOINT"))
+    return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlotOptions:
+    """Curves of run folders, drawn over each other."""
+
+    out: str | None = None
+    """PNG to write. null: curves.png in the first run's folder."""
+
+
+def plot(arguments: list[str]) -> int:
+    from fastrl.flags import parse_flags
+    from fastrl.report.plot import plot_run, text_curves
+
+    runs = []
+    while arguments and not arguments[0].startswith("-"):
+        runs.append(arguments.pop(0))
+    options = parse_flags(PlotOptions, None, arguments, prog="fastrl plot RUN [RUN ...]")
+    path = plot_run(runs, options.out)
+    print(text_curves(runs))
+    print(path)
+    return 0
+
+
+def demo(arguments: list[str]) -> int:
+    from fastrl.tiny.demo import main as run_demo
+
+    run_demo(arguments)
+    return 0
+
+
+def doctor(arguments: list[str]) -> int:
+    from fastrl.doctor import report
+
+    if arguments:
+        raise ValueError(f"[doctor] arguments: expected none, got {' '.join(arguments)}")
+    healthy, text = report()
+    print(text)
+    return 0 if healthy else 1
+
+
+def take_flag(arguments: list[str], flag: str) -> bool:
+    """Whether the flag is there; it is taken out."""
+    found = flag in arguments
+    arguments[:] = [argument for argument in arguments if argument != flag]
+    return found
+
+
+def take_positional(arguments: list[str], command: str, name: str) -> str:
+    if not arguments or arguments[0].startswith("-"):
+        got = f"{arguments[0]!r} in its place" if arguments else "nothing"
+        raise ValueError(f"[{command}] {name}: expected it before any flag, got {got}")
+    return arguments.pop(0)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "demo": demo,
+    "train": train,
+    "eval": evaluate,
+    "plot": plot,
+    "doctor": doctor,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

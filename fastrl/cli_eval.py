@@ -1,0 +1,202 @@
+"""fastrl eval: a checkpoint's accuracy on a file of problems, and its transferability to receivers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from fastrl.build import build_engine, choose_device
+from fastrl.check import check_fits
+from fastrl.checkpoint import latest_checkpoint
+from fastrl.config import DataConfig, EngineConfig, ModelConfig, RlConfig, RunConfig, check_positive, refuse
+from fastrl.data import Problem, load_problems
+from fastrl.engine.protocol import Engine
+from fastrl.evaluate.accuracy import EvalResult, evaluate
+from fastrl.evaluate.transferability import TAUS, TransferResult, transferability
+from fastrl.run import environment, write_atomic
+from fastrl.types import SamplingParams
+from fastrl.verify import AnswerGrader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalOptions:
+    """Accuracy of a checkpoint, and its transferability to receivers."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    num_samples: int = 16
+    """Completions a problem."""
+    max_new_tokens: int = 512
+    temperature: float = 1.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    """Strings that end a completion, beside the tokenizer's end token."""
+    receiver: tuple[str, ...] = ()
+    """Models that continue the cut completions, best ones that the policy was not trained with."""
+    taus: tuple[float, ...] = TAUS
+    """Where completions are cut, as shares of their length."""
+    num_cut: int = 4
+    """Completions of each problem that are cut."""
+    num_continuations: int = 4
+    """Continuations of each cut."""
+    slack_tokens: int = 256
+    """A continuation may have what the cut leaves of max_new_tokens + this many tokens."""
+    out: str | None = None
+    """Folder for results.json and completions.jsonl. null: nothing is written."""
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    trust_remote_code: bool = False
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    answer_timeout_s: float = 5.0
+    """Grading one answer is stopped after this long and counted apart from "wrong"."""
+    answer_workers: int = 2
+    """Grading processes."""
+
+    def __post_init__(self) -> None:
+        check_positive("eval", self, "num_samples", "num_cut", "num_continuations", "max_new_tokens")
+        if not self.data.path:
+            refuse("data", "path", "a file of problems", self.data.path)
+
+
+def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
+    """Evaluate, print tables, write the results if asked to; returns what results.json holds.
+
+    Args:
+        checkpoint: model folder, hub name, or run folder (its last checkpoint).
+    """
+    policy = model_config(resolve_checkpoint(checkpoint), options)
+    receivers = [model_config(path, options) for path in options.receiver]
+    problems = load_problems(options.data)
+    check_lengths(policy, receivers, problems, options)
+    device = choose_device(RunConfig(device=options.device))
+    config = RlConfig(engine=options.engine)
+    out = None if options.out is None else Path(options.out)
+    with AnswerGrader(options.answer_workers, options.answer_timeout_s) as grader:
+        engine = build_engine(policy, config, device)
+        result = evaluate(
+            engine,
+            problems,
+            grader,
+            num_samples=options.num_samples,
+            sampling=SamplingParams(
+                max_new_tokens=options.max_new_tokens,
+                temperature=options.temperature,
+                top_p=options.top_p,
+                stop=options.stop,
+            ),
+            seed=options.seed,
+            path=out and out / "completions.jsonl",
+        )
+        show_accuracy(policy.path, options.data.path, result)
+        engine.sleep()  # its memory goes to the receivers, one after the other
+        transfers = {}
+        for model in receivers:
+            receiver = build_engine(model, config, device)
+            transfers[model.path] = measure_transfer(receiver, engine, problems, result, grader, options)
+            show_transfer(model.path, transfers[model.path])
+    report = as_json(policy.path, options, result, transfers)
+    if out is not None:
+        write_atomic(out / "results.json", json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def resolve_checkpoint(checkpoint: str) -> str:
+    """A run folder stands for its last checkpoint."""
+    folder = Path(checkpoint)
+    if (folder / "metrics.jsonl").is_file() and not (folder / "config.json").is_file():
+        latest = latest_checkpoint(folder / "checkpoints")
+        if latest is None:
+            refuse("eval", "CHECKPOINT", "a run folder with a checkpoint", checkpoint)
+        return str(latest)
+    return checkpoint
+
+
+def model_config(path: str, options: EvalOptions) -> ModelConfig:
+    return ModelConfig(path=path, dtype=options.dtype, trust_remote_code=options.trust_remote_code)
+
+
+def check_lengths(
+    policy: ModelConfig, receivers: list[ModelConfig], problems: list[Problem], options: EvalOptions
+) -> None:
+    """Every model is there and can hold what it will be asked for, before the first one is loaded."""
+    tokens = options.engine.max_batch_tokens
+    check_fits("eval.checkpoint", policy, problems, options.max_new_tokens, "max_new_tokens", tokens)
+    for model in receivers:
+        longest = options.max_new_tokens + options.slack_tokens
+        check_fits("eval.receiver", model, problems, longest, "max_new_tokens + slack_tokens", tokens)
+
+
+def measure_transfer(
+    receiver: Engine,
+    policy: Engine,
+    problems: list[Problem],
+    result: EvalResult,
+    grader: AnswerGrader,
+    options: EvalOptions,
+) -> dict[str, TransferResult]:
+    """With prefixes as they are, and with those that end before the answer begins."""
+    return {
+        name: transferability(
+            receiver,
+            policy.tokenizer,
+            problems,
+            [samples[: options.num_cut] for samples in result.completions],
+            grader,
+            max_new_tokens=options.max_new_tokens,
+            seed=options.seed,
+            taus=options.taus,
+            num_continuations=options.num_continuations,
+            strip_answer=strip_answer,
+            slack_tokens=options.slack_tokens,
+        )
+        for name, strip_answer in (("as_cut", False), ("answer_stripped", True))
+    }
+
+
+def show_accuracy(checkpoint: str, data: str, result: EvalResult) -> None:
+    table = Table(title=f"{checkpoint} on {data}", title_justify="left")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    table.add_column("95 % interval over problems", justify="right")
+    for name, value in result.metrics.items():
+        if name.endswith(("/low", "/high")):
+            continue
+        low, high = result.metrics.get(f"{name}/low"), result.metrics.get(f"{name}/high")
+        table.add_row(name, f"{value:.4g}", "" if low is None or high is None else f"{low:.3f} to {high:.3f}")
+    Console().print(table)
+
+
+def show_transfer(receiver: str, results: dict[str, TransferResult]) -> None:
+    table = Table(title=f"transferability to {receiver}", title_justify="left")
+    table.add_column("tau", justify="right")
+    for name in results:
+        table.add_column(name.replace("_", " "), justify="right")
+    some = next(iter(results.values()))
+    for i, tau in enumerate(some.taus):
+        table.add_row(f"{tau:g}", *(f"{result.success[i]:.3f}" for result in results.values()))
+    table.add_section()
+    table.add_row("AUC", *(f"{r.auc:.3f} ({r.low:.3f} to {r.high:.3f})" for r in results.values()))
+    table.add_row("unfinished", *(f"{result.unfinished:.3f}" for result in results.values()))
+    Console().print(table)
+
+
+def as_json(
+    checkpoint: str, options: EvalOptions, result: EvalResult, transfers: dict[str, dict[str, TransferResult]]
+) -> dict[str, Any]:
+    return {
+        "checkpoint": checkpoint,
+        "options": dataclasses.asdict(options),
+        "metrics": result.metrics,
+        "num_correct": [problem.num_correct for problem in result.problems],
+        "transfer": {
+            path: {name: dataclasses.asdict(found) for name, found in results.items()}
+            for path, results in transfers.items()
+        },
+        "environment": environment(),
+    }

@@ -1,0 +1,52 @@
+"""Rendered prompts: chat template, no template, and an assistant turn that has begun."""
+
+import pytest
+from checkpoints import byte_tokenizer
+
+from fastrl.data import continue_text, render_prompt, render_prompt_text
+
+MESSAGES = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "1+1?"}]
+
+
+@pytest.fixture(scope="module")
+def chat():
+    return byte_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def plain():
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = None
+    return tokenizer
+
+
+def test_chat_template_with_the_assistants_turn_opened(chat):
+    assert render_prompt_text(chat, MESSAGES) == "be brief<user>1+1?<assistant>"
+    token_ids = render_prompt(chat, MESSAGES)
+    assert chat.decode(token_ids) == "be brief<user>1+1?<assistant>"
+    assert token_ids == list(chat.apply_chat_template(MESSAGES, add_generation_prompt=True)["input_ids"])
+
+
+def test_without_a_template_every_message_is_a_line(plain):
+    assert render_prompt_text(plain, MESSAGES) == "be brief\n1+1?\n"
+    assert plain.decode(render_prompt(plain, MESSAGES)) == "be brief\n1+1?\n"
+
+
+def test_without_a_template_the_start_token_stays_and_the_end_token_goes(plain):
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = None
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<pad> $A <eos>", special_tokens=[("<pad>", 0), ("<eos>", 1)]
+    )
+    assert render_prompt(tokenizer, MESSAGES) == [0, *render_prompt(plain, MESSAGES)]
+
+
+@pytest.mark.parametrize("prefix", ["", "two", "\n\n two\n", "so 界🙂", "<user>"])
+def test_continue_text(chat, plain, prefix):
+    for tokenizer in (chat, plain):
+        prompt_ids, prefix_ids = continue_text(tokenizer, MESSAGES, prefix)
+        assert prompt_ids == render_prompt(tokenizer, MESSAGES)
+        assert tokenizer.decode(prefix_ids) == prefix
+        assert tokenizer.eos_token_id not in prefix_ids
