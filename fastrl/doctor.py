@@ -1,4 +1,4 @@
-"""What works on this machine, on one page: packages, device, kernels, and one op tried against its reference."""
+"""What works on this machine, on one page: packages, device, kernels, an op tried against its reference."""
 
 from __future__ import annotations
 
@@ -29,28 +29,31 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
-    """Versions of a package that the test suite has run with."""
+class Supported:
+    """Versions of a package that fastrl is made for."""
 
-    first: str
-    """Older ones are not supported."""
+    first: str = "0"
+    """Older ones don't work."""
     below: str | None = None
     """From here on: not tried, may work."""
 
+    def __str__(self) -> str:
+        return f"{self.first} or later" if self.below is None else f"{self.first} to below {self.below}"
+
 
 REQUIRED = {
-    "torch": Tested("2.11", "2.15"),
-    "transformers": Tested("5.10", "5.21"),
-    "numpy": Tested("1.26"),
-    "safetensors": Tested("0.5"),
-    "math-verify": Tested("0.9", "0.10"),
-    "sympy": Tested("1.12"),
-    "tyro": Tested("1.0", "2.0"),
-    "rich": Tested("13.0"),
-    "pyyaml": Tested("6.0"),
-    "matplotlib": Tested("3.8"),
-    "pandas": Tested("2.0"),
-    "pyarrow": Tested("14.0"),
+    "torch": Supported("2.11", "2.15"),
+    "transformers": Supported("5.10", "5.21"),
+    "numpy": Supported(),
+    "safetensors": Supported(),
+    "math-verify": Supported("0.9", "0.10"),
+    "sympy": Supported(),
+    "tyro": Supported("1.0", "2.0"),
+    "rich": Supported(),
+    "pyyaml": Supported(),
+    "matplotlib": Supported(),
+    "pandas": Supported(),
+    "pyarrow": Supported(),
 }
 OPTIONAL = {
     "triton": "GPU kernels",
@@ -89,20 +92,19 @@ def python_lines() -> Iterator[Line]:
 
 
 def package_lines() -> Iterator[Line]:
-    for name, tested in REQUIRED.items():
-        yield judge(name, package_version(name), tested)
+    for name, supported in REQUIRED.items():
+        yield judge(name, package_version(name), supported)
 
 
-def judge(name: str, version: str | None, tested: Tested) -> Line:
-    """A required package's version against the range that was tested."""
-    span = f"{tested.first} or later" if tested.below is None else f"{tested.first} to below {tested.below}"
+def judge(name: str, version: str | None, supported: Supported) -> Line:
+    """A required package's version against the supported range."""
     if version is None:
-        return Line("fail", name, f"missing; pip install '{name}>={tested.first}'")
-    if Version(version) < Version(tested.first):
-        return Line("fail", name, f"{version} is too old, tested with {span}")
+        return Line("fail", name, "missing")
+    if Version(version) < Version(supported.first):
+        return Line("fail", name, f"{version} is too old; supported is {supported}")
     # 2.15.0rc1 counts as 2.15: its release segment is what is compared.
-    if tested.below is not None and Version(version).release >= Version(tested.below).release:
-        return Line("warn", name, f"{version} is newer than what was tested ({span})")
+    if supported.below is not None and Version(version).release >= Version(supported.below).release:
+        return Line("warn", name, f"{version} is newer than what is supported ({supported})")
     return Line("ok", name, version)
 
 

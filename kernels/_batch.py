@@ -27,7 +27,7 @@ class LossBatch:
     """[S + 1] int32."""
     advantages: Tensor
     weights: Tensor
-    """What a token's loss is multiplied with, the division by the denominator included; 0 where not computed."""
+    """Token weight / denominator; 0 where not computed."""
     computed: Tensor
     """bool: tokens that go into the loss and the stats."""
     old_logprobs: Tensor | None
@@ -46,14 +46,19 @@ class LossBatch:
 
     def part(self, begin: int, end: int) -> LossBatch:
         """Tokens begin to end; sequences outside are empty, those that reach across are cut."""
-        tokens = slice(begin, end)
-        per_token = [self.advantages, self.weights, self.computed]
-        optional = [self.old_logprobs, self.ref_logprobs, self.rollout_logprobs]
+
+        def cut(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[begin:end]
+
         return LossBatch(
-            (self.cu_seqlens - begin).clamp(0, end - begin),
-            *(tensor[tokens] for tensor in per_token),
-            *(None if tensor is None else tensor[tokens] for tensor in optional),
-            self.config,
+            cu_seqlens=(self.cu_seqlens - begin).clamp(0, end - begin),
+            advantages=self.advantages[begin:end],
+            weights=self.weights[begin:end],
+            computed=self.computed[begin:end],
+            old_logprobs=cut(self.old_logprobs),
+            ref_logprobs=cut(self.ref_logprobs),
+            rollout_logprobs=cut(self.rollout_logprobs),
+            config=self.config,
         )
 
 
@@ -79,8 +84,10 @@ def prepare_batch(
     denominator: float,
     leave_out: bool,
 ) -> LossBatch:
-    """Check everything against `tokens` (any tensor whose first dimension is T). With leave_out, tokens that can't
-    carry a gradient are not computed."""
+    """Check everything against `tokens`, any tensor whose first dimension is T.
+
+    leave_out: tokens that can't carry a gradient are not computed.
+    """
     _check(op, tokens, cu_seqlens, advantages, loss_mask, denominator)
     for name, values in (("old_", old_logprobs), ("ref_", ref_logprobs), ("rollout_", rollout_logprobs)):
         check_token_vector(op, f"{name}logprobs", values, tokens)
@@ -93,7 +100,8 @@ def prepare_batch(
     accurate = torch.promote_types(tokens.dtype, torch.float32)
     weights = torch.full(loss_mask.shape, 1 / denominator, dtype=accurate, device=tokens.device)
     if config.averages_sequences:
-        weights = weights / sequence_sum(loss_mask.to(accurate), sequence, num_sequences).clamp(min=1)[sequence]
+        lengths = sequence_sum(loss_mask.to(accurate), sequence, num_sequences)
+        weights = weights / lengths.clamp(min=1)[sequence]
     computed = loss_mask
     if leave_out and config.kl_coef == 0 and config.entropy_coef == 0:
         computed = loss_mask & (advantages != 0)

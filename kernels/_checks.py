@@ -38,7 +38,7 @@ def check_token_vector(op: str, name: str, tensor: Tensor | None, like: Tensor) 
 
 
 def check_cu_seqlens(op: str, cu_seqlens: Tensor, num_tokens: int, device: torch.device) -> None:
-    """[S+1] int32, from 0 to T, never falling; values are read on the CPU alone, so that a GPU is not waited for."""
+    """[S + 1] int32, from 0 to T, never falling; read on the CPU alone: a GPU is not waited for."""
     check_dtype(op, "cu_seqlens", cu_seqlens, torch.int32)
     check_device(op, "cu_seqlens", cu_seqlens, device)
     if cu_seqlens.dim() != 1 or cu_seqlens.numel() < 1:

@@ -37,7 +37,7 @@ class RowMath(Protocol):
     def score(
         self, logits: Tensor, ids: Tensor, head: Head, temperature: float | Tensor, keep_exponentials: bool
     ) -> RowScores:
-        """Raw logits become z, or whatever `gradient` starts from where it will be given no entropy gradient."""
+        """Raw logits become z; with keep_exponentials they may become exp(z - max)."""
 
     def gradient(
         self,
@@ -50,12 +50,17 @@ class RowMath(Protocol):
         grad_entropy: Tensor | None,
         exponentials: bool,
     ) -> None:
-        """In place, what `score` left becomes the gradient in the raw logits."""
+        """What `score` left becomes, in place, the gradient in the raw logits.
+
+        exponentials: it was told to keep them, and grad_entropy is None.
+        """
 
 
 class HeadProducts:
-    """logits = hidden @ weight.T and its two transposes. Operands have hidden's precision; on the CPU they are
-    widened to float32, a tile of the vocabulary at a time, on a GPU the product accumulates in float32."""
+    """logits = hidden @ weight.T and its transposes: operands of hidden's precision, float32 sums.
+
+    The CPU has no such product for half precision: operands are widened, a tile of the vocabulary at a time.
+    """
 
     def __init__(self, weight: Tensor, dtype: torch.dtype, with_weight_gradient: bool) -> None:
         self._dtype = dtype

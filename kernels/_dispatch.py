@@ -56,13 +56,14 @@ def pick(
     by_name = {each.name: each.run for each in implementations}
     if backend == "auto":
         if not usable:
-            raise RuntimeError(f"[{op}] backend: expected one that can run on {device} with {dtype}, got none")
+            raise RuntimeError(f"[{op}] backend: expected one for {device} and {dtype}, got none")
         _announce(op, usable[0], str(device))
         return by_name[usable[0]]
     if backend not in by_name:
         raise ValueError(f"[{op}] backend: expected auto or one of {sorted(by_name)}, got {backend!r}")
     if reasons[backend] is not None:
-        raise RuntimeError(f"[{op}] backend: expected one of {usable}, got {backend!r}, which {reasons[backend]}")
+        problem = f"{backend!r}, which {reasons[backend]}"
+        raise RuntimeError(f"[{op}] backend: expected one of {usable}, got {problem}")
     return by_name[backend]
 
 

@@ -12,7 +12,10 @@ from fastrl.kernels._checks import FLOATS, check_device, check_dtype, check_shap
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """z[t] = cap(logit_scale * (weight @ hidden[t] + bias)) / temperature[t], cap(x) = softcap * tanh(x / softcap)."""
+    """z[t] = cap(logit_scale * (weight @ hidden[t] + bias)) / temperature[t].
+
+    cap(x) = softcap * tanh(x / softcap).
+    """
 
     weight: Tensor
     bias: Tensor | None

@@ -18,8 +18,9 @@ class LossConfig:
     """The policy loss: what is clipped, how tokens are weighted, what is added."""
 
     loss_type: LossType = "dapo"
-    """grpo and gspo average each sequence first; dr_grpo divides by a fixed length; dapo, bnpo, cispo and rloo
-    divide by the step's tokens. gspo takes the ratio of whole sequences, cispo clips the ratio as a weight."""
+    """grpo and gspo average each sequence first; dr_grpo divides by a fixed length; dapo, bnpo, cispo and
+    rloo divide by the step's tokens. gspo takes the ratio of whole sequences, cispo clips the ratio as a
+    weight, rloo is REINFORCE."""
     clip_eps_low: float = 0.2
     """>= 0; the ratio is clipped below at 1 - clip_eps_low."""
     clip_eps_high: float | None = None
@@ -28,7 +29,7 @@ class LossConfig:
     """cispo's weight: min(ratio, clip_eps_high) (absolute, TRL) or ratio clamped to
     [1 - clip_eps_low, 1 + clip_eps_high] (around_one, verl)."""
     dual_clip: float | None = None
-    """> 1 or None: the ratio is capped at it where the advantage is negative (TRL's delta caps it everywhere)."""
+    """> 1 or None: the ratio is capped at it where the advantage is negative (TRL's delta: everywhere)."""
     kl_coef: float = 0.0
     """>= 0; weight of the KL to the reference. 0: no reference is needed."""
     kl_estimator: KLEstimator = "k3"
@@ -76,7 +77,7 @@ class LossConfig:
         return self.loss_type == "cispo" and self.cispo_bound == "absolute"
 
     def denominator(self, num_tokens: int, num_sequences: int, max_completion_length: int) -> float:
-        """What the step's summed loss is divided by; one number for the whole step, whatever the micro-batches."""
+        """What the step's summed loss is divided by: one number, whatever the micro-batches."""
         if self.averages_sequences:
             return float(max(1, num_sequences))
         if self.loss_type == "dr_grpo":

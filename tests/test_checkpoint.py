@@ -4,7 +4,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from fastrl.checkpoint import complete_checkpoints, damaged, latest_checkpoint, load_optimizer, save_checkpoint
+from fastrl.checkpoint import (
+    complete_checkpoints,
+    damaged,
+    latest_checkpoint,
+    load_optimizer,
+    save_checkpoint,
+)
 from fastrl.config import ModelConfig, TrainConfig
 from fastrl.policy.model import Policy
 from fastrl.policy.optimizer import apply_gradients, make_optimizer

@@ -43,11 +43,17 @@ def continue_text(
 
 
 def encode_inside(tokenizer: Any, text: str) -> list[int]:
-    """Tokens of a text that stands inside a longer one: no start token, no space put before it."""
+    """Tokens of a text that stands inside a longer one.
+
+    No start token and no space is put before it, and "<|im_end|>" spelt out stays text: only a template
+    ends a turn.
+    """
     if not _puts_space_first(tokenizer):
-        return _encode(tokenizer, text)
-    before, both = _encode(tokenizer, "\n"), _encode(tokenizer, "\n" + text)
-    return both[len(before) :] if both[: len(before)] == before else _encode(tokenizer, text)
+        return _encode(tokenizer, text, split_special_tokens=True)
+    before = _encode(tokenizer, "\n")
+    both = _encode(tokenizer, "\n" + text, split_special_tokens=True)
+    whole = both[: len(before)] == before
+    return both[len(before) :] if whole else _encode(tokenizer, text, split_special_tokens=True)
 
 
 def _puts_space_first(tokenizer: Any) -> bool:
@@ -55,5 +61,5 @@ def _puts_space_first(tokenizer: Any) -> bool:
     return _encode(tokenizer, "\na") != _encode(tokenizer, "\n") + _encode(tokenizer, "a")
 
 
-def _encode(tokenizer: Any, text: str) -> list[int]:
-    return list(tokenizer.encode(text, add_special_tokens=False))
+def _encode(tokenizer: Any, text: str, **options: bool) -> list[int]:
+    return list(tokenizer.encode(text, add_special_tokens=False, **options))

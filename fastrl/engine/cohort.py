@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastrl.engine.decoder import AttentionLayer
+from fastrl.engine.attention import AttentionLayer
 from fastrl.engine.jobs import Job
 from fastrl.engine.kv_cache import SuffixKV
 from fastrl.engine.layout import Prefixes
@@ -38,9 +38,9 @@ class Cohort:
     """Decoding rows over shared tiers. Each has sampled `length` tokens, finished ones included."""
 
     def __init__(
-        self, parts: Sequence[Job], sampling: SamplingParams, stop: StopRule, device: torch.device
+        self, parts: Sequence[Job], sampling: SamplingParams, stop: StopRule, device: torch.device, room: int
     ) -> None:
-        """parts: prefilled jobs, whose first tokens have been drawn."""
+        """parts: prefilled jobs, whose first tokens have been drawn; room: tokens it may hold."""
         prefixes = Prefixes(parts)
         self.rows = np.concatenate([p.rows for p in parts])
         self.limits = np.concatenate([p.limit for p in parts])
@@ -50,7 +50,7 @@ class Cohort:
         self.max_tokens = int(self.limits.max())
         self.tiers: list[Tier] = []
         self.padding: Tensor | None = None
-        if prefixes.should_copy():
+        if prefixes.should_copy(room - len(self.rows) * self.max_tokens):
             self.suffix, self.padding = prefixes.copied(self.max_tokens - 1)
         else:
             self.suffix, self.tiers = SuffixKV(self.max_tokens - 1), prefixes.tiers()
@@ -109,8 +109,8 @@ class Cohort:
             return (_softmax(own) @ values).reshape(rows, num_heads, -1)
         parts = [tier.scores(q, how) for tier in self.tiers] + [own]
         weights = _softmax(torch.cat(parts, -1))
-        split = weights.split([part.shape[-1] for part in parts], -1)
-        out = split[-1] @ values
+        split: Sequence[Tensor] = torch.split(weights, [part.shape[-1] for part in parts], -1)
+        out: Tensor = split[-1] @ values
         for tier, share in zip(self.tiers, split, strict=False):
             out = out + tier.mix(share, how)
         return out.reshape(rows, num_heads, -1)
@@ -200,7 +200,5 @@ class DecodeBatch:
     def attend(self, query: Tensor, key: Tensor, value: Tensor, how: AttentionLayer) -> Tensor:
         if len(self.cohorts) == 1:
             return self.cohorts[0].attend(query, key, value, how)
-        parts = zip(
-            self.cohorts, query.split(self.sizes), key.split(self.sizes), value.split(self.sizes), strict=True
-        )
+        parts = zip(self.cohorts, *(torch.split(x, self.sizes) for x in (query, key, value)), strict=True)
         return torch.cat([cohort.attend(q, k, v, how) for cohort, q, k, v in parts])

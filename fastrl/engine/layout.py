@@ -32,22 +32,21 @@ class Prefixes:
         assert kv is not None, "jobs are prefilled before they start"
         self.kv: PrefixKV = kv
 
-    def should_copy(self) -> bool:
+    def should_copy(self, room: int) -> bool:
+        """Whether copies are the cheaper way and hold no more than `room` tokens."""
         keys = next(iter(self.kv.layers.values()))[0]
-        copied = len(self.lengths) * int(self.lengths.max()) * keys.shape[1] * keys.shape[2]
-        return copied <= _COPY_BELOW
+        copied = len(self.lengths) * int(self.lengths.max())
+        return copied <= room and copied * keys.shape[1] * keys.shape[2] <= _COPY_BELOW
 
     def copied(self, max_tokens: int) -> tuple[SuffixKV, Tensor | None]:
         """Every row's own copy, aligned to the right, with room for max_tokens; and what hides the padding,
         additive [R, 1, 1, L]."""
         rows, longest = len(self.lengths), int(self.lengths.max())
         slots = np.empty((rows, longest), dtype=np.int64)
-        for row, (tree, path, below) in enumerate(
-            zip(self.tree, self.path, self.path_lengths, strict=True)
-        ):
+        for row, (tree, path, below) in enumerate(zip(self.tree, self.path, self.path_lengths, strict=True)):
             part = self.parts[tree]
-            padding = longest - part.trie.prompt_len - below
-            slots[row, : longest - below] = part.base + np.maximum(np.arange(-padding, part.trie.prompt_len), 0)
+            prompt = np.arange(part.trie.prompt_len - (longest - below), part.trie.prompt_len)
+            slots[row, : longest - below] = part.base + np.maximum(prompt, 0)
             if below:
                 slots[row, longest - below :] = part.base + part.trie.paths[path][:below]
         suffix = SuffixKV(longest + max_tokens, self.kv.gather(slots), longest)

@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastrl.engine.decoder import AttentionLayer
+from fastrl.engine.attention import AttentionLayer
 from fastrl.engine.kv_cache import PrefixKV
 from fastrl.engine.prefix_tree import Span
 
 _PASS_TOKENS = 8192
 _PASS_SCORES = 1 << 25
 """Query-key pairs of one pass; bounds the masks to 128 MB in fp32."""
+_SMALLEST_PIECE = 64
 _PADDING_ALLOWED = 1.5
 
 
@@ -29,11 +30,11 @@ def passes(spans: Sequence[Span]) -> Iterator[list[Span]]:
         while start < span.stop:
             below = span.stop - start
             room = min(_PASS_TOKENS - tokens, (_PASS_SCORES - scores) // len(span.context))
-            if room < min(below, 64) and current:
+            if room < min(below, _SMALLEST_PIECE) and current:
                 yield current
                 current, tokens, scores = [], 0, 0
                 continue
-            stop = start + min(below, max(room, 64))
+            stop = start + min(below, max(room, _SMALLEST_PIECE))
             piece = Span(start, stop, span.context[: len(span.context) - (span.stop - stop)])
             current.append(piece)
             tokens += stop - start
@@ -86,8 +87,14 @@ class PrefillBatch:
             targets.append(tokens)
         offsets = np.asarray([len(s.context) - (s.stop - s.start) for s in spans])
         plain = not offsets.any() and all(s.stop - s.start == longest_query for s in spans)
-        tensors = (queries, context, offsets, np.concatenate(valid), np.concatenate(targets))
-        return _Bucket(*(torch.from_numpy(a).to(device) for a in tensors), plain=plain)
+        return _Bucket(
+            queries=torch.from_numpy(queries).to(device),
+            context=torch.from_numpy(context).to(device),
+            offsets=torch.from_numpy(offsets).to(device),
+            valid=torch.from_numpy(np.concatenate(valid)).to(device),
+            targets=torch.from_numpy(np.concatenate(targets)).to(device),
+            plain=plain,
+        )
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, how: AttentionLayer) -> Tensor:
         all_keys, all_values = self.kv.write(how.layer, self.first_slot, key, value)

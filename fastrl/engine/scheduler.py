@@ -72,7 +72,7 @@ class Scheduler:
         if jobs[0].kv is None:
             self._prefill(jobs)
         parts = [job.part(0, count) for job, count in zip(jobs, counts, strict=True)]
-        self.cohorts.append(Cohort(parts, self.sampling, self.stop, self.device))
+        self.cohorts.append(Cohort(parts, self.sampling, self.stop, self.device, room=free))
         rest = jobs[-1].part(counts[-1], None)
         if len(rest.rows):
             self.queue.appendleft(rest)
@@ -106,7 +106,9 @@ class Scheduler:
                     logits, u[rows], self.sampling, torch.from_numpy(source).to(self.device)
                 )
         sizes = [len(job.rows) for job in jobs]
-        for job, own_ids, own_logprobs in zip(jobs, ids.split(sizes), logprobs.split(sizes), strict=True):
+        for job, own_ids, own_logprobs in zip(
+            jobs, torch.split(ids, sizes), torch.split(logprobs, sizes), strict=True
+        ):
             job.first = (own_ids, own_logprobs)
         self.stats.prefill_tokens += kv.num_slots
 
@@ -118,5 +120,5 @@ class Scheduler:
             batch = DecodeBatch(self.cohorts)
             ids = torch.cat([cohort.last for cohort in self.cohorts])
             logits = self.decoder.logits(ids, torch.cat(positions), batch)
-            for cohort, own in zip(self.cohorts, logits.split(batch.sizes), strict=True):
+            for cohort, own in zip(self.cohorts, torch.split(logits, batch.sizes), strict=True):
                 cohort.take(own)

@@ -39,7 +39,7 @@ class StopRule:
         """
         width = new.shape[1]
         ended = self.ends[new]
-        stop = np.where(ended.any(1), ended.argmax(1), width)
+        stop: Ints = np.where(ended.any(1), ended.argmax(1), width)
         if self.may_finish is not None:
             candidates = self.may_finish[new] & (np.arange(width) < stop[:, None]) & alive[:, None]
             for row, column in zip(*np.nonzero(candidates), strict=True):

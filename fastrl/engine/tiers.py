@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastrl.engine.decoder import AttentionLayer
+from fastrl.engine.attention import AttentionLayer
 from fastrl.engine.kv_cache import PrefixKV
 from fastrl.engine.prefix_tree import Ints
 

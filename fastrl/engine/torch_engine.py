@@ -6,12 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel
 
 from fastrl.engine.decoder import Decoder
 from fastrl.engine.jobs import Job, make_job
+from fastrl.engine.prefix_tree import Ints
+from fastrl.engine.probe import probe
 from fastrl.engine.protocol import EngineStats, Scores, checksum
 from fastrl.engine.scheduler import Scheduler
 from fastrl.engine.scoring import score_sequences
@@ -34,6 +37,7 @@ class TorchEngine:
             raise ValueError(f"[engine] max_batch_tokens: expected > 0, got {max_batch_tokens}")
         self.tokenizer = tokenizer
         self.decoder = Decoder(model, tokenizer)
+        probe(self.decoder, tokenizer)
         self.max_model_len = self.decoder.max_model_len
         self.max_batch_tokens = max_batch_tokens
         self.weights_version = 0
@@ -80,6 +84,7 @@ class TorchEngine:
         for tree in trees:
             self._check(tree)
             jobs.append(make_job(tree, num_rows))
+            self._check_ids("prompt", jobs[-1].trie.tokens)
             num_rows += len(jobs[-1].rows)
             self._stats.prompt_tokens_asked += sum(
                 b.num_samples * (len(tree.prompt_ids) + len(b.token_ids)) for b in tree.branches
@@ -114,6 +119,8 @@ class TorchEngine:
             raise ValueError(
                 f"[engine] sequences: expected <= max_model_len {self.max_model_len}, got {longest}"
             )
+        for sequence in sequences:
+            self._check_ids("sequences", sequence)
         return score_sequences(self.decoder, sequences, temperature, self.max_batch_tokens)
 
     def load_weights(self, tensors: Iterable[tuple[str, Tensor]], version: int) -> str:
@@ -147,6 +154,12 @@ class TorchEngine:
     def _check_awake(self) -> None:
         if self._asleep:
             raise RuntimeError("[engine] state: expected awake, got asleep; call wake() first")
+
+    def _check_ids(self, name: str, ids: Sequence[int] | Ints) -> None:
+        array, size = np.asarray(ids, dtype=np.int64), self.decoder.vocab_size
+        outside = array[(array < 0) | (array >= size)]
+        if len(outside):
+            raise ValueError(f"[engine] {name}: expected token ids in [0, {size}), got {outside[0]}")
 
     def _check(self, tree: PrefixTree) -> None:
         for branch in tree.branches:

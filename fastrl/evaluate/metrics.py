@@ -7,6 +7,8 @@ from math import comb
 
 import numpy as np
 
+DRAWS_AT_ONCE = 1 << 20
+
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     """Probability that k of the n samples, drawn without replacement, hold a correct one; unbiased.
@@ -87,9 +89,12 @@ def bootstrap_interval(
         raise ValueError(f"[bootstrap_interval] level: expected a number in (0, 1), got {level}")
     data = np.asarray(values, dtype=np.float64)
     rng = np.random.default_rng(seed)
-    # Row by row: a table of all draws at once would take gigabytes for large sets.
-    means = [data[rng.integers(0, len(data), len(data))].mean() for _ in range(num_resamples)]
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    rows = max(1, DRAWS_AT_ONCE // len(data))  # a table of all draws would take gigabytes for large sets
+    means = [
+        data[rng.integers(0, len(data), (min(rows, num_resamples - first), len(data)))].mean(axis=1)
+        for first in range(0, num_resamples, rows)
+    ]
+    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

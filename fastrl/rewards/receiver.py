@@ -133,7 +133,7 @@ class Receiver:
     def _check_room(self, prompt: int, prefix: int, new: int) -> None:
         if prompt + prefix + new > self.engine.max_model_len:
             raise ValueError(
-                f"[transfer] receiver: expected room for prompt {prompt} + prefix {prefix} + new {new} tokens, "
-                f"got max_model_len {self.engine.max_model_len}; lower rollout.max_new_tokens or "
+                f"[transfer] receiver: expected room for prompt {prompt} + prefix {prefix} + new {new}, got "
+                f"max_model_len {self.engine.max_model_len}; lower rollout.max_new_tokens or "
                 "transfer.slack_tokens, or take a receiver with a longer context"
             )

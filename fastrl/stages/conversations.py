@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fastrl.data.prompts import encode_inside, render_prompt, render_prompt_text
+from fastrl.data.prompts import render_prompt, render_prompt_text
 from fastrl.policy.packing import TrainSequence
 from fastrl.types import Message
 
@@ -111,7 +111,9 @@ def only_after(begun: str, pieces: list[Piece], place: str) -> list[Piece]:
     """Nothing but the last turn is trained, and of that only what follows its beginning."""
     text, _ = pieces[-1]
     if not text.startswith(begun):
-        raise ValueError(f"{place}: the chat template changes how the assistant's turn begins: {begun!r} in {text!r}")
+        raise ValueError(
+            f"{place}: the chat template changes how the assistant's turn begins: {begun!r} in {text!r}"
+        )
     beginning = [(begun, False)] if begun else []
     return [*((before, False) for before, _ in pieces[:-1]), *beginning, (text[len(begun) :], True)]
 
@@ -121,7 +123,7 @@ def encode(prompt: list[int], pieces: list[Piece], tokenizer: Any) -> TrainSeque
     token_ids, loss_mask = list(prompt), [False] * len(prompt)
     end = tokenizer.eos_token_id
     for text, trained in pieces:
-        ids = encode_inside(tokenizer, text)
+        ids = following(tokenizer, text)
         if trained and end not in ids:
             ids.append(end)
         # What a template writes after the end token is never sampled, so it is not trained.
@@ -129,3 +131,13 @@ def encode(prompt: list[int], pieces: list[Piece], tokenizer: Any) -> TrainSeque
         token_ids += ids
         loss_mask += [index <= last for index in range(len(ids))]
     return TrainSequence(token_ids, loss_mask)
+
+
+def following(tokenizer: Any, text: str) -> list[int]:
+    """Tokens of a text that follows another: special tokens are read, and no space is put before it."""
+    before: list[int] = tokenizer.encode("\n", add_special_tokens=False)
+    both: list[int] = tokenizer.encode("\n" + text, add_special_tokens=False)
+    if both[: len(before)] == before:
+        return both[len(before) :]
+    alone: list[int] = tokenizer.encode(text, add_special_tokens=False)
+    return alone

@@ -22,7 +22,9 @@ def measure(expressions: Sequence[str], texts: Sequence[str]) -> dict[str, float
     Returns: shares in [0, 1]; a share of nothing is left out.
     """
     if len(expressions) != len(texts) or not texts:
-        raise ValueError(f"[measure] texts: expected one for each of {len(expressions)} problems, got {len(texts)}")
+        raise ValueError(
+            f"[measure] texts: expected one for each of {len(expressions)} problems, got {len(texts)}"
+        )
     reports = [check_trace(Chain.parse(e), text) for e, text in zip(expressions, texts, strict=True)]
     right = [report for report in reports if report.correct]
     steps = sum(report.steps_right + report.steps_wrong for report in reports)

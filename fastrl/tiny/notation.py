@@ -1,8 +1,8 @@
 """How worked steps are written and read: digits with one or two operations a line, or private letters.
 
-    explicit   7+5=2        one operation a line
-    leap       7+5*3=6      two operations a line, the value between them left out
-    private    HpFCtDG      a value, then operation, operand and value again and again, in letters, on one line
+explicit   7+5=2        one operation a line
+leap       7+5*3=6      two operations a line, the value between them left out
+private    HpFCtDG      a value, then operation, operand and value again and again, in letters, on one line
 """
 
 from __future__ import annotations
@@ -40,9 +40,7 @@ def write_explicit(step: Step) -> str:
 
 def write_leap(first: Step, second: Step) -> str:
     """Two steps as one line; the result of the first is not shown."""
-    return (
-        f"{first.left}{first.operation}{first.right}{second.operation}{second.right}={second.result}\n"
-    )
+    return f"{first.left}{first.operation}{first.right}{second.operation}{second.right}={second.result}\n"
 
 
 def write_private(steps: Sequence[Step], modulus: int) -> str:

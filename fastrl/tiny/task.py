@@ -142,7 +142,9 @@ def draw_chains(config: ChainConfig, count: int, *, seed: int, split: Split) -> 
     while len(chains) < count:
         attempts += 1
         if attempts > 100 * count + 1000:
-            raise ValueError(f"[chain] count: expected fewer than {count} different {split} chains of {config}")
+            raise ValueError(
+                f"[chain] count: expected fewer than {count} different {split} chains of {config}"
+            )
         chain = _draw(config, random)
         if split_of(chain.expression) == split:
             chains.setdefault(chain.expression, chain)

@@ -44,7 +44,7 @@ def receiver_tokenizer() -> PreTrainedTokenizerFast:
     merged, merges = grow(["\\boxed{", *pairs("=*+-", DIGITS), "Q:", "A:"])
     bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
     model = models.BPE(
-        vocab=number([*special, *merged, *characters, *bytes_]),
+        vocab=number([*special, *merged, *bytes_, *characters]),
         merges=merges,
         unk_token="<unk>",
         byte_fallback=True,
@@ -53,7 +53,9 @@ def receiver_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(model)
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
-    return wrap(tokenizer, RECEIVER_TEMPLATE, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    return wrap(
+        tokenizer, RECEIVER_TEMPLATE, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
 
 
 def pairs(first: str, second: str) -> list[str]:

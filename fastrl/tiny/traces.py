@@ -32,7 +32,12 @@ def write_trace(steps: tuple[Step, ...], style: Style, modulus: int = 10) -> str
 
 
 def work(
-    chain: Chain, random: Random, *, style: Style = "explicit", slip_rate: float = 0.0, table: Table | None = None
+    chain: Chain,
+    random: Random,
+    *,
+    style: Style = "explicit",
+    slip_rate: float = 0.0,
+    table: Table | None = None,
 ) -> str:
     """A trace of a fallible worker.
 

@@ -132,17 +132,20 @@ def make(config: WorldConfig, folder: Path) -> None:
         write_jsonl(folder / f"{split}.jsonl", map(problem_row, chains))
     teach(config, config.generator, folder / "generator", generator_row, seed=3 * config.seed)
     teach(config, config.receiver, folder / "receiver", receiver_row, seed=3 * config.seed + 1)
-    teach(config, config.held_out_receiver, folder / "held_out_receiver", receiver_row, seed=3 * config.seed + 2)
+    teach(
+        config, config.held_out_receiver, folder / "held_out_receiver", receiver_row, seed=3 * config.seed + 2
+    )
 
 
-def teach(
-    config: WorldConfig, learner: LearnerConfig, folder: Path, row: RowWriter, *, seed: int
-) -> None:
+def teach(config: WorldConfig, learner: LearnerConfig, folder: Path, row: RowWriter, *, seed: int) -> None:
     """Initialise a model, write its examples, fine-tune it on them, and keep the checkpoint alone."""
     work_folder = folder.with_name(f".{folder.name}")
     random = Random(f"{seed}/examples")
     chains = draw_chains(config.chains, learner.num_steps * learner.batch_size, seed=seed, split="train")
-    write_jsonl(work_folder / "examples.jsonl", (row(config, chain, index, random) for index, chain in enumerate(chains)))
+    write_jsonl(
+        work_folder / "examples.jsonl",
+        (row(config, chain, index, random) for index, chain in enumerate(chains)),
+    )
     start = initialise(learner.shape, work_folder / "start", seed=seed)
     trained = run_sft(
         SftConfig(
@@ -150,7 +153,9 @@ def teach(
             model=ModelConfig(path=str(start), dtype="float32"),
             data=DataConfig(path=str(work_folder / "examples.jsonl")),
             train=TrainConfig(
-                num_steps=learner.num_steps, learning_rate=learner.learning_rate, warmup_steps=learner.num_steps // 20
+                num_steps=learner.num_steps,
+                learning_rate=learner.learning_rate,
+                warmup_steps=learner.num_steps // 20,
             ),
             batch_size=learner.batch_size,
             schedule="cosine",

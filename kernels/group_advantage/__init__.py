@@ -35,8 +35,8 @@ def group_advantage(
         b = mean of the group | mean of the others in the group | 0 | 1         (baseline)
         d = std of the group + eps | std of all rewards + eps | 1               (scale: std | batch | none)
 
-    std divides by n - 1. Where all rewards that d is taken over are equal, bit for bit, d is 1; in such a group the
-    baselines mean and leave_one_out give exactly 0 (so does a group of one).
+    std divides by n - 1. Where all rewards that d is taken over are equal, bit for bit, d is 1. In a group
+    of equal rewards, or of one, the baselines mean and leave_one_out give exactly 0.
 
     Args:
         rewards: [S] float32, finite.
@@ -44,8 +44,9 @@ def group_advantage(
         eps: >= 0.
     Returns: [S] float32.
     Raises:
-        ValueError: shapes disagree, a reward is not finite, or an option is unknown.   TypeError: any other dtype.
-    Numerics: float64 inside; differences are taken before the division.
+        ValueError: shapes disagree, a reward is not finite, or an option is unknown.
+        TypeError: any other dtype.
+    Numerics: float64 inside.
     """
     check_dtype(OP, "rewards", rewards, torch.float32)
     check_dtype(OP, "group_ids", group_ids, torch.int64)

@@ -7,7 +7,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from fastrl import _C
+import fastrl._C as _C
 from fastrl.kernels.config import AdvantageBaseline, AdvantageScale
 
 

@@ -13,7 +13,7 @@ def group_advantage_reference(
 ) -> Tensor:
     values = rewards.double()
     advantages = torch.zeros_like(values)
-    for group in group_ids.unique():
+    for group in torch.unique(group_ids):
         rows = group_ids == group
         members = values[rows]
         equal = bool((members == members[0]).all())

@@ -41,16 +41,21 @@ def grpo_loss(
         weight = 1 / (trained tokens of the sequence) for grpo and gspo, otherwise 1
         ratio = exp(logprobs - old_logprobs), for gspo exp(mean of that over the sequence)
 
-        grpo, dr_grpo, dapo, bnpo, gspo   policy = -min(ratio * A, clip(ratio, 1 - eps_low, 1 + eps_high) * A),
-                                          at most -dual_clip * A where A < 0
-        cispo                             policy = -stopgrad(bounded ratio) * A * logprobs
-        rloo                              policy = -A * logprobs                 (REINFORCE: no ratio, no clip)
+        grpo, dr_grpo, dapo, bnpo, gspo:
+            policy = -min(ratio * A, clip(ratio, 1 - eps_low, 1 + eps_high) * A)
+            and at most -dual_clip * A where A < 0
+        cispo:
+            policy = -stopgrad(min(ratio, eps_high)) * A * logprobs                           (absolute bound)
+            policy = -stopgrad(clip(ratio, 1 - eps_low, 1 + eps_high)) * A * logprobs         (around one)
+        rloo:
+            policy = -A * logprobs
 
         kl = d (k1), d^2 / 2 (k2), exp(-d) + d - 1 (k3), with d = logprobs - ref_logprobs
-        correction = stopgrad(exp(old_logprobs - rollout_logprobs)), a token or (as a product) a sequence at a time;
+        correction = stopgrad(exp(old_logprobs - rollout_logprobs)), of a token or multiplied over a sequence;
                      truncate: at most correction_cap; mask: 0 where above it
 
     gspo's gradient flows through each token's own log-prob, so advantages may differ within a sequence.
+    rloo is REINFORCE: no ratio and no clip, the correction alone weighs stale samples.
 
     Args:
         logprobs: [T] of sampled tokens.
@@ -63,9 +68,10 @@ def grpo_loss(
         entropy: [T]; needed where entropy_coef is not 0.
         denominator: > 0, LossConfig.denominator of the whole step.
     Returns: LossOutput; the loss is differentiable in logprobs and, where entropy_coef is not 0, in entropy.
-        Stats: num_tokens_sum, computed_tokens_sum, ratio_sum/min/max, clip_low_sum and clip_high_sum (tokens),
-        with ref_logprobs kl_sum, with entropy entropy_sum, with rollout_logprobs rollout_diff_sum/max/count_sum
-        (|old - rollout|) and correction_sum/min/max/count_sum (a token each, or a sequence each).
+        Stats: num_tokens_sum, computed_tokens_sum, ratio_sum, ratio_min, ratio_max, clip_low_sum and
+        clip_high_sum (tokens); with ref_logprobs kl_sum; with entropy entropy_sum; with rollout_logprobs
+        rollout_diff_sum, rollout_diff_max, rollout_diff_count_sum of |old - rollout|, and the weights'
+        correction_sum, correction_min, correction_max, correction_count_sum (counted a token, or a sequence).
         A min over no tokens is inf, a max -inf.
     Numerics: log-ratios are held to [-20, 20] before exp, with gradient 0 outside.
     """

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastrl import _C
+import fastrl._C as _C
 from fastrl.kernels._batch import LossBatch
 from fastrl.kernels.config import LossConfig
 
@@ -111,5 +111,5 @@ def grpo_loss_cpp(
     logprobs: Tensor, entropy: Tensor | None, batch: LossBatch
 ) -> tuple[Tensor, dict[str, Tensor]]:
     stats: dict[str, Tensor] = {}
-    loss: Tensor = _TokenLoss.apply(logprobs, entropy, batch, stats)
+    loss: Tensor = _TokenLoss.apply(logprobs, entropy, batch, stats)  # type: ignore[no-untyped-call]
     return loss, stats

@@ -18,6 +18,8 @@ def grpo_loss_reference(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """(loss, stats) of the tokens in batch.computed."""
     config, sequence = batch.config, batch.sequence
+    # Outside, inputs may be NaN: a token that is not computed must not reach its log-prob's gradient.
+    logprobs = torch.where(batch.computed, logprobs, 0)
     current = logprobs.detach()
     old = current if batch.old_logprobs is None else batch.old_logprobs.to(logprobs.dtype)
     correction, stats = _correction(old, sequence, batch)

@@ -43,20 +43,22 @@ def linear_grpo_loss(
     chunk_rows: int | None = None,
     backend: Backend = "auto",
 ) -> LossOutput:
-    """linear_logprob and grpo_loss in one pass: the gradients are made with the loss, backward only scales them.
+    """linear_logprob and grpo_loss in one pass: gradients are made with the loss, backward only scales them.
 
         loss = grpo_loss(linear_logprob(hidden, weight, ids).logprobs, ...)
 
-    Arguments are those of the two ops. Rows without gradient leave before the head: loss_mask false, and advantage
-    0 where kl_coef and entropy_coef are 0 (whole sequences where the ratio or the correction is a sequence's).
+    Arguments are those of the two ops. Rows without gradient leave before the head: loss_mask false; and
+    advantage 0 where kl_coef and entropy_coef are 0, by whole sequences where the ratio or the correction is
+    a sequence's.
 
-    Returns: LossOutput; the loss is differentiable, once, in hidden, weight and bias. Stats are those of grpo_loss
-        over the computed rows, and entropy_sum, self_certainty_sum, top1_sum; num_tokens_sum counts loss_mask.
+    Returns: LossOutput; the loss is differentiable, once, in hidden, weight and bias. Stats are those of
+        grpo_loss over the computed rows, and entropy_sum, self_certainty_sum, top1_sum; num_tokens_sum counts
+        loss_mask.
     Raises: as the two ops do.
     Numerics: float32 logits and accumulation whatever the dtype of hidden.
-    Cost: one [chunk_rows, V] float32 buffer and the gradients. Three matrix products of a row, two of them not
-        made under no_grad or where the input needs no gradient. Where sequences are corrected as wholes and are
-        longer than chunk_rows, one more.
+    Cost: one [chunk_rows, V] float32 buffer and the gradients. Three matrix products a row, two of which are
+        not made under no_grad or where the input needs no gradient; one more where the ratio or the
+        correction is a sequence's and a sequence is longer than chunk_rows.
     """
     head = Head(weight, bias, temperature, logit_scale, softcap)
     check_head(OP, hidden, ids, head)

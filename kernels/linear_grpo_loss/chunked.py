@@ -1,4 +1,4 @@
-"""linear_grpo_loss in one pass: a chunk of rows is scored, given its slopes and turned into gradients at once."""
+"""linear_grpo_loss in one pass: a chunk of rows is scored, given slopes and turned into gradients at once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def linear_grpo_loss_chunked(
     run.all_chunks(chunk_rows or default_chunk_rows(head.weight.shape[0]))
     loss = run.stats.pop("loss").to(torch.float32)
     if any(needed):
-        loss = _ReadyGradients.apply(*inputs, loss, run.gradients.finish())
+        loss = _ReadyGradients.apply(  # type: ignore[no-untyped-call]
+            *inputs, loss, run.gradients.finish()
+        )
     return LossOutput(loss, run.logprobs, run.entropy, run.stats, batch.computed)
 
 
@@ -68,7 +70,10 @@ class _ReadyGradients(torch.autograd.Function):
                 "[linear_grpo_loss] backward: expected one call, got a second; the gradients were handed over"
             )
         gradients, ctx.gradients = ctx.gradients, None
-        return (*(None if each is None else each.mul_(grad_loss) for each in gradients), None, None)
+        # A GPU is not asked for the value; on the CPU the usual scale of 1 saves a pass over the weight.
+        if grad_loss.device.type != "cpu" or grad_loss != 1:
+            gradients = tuple(None if each is None else each.mul_(grad_loss) for each in gradients)
+        return (*gradients, None, None)
 
 
 def plan_chunks(batch: LossBatch, chunk_rows: int) -> tuple[list[Chunk], bool]:
@@ -84,7 +89,7 @@ def plan_chunks(batch: LossBatch, chunk_rows: int) -> tuple[list[Chunk], bool]:
             sizes = _pack(lengths, chunk_rows)
     sizes = [size for size in sizes if size > 0] or [0]
     chunks = []
-    for part in rows.split(sizes):
+    for part in torch.split(rows, sizes):
         first, last = (int(part[0]), int(part[-1]) + 1) if part.shape[0] else (0, 0)
         chunks.append(Chunk(part, first, last))
     return chunks, split

@@ -34,22 +34,23 @@ def linear_logprob(
 ) -> LogprobOutput:
     """Log-prob, entropy, self-certainty and rank of each given token, without a [T, V] tensor.
 
-        z[t] = cap(logit_scale * (weight @ hidden[t] + bias)) / temperature[t],  cap(x) = softcap * tanh(x / softcap)
+        z[t] = cap(logit_scale * (weight @ hidden[t] + bias)) / temperature[t]
+        cap(x) = softcap * tanh(x / softcap)
         logprobs[t] = z[t, ids[t]] - logsumexp(z[t])
         entropy[t] = -sum over v of p[t, v] * log p[t, v],  p = softmax(z)
         self_certainty[t] = KL(uniform || p[t]) = logsumexp(z[t]) - mean(z[t]) - log V
         top1[t] = z[t, ids[t]] == max(z[t])
 
     Args:
-        hidden: [T, D] bf16, fp16 or fp32 (fp64: reference alone). hidden[t] predicts ids[t]: the caller shifts.
+        hidden: [T, D] bf16, fp16 or fp32 (fp64: reference alone). Row t predicts ids[t]: the caller shifts.
         weight: [V, D]; rounded to hidden's dtype where they differ.
         ids: [T] int64 in [0, V).
         bias: [V].
         temperature: > 0, a number or [T].
         softcap: > 0, or None for no cap.
         chunk_rows: rows whose logits are in memory at once; None: about 128 MiB of them.
-    Returns: LogprobOutput, differentiable in hidden, weight and bias through logprobs and entropy. Each gradient
-        has the dtype of its input. Rows whose incoming gradients are all 0 cost nothing in the backward.
+    Returns: LogprobOutput, differentiable in hidden, weight and bias through logprobs and entropy. Each
+        gradient has the dtype of its input. Rows whose incoming gradients are 0 cost nothing in the backward.
     Raises:
         ValueError: shapes disagree or a value is out of range.   TypeError: any other dtype.
         RuntimeError: the named backend is not usable here.

@@ -20,9 +20,10 @@ def linear_logprob_chunked(
 ) -> LogprobOutput:
     rows_at_once = chunk_rows or default_chunk_rows(head.weight.shape[0])
     scalars = dataclasses.replace(head, weight=head.weight.detach(), bias=_detached(head.bias))
-    return LogprobOutput(
-        *_ChunkedLogprob.apply(hidden, head.weight, head.bias, ids.contiguous(), scalars, rows_at_once, math)
+    out = _ChunkedLogprob.apply(  # type: ignore[no-untyped-call]
+        hidden, head.weight, head.bias, ids, scalars, rows_at_once, math
     )
+    return LogprobOutput(*out)
 
 
 class _ChunkedLogprob(torch.autograd.Function):
@@ -86,7 +87,7 @@ def _backward(
     by_entropy = bool((grad_entropy != 0).any())
     size = (min(chunk_rows, active.shape[0]), head.weight.shape[0])
     buffer = torch.empty(size, dtype=torch.float32, device=hidden.device)
-    for rows in active.split(chunk_rows):
+    for rows in torch.split(active, chunk_rows):
         logits, operand = buffer[: rows.shape[0]], accumulator.products.operand(hidden[rows])
         accumulator.products.logits(operand, logits)
         args = (logits, ids[rows], head, head.temperature_of(rows))
@@ -108,7 +109,8 @@ class GradientAccumulator:
         self.products = HeadProducts(head.weight, hidden.dtype, self._with_weight)
         self._hidden = torch.zeros_like(hidden) if self._with_hidden else None
         bias = head.bias
-        self._bias = torch.zeros_like(bias, dtype=torch.float32) if self._with_bias and bias is not None else None
+        with_bias = self._with_bias and bias is not None
+        self._bias = torch.zeros_like(bias, dtype=torch.float32) if with_bias else None
 
     @property
     def any_needed(self) -> bool:

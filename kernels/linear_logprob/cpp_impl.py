@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastrl import _C
+import fastrl._C as _C
 from fastrl.kernels._chunks import RowScores
 from fastrl.kernels._head import Head
 from fastrl.kernels._outputs import LogprobOutput

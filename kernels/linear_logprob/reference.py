@@ -12,7 +12,7 @@ from fastrl.kernels._outputs import LogprobOutput
 
 
 def reference_logits(hidden: Tensor, head: Head) -> Tensor:
-    """[T, V] in float32 (float64 where hidden is): the weight is rounded to hidden's dtype, products are not."""
+    """[T, V] in float32, or float64 where hidden is; the weight is rounded to hidden's dtype."""
     accurate = torch.promote_types(hidden.dtype, torch.float32)
     logits = hidden.to(accurate) @ head.weight.to(hidden.dtype).to(accurate).T
     if head.bias is not None:
@@ -20,12 +20,14 @@ def reference_logits(hidden: Tensor, head: Head) -> Tensor:
     logits = logits * head.logit_scale
     if head.softcap is not None:
         logits = head.softcap * torch.tanh(logits / head.softcap)
-    if isinstance(head.temperature, Tensor):
-        return logits / head.temperature.to(accurate)[:, None]
-    return logits / head.temperature
+    temperature = head.temperature
+    scaled: Tensor = logits / (temperature[:, None] if isinstance(temperature, Tensor) else temperature)
+    return scaled.to(accurate)
 
 
-def linear_logprob_reference(hidden: Tensor, ids: Tensor, head: Head, chunk_rows: int | None) -> LogprobOutput:
+def linear_logprob_reference(
+    hidden: Tensor, ids: Tensor, head: Head, chunk_rows: int | None
+) -> LogprobOutput:
     logits = reference_logits(hidden, head)
     all_logprobs = torch.log_softmax(logits, dim=-1)
     logprobs = all_logprobs.gather(-1, ids[:, None])[:, 0]

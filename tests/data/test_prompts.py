@@ -43,10 +43,10 @@ def test_without_a_template_the_start_token_stays_and_the_end_token_goes(plain):
     assert render_prompt(tokenizer, MESSAGES) == [0, *render_prompt(plain, MESSAGES)]
 
 
-@pytest.mark.parametrize("prefix", ["", "two", "\n\n two\n", "so 界🙂", "<user>"])
+@pytest.mark.parametrize("prefix", ["", "two", "\n\n two\n", "so 界🙂", "<user>", "<eos>1"])
 def test_continue_text(chat, plain, prefix):
     for tokenizer in (chat, plain):
         prompt_ids, prefix_ids = continue_text(tokenizer, MESSAGES, prefix)
         assert prompt_ids == render_prompt(tokenizer, MESSAGES)
         assert tokenizer.decode(prefix_ids) == prefix
-        assert tokenizer.eos_token_id not in prefix_ids
+        assert min(prefix_ids, default=99) > 3  # below are the special tokens

@@ -65,7 +65,9 @@ def test_counts_equal_enumeration(correct, wrong, unparsed, data):
     answers = ["right"] * correct + [None] * unparsed
     for i, count in enumerate(wrong):
         answers += [f"wrong {i}"] * count
-    assert maj_at_k(correct, wrong, unparsed, k) == pytest.approx(mean_over_subsets(answers, k, vote), abs=1e-12)
+    assert maj_at_k(correct, wrong, unparsed, k) == pytest.approx(
+        mean_over_subsets(answers, k, vote), abs=1e-12
+    )
     found = mean_over_subsets(answers, k, lambda subset: int("right" in subset))
     assert pass_at_k(total, correct, k) == pytest.approx(found, abs=1e-12)
 
@@ -107,6 +109,14 @@ def test_interval_covers_as_often_as_it_says():
         low, high = bootstrap_interval(sample.astype(float).tolist(), seed=trial, num_resamples=400)
         covered += low <= 0.4 <= high
     assert 0.90 <= covered / 200 <= 0.985
+
+
+def test_interval_of_many_problems_is_drawn_in_parts():
+    values = [float(i % 7 == 0) for i in range(30_000)]  # 34 resamples at once
+    low, high = bootstrap_interval(values, seed=1, num_resamples=200)
+    share, spread = 1 / 7, (1 / 7 * 6 / 7 / 30_000) ** 0.5
+    assert low == pytest.approx(share - 1.96 * spread, abs=0.6 * spread)
+    assert high == pytest.approx(share + 1.96 * spread, abs=0.6 * spread)
 
 
 def test_interval_edges():

@@ -225,7 +225,7 @@ def test_capacity(byte, grader):
     reward = make(engine, byte, grader)
     reward.check_capacity([user("q" * 9)])  # 11 prompt + 40 new + 3 slack
     with pytest.raises(
-        ValueError, match=r"\[transfer\] receiver: .* 12 \+ prefix 0 \+ new 43 .* max_model_len 54"
+        ValueError, match=r"\[transfer\] receiver: .* 12 \+ prefix 0 \+ new 43, got max_model_len 54"
     ):
         reward.check_capacity([user("q"), user("q" * 10)])
     with pytest.raises(ValueError, match=r"\[transfer\] receiver: expected room for prompt 33"):

@@ -33,7 +33,9 @@ def test_parse_is_the_inverse_of_expression(start, chosen):
     assert Chain.parse(chain.expression) == chain
 
 
-@pytest.mark.parametrize("text", ["", "7", "7+", "+5", "7+5=2", "7 + 5", "7/5", "07+5", "7+5%10", "7+[*5]3", "7[+5]"])
+@pytest.mark.parametrize(
+    "text", ["", "7", "7+", "+5", "7+5=2", "7 + 5", "7/5", "07+5", "7+5%10", "7+[*5]3", "7[+5]"]
+)
 def test_what_is_no_chain_is_refused(text):
     with pytest.raises(ValueError, match=r"\[chain\] expression"):
         Chain.parse(text)
@@ -41,7 +43,12 @@ def test_what_is_no_chain_is_refused(text):
 
 @pytest.mark.parametrize(
     "config",
-    [ChainConfig(), ChainConfig(modulus=100), ChainConfig(num_distractors=2), ChainConfig(distinct_operands=False)],
+    [
+        ChainConfig(),
+        ChainConfig(modulus=100),
+        ChainConfig(num_distractors=2),
+        ChainConfig(distinct_operands=False),
+    ],
 )
 def test_draws_are_seeded_different_and_on_their_side(config):
     train = draw_chains(config, 300, seed=3, split="train")

@@ -78,19 +78,18 @@ def test_the_gold_of_one_pair_never_grades_another(grader):
     assert grader.grade(pairs) == [Verdict.WRONG if k % 3 else Verdict.CORRECT for k in range(2, 32)]
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_a_hanging_pair_is_killed_and_the_rest_is_graded(num_workers):
-    with AnswerGrader(num_workers=num_workers, timeout_s=1.0) as grader:
+def test_a_hanging_pair_is_killed_and_the_rest_is_graded():
+    with AnswerGrader(num_workers=1, timeout_s=1.5) as grader:
         grader.grade([root(2)])
         start = time.monotonic()
         verdicts = grader.grade([root(3), TOWER, *[root(k) for k in range(5, 9)]])
         assert verdicts == [Verdict.CORRECT, Verdict.TIMEOUT] + [Verdict.CORRECT] * 4
-        assert time.monotonic() - start > 1.0
+        assert time.monotonic() - start > 1.5
         assert grader.grade([root(10)]) == [Verdict.CORRECT]
         assert grader.counts == {Verdict.CORRECT: 7, Verdict.TIMEOUT: 1}
 
 
-def test_a_worker_that_dies_at_work_is_an_error_and_one_that_dies_idle_is_not():
+def test_workers_that_die_or_are_closed_are_replaced():
     with AnswerGrader(num_workers=1, timeout_s=30.0) as grader:
         assert grader.grade([root(2)]) == [Verdict.CORRECT]
         (pid,) = pids(grader)
@@ -102,6 +101,12 @@ def test_a_worker_that_dies_at_work_is_an_error_and_one_that_dies_idle_is_not():
         os.kill(pid, 9)
         time.sleep(0.1)
         assert grader.grade([root(5)]) == [Verdict.CORRECT]
+        (pid,) = pids(grader)
+        grader.close()
+        assert not running(pid)
+        assert grader.grade([root(6)]) == [Verdict.CORRECT]
+        (pid,) = pids(grader)
+    assert not running(pid)
 
 
 def test_many_threads(grader):
@@ -115,17 +120,6 @@ def test_many_threads(grader):
     for thread in threads:
         thread.join()
     assert found == {k: [Verdict.CORRECT, Verdict.WRONG] for k in range(40, 44)}
-
-
-def test_close_ends_the_processes_and_grading_starts_new_ones():
-    with AnswerGrader(num_workers=1) as grader:
-        grader.grade([root(2)])
-        (pid,) = pids(grader)
-        grader.close()
-        assert not running(pid)
-        assert grader.grade([root(2)]) == [Verdict.CORRECT]
-        (pid,) = pids(grader)
-    assert not running(pid)
 
 
 def test_a_worker_outlives_its_parent_by_no_more_than_the_time_limit():
@@ -150,9 +144,14 @@ def test_a_worker_outlives_its_parent_by_no_more_than_the_time_limit():
 
 
 def test_workers_import_no_torch():
-    script = "import sys; from fastrl.verify.worker import load_comparison; load_comparison(); print('torch' in sys.modules)"
+    script = (
+        "import sys\n"
+        "from fastrl.verify.worker import load_comparison\n"
+        "load_comparison()\n"
+        "print('math_verify' in sys.modules, 'torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+    assert done.stdout == "True False\n"
 
 
 def test_a_worker_that_cannot_load_is_an_error(monkeypatch, tmp_path):
