@@ -105,9 +105,9 @@ def test_commands_have_help(command, capsys):
 def test_eval_prints_tables_and_writes_results(recipe, tmp_path, checkpoints, capsys):
     arguments = [
         "eval", str(checkpoints["qwen3"]), "--data.path", str(tmp_path / "problems.jsonl"),
-        "--num_samples", "3", "--max_new_tokens", "6", "--receiver", str(checkpoints["llama"]), "--taus", "0.5", "1.0",
-        "--num_cut", "2", "--num_continuations", "2", "--slack_tokens", "4", "--out", str(tmp_path / "out"),
-        "--device", "cpu",
+        "--num_samples", "3", "--max_new_tokens", "6", "--receiver", str(checkpoints["llama"]),
+        "--taus", "0.5", "1.0", "--num_cut", "2", "--num_continuations", "2", "--slack_tokens", "4",
+        "--out", str(tmp_path / "out"), "--device", "cpu",
     ]  # fmt: skip
     assert main(arguments) == 0
     out = capsys.readouterr().out

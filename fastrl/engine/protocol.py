@@ -77,8 +77,11 @@ class Engine(Protocol):
 
 
 def checksum(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Order-independent digest of named tensors' bits, cheap enough for every step: two int64 sums a tensor,
-    over all of its words and over every other one, so that a lost, swapped, shifted or rounded tensor shows."""
+    """Order-independent digest of named tensors' bits, cheap enough for every step.
+
+    Two int64 sums a tensor, over all of its words and over every other one, so that a lost, swapped, shifted
+    or rounded tensor shows.
+    """
     names, sums = [], []
     for name, tensor in sorted(tensors, key=lambda item: item[0]):
         words = tensor.detach().contiguous().view(-1).view(WORDS[tensor.element_size()])

@@ -7,6 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import uuid4
 
 MODULES = {"trackio": "trackio", "wandb": "wandb", "tensorboard": "tensorboard"}
 
@@ -45,17 +46,22 @@ def open_trackers(names: Sequence[str], folder: Path, config: Mapping[str, Any])
     ]
 
 
+def run_id(folder: Path) -> str:
+    """The same for a run folder as long as it exists: what a resumed run is recognised by."""
+    file = folder / "run-id"
+    if not file.exists():
+        file.write_text(uuid4().hex[:8] + "\n")
+    return file.read_text().strip()
+
+
 class WandbLike:
     """wandb, and trackio, which has its interface."""
 
     def __init__(self, module: str, folder: Path, config: Mapping[str, Any]) -> None:
         self.module = import_module(module)
-        options: dict[str, Any] = {"project": "fastrl", "name": folder.name, "config": dict(config)}
-        if module == "wandb":
-            options |= {"dir": str(folder), "id": folder.name, "resume": "allow"}
-        else:
-            options |= {"resume": "allow"}
-        self.module.init(**options)
+        name = f"{folder.name}-{run_id(folder)}"
+        options = {"dir": str(folder), "id": name} if module == "wandb" else {}
+        self.module.init(project="fastrl", name=name, config=dict(config), resume="allow", **options)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self.module.log(dict(metrics), step=step)

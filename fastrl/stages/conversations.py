@@ -21,8 +21,8 @@ def read_conversations(
         {"messages": [...]}                   every assistant turn is trained, up to its end token
         {"prompt": ..., "completion": ...}    the completion alone is trained, up to its end token
 
-    A string prompt is a user's turn, a string completion an assistant's. A prompt that ends in an assistant's turn is
-    a beginning: the completion goes on with it, within the same turn.
+    A string prompt is a user's turn, a string completion an assistant's. A prompt that ends in an assistant's
+    turn is a beginning: the completion goes on with it, within the same turn.
 
     Raises:
         FileNotFoundError: no such file.   ValueError: a row that is none of these; names its line.
@@ -89,8 +89,8 @@ def pieces_of(messages: list[Message], tokenizer: Any, place: str) -> list[Piece
             after = spoken(tokenizer, messages[: index + 1], before)
             if not before.startswith(done) or not after.startswith(before):
                 raise ValueError(
-                    f"{place}: expected a chat template under which turn {index} of {len(messages)} follows what was "
-                    "rendered before it; give each assistant's turn a row of its own, with prompt and completion"
+                    f"{place}: expected a chat template under which turn {index} of {len(messages)} follows "
+                    "what was rendered before it; give each assistant's turn a row with prompt and completion"
                 )
             pieces += [(before[len(done) :], False), (after[len(before) :], True)]
             done = after

@@ -26,8 +26,8 @@ def run_sft(config: SftConfig) -> Path:
 
         loss = - sum over trained tokens of log p(token | all before it) / trained tokens of the step
 
-    Prompts are read and not trained; the end token is trained. Rows are reshuffled in every epoch. A run folder with
-    checkpoints of the same configuration goes on from the last one.
+    Prompts are read and not trained; the end token is trained. Rows are reshuffled in every epoch. A run
+    folder with checkpoints of the same configuration goes on from the last one.
 
     Args:
         config: config.model.path is the checkpoint to start from, config.data.path the JSONL file.
@@ -95,7 +95,7 @@ def accumulate(
 
 
 def scheduled(config: SftConfig, step: int) -> float:
-    """learning_rate, or learning_rate * (1 + cos(pi * share of the steps after warm-up that are done)) / 2."""
+    """learning_rate, or learning_rate * (1 + cos(pi * done share of the steps after warm-up)) / 2."""
     train: TrainConfig = config.train
     if config.schedule == "constant" or step < train.warmup_steps:
         return train.learning_rate
@@ -120,7 +120,7 @@ def check_fits(sequences: list[TrainSequence], policy: Policy) -> None:
     room = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
     if room is not None and longest > room:
         raise ValueError(
-            f"[data] path: expected conversations of at most {room} tokens, which the model can hold, got {longest}"
+            f"[data] path: expected conversations of at most {room} tokens (the model's limit), got {longest}"
         )
 
 

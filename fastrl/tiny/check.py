@@ -18,11 +18,11 @@ class TraceReport:
     """What a trace does for its problem. A step is judged by what the trace itself said before it."""
 
     style: TraceStyle
-    """explicit, leap (an explicit line may be among them), private; mixed: letters among digits or lines of no
-    style; none: no step at all."""
+    """explicit, leap (an explicit line may be among them), private; mixed: letters among digits, or lines of
+    no style; none: no step at all."""
     steps_right: int
     steps_wrong: int
-    """A line of no style counts as one wrong step. Steps that go on from a wrong value are not wrong again."""
+    """A line of no style counts as one wrong step. Steps that go on from a wrong value aren't wrong again."""
     first_wrong: int | None
     """Index of the first wrong step among the steps, from 0."""
     faults: tuple[tuple[int, Fault], ...]
@@ -40,8 +40,8 @@ class TraceReport:
 def check_trace(chain: Chain, text: str) -> TraceReport:
     """Judge every step of a trace exactly.
 
-        step k is right  <=>  left = the value stated before it, its operations are the problem's next ones, and
-                              result = left through these operations, modulo the chain's modulus
+        step k is right  <=>  its left is the value stated before it, its operations are the problem's next
+                              ones, and its result is left through these operations, mod modulus
 
     Args:
         text: a completion; lines of steps, then \\boxed{number}.
@@ -51,7 +51,9 @@ def check_trace(chain: Chain, text: str) -> TraceReport:
     if answer is not None:
         lines.pop()
     read = [read_line(line, chain.modulus) for line in lines]
-    steps = [step for line in read for step in (line or [None])]
+    steps: list[Written | None] = []
+    for line in read:
+        steps += [None] if line is None else line
     faults, value, place = _faults(chain, steps)
     return TraceReport(
         style=_style(steps),

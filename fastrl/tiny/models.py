@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen3Config
 
 from fastrl.tiny.tokenizers import MAX_LENGTH, generator_tokenizer, receiver_tokenizer
 
@@ -35,7 +35,9 @@ HELD_OUT_RECEIVER = Shape(family="llama", hidden=64, layers=3, heads=4, kv_heads
 def initialise(shape: Shape, folder: Path, *, seed: int) -> Path:
     """A checkpoint with random weights and its tokenizer; the same bits for the same seed."""
     tokenizer = shape.tokenizer()
-    options = dict(
+    auto: Any = AutoModelForCausalLM
+    kind: Any = Qwen3Config if shape.family == "qwen3" else LlamaConfig
+    config = kind(
         vocab_size=len(tokenizer),
         hidden_size=shape.hidden,
         num_hidden_layers=shape.layers,
@@ -52,10 +54,7 @@ def initialise(shape: Shape, folder: Path, *, seed: int) -> Path:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if shape.family == "qwen3":
-            model = Qwen3ForCausalLM(Qwen3Config(**options))
-        else:
-            model = LlamaForCausalLM(LlamaConfig(**options))
+        model = auto.from_config(config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -108,8 +108,8 @@ class ChainConfig:
     num_distractors: int = 0
     """Bracketed operations a chain, which are not to be done."""
     distinct_operands: bool = True
-    """No number stands twice in a chain, so a term is known by its operand. False: they are independent, and a reader
-    has to count places."""
+    """No number stands twice in a chain, so a term is known by its operand. False: they are independent, and
+    a reader has to count places."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_operations <= self.max_operations:

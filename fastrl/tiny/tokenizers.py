@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -16,14 +16,14 @@ GENERATOR_TEMPLATE = (
 )
 RECEIVER_TEMPLATE = (
     "{{ '<s>' }}{% for message in messages %}{% if message['role'] == 'assistant' %}"
-    "{{ 'A:' + message['content'] + '</s>' }}{% else %}{{ 'Q:' + message['content'] + '\\n' }}{% endif %}{% endfor %}"
+    "{{ 'A:' + message['content'] + '</s>' }}{% else %}"
+    "{{ 'Q:' + message['content'] + '\\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'A:' }}{% endif %}"
 )
 
 
 def generator_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte, but one for an operation with its operand (+5, or pF in private) and for \\boxed{; every text
-    comes back as it was."""
+    """One token a byte, but one for an operation with its operand (+5, or pF in private) and for \\boxed{."""
     special = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     terms = [*pairs("+-*", DIGITS), *pairs("pmt", LETTERS)]
@@ -37,8 +37,8 @@ def generator_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def receiver_tokenizer() -> PreTrainedTokenizerFast:
-    """Whole characters, an operation and its operand as one token (+5), a result with its sign (=2); other bytes one
-    by one. A cut may fall inside such a token, as it does between real vocabularies."""
+    """Whole characters, but one token for an operation with its operand (+5) and one for a result with its
+    sign (=2); other bytes one by one. A generator's cut may fall inside a token, as between real vocabularies."""
     special = ["<unk>", "<s>", "</s>", "<pad>"]
     characters = [chr(code) for code in (*range(126, 31, -1), 10)]
     merged, merges = grow(["\\boxed{", *pairs("=*+-", DIGITS), "Q:", "A:"])
@@ -73,15 +73,12 @@ def number(tokens: list[str]) -> dict[str, int]:
 
 
 def wrap(tokenizer: Tokenizer, template: str, **special: str) -> PreTrainedTokenizerFast:
-    return PreTrainedTokenizerFast(
+    fast: Any = PreTrainedTokenizerFast
+    made: PreTrainedTokenizerFast = fast(
         tokenizer_object=tokenizer,
         chat_template=template,
         model_max_length=MAX_LENGTH,
         clean_up_tokenization_spaces=False,
         **special,
     )
-
-
-def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """A folder that AutoTokenizer loads."""
-    tokenizer.save_pretrained(folder)
+    return made

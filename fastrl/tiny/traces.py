@@ -74,8 +74,8 @@ def corrupt(chain: Chain, place: int, kind: Corruption, random: Random, *, propa
     asked; result: it does the right one wrongly. check_trace finds exactly this step and this kind.
 
     Args:
-        propagate: later steps go on from the wrong value, and so does the answer. False: they go on from the right
-            one, as if nothing had happened, so the next step's start disagrees with the wrong result.
+        propagate: later steps go on from the wrong value, and so does the answer. False: they go on from the
+            right one, as if nothing had happened, so the next step's start disagrees with the wrong result.
     """
     steps = list(chain.steps)
     if not 0 <= place < len(steps):

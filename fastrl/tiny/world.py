@@ -1,4 +1,4 @@
-"""The tiny world: problems, a generator and two receivers, made by the project's own stages and kept in a cache."""
+"""The tiny world: problems, a generator and two receivers, made by the project's own SFT stage and cached."""
 
 from __future__ import annotations
 

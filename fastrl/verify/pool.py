@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import threading
 import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Sequence
-from contextlib import suppress
-from enum import Enum
 from multiprocessing.connection import wait
-from pathlib import Path
 from types import TracebackType
-from typing import IO, cast
 
 from fastrl.verify.answer import exact_verdict, extract_answer, last_boxed, normalize_answer
-
-LOADING_LIMIT_S = 120.0
-PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
-
-
-class Verdict(str, Enum):
-    """What became of one grading. Only CORRECT earns a reward; the others are told apart to be counted."""
-
-    CORRECT = "correct"
-    WRONG = "wrong"
-    NO_ANSWER = "no_answer"
-    """The completion states none."""
-    UNREADABLE = "unreadable"
-    """It states one that isn't the gold answer's text and that math-verify can't parse."""
-    TIMEOUT = "timeout"
-    ERROR = "error"
-    """The grading process died."""
+from fastrl.verify.process import GradingProcess
+from fastrl.verify.verdict import Verdict
 
 
 class AnswerGrader:
@@ -66,7 +43,7 @@ class AnswerGrader:
         """Verdicts since the grader was made."""
         self.num_compared = 0
         """Pairs that went to math-verify; equal ones of a call go once."""
-        self._workers: list[_Worker] = []
+        self._workers: list[GradingProcess] = []
         self._lock = threading.Lock()
         self._finalizer = weakref.finalize(self, _kill_all, self._workers)
 
@@ -121,7 +98,7 @@ class AnswerGrader:
         verdicts: dict[int, Verdict] = {}
         while len(verdicts) < len(pairs):
             while len(self._workers) < min(self.num_workers, len(pairs) - len(verdicts)):
-                self._workers.append(_Worker(self.timeout_s))
+                self._workers.append(GradingProcess(self.timeout_s))
             for worker in [worker for worker in self._workers if worker.idle][: len(waiting)]:
                 if worker.send(waiting[0], pairs[waiting[0]]):
                     waiting.popleft()
@@ -150,78 +127,12 @@ class AnswerGrader:
             if verdict in (Verdict.TIMEOUT, Verdict.ERROR):
                 self._retire([worker])
 
-    def _retire(self, workers: Sequence[_Worker]) -> None:
+    def _retire(self, workers: Sequence[GradingProcess]) -> None:
         for worker in workers:
             worker.kill()
             self._workers.remove(worker)
 
 
-class _Worker:
-    """A grading process: loading math-verify, then idle or at a task."""
-
-    def __init__(self, timeout_s: float) -> None:
-        paths = (PACKAGE_ROOT, os.environ.get("PYTHONPATH"))
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "fastrl.verify.worker", str(timeout_s)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)},
-        )
-        self._requests = cast(IO[bytes], self._process.stdin)
-        self.replies = cast(IO[bytes], self._process.stdout)
-        self._timeout_s = timeout_s
-        self._loading = True
-        self.task: int | None = None
-        self.deadline = time.monotonic() + LOADING_LIMIT_S
-
-    @property
-    def idle(self) -> bool:
-        return not self._loading and self.task is None
-
-    def send(self, task: int, pair: tuple[str, str]) -> bool:
-        """False where the process is gone."""
-        try:
-            self._requests.write(json.dumps(pair).encode() + b"\n")
-            self._requests.flush()
-        except BrokenPipeError:
-            return False
-        self.task = task
-        self.deadline = time.monotonic() + self._timeout_s
-        return True
-
-    def receive(self) -> Verdict | None:
-        """What it says: a verdict on its task, or None for being ready."""
-        line = self.replies.readline().decode().strip()
-        if self._loading:
-            if line != "ready":
-                raise self._cannot_load(f"exit code {self._process.wait()}")
-            self._loading = False
-            return None
-        self.task = None
-        if not line:
-            return Verdict.TIMEOUT if time.monotonic() >= self.deadline else Verdict.ERROR
-        return Verdict(line)
-
-    def expire(self) -> Verdict:
-        if self._loading:
-            raise self._cannot_load("no answer")
-        self.task = None
-        return Verdict.TIMEOUT
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self.replies.close()
-        with suppress(BrokenPipeError):  # an unsent request goes down with it
-            self._requests.close()
-
-    def _cannot_load(self, got: str) -> RuntimeError:
-        self.kill()
-        return RuntimeError(
-            f"[verify] worker: expected math-verify loaded in {LOADING_LIMIT_S:.0f} s, got {got}"
-        )
-
-
-def _kill_all(workers: list[_Worker]) -> None:
+def _kill_all(workers: list[GradingProcess]) -> None:
     while workers:
         workers.pop().kill()

@@ -12,7 +12,8 @@ from pathlib import Path
 from fastrl.config import DataConfig
 from fastrl.data import load_problems
 from fastrl.verify.answer import normalize_answer
-from fastrl.verify.pool import AnswerGrader, Verdict
+from fastrl.verify.pool import AnswerGrader
+from fastrl.verify.verdict import Verdict
 
 FILES = ("math500.parquet", "gsm8k_test.jsonl", "amc23.jsonl", "aime24.jsonl", "imo_answerbench_v2.csv")
 

@@ -14,7 +14,10 @@ from fastrl.kernels._outputs import LogprobOutput
 def reference_logits(hidden: Tensor, head: Head) -> Tensor:
     """[T, V] in float32, or float64 where hidden is; the weight is rounded to hidden's dtype."""
     accurate = torch.promote_types(hidden.dtype, torch.float32)
-    logits = hidden.to(accurate) @ head.weight.to(hidden.dtype).to(accurate).T
+    weight = head.weight.to(accurate)
+    # Rounded in value alone: the gradient goes to the weight as it is.
+    weight = weight + (weight.to(hidden.dtype).to(accurate) - weight).detach()
+    logits = hidden.to(accurate) @ weight.T
     if head.bias is not None:
         logits = logits + head.bias.to(accurate)
     logits = logits * head.logit_scale

@@ -1,6 +1,7 @@
 import random
 
 import pytest
+import torch
 from engine_cases import CPU, ragged_trees
 
 from fastrl.engine import layout
@@ -19,14 +20,15 @@ def one_by_one(engine, tree, branch, sampling):
     return engine.generate([prefix], own, seeds=[branch.seed], n=branch.num_samples)[0]
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("name", "temperature"), [*((name, 0.0) for name in FAMILIES), ("qwen3", 1.0), ("llama", 0.7)]
+)
 def test_equals_generation_from_every_prefix(family, prefix_layout, name, temperature):
     engine = family(name).engine
-    trees = ragged_trees(seed=1)
+    trees = ragged_trees(seed=1, num_trees=2)
     sampling = SamplingParams(temperature=temperature, top_p=0.95)
     found = engine.continue_prefixes(trees, sampling)
-    assert [len(branches) for branches in found] == [8, 8, 8]
+    assert [len(branches) for branches in found] == [8, 8]
     for tree, branches in zip(trees, found, strict=True):
         for branch, completions in zip(tree.branches, branches, strict=True):
             expected = one_by_one(engine, tree, branch, sampling)

@@ -61,16 +61,16 @@ def test_a_completion_depends_on_its_own_seed_alone(family):
     assert len(lengths) > 5  # rows did leave the batch at different times
 
 
-@pytest.mark.parametrize("budget", [60, 150, 700])
+@pytest.mark.parametrize("budget", [60, 400])
 def test_requests_beyond_the_budget_wait_and_change_nothing(family, checkpoints, prefix_layout, budget):
     f = family("llama")
     small = TorchEngine.from_pretrained(
         str(checkpoints["llama"]), dtype=torch.float32, device=CPU, max_batch_tokens=budget
     )
     given = prompts(4, 3, 30, 12, 7, 30, 1)
-    sampling = SamplingParams(max_new_tokens=25)
-    expected = f.engine.generate(given, sampling, seeds=list(range(6)), n=5)
-    found = small.generate(given, sampling, seeds=list(range(6)), n=5)
+    sampling = SamplingParams(max_new_tokens=18)
+    expected = f.engine.generate(given, sampling, seeds=list(range(6)), n=3)
+    found = small.generate(given, sampling, seeds=list(range(6)), n=3)
     assert [[c.token_ids for c in cs] for cs in found] == [[c.token_ids for c in cs] for cs in expected]
     assert small.stats().prefill_tokens == sum(map(len, given))  # n completions, one prefill
 

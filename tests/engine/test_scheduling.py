@@ -75,7 +75,7 @@ def test_first_stop(family):
     tokenizer = family("qwen3").engine.tokenizer
     encode = lambda text: tokenizer.encode(text, add_special_tokens=False)
     row = encode("ab.cd.é")
-    assert stops(tokenizer, SamplingParams(), [[*row, 1], [*row, 9]], 2) == [6, 6]
+    assert stops(tokenizer, SamplingParams(), [[*row, 1], [*row, 9]], 2) == [6, 7]
     assert stops(tokenizer, SamplingParams(), [[*row, 1, 1]], 7) == [1]
     assert stops(tokenizer, SamplingParams(stop=(".c",)), [row], 0) == [3]
     assert stops(tokenizer, SamplingParams(stop=(".c",)), [row], 3) == [0]  # begun before this look

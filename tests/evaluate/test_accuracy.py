@@ -49,7 +49,7 @@ def test_hand_counted(engine, grader):
     # pass@2: 1 - C(2,2)/6 = 5/6;  1 - C(3,2)/6 = 1/2;  0.
     assert metrics["pass@2"] == pytest.approx((5 / 6 + 1 / 2) / 3)
     assert metrics["pass@4"] == pytest.approx(2 / 3)
-    # maj@4: 1/2 in two spellings ties with 2: a half. 7 ties with 8, two have no vote: a half. 4 wins: nothing.
+    # maj@4: 1/2 in two spellings ties with 2: a half. 7 ties with 8, two have no vote: a half. 4 wins.
     assert metrics["maj@4"] == pytest.approx((1 / 2 + 1 / 2 + 0) / 3)
     # maj@2 of the first: {1/2, 1/2} wins, {2, 2} loses, 4 mixed pairs tie: (1 + 4 / 2) / 6. Of the second:
     # {7, none} twice wins, {7, 8} ties, {8, none} twice and {none, none} lose: (2 + 1 / 2) / 6.

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from checkpoints import byte_tokenizer
 from scripted import ScriptedEngine
 
-from checkpoints import byte_tokenizer
 from fastrl.data import Problem
 from fastrl.engine.torch_engine import TorchEngine
 from fastrl.evaluate.accuracy import evaluate
@@ -50,19 +50,20 @@ def test_success_is_counted_by_hand():
         """Right in (tau index + 1) of 4 samples for "easy", never for "hard"; one never ends."""
         if question == "hard":
             return r"\boxed{9}"
-        done = {TEXT[:7]: 1, TEXT[:15]: 2, TEXT[:23]: 3}[prefix]
+        done = {TEXT[:7]: 1, TEXT[:15]: 2, TEXT[:29]: 3}[prefix]
         if sample < done:
             return " so " + r"\boxed{10}"
         return None if sample == 3 else r"\boxed{11}"
 
     problems = [problem(0, "easy"), problem(1, "hard")]
-    found, _ = measure(write, problems, [[completion(TEXT)], [completion(TEXT)]], taus=(0.25, 0.5, 0.75))
+    found, _ = measure(write, problems, [[completion(TEXT)], [completion(TEXT)]], taus=(0.25, 0.5, 0.95))
     assert found.success == pytest.approx([1 / 8, 2 / 8, 3 / 8])
     assert found.per_problem == [[0.25, 0.5, 0.75], [0, 0, 0]]
-    assert found.auc == pytest.approx(0.25)
-    assert (found.low, found.high) == (0.0, 0.5)
+    area = (0.25 * (0.25 + 0.5) / 2 + 0.45 * (0.5 + 0.75) / 2) / 0.7
+    assert found.auc == pytest.approx(area / 2)
+    assert (found.low, found.high) == (0.0, pytest.approx(area))
     assert found.unfinished == pytest.approx(3 / 24)
-    assert found.with_answer == [0, 0, 1]  # 23 bytes hold \b, 31 * 0.75 = 23.25
+    assert found.with_answer == [0, 0, 1]  # 29 bytes end in \boxed{1
 
 
 def test_problems_weigh_the_same_however_many_completions_they_have():

@@ -1,0 +1,143 @@
+"""What a person sees of a step, on a terminal and in a file, and where else the numbers go."""
+
+import io
+import json
+import sqlite3
+
+import pytest
+
+from fastrl.config import RlConfig, RunConfig, TrainConfig
+from fastrl.report.console import Console, duration, number, plain_line
+from fastrl.report.reporter import Reporter
+from fastrl.report.trackers import check_trackers, open_trackers, run_id
+from fastrl.run import Run
+
+METRICS = {
+    "reward": 0.75,
+    "rewards/answer/mean": 0.5,
+    "completions/mean_length": 31.25,
+    "kl": None,
+    "eval/avg@4": 0.625,
+    "eval/avg@4/low": 0.5,
+    "time/rollout_s": 1.0,
+    "time/update_s": 0.5,
+}
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_one_plain_line_a_step_in_a_file():
+    file = io.StringIO()
+    console = Console(60, file)
+    console.log(12, METRICS)
+    console.log(13, {"reward": 0.8})
+    console.close()
+    assert file.getvalue().splitlines() == [
+        "step 12/60 | reward 0.75 | answer 0.5 | length 31.25 | eval/avg@4 0.625 | 1.50s",
+        "step 13/60 | reward 0.8",
+    ]
+
+
+def test_a_long_line_stays_one_line():
+    file = io.StringIO()
+    Console(60, file).log(1, {"reward": 0.123456789} | {f"eval/transfer_{i}": 0.5 for i in range(12)})
+    assert file.getvalue().count("\n") == 1 and "0.1235" in file.getvalue()
+
+
+def test_a_live_table_on_a_terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    file = Terminal()
+    console = Console(4, file)
+    for step, reward in ((1, 0.0), (2, 1.0)):
+        console.log(step, {"reward": reward})
+    console.close()
+    shown = file.getvalue()
+    assert "step 2 of 4" in shown and "▁█" in shown and "to go" in shown
+
+
+def test_numbers_and_durations_are_short():
+    assert [number(x) for x in (0, 0.5, 1234.567, 1e-6, -2.5e7, 3)] == [
+        "0",
+        "0.5",
+        "1235",
+        "1.00e-06",
+        "-2.50e+07",
+        "3",
+    ]
+    assert [duration(s) for s in (4.4, 65, 3725)] == ["4s", "1m 5s", "1h 2m"]
+    assert plain_line(1, 2, {}, {"time/eval_s": None}) == "step 1/2"
+
+
+def reporter(folder, report_to=()):
+    config = RlConfig(run=RunConfig(dir=str(folder), report_to=report_to), train=TrainConfig(num_steps=3))
+    return Reporter(Run.start(config), config)
+
+
+def test_a_step_goes_to_the_file_and_the_console(tmp_path, capsys):
+    with reporter(tmp_path / "run") as report:
+        report.log(1, {"reward": 0.5, "kl": float("nan")})
+    line = json.loads((tmp_path / "run/metrics.jsonl").read_text())
+    assert line == {"step": 1, "reward": 0.5, "kl": None}
+    assert "step 1/3 | reward 0.5" in capsys.readouterr().err
+
+
+def test_a_rank_that_does_not_write_is_silent(tmp_path, capsys):
+    config = RlConfig(run=RunConfig(dir=str(tmp_path / "run"), report_to=("wandb",)))
+    with Reporter(Run.start(config, writes=False), config) as report:
+        report.log(1, {"reward": 0.5})
+    assert capsys.readouterr().err == "" and not (tmp_path / "run").exists()
+
+
+def test_a_missing_tracker_is_named_before_anything_starts(monkeypatch, tmp_path):
+    monkeypatch.setattr("fastrl.report.trackers.find_spec", lambda name: None)
+    for name in ("trackio", "wandb", "tensorboard"):
+        with pytest.raises(
+            ValueError, match=rf"report_to: expected an installed package, got {name}; pip install {name}"
+        ):
+            check_trackers([name])
+    with pytest.raises(ValueError, match="expected some of trackio, wandb, tensorboard, got 'mlflow'"):
+        open_trackers(["mlflow"], tmp_path, {})
+
+
+def test_a_run_keeps_its_id_and_another_gets_its_own(tmp_path):
+    for name in ("x/run", "y/run"):
+        (tmp_path / name).mkdir(parents=True)
+    first, second = run_id(tmp_path / "x/run"), run_id(tmp_path / "y/run")
+    assert first != second and len(first) == 8
+    assert run_id(tmp_path / "x/run") == first
+
+
+def test_wandb_writes_one_run_under_one_id(tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for step in (1, 2):  # the second is the run resumed
+        with reporter(tmp_path / "run", report_to=("wandb",)) as report:
+            report.log(step, {"reward": 0.5, "kl": float("nan")})
+    files = list((tmp_path / "run/wandb").glob("offline-run-*/*.wandb"))
+    assert {file.name for file in files} == {f"run-run-{run_id(tmp_path / 'run')}.wandb"}
+
+
+def test_trackio_goes_on_with_a_resumed_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is first imported
+    pytest.importorskip("trackio", reason="trackio is not installed")
+    for step in (1, 2):
+        with reporter(tmp_path / "run", report_to=("trackio",)) as report:
+            report.log(step, {"reward": step / 2})
+    with sqlite3.connect(tmp_path / "trackio/fastrl.db") as database:
+        rows = list(database.execute("select step, metrics from metrics order by step"))
+        assert [(step, json.loads(metrics)["reward"]) for step, metrics in rows] == [(1, 0.5), (2, 1.0)]
+
+
+def test_tensorboard_events_hold_the_numbers(tmp_path):
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed"
+    )
+    with reporter(tmp_path / "run", report_to=("tensorboard",)) as report:
+        report.log(1, {"reward": 0.5})
+        report.log(2, {"reward": 0.75})
+    events = accumulator.EventAccumulator(str(tmp_path / "run/tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("reward")] == [(1, 0.5), (2, 0.75)]
