@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fastrl.config import ModelConfig, RlConfig, RunConfig
+from fastrl.config import EngineConfig, ModelConfig, RlConfig, RunConfig
 from fastrl.data.problems import Problem, load_problems
 from fastrl.data.order import ProblemOrder
 from fastrl.engine.protocol import Engine
@@ -64,7 +64,7 @@ def build_rl(config: RlConfig, checkpoint: Path | None = None) -> RlParts:
     trained = config.model if checkpoint is None else _at(config.model, checkpoint)
     policy = Policy.load(trained, device)
     grader = AnswerGrader(num_workers=config.reward.answer_workers, timeout_s=config.reward.answer_timeout_s)
-    engine = build_engine(config.model, config, device)
+    engine = build_engine(config.model, config.engine, device)
     return RlParts(
         policy=policy,
         reference=frozen(Policy.load(config.model, device)) if config.loss.kl_coef else None,
@@ -78,12 +78,12 @@ def build_rl(config: RlConfig, checkpoint: Path | None = None) -> RlParts:
     )
 
 
-def build_engine(model: ModelConfig, config: RlConfig, device: torch.device) -> Engine:
+def build_engine(model: ModelConfig, config: EngineConfig, device: torch.device) -> Engine:
     return TorchEngine.from_pretrained(
         model.path,
         dtype=compute_dtype(model, device),
         device=device,
-        max_batch_tokens=config.engine.max_batch_tokens,
+        max_batch_tokens=config.max_batch_tokens,
         trust_remote_code=model.trust_remote_code,
     )
 
@@ -99,7 +99,7 @@ def build_rewards(
         if name == "format":
             return FormatReward()
         if name == "transfer":
-            receiver = build_engine(config.transfer.receiver, config, device)
+            receiver = build_engine(config.transfer.receiver, config.engine, device)
             return TransferReward(
                 receiver, policy.tokenizer, grader, config.transfer,
                 max_new_tokens=config.rollout.max_new_tokens, seed=config.run.seed,

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from fastrl.config import Config, RlConfig, derived
 
@@ -13,6 +14,7 @@ USAGE = """\
 usage: fastrl COMMAND ...
 
   demo                              train in the tiny world and compare before with after
+  tiny [--dir FOLDER]               make the tiny world that the *-tiny recipes train in
   train RECIPE [--field value ...]  run a stage; RECIPE is a .yaml file or one of: {recipes}
       --dry-run                     check, and show what would run; no model is loaded
       --help                        every field, with the recipe's values
@@ -24,38 +26,30 @@ Several devices: torchrun --nproc-per-node N -m fastrl.train RECIPE [--field val
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code. 2: the request can't be carried out, for the reason on stderr.
-
-    Errors that checks raise start with the place in brackets, `[data] path: ...`; those are the user's to
-    mend and are shown as one line. Anything else keeps its traceback.
-    """
+    """Run a command; returns the exit code. 2: the request can't be carried out, for the reason on stderr."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         from fastrl.load import recipe_names
 
         print(USAGE.format(recipes=", ".join(recipe_names())))
         return 0 if arguments else 2
+    from fastrl.train import exit_code
+
     command = COMMANDS.get(arguments[0])
     if command is None:
         print(
             f"[fastrl] command: expected one of {', '.join(COMMANDS)}, got {arguments[0]!r}", file=sys.stderr
         )
         return 2
-    try:
-        return command(arguments[1:])
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        if not str(error).startswith("["):
-            raise
-        print(f"fastrl: {error}", file=sys.stderr)
-        return 2
+    return exit_code(partial(command, arguments[1:]))
 
 
 def train(arguments: list[str]) -> int:
     from fastrl.load import load_config
 
     dry_run = take_flag(arguments, "--dry-run") or take_flag(arguments, "--dry_run")
-    recipe = take_positional(arguments, "train", "RECIPE")
-    config = load_config(recipe, arguments)
+    asks_help = any(flag in arguments[:1] for flag in ("-h", "--help"))
+    config = load_config(None if asks_help else take_positional(arguments, "train", "RECIPE"), arguments)
     # Rewards named by a dotted path may lie in the working directory, as they may under python -m.
     sys.path.append(os.getcwd())
     if dry_run:
@@ -132,6 +126,22 @@ def demo(arguments: list[str]) -> int:
     return 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TinyOptions:
+    """The tiny world as a folder: generator, receiver, held_out_receiver, train.jsonl, test.jsonl."""
+
+    dir: str = "tiny-world"
+    """Folder to write; recipes *-tiny read tiny-world."""
+
+
+def tiny(arguments: list[str]) -> int:
+    from fastrl.flags import parse_flags
+    from fastrl.tiny.world import export_world
+
+    print(export_world(parse_flags(TinyOptions, None, arguments, prog="fastrl tiny").dir))
+    return 0
+
+
 def doctor(arguments: list[str]) -> int:
     from fastrl.doctor import report
 
@@ -158,6 +168,7 @@ def take_positional(arguments: list[str], command: str, name: str) -> str:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": demo,
+    "tiny": tiny,
     "train": train,
     "eval": evaluate,
     "plot": plot,

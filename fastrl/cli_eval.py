@@ -14,7 +14,7 @@ from rich.table import Table
 from fastrl.build import build_engine, choose_device
 from fastrl.check import check_fits
 from fastrl.checkpoint import latest_checkpoint
-from fastrl.config import DataConfig, EngineConfig, ModelConfig, RlConfig, RunConfig, check_positive, refuse
+from fastrl.config import DataConfig, EngineConfig, ModelConfig, RunConfig, check_positive, refuse
 from fastrl.data import Problem, load_problems
 from fastrl.engine.protocol import Engine
 from fastrl.evaluate.accuracy import EvalResult, evaluate
@@ -75,10 +75,9 @@ def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
     problems = load_problems(options.data)
     check_lengths(policy, receivers, problems, options)
     device = choose_device(RunConfig(device=options.device))
-    config = RlConfig(engine=options.engine)
     out = None if options.out is None else Path(options.out)
     with AnswerGrader(options.answer_workers, options.answer_timeout_s) as grader:
-        engine = build_engine(policy, config, device)
+        engine = build_engine(policy, options.engine, device)
         result = evaluate(
             engine,
             problems,
@@ -97,7 +96,7 @@ def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
         engine.sleep()  # its memory goes to the receivers, one after the other
         transfers = {}
         for model in receivers:
-            receiver = build_engine(model, config, device)
+            receiver = build_engine(model, options.engine, device)
             transfers[model.path] = measure_transfer(receiver, engine, problems, result, grader, options)
             show_transfer(model.path, transfers[model.path])
     report = as_json(policy.path, options, result, transfers)

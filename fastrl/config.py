@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -293,9 +292,4 @@ def differences(a: object, b: object, path: str = "") -> list[str]:
         for item in dataclasses.fields(a):
             found += differences(getattr(a, item.name), getattr(b, item.name), f"{path}.{item.name}".lstrip("."))
         return found
-    same = tuple(a) == tuple(b) if _both_sequences(a, b) else a == b
-    return [] if same else [path]
-
-
-def _both_sequences(a: object, b: object) -> bool:
-    return all(isinstance(value, Sequence) and not isinstance(value, str) for value in (a, b))
+    return [] if a == b else [path]

@@ -7,7 +7,7 @@ torchrun --nproc-per-node 2 -m fastrl.train RECIPE [--field value]
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fastrl.check import check_config
@@ -29,12 +29,33 @@ def run_stage(config: Config) -> Path:
     return run_sft(config)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or arguments[0].startswith("-"):
-        raise SystemExit("usage: python -m fastrl.train RECIPE [--field value]")
-    print(run_stage(load_config(arguments[0], list(arguments[1:]))))
+def exit_code(command: Callable[[], int]) -> int:
+    """Run a command; 2 and one line on stderr where the user can mend it.
+
+    Errors that checks raise start with the place in brackets, `[data] path: ...`; those are the user's.
+    Anything else keeps its traceback.
+    """
+    try:
+        return command()
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        if not str(error).startswith("["):
+            raise
+        hint = "; `fastrl tiny` makes the tiny world" if "'tiny-world/" in str(error) else ""
+        print(f"fastrl: {error}{hint}", file=sys.stderr)
+        return 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+
+    def train() -> int:
+        if not arguments or arguments[0].startswith("-"):
+            raise ValueError("[train] RECIPE: expected it before any flag: python -m fastrl.train RECIPE [--field value]")
+        print(run_stage(load_config(arguments[0], arguments[1:])))
+        return 0
+
+    return exit_code(train)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -48,5 +48,5 @@ def test_prompts_that_the_model_cannot_hold_are_refused_before_it_is_loaded(chec
     arguments = ["--model.path", str(checkpoints["llama"]), "--data.path", str(DATA / "gsm8k_train.jsonl")]
     code = main(["train", "rlvr", "--run.dir", str(tmp_path / "run"), *arguments])
     message = capsys.readouterr().err
-    assert code == 2 and message.startswith("fastrl: [") and "512" in message
+    assert code == 2 and message.startswith("fastrl: [") and "1024" in message
     assert not (tmp_path / "run").exists()

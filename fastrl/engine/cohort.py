@@ -98,7 +98,7 @@ class Cohort:
         unseen = 0 if how.window is None else max(0, keys.shape[2] - how.window)
         if unseen:
             keys, values = keys[:, :, unseen:], values[:, :, unseen:]
-        q = (query * how.scaling).view(rows, key.shape[1], num_heads // key.shape[1], width)
+        q = (query * how.scaling).reshape(rows, key.shape[1], num_heads // key.shape[1], width)
         own = q @ keys.transpose(-1, -2)
         if how.softcap is not None:
             own = how.softcap * torch.tanh(own / how.softcap)

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from fastrl.engine.attention import ATTENTION, AttentionBatch, attending
+from fastrl.engine.llama_like import LlamaLike
 
 _KNOWN_LAYERS = ("full_attention", "sliding_attention")
 _STRETCHED_ROPE = ("dynamic", "longrope")
@@ -37,6 +38,7 @@ class Decoder:
         _refuse_unsupported(self.model)
         self.model.set_attn_implementation(ATTENTION)
         self.model.requires_grad_(False).train(False)
+        self.place()
         self.max_model_len = _longest(model, tokenizer)
         self.smallest_window: int | None = getattr(self.config, "sliding_window", None)
 
@@ -77,6 +79,9 @@ class Decoder:
         self, ids: Tensor, positions: Tensor, batch: AttentionBatch, keep: Tensor | None = None
     ) -> Tensor:
         """Logits [T, V] of tokens ids [T] at positions [T]; with keep [E]: of those tokens only."""
+        if self.lean is not None:
+            hidden = self.lean.hidden(ids, positions, batch)
+            return self.model.lm_head(hidden if keep is None else hidden[keep])  # type: ignore[no-any-return]
         with attending(batch):
             out = self.model(
                 input_ids=ids[None],
@@ -89,10 +94,21 @@ class Decoder:
 
     def hidden(self, ids: Tensor, positions: Tensor, batch: AttentionBatch) -> Tensor:
         """Last hidden states [T, D], the input of the language-model head."""
+        if self.lean is not None:
+            return self.lean.hidden(ids, positions, batch)
         with attending(batch):
             out = self.model.get_decoder()(input_ids=ids[None], position_ids=positions[None], use_cache=False)
         hidden: Tensor = out.last_hidden_state[0]
         return hidden
+
+    def place(self) -> None:
+        """To be called after the model has moved to another device."""
+        self.lean = LlamaLike(self.model) if LlamaLike.fits(self.model) else None
+
+    def refresh(self) -> None:
+        """To be called after weights were written to."""
+        if self.lean is not None:
+            self.lean.refresh()
 
     def own_logits(self, ids: Tensor) -> Tensor:
         """Logits [T, V] of one sequence with the model's own attention, without any cache."""

@@ -131,6 +131,7 @@ class TorchEngine:
         """
         self._check_awake()
         copy_weights(self.decoder.model, tensors)
+        self.decoder.refresh()
         self.weights_version = version
         return checksum(named_weights(self.decoder.model))
 
@@ -145,6 +146,7 @@ class TorchEngine:
 
     def wake(self) -> None:
         self.decoder.model.to(self._device)
+        self.decoder.place()
         self._asleep = False
 
     def stats(self) -> EngineStats:

@@ -65,10 +65,16 @@ class Receiver:
         self._check_room(longest, 0, self.max_new_tokens + self.config.slack_tokens)
 
     def continue_cuts(
-        self, prompts: Sequence[Any], cuts: Sequence[Sequence[Cut]], gold: Sequence[Any], *seed: int | str
+        self,
+        prompts: Sequence[Any],
+        cuts: Sequence[Sequence[Cut]],
+        gold: Sequence[Any],
+        *seed: int | str,
+        ids: Sequence[int] | None = None,
     ) -> list[list[list[Continuation]]]:
-        """[row][cut][sample]; cut k of row i draws from (seed, i, k). Equal prompts stand together."""
-        trees = self._trees(prompts, cuts, seed)
+        """[row][cut][sample]; cut k of row i draws from (seed, ids[i], k), ids being the rows' numbers where
+        none are given. Equal prompts stand together."""
+        trees = self._trees(prompts, cuts, seed, range(len(prompts)) if ids is None else ids)
         sampling = SamplingParams(temperature=self.config.temperature, top_p=self.config.top_p)
         found = [
             completions for tree in self.engine.continue_prefixes(trees, sampling) for completions in tree
@@ -90,7 +96,11 @@ class Receiver:
         return continuations
 
     def _trees(
-        self, prompts: Sequence[Any], cuts: Sequence[Sequence[Cut]], seed: tuple[int | str, ...]
+        self,
+        prompts: Sequence[Any],
+        cuts: Sequence[Sequence[Cut]],
+        seed: tuple[int | str, ...],
+        ids: Sequence[int],
     ) -> list[PrefixTree]:
         branches: list[list[Branch]] = []
         prompt_ids: list[list[int]] = []
@@ -103,7 +113,7 @@ class Receiver:
                     token_ids=cut.receiver_ids,
                     num_samples=self.config.num_continuations,
                     max_new_tokens=max(1, self.max_new_tokens - cut.position + self.config.slack_tokens),
-                    seed=seed_of(*seed, row, k),
+                    seed=seed_of(*seed, ids[row], k),
                 )
                 self._check_room(len(prompt_ids[-1]), len(cut.receiver_ids), branch.max_new_tokens)
                 branches[-1].append(branch)

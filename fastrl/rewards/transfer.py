@@ -24,8 +24,9 @@ class TransferReward:
         tau_k ~ U(0, 1],  l_k = floor(tau_k * |y|),  z_kn ~ receiver(. | x, y[:l_k])
         reward = mean over K cuts and N continuations of 1[answer(y[:l_k] z_kn) == gold]
 
-    A continuation that does not finish counts as wrong. Every draw is a function of seed, step, row and
-    cut, so that a resumed run repeats it.
+    A continuation that does not finish counts as wrong. Every draw is a function of seed, step, rollout and
+    cut, so that a resumed run repeats it. A rollout is known by its entry in rollout_ids where the trainer
+    numbers its rollouts (fastrl does: ranks and refills share no number), by its row otherwise.
 
     Args:
         receiver: engine of the frozen model.
@@ -62,14 +63,18 @@ class TransferReward:
         trainer_state: TrainerState,
         log_extra: LogExtra | None = None,
         log_metric: LogMetric | None = None,
+        rollout_ids: Sequence[int] | None = None,
         **columns: Any,
     ) -> list[float | None]:
-        step = trainer_state.global_step
+        step, groups = trainer_state.global_step, group_indexes(prompts)
+        ids = range(len(prompts)) if rollout_ids is None else rollout_ids
         cuts = [
-            self.receiver.cutter.cut(token_ids, self._taus(step, row, group))
-            for row, (token_ids, group) in enumerate(zip(completion_ids, group_indexes(prompts), strict=True))
+            self.receiver.cutter.cut(token_ids, self._taus(step, ids[row], ids[groups.index(groups[row])]))
+            for (row, token_ids), _ in zip(enumerate(completion_ids), prompts, strict=True)
         ]
-        continuations = self.receiver.continue_cuts(prompts, cuts, solution, self.seed, "transfer", step)
+        continuations = self.receiver.continue_cuts(
+            prompts, cuts, solution, self.seed, "transfer", step, ids=ids
+        )
         rows: list[list[Scored]] = [
             list(zip(row_cuts, found, strict=True))
             for row_cuts, found in zip(cuts, continuations, strict=True)
@@ -81,8 +86,8 @@ class TransferReward:
                 log_metric(f"transfer/{name}", value)
         return [mean([_share_correct(found) for _, found in row]) for row in rows]
 
-    def _taus(self, step: int, row: int, group: int) -> list[float]:
-        owner = ("group", group) if self.config.tau_shared_in_group else ("row", row)
+    def _taus(self, step: int, rollout: int, first_of_group: int) -> list[float]:
+        owner = ("group", first_of_group) if self.config.tau_shared_in_group else ("rollout", rollout)
         return [draw_tau(self.seed, "tau", step, *owner, k) for k in range(self.config.num_cuts)]
 
 

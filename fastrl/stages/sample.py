@@ -38,6 +38,7 @@ def sample_groups(
 ) -> Sampled:
     """num_prompts groups (this rank's share). With dynamic sampling, groups whose rewards are all equal are
     replaced from further draws, max_refills times; what is then still missing stays missing."""
+    size = config.rollout.group_size
     wanted = share(config.rollout.num_prompts, ranks)
     out = Sampled(draw=draw)
     groups: list[list[Rollout]] = []
@@ -49,7 +50,8 @@ def sample_groups(
             fresh = generate(parts, config, problems, [d * ranks.size + ranks.rank for d in draws])
         with run.time("reward"):
             flat = [(problem, r) for problem, group in zip(problems, fresh, strict=True) for r in group]
-            reward_rollouts(parts.rewards, [p for p, _ in flat], [r for _, r in flat], step, out.metrics)
+            ids = [(d * ranks.size + ranks.rank) * size + j for d in draws for j in range(size)]
+            reward_rollouts(parts.rewards, [p for p, _ in flat], [r for _, r in flat], ids, step, out.metrics)
         groups += [group for group in fresh if not config.rollout.dynamic_sampling or has_signal(group)]
         if len(groups) == wanted:
             break
@@ -102,13 +104,15 @@ def reward_rollouts(
     rewards: Sequence[WeightedReward],
     problems: Sequence[Problem],
     rollouts: Sequence[Rollout],
+    rollout_ids: Sequence[int],
     step: int,
     metrics: dict[str, list[float]],
 ) -> None:
     """Fill rewards, reward and extras of every rollout: reward = sum of weight * value, None left out.
 
     Functions are called once, with TRL's signature: prompts, completions, completion_ids, trainer_state,
-    log_extra, log_metric and every dataset column as a list with one entry a rollout.
+    log_extra, log_metric and every dataset column as a list with one entry a rollout. rollout_ids comes
+    beside them: the rollouts' numbers in the whole run.
     """
 
     def log_extra(column: str, values: Sequence[Any]) -> None:
@@ -124,6 +128,7 @@ def reward_rollouts(
             trainer_state=SimpleNamespace(global_step=step),
             log_extra=log_extra,
             log_metric=lambda name, value: metrics[name].append(float(value)),
+            rollout_ids=list(rollout_ids),
             **columns,
         )
         values = asyncio.run(values) if inspect.isawaitable(values) else values

@@ -193,3 +193,13 @@ def receiver_row(config: WorldConfig, chain: Chain, index: int, random: Random) 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def export_world(folder: str | Path, config: WorldConfig | None = None) -> Path:
+    """A copy of the world under a path of one's own, as the *-tiny recipes name it. Nothing is overwritten."""
+    target = Path(folder)
+    if target.exists():
+        raise ValueError(f"[tiny] dir: expected a folder that does not exist yet, got {str(folder)!r}")
+    world = build_world(config)
+    shutil.copytree(world.generator.parent, target)
+    return target

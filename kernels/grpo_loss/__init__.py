@@ -54,7 +54,8 @@ def grpo_loss(
         correction = stopgrad(exp(old_logprobs - rollout_logprobs)), of a token or multiplied over a sequence;
                      truncate: at most correction_cap; mask: 0 where above it
 
-    gspo's gradient flows through each token's own log-prob, so advantages may differ within a sequence.
+    gspo's gradient flows through each token's own log-prob (as in verl; where advantages and corrections don't
+    differ within a sequence, that is the gradient of the formula).
     rloo is REINFORCE: no ratio and no clip, the correction alone weighs stale samples.
 
     Args:

@@ -69,9 +69,11 @@ def close(value, want, unit=1e-5):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v.values())))
 def test_every_variant_against_the_oracle(backend, variant, poisoned):
-    options = itertools.product(
-        ["token_truncate", "sequence_mask"], [True, False], [(0.0, 0.0), (0.2, 0.0), (0.1, 0.05)], [3, 8, None]
-    )
+    options = [
+        *itertools.product(["token_truncate", "sequence_mask"], [True, False], [(0.0, 0.0)], [3, 8]),
+        ("token_mask", True, (0.2, 0.0), None),
+        ("sequence_truncate", False, (0.1, 0.05), 8),
+    ]
     for correction, off_policy, (kl_coef, entropy_coef), chunk_rows in options:
         config = LossConfig(
             **variant, correction=correction, correction_cap=1.1, kl_coef=kl_coef, entropy_coef=entropy_coef

@@ -60,7 +60,8 @@ def test_against_the_oracle(backend, options, shape, poisoned):
         torch.testing.assert_close(value.double(), want, **TOLERANCE)
     assert torch.equal(out.top1, expected[3])
     for value, want in zip(found, wanted, strict=True):
-        assert (value.double() - want.double()).norm() <= 5e-6 * want.double().norm()
+        # a rounded logit near 16 moves p by 1e-6; the entropy's slope multiplies that by -log p near 10
+        assert (value.double() - want.double()).norm() <= 1e-5 * want.double().norm()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -90,7 +91,7 @@ def test_half_precision_hidden(backend, dtypes):
     torch.testing.assert_close(out.logprobs.double(), expected[0], **TOLERANCE)
     assert (found[0].dtype, found[1].dtype) == (hidden.dtype, weight.dtype)
     for value, want in zip(found, wanted, strict=True):
-        unit = 2**-9 if value.dtype == torch.bfloat16 else 5e-6  # one rounding at the end, or none
+        unit = 2**-9 if value.dtype == torch.bfloat16 else 1e-5  # one rounding at the end, or none
         assert (value.double() - want.double()).norm() <= unit * want.double().norm()
 
 

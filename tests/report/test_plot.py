@@ -47,12 +47,12 @@ def run_lines(num_steps=20, shift=0.0):
 
 def test_a_png_of_several_runs(tmp_path):
     runs = [write_run(tmp_path / name, run_lines(shift=shift)) for name, shift in (("a", 0.0), ("b", 0.2))]
-    path = plot_run(runs, tmp_path / "pictures/curves.png")
+    path = plot_run(runs)
+    assert path == runs[0] / "curves.png"
     pixels = image.imread(path)
     assert pixels.shape[0] > 400 and pixels.shape[1] > 1000
     for color in COLORS[:2]:  # one a run
         assert (np.abs(pixels[..., :3] - to_rgb(color)).max(axis=-1) < 0.01).any()
-    assert plot_run([runs[0]]) == runs[0] / "curves.png"
 
 
 def test_panels_are_evaluations_then_rewards_then_the_policy(tmp_path):
