@@ -30,7 +30,7 @@ SIZES = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 8,
-    "max_position_embeddings": 1024,
+    "max_position_embeddings": 512,
     "bos_token_id": None,
     "eos_token_id": 1,
     "pad_token_id": 0,
@@ -43,7 +43,7 @@ CONFIGS = {
     ),
     "mistral_window": lambda: MistralConfig(**SIZES, sliding_window=6),
     "gpt2": lambda: GPT2Config(
-        vocab_size=260, n_embd=32, n_layer=2, n_head=4, n_positions=1024, bos_token_id=None, eos_token_id=1,
+        vocab_size=260, n_embd=32, n_layer=2, n_head=4, n_positions=512, bos_token_id=None, eos_token_id=1,
         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
     ),
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """A Hugging Face checkpoint of another architecture and real GSM8K problems, through the command line."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,14 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="real benchmark files are not beside the checkout")
 
 
+def with_room(checkpoint: Path, folder: Path, tokens: int = 1024) -> Path:
+    """The checkpoint with longer rotary positions: one of these problems is 555 bytes long."""
+    shutil.copytree(checkpoint, folder)
+    config = json.loads((folder / "config.json").read_text()) | {"max_position_embeddings": tokens}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
 @needs_data
 def test_gsm8k_with_a_llama_and_a_receiver_of_another_family(checkpoints, tmp_path, capsys):
     run = tmp_path / "run"
@@ -20,9 +29,9 @@ def test_gsm8k_with_a_llama_and_a_receiver_of_another_family(checkpoints, tmp_pa
         [
             "train", "rltr",
             "--run.dir", str(run),
-            "--model.path", str(checkpoints["llama"]),
+            "--model.path", str(with_room(checkpoints["llama"], tmp_path / "llama")),
             "--model.gradient_checkpointing", "false",
-            "--transfer.receiver.path", str(checkpoints["gpt2"]),
+            "--transfer.receiver.path", str(with_room(checkpoints["qwen3"], tmp_path / "qwen3")),
             "--transfer.slack_tokens", "8",
             "--data.path", str(DATA / "gsm8k_train.jsonl"),
             "--data.limit", "200",
@@ -48,5 +57,5 @@ def test_prompts_that_the_model_cannot_hold_are_refused_before_it_is_loaded(chec
     arguments = ["--model.path", str(checkpoints["llama"]), "--data.path", str(DATA / "gsm8k_train.jsonl")]
     code = main(["train", "rlvr", "--run.dir", str(tmp_path / "run"), *arguments])
     message = capsys.readouterr().err
-    assert code == 2 and message.startswith("fastrl: [") and "1024" in message
+    assert code == 2 and message.startswith("fastrl: [") and "512" in message
     assert not (tmp_path / "run").exists()

@@ -127,11 +127,6 @@ class Cohort:
         self._new.append((ids, logprobs))
         self.length += 1
 
-    @property
-    def unchecked(self) -> int:
-        """Tokens a row sampled since the last check."""
-        return len(self._new)
-
     def check(self) -> bool:
         """Find the rows that ended since the last check, and drop them once they are many.
 

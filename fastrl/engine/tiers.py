@@ -28,6 +28,7 @@ class Tier:
         self.layers = kv.gather(index)
         self.device = next(iter(self.layers.values()))[0].device
         self.starts = starts
+        self._positions: Ints | None = None
         self._arrange(group, visible)
 
     @property
@@ -48,7 +49,7 @@ class Tier:
         row[slot] = np.arange(len(group))
         self.in_place = len(row) == len(group) and bool((slot == np.arange(len(slot))).all())
         self.slot = torch.from_numpy(slot).to(self.device)
-        self.row = torch.from_numpy(row).to(self.device)
+        self.row, self._row = torch.from_numpy(row).to(self.device), row
         seen = visible[row].reshape(len(self.lengths), self.most_rows, 1)
         hidden = np.arange(self.lengths.max()) >= seen
         self.hidden = torch.from_numpy(hidden).to(self.device) if hidden.any() else None
@@ -72,8 +73,6 @@ class Tier:
             self._masks.clear()
         self._positions = positions
 
-    _positions: Ints | None = None
-
     def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor | None:
         """Additive [groups, 1, M, 1, L]: 0 where a row sees a key; None: every row sees all."""
         if self._positions is None:
@@ -81,7 +80,7 @@ class Tier:
         if (window, dtype) not in self._masks:
             hidden = self.hidden
             if window is not None and self._positions is not None:
-                at = self._positions[self.row.cpu().numpy()].reshape(len(self.lengths), -1, 1)
+                at = self._positions[self._row].reshape(len(self.lengths), -1, 1)
                 key_at = self.starts[:, None, None] + np.arange(self.lengths.max())
                 passed = torch.from_numpy(at - key_at >= window).to(self.device)
                 hidden = passed if hidden is None else hidden | passed

@@ -50,10 +50,15 @@ def test_scores_are_the_samplers_logprobs(family):
 def test_loaded_weights_generate_like_a_fresh_engine(checkpoints, tmp_path, name):
     engine = TorchEngine.from_pretrained(str(checkpoints[name]), dtype=torch.float32, device=CPU)
     other = write_checkpoint(tmp_path / "other", name, seed=1)
+    model = AutoModelForCausalLM.from_pretrained(other)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape)
+    model.save_pretrained(other)
     fresh = TorchEngine.from_pretrained(str(other), dtype=torch.float32, device=CPU)
     sampling = SamplingParams(max_new_tokens=12)
     before = engine.generate([[9, 8]], sampling, seeds=[0], n=4)
-    model = AutoModelForCausalLM.from_pretrained(other, dtype=torch.float64)
+    model.double()
     digest = engine.load_weights(((n, p.detach()) for n, p in model.named_parameters()), version=3)
     after = engine.generate([[9, 8]], sampling, seeds=[0], n=4)
     assert engine.weights_version == 3
