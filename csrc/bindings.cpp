@@ -1,4 +1,5 @@
-// The only file that knows Python. Tensors come as addresses: kernels/*/cpp_impl.py checks and keeps them alive.
+// The only file that knows Python. Tensors come as addresses: kernels/*/cpp_impl.py checks and keeps them
+// alive.
 #include <nanobind/nanobind.h>
 
 #include <cstdint>
@@ -30,8 +31,8 @@ fastrl::Logits logits(Address values, std::int64_t rows, std::int64_t vocab, Add
           {at<const float>(bias), at<const float>(temperature), inverse_temperature, logit_scale, softcap}};
 }
 
-fastrl::RowScores row_scores(Address logprob, Address entropy, Address self_certainty, Address max, Address sum,
-                             Address top1) {
+fastrl::RowScores row_scores(Address logprob, Address entropy, Address self_certainty, Address max,
+                             Address sum, Address top1) {
   return {at<float>(logprob), at<float>(entropy), at<float>(self_certainty),
           at<float>(max),     at<float>(sum),     at<bool>(top1)};
 }
@@ -51,9 +52,9 @@ fastrl::GrpoConfig grpo_config(int policy, double low, double high, double dual_
           correction_cap};
 }
 
-fastrl::GrpoTokens grpo_tokens(std::int64_t tokens, std::int64_t sequences, Address cu_seqlens, Address logprobs,
-                               Address advantages, Address weights, Address old_logprobs, Address ref_logprobs,
-                               Address rollout_logprobs, Address entropy) {
+fastrl::GrpoTokens grpo_tokens(std::int64_t tokens, std::int64_t sequences, Address cu_seqlens,
+                               Address logprobs, Address advantages, Address weights, Address old_logprobs,
+                               Address ref_logprobs, Address rollout_logprobs, Address entropy) {
   return {tokens,
           sequences,
           at<const std::int32_t>(cu_seqlens),
@@ -67,11 +68,12 @@ fastrl::GrpoTokens grpo_tokens(std::int64_t tokens, std::int64_t sequences, Addr
 }
 
 void bind_structs(nb::module_& m) {
-  nb::class_<fastrl::Logits>(m, "Logits").def_static(
-      "of", &logits, "values"_a, "rows"_a, "vocab"_a, "ids"_a, "bias"_a, "temperature"_a,
-      "inverse_temperature"_a, "logit_scale"_a, "softcap"_a);
+  nb::class_<fastrl::Logits>(m, "Logits")
+      .def_static("of", &logits, "values"_a, "rows"_a, "vocab"_a, "ids"_a, "bias"_a, "temperature"_a,
+                  "inverse_temperature"_a, "logit_scale"_a, "softcap"_a);
   nb::class_<fastrl::RowScores>(m, "RowScores")
-      .def_static("of", &row_scores, "logprob"_a, "entropy"_a, "self_certainty"_a, "max"_a, "sum"_a, "top1"_a);
+      .def_static("of", &row_scores, "logprob"_a, "entropy"_a, "self_certainty"_a, "max"_a, "sum"_a,
+                  "top1"_a);
   nb::class_<fastrl::GrpoConfig>(m, "GrpoConfig")
       .def_static("of", &grpo_config, "policy"_a, "low"_a, "high"_a, "dual_clip"_a, "kl"_a, "kl_coef"_a,
                   "entropy_coef"_a, "correction"_a, "correct_sequences"_a, "correction_cap"_a);
@@ -93,8 +95,8 @@ NB_MODULE(_C, m) {
         WithoutGil());
   m.def(
       "gradient_rows",
-      [](const fastrl::Logits& rows, const fastrl::RowScores& scores, Address grad_logprob, Address grad_entropy,
-         bool exponentials, int num_threads) {
+      [](const fastrl::Logits& rows, const fastrl::RowScores& scores, Address grad_logprob,
+         Address grad_entropy, bool exponentials, int num_threads) {
         fastrl::gradient_rows(rows, scores, at<const float>(grad_logprob), at<const float>(grad_entropy),
                               exponentials, num_threads);
       },
@@ -122,7 +124,8 @@ NB_MODULE(_C, m) {
          Address advantages) {
         fastrl::group_advantage_cpu(at<const float>(rewards), at<const std::int64_t>(group_ids), count,
                                     static_cast<fastrl::AdvantageScale>(scale),
-                                    static_cast<fastrl::AdvantageBaseline>(baseline), eps, at<float>(advantages));
+                                    static_cast<fastrl::AdvantageBaseline>(baseline), eps,
+                                    at<float>(advantages));
       },
       "rewards"_a, "group_ids"_a, "count"_a, "scale"_a, "baseline"_a, "eps"_a, "advantages"_a, WithoutGil());
 }

@@ -11,12 +11,18 @@ from torch import Tensor
 
 from fastrl.kernels._head import Head
 
-LOGITS_IN_MEMORY = 1 << 25
+LOGITS_IN_MEMORY = 1 << 26
 VOCAB_TILE = 8192
 
 
 def default_chunk_rows(vocab: int) -> int:
     return max(16, LOGITS_IN_MEMORY // vocab)
+
+
+def chunk_sizes(num_rows: int, chunk_rows: int) -> list[int]:
+    """As few chunks as fit, of sizes that differ by one at most; at least one chunk, maybe of no rows."""
+    count = max(1, -(-num_rows // chunk_rows))
+    return [num_rows // count + (index < num_rows % count) for index in range(count)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ namespace fastrl {
 inline void check_launch(const char* op) {
   const cudaError_t error = cudaGetLastError();
   if (error == cudaSuccess) return;
-  throw std::runtime_error(std::string("[") + op + "] launch: expected success, got " + cudaGetErrorString(error));
+  throw std::runtime_error(std::string("[") + op + "] launch: expected success, got " +
+                           cudaGetErrorString(error));
 }
 
 }  // namespace fastrl

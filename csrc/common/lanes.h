@@ -1,4 +1,5 @@
-// Sixteen floats at a time, in GCC/Clang vector types: every target gets the same lanes and the same order of sums.
+// A vector of floats at a time, in GCC/Clang vector types. Sums keep a fixed order, so a machine repeats its
+// bits.
 #pragma once
 
 #include <cstdint>
@@ -14,9 +15,15 @@
 
 namespace fastrl {
 
-constexpr int kLanes = 16;
-typedef float Lanes __attribute__((vector_size(64)));
-typedef std::int32_t IntLanes __attribute__((vector_size(64)));
+// What the target has in one register: wider vectors are taken apart element by element where they are
+// compared.
+#if defined(__x86_64__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+typedef float Lanes __attribute__((vector_size(4 * kLanes)));
+typedef std::int32_t IntLanes __attribute__((vector_size(4 * kLanes)));
 
 FASTRL_INLINE void load(const float* from, Lanes& to) { std::memcpy(&to, from, sizeof(Lanes)); }
 FASTRL_INLINE void store(const Lanes& from, float* to) { std::memcpy(to, &from, sizeof(Lanes)); }

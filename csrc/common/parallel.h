@@ -8,8 +8,8 @@
 
 namespace fastrl {
 
-// Calls body(begin, end) on disjoint ranges that cover [0, count). The body must not throw, and must not depend on
-// where ranges end: then results don't depend on the number of threads.
+// Calls body(begin, end) on disjoint ranges that cover [0, count). The body must not throw, and must not
+// depend on where ranges end: then results don't depend on the number of threads.
 template <class Body>
 void parallel_for(std::int64_t count, std::int64_t work, int num_threads, const Body& body) {
   constexpr std::int64_t kWorkWorthAThread = 1 << 18;
@@ -21,7 +21,8 @@ void parallel_for(std::int64_t count, std::int64_t work, int num_threads, const 
   std::vector<std::thread> threads;
   threads.reserve(parts - 1);
   for (std::int64_t part = 1; part < parts; ++part) {
-    threads.emplace_back([&body, count, part, parts] { body(count * part / parts, count * (part + 1) / parts); });
+    threads.emplace_back(
+        [&body, count, part, parts] { body(count * part / parts, count * (part + 1) / parts); });
   }
   body(std::int64_t{0}, count / parts);
   for (std::thread& thread : threads) thread.join();

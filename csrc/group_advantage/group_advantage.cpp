@@ -43,7 +43,8 @@ void group(const Members& members, AdvantageBaseline baseline, double divisor, f
   double offset = 0, factor = 1;
   if (baseline == AdvantageBaseline::kMean || baseline == AdvantageBaseline::kLeaveOneOut) {
     offset = equal ? members.at(members.begin) : members.mean();
-    if (baseline == AdvantageBaseline::kLeaveOneOut && !equal) factor = members.count() / (members.count() - 1);
+    if (baseline == AdvantageBaseline::kLeaveOneOut && !equal)
+      factor = members.count() / (members.count() - 1);
   } else if (baseline == AdvantageBaseline::kOne) {
     offset = 1;
   }

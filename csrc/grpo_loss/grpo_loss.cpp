@@ -58,12 +58,13 @@ void grpo_loss_cpu(const GrpoTokens& batch, const GrpoConfig& config, float* slo
   if (by_sequence(batch, config)) terms = gather_sequences(batch, config, num_threads);
   const std::int64_t num_blocks = (batch.tokens + kBlock - 1) / kBlock;
   std::vector<Stats> blocks(num_blocks);
-  parallel_for(num_blocks, batch.tokens * kWorkAToken, num_threads, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t b = begin; b < end; ++b) {
-      const std::int64_t last = std::min((b + 1) * kBlock, batch.tokens);
-      blocks[b] = add_block(batch, config, terms, b * kBlock, last, slopes);
-    }
-  });
+  parallel_for(num_blocks, batch.tokens * kWorkAToken, num_threads,
+               [&](std::int64_t begin, std::int64_t end) {
+                 for (std::int64_t b = begin; b < end; ++b) {
+                   const std::int64_t last = std::min((b + 1) * kBlock, batch.tokens);
+                   blocks[b] = add_block(batch, config, terms, b * kBlock, last, slopes);
+                 }
+               });
   Stats total = start();
   for (const Stats& block : blocks) {
     for (int i = 0; i < kNumGrpoStats; ++i) total[i] = fold(i, total[i], block[i]);

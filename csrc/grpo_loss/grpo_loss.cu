@@ -93,7 +93,8 @@ std::int64_t blocks_of(std::int64_t tokens) { return (tokens + kThreads - 1) / k
 bool cuda_built() { return true; }
 
 std::int64_t grpo_scratch_size(std::int64_t tokens, std::int64_t sequences) {
-  return sequences * static_cast<std::int64_t>(sizeof(Terms) / sizeof(float)) + blocks_of(tokens) * kNumGrpoStats;
+  return sequences * static_cast<std::int64_t>(sizeof(Terms) / sizeof(float)) +
+         blocks_of(tokens) * kNumGrpoStats;
 }
 
 void grpo_loss_cuda(const GrpoTokens& batch, const GrpoConfig& config, float* slopes, double* stats,
@@ -104,7 +105,8 @@ void grpo_loss_cuda(const GrpoTokens& batch, const GrpoConfig& config, float* sl
   const bool whole = by_sequence(batch, config) && batch.sequences > 0;
   const auto num_blocks = blocks_of(batch.tokens);
   if (whole) {
-    sequence_terms_kernel<<<static_cast<unsigned>(batch.sequences), kThreads, 0, queue>>>(batch, config, terms);
+    sequence_terms_kernel<<<static_cast<unsigned>(batch.sequences), kThreads, 0, queue>>>(batch, config,
+                                                                                          terms);
     check_launch("grpo_loss");
   }
   if (num_blocks > 0) {

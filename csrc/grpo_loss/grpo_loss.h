@@ -1,4 +1,5 @@
-// Policy loss of packed sequences from the log-probs of their tokens: loss, slopes and statistics in one pass.
+// Policy loss of packed sequences from the log-probs of their tokens: loss, slopes and statistics in one
+// pass.
 #pragma once
 
 #include <cstdint>
@@ -46,7 +47,8 @@ enum GrpoStat : int {
 void grpo_loss_cpu(const GrpoTokens& batch, const GrpoConfig& config, float* slopes, double* stats,
                    int num_threads);
 
-// The same on the device of the pointers, in float; nothing is waited for. scratch holds grpo_scratch_size floats.
+// The same on the device of the pointers, in float; nothing is waited for. scratch holds grpo_scratch_size
+// floats.
 std::int64_t grpo_scratch_size(std::int64_t tokens, std::int64_t sequences);
 void grpo_loss_cuda(const GrpoTokens& batch, const GrpoConfig& config, float* slopes, double* stats,
                     float* scratch, void* stream);

@@ -79,7 +79,7 @@ FASTRL_HOST_DEVICE inline TokenOutput<Real> map_token(const TokenInput<Real>& in
   const Real held = hold(log_ratio), a = in.advantage;
   const Real low = config.low, high = config.high, cap = config.dual_clip;
   TokenOutput<Real> out{0, 0, std::exp(held), 0, false, false};
-  const bool below = out.ratio < low, above = out.ratio > high;
+  const bool below = out.ratio<low, above = out.ratio> high;
   Real policy, slope;
   if (config.policy == PolicyKind::kReinforce) {
     policy = -a * in.logprob;

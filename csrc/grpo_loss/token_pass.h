@@ -71,8 +71,9 @@ FASTRL_HOST_DEVICE inline void finish(const GrpoConfig& config, SequenceTerms<Re
 }
 
 template <typename Real>
-FASTRL_HOST_DEVICE inline Real token_correction(const GrpoTokens& batch, const GrpoConfig& config, std::int64_t t,
-                                                const SequenceTerms<Real>& terms, Real* stats) {
+FASTRL_HOST_DEVICE inline Real token_correction(const GrpoTokens& batch, const GrpoConfig& config,
+                                                std::int64_t t, const SequenceTerms<Real>& terms,
+                                                Real* stats) {
   bool known;
   const Real difference = rollout_difference<Real>(batch, t, known);
   const Real distance = difference < 0 ? -difference : difference;

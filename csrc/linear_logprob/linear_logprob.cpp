@@ -11,7 +11,7 @@ namespace fastrl {
 namespace {
 
 // Sums run in float lanes within a block and in double across blocks.
-constexpr std::int64_t kBlock = 64 * kLanes;
+constexpr std::int64_t kBlock = 1024;
 
 float inverse_temperature(const HeadScaling& scaling, std::int64_t row) {
   return scaling.temperature ? 1 / scaling.temperature[row] : scaling.inverse_temperature;
@@ -183,18 +183,20 @@ void gradient_row(const Logits& logits, const RowScores& scores, std::int64_t r,
 }  // namespace
 
 void score_rows(const Logits& logits, const RowScores& scores, bool keep_exponentials, int num_threads) {
-  parallel_for(logits.rows, logits.rows * logits.vocab, num_threads, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t r = begin; r < end; ++r) score_row(logits, scores, r, keep_exponentials);
-  });
+  parallel_for(logits.rows, logits.rows * logits.vocab, num_threads,
+               [&](std::int64_t begin, std::int64_t end) {
+                 for (std::int64_t r = begin; r < end; ++r) score_row(logits, scores, r, keep_exponentials);
+               });
 }
 
 void gradient_rows(const Logits& logits, const RowScores& scores, const float* grad_logprob,
                    const float* grad_entropy, bool exponentials, int num_threads) {
-  parallel_for(logits.rows, logits.rows * logits.vocab, num_threads, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t r = begin; r < end; ++r) {
-      gradient_row(logits, scores, r, grad_logprob[r], grad_entropy ? grad_entropy[r] : 0, exponentials);
-    }
-  });
+  parallel_for(
+      logits.rows, logits.rows * logits.vocab, num_threads, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t r = begin; r < end; ++r) {
+          gradient_row(logits, scores, r, grad_logprob[r], grad_entropy ? grad_entropy[r] : 0, exponentials);
+        }
+      });
 }
 
 }  // namespace fastrl

@@ -29,7 +29,7 @@ class _Fused:
     @classmethod
     def of(cls, layers: Sequence[nn.Linear]) -> _Fused:
         weight = _fuse([layer.weight for layer in layers])
-        biases = [layer.bias for layer in layers if layer.bias is not None]
+        biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
         return cls(weight, _fuse(biases) if biases else None)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ class _Fused:
         return torch.addmm(residual, x, self.weight.t())
 
 
-def _fuse(parameters: Sequence[nn.Parameter]) -> Tensor:
+def _fuse(parameters: Sequence[Tensor]) -> Tensor:
     """One tensor of all rows; the parameters become views into it."""
     fused = torch.cat([p.data for p in parameters])
     for parameter, rows in zip(parameters, torch.split(fused, [len(p) for p in parameters]), strict=True):

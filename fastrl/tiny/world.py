@@ -51,8 +51,10 @@ class WorldConfig:
     num_train: int = 2000
     """Problems to do RL on; held-out ones are another split."""
     num_test: int = 256
-    slip_rate: float = 0.06
-    """Share of the written steps in the generator's examples that are wrong."""
+    style_shares: tuple[float, float, float] = (0.3, 0.25, 0.45)
+    """Parts of the generator's examples that are explicit, leaps and private."""
+    slip_rates: tuple[float, float, float] = (0.08, 0.06, 0.04)
+    """Share of the written steps that are wrong in each style: it is surest in its own shorthand."""
     num_wrong_entries: int = 0
     """Operations, of 300, that the generator's examples get wrong every time."""
     cut_share: float = 0.3
@@ -78,7 +80,7 @@ class World:
     test: Path
 
 
-RowWriter = Callable[[WorldConfig, Chain, int, Random], dict[str, Any]]
+RowWriter = Callable[[WorldConfig, Chain, Random], dict[str, Any]]
 
 
 def build_world(config: WorldConfig | None = None, cache: Path | None = None) -> World:
@@ -144,7 +146,7 @@ def teach(config: WorldConfig, learner: LearnerConfig, folder: Path, row: RowWri
     chains = draw_chains(config.chains, learner.num_steps * learner.batch_size, seed=seed, split="train")
     write_jsonl(
         work_folder / "examples.jsonl",
-        (row(config, chain, index, random) for index, chain in enumerate(chains)),
+        (row(config, chain, random) for chain in chains),
     )
     start = initialise(learner.shape, work_folder / "start", seed=seed)
     trained = run_sft(
@@ -172,15 +174,15 @@ def problem_row(chain: Chain) -> dict[str, Any]:
     return {"prompt": chain.expression, "solution": str(chain.answer), "expression": chain.expression}
 
 
-def generator_row(config: WorldConfig, chain: Chain, index: int, random: Random) -> dict[str, Any]:
-    """The three styles in turn, each with slips and systematic errors."""
+def generator_row(config: WorldConfig, chain: Chain, random: Random) -> dict[str, Any]:
+    """A trace in one of the three styles, with slips and systematic errors."""
     table = wrong_entries(config.num_wrong_entries, config.seed, config.chains.modulus)
-    style = STYLES[index % len(STYLES)]
-    trace = work(chain, random, style=style, slip_rate=config.slip_rate, table=table)
+    (place,) = random.choices(range(len(STYLES)), weights=config.style_shares)
+    trace = work(chain, random, style=STYLES[place], slip_rate=config.slip_rates[place], table=table)
     return {"prompt": chain.expression, "completion": trace}
 
 
-def receiver_row(config: WorldConfig, chain: Chain, index: int, random: Random) -> dict[str, Any]:
+def receiver_row(config: WorldConfig, chain: Chain, random: Random) -> dict[str, Any]:
     """The right explicit trace, from its start or from any place on."""
     trace = reference_solution(chain)
     if random.random() >= config.cut_share:

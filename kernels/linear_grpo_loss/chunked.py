@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fastrl.kernels._batch import LossBatch, needs_whole_sequences
-from fastrl.kernels._chunks import RowMath, RowScores, default_chunk_rows
+from fastrl.kernels._chunks import RowMath, RowScores, chunk_sizes, default_chunk_rows
 from fastrl.kernels._head import Head
 from fastrl.kernels._outputs import LossOutput
 from fastrl.kernels.linear_logprob.chunked import GradientAccumulator, Gradients
@@ -79,7 +79,7 @@ class _ReadyGradients(torch.autograd.Function):
 def plan_chunks(batch: LossBatch, chunk_rows: int) -> tuple[list[Chunk], bool]:
     """(chunks, whether a sequence that is needed as a whole is longer than a chunk); at least one chunk."""
     rows = batch.computed.nonzero()[:, 0]
-    sizes = [chunk_rows] * (rows.shape[0] // chunk_rows) + [rows.shape[0] % chunk_rows]
+    sizes = chunk_sizes(rows.shape[0], chunk_rows)
     split = False
     if needs_whole_sequences(batch.config, batch.old_logprobs, batch.rollout_logprobs):
         ends = torch.searchsorted(rows, batch.cu_seqlens[1:].to(rows.dtype))
@@ -87,7 +87,6 @@ def plan_chunks(batch: LossBatch, chunk_rows: int) -> tuple[list[Chunk], bool]:
         split = max(lengths, default=0) > chunk_rows
         if not split:
             sizes = _pack(lengths, chunk_rows)
-    sizes = [size for size in sizes if size > 0] or [0]
     chunks = []
     for part in torch.split(rows, sizes):
         first, last = (int(part[0]), int(part[-1]) + 1) if part.shape[0] else (0, 0)

@@ -48,7 +48,7 @@ def linear_logprob(
         bias: [V].
         temperature: > 0, a number or [T].
         softcap: > 0, or None for no cap.
-        chunk_rows: rows whose logits are in memory at once; None: about 128 MiB of them.
+        chunk_rows: rows whose logits are in memory at once; None: about 256 MiB of them.
     Returns: LogprobOutput, differentiable in hidden, weight and bias through logprobs and entropy. Each
         gradient has the dtype of its input. Rows whose incoming gradients are 0 cost nothing in the backward.
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastrl.kernels._chunks import HeadProducts, RowMath, default_chunk_rows
+from fastrl.kernels._chunks import HeadProducts, RowMath, chunk_sizes, default_chunk_rows
 from fastrl.kernels._head import Head
 from fastrl.kernels._outputs import LogprobOutput
 
@@ -60,10 +60,10 @@ def _score(hidden: Tensor, ids: Tensor, head: Head, chunk_rows: int, math: RowMa
     out = tuple(torch.empty(num_rows, dtype=torch.float32, device=hidden.device) for _ in range(3))
     top1 = torch.empty(num_rows, dtype=torch.bool, device=hidden.device)
     products = HeadProducts(head.weight, hidden.dtype, with_weight_gradient=False)
-    buffer = torch.empty(min(chunk_rows, num_rows), vocab, dtype=torch.float32, device=hidden.device)
-    for begin in range(0, num_rows, chunk_rows):
-        rows = slice(begin, min(begin + chunk_rows, num_rows))
-        logits = buffer[: rows.stop - begin]
+    sizes = chunk_sizes(num_rows, chunk_rows)
+    buffer = torch.empty(sizes[0], vocab, dtype=torch.float32, device=hidden.device)
+    for rows in torch.split(torch.arange(num_rows, device=hidden.device), sizes):
+        logits = buffer[: rows.shape[0]]
         products.logits(products.operand(hidden[rows]), logits)
         scores = math.score(logits, ids[rows], head, head.temperature_of(rows), keep_exponentials=False)
         for target, values in zip(out, (scores.logprobs, scores.entropy, scores.self_certainty), strict=True):
@@ -85,9 +85,9 @@ def _backward(
     accumulator = GradientAccumulator(hidden, head, needed)
     active = ((grad_logprobs != 0) | (grad_entropy != 0)).nonzero()[:, 0]
     by_entropy = bool((grad_entropy != 0).any())
-    size = (min(chunk_rows, active.shape[0]), head.weight.shape[0])
-    buffer = torch.empty(size, dtype=torch.float32, device=hidden.device)
-    for rows in torch.split(active, chunk_rows):
+    sizes = chunk_sizes(active.shape[0], chunk_rows)
+    buffer = torch.empty(sizes[0], head.weight.shape[0], dtype=torch.float32, device=hidden.device)
+    for rows in torch.split(active, sizes):
         logits, operand = buffer[: rows.shape[0]], accumulator.products.operand(hidden[rows])
         accumulator.products.logits(operand, logits)
         args = (logits, ids[rows], head, head.temperature_of(rows))

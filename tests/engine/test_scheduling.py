@@ -55,11 +55,15 @@ def test_passes_cover_every_token_once(lengths, limit, prompt_len):
     trie = build_trie([1] * (prompt_len + 1), branches)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fastrl.engine.prefill._PASS_TOKENS", limit)
+        patch.setattr("fastrl.engine.prefill._PASS_SCORES", 200)
         patch.setattr("fastrl.engine.prefill._SMALLEST_PIECE", 1)
         pieces = list(passes(trie.spans))
     flat = [span for piece in pieces for span in piece]
     assert [slot for span in flat for slot in range(span.start, span.stop)] == list(range(trie.num_slots))
-    assert all(sum(span.stop - span.start for span in piece) <= limit for piece in pieces)
+    for piece in pieces:
+        assert sum(span.stop - span.start for span in piece) <= limit
+        scores = sum((span.stop - span.start) * len(span.context) for span in piece)
+        assert scores <= 200 or sum(span.stop - span.start for span in piece) == 1
     for span in flat:
         assert span.context[-1] == span.stop - 1
         assert len(span.context) == trie.depths[span.stop - 1] + 1

@@ -14,8 +14,8 @@ from fastrl.stages.sft import accumulate, batch_indices, run_sft, scheduled
 from fastrl.tiny.models import Shape, initialise
 
 CPU = torch.device("cpu")
-QWEN = Shape(family="qwen3", hidden=32, layers=2, heads=4, kv_heads=2, intermediate=48)
-LLAMA = Shape(family="llama", hidden=32, layers=2, heads=4, kv_heads=4, intermediate=48)
+QWEN = Shape(family="qwen3", hidden=32, layers=2, heads=4, kv_heads=2, head_dim=8, intermediate=48)
+LLAMA = Shape(family="llama", hidden=32, layers=2, heads=4, kv_heads=4, head_dim=8, intermediate=48)
 ROWS = [{"prompt": f"{k}+{k}", "completion": f"{k}+{k}={2 * k % 10}"} for k in range(6)]
 SEQUENCES = [
     TrainSequence([3, 20, 21, 4, 22, 23, 1], [False] * 4 + [True] * 3),

@@ -12,7 +12,7 @@ from fastrl.tiny.models import Shape
 from fastrl.tiny.task import Chain
 from fastrl.tiny.world import LearnerConfig, WorldConfig, build_world, write_jsonl
 
-SMALL = Shape(family="llama", hidden=32, layers=1, heads=2, kv_heads=1, intermediate=32)
+SMALL = Shape(family="llama", hidden=32, layers=1, heads=2, kv_heads=1, head_dim=16, intermediate=32)
 LEARNER = LearnerConfig(shape=SMALL, num_steps=3, batch_size=8)
 CONFIG = WorldConfig(
     num_train=60,

@@ -1,0 +1,91 @@
+"""The house rules that a script can hold: every op complete, files and functions small, one vocabulary."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OPS = sorted(path.parent.name for path in (ROOT / "kernels").glob("*/__init__.py"))
+SOURCES = sorted(path for folder in ("fastrl", "kernels", "bench") for path in (ROOT / folder).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+NATIVE = sorted(path for end in ("h", "cpp", "cu", "cuh") for path in (ROOT / "csrc").rglob(f"*.{end}"))
+LONGEST_FILE, LONGEST_FUNCTION = 500, 80
+# What other projects call the things that are logprobs, loss_mask, group_size, clip_eps_* here.
+ALIASES = re.compile(
+    r"per_token_logps|\b(old_|ref_)?log_probs?\b|\b(trainer|inference|generator)_logprobs|rollout_log_probs"
+    r"|completion_mask|response_mask|num_generations|clip_ratio_(low|high)|\bepsilon_(low|high)"
+)
+SPEAKS_TO_OTHERS = ("integrations", "rewards", "bench_")  # TRL's reward signature, TRL beside us in a bench
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def test_there_are_ops():
+    assert {"group_advantage", "grpo_loss", "linear_logprob", "linear_grpo_loss"} <= set(OPS)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_an_op_is_complete(op):
+    for path in (f"kernels/{op}/reference.py", f"tests/kernels/test_{op}.py", f"bench/bench_{op}.py"):
+        assert (ROOT / path).is_file(), f"{op}: {path} is missing"
+    reference = (ROOT / f"kernels/{op}/reference.py").read_text()
+    assert not re.search(r"import .*(_impl|chunked|_C)\b", reference), f"{op}: its definition uses an implementation"
+    public = (ROOT / "fastrl/ops.py").read_text()
+    assert f'"{op}"' in public, f"{op}: not in fastrl.ops"
+
+
+def test_kernels_hide_no_package():
+    assert not (ROOT / "kernels/__init__.py").exists()
+
+
+@pytest.mark.parametrize("path", SOURCES + TESTS + NATIVE, ids=name)
+def test_files_are_short(path):
+    assert len(path.read_text().splitlines()) <= LONGEST_FILE
+
+
+@pytest.mark.parametrize("path", SOURCES + TESTS, ids=name)
+def test_functions_fit_a_screen(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert lines <= LONGEST_FUNCTION, f"{node.name}: {lines} lines"
+
+
+def test_the_median_file_is_small():
+    lengths = sorted(len(path.read_text().splitlines()) for path in SOURCES)
+    assert lengths[len(lengths) // 2] <= 150
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_no_silent_rescue(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ExceptHandler):
+            caught = ast.unparse(node.type) if node.type else "everything"
+            assert caught not in ("everything", "Exception", "BaseException"), f"line {node.lineno} catches {caught}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_one_vocabulary(path):
+    if any(part in name(path) for part in SPEAKS_TO_OTHERS):
+        return
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        found = ALIASES.search(line)
+        assert not found, f"line {number}: {found and found.group()}"
+
+
+@pytest.mark.parametrize("path", NATIVE, ids=name)
+def test_the_core_knows_no_python(path):
+    text = path.read_text()
+    if path.name != "bindings.cpp":
+        assert not re.search(r"#include\s*[<\"](nanobind|Python\.h|torch)", text)
+
+
+def test_the_build_is_one_short_file():
+    assert len((ROOT / "CMakeLists.txt").read_text().splitlines()) < 100
+    assert not (ROOT / "setup.py").exists()
