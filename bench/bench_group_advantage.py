@@ -14,7 +14,9 @@ def main() -> None:
     for groups in (64,) if given.small else (64, 1024):
         rewards, ids = torch.rand(groups * 8), torch.arange(groups).repeat_interleave(8)
         providers = {
-            backend: lambda backend=backend, rewards=rewards, ids=ids: group_advantage(rewards, ids, backend=backend)
+            backend: lambda backend=backend, rewards=rewards, ids=ids: group_advantage(
+                rewards, ids, backend=backend
+            )
             for backend in ("cpp", "reference")
         }
         rows = compare(providers, given.rounds)

@@ -16,7 +16,9 @@ def main() -> None:
     for num_tokens in (16384,) if given.small else (16384, 262144):
         batch = packed_batch(num_tokens, 8, idle=0.2)
         logprobs = (-torch.rand(num_tokens)).requires_grad_()
-        others = {name: -torch.rand(num_tokens) for name in ("old_logprobs", "ref_logprobs", "rollout_logprobs")}
+        others = {
+            name: -torch.rand(num_tokens) for name in ("old_logprobs", "ref_logprobs", "rollout_logprobs")
+        }
 
         def run(op, backend, logprobs=logprobs, batch=batch, others=others):
             logprobs.grad = None

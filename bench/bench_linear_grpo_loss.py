@@ -1,5 +1,7 @@
-"""linear_grpo_loss, forward and backward, dense and with idle rows: C++, chunked torch, the dense loss (eager,
-compiled) and TRL's chunked log-probs under the same loss."""
+"""linear_grpo_loss, forward and backward, with and without idle rows.
+
+C++ and chunked torch beside the dense loss (eager, compiled) and TRL's chunked log-probs under the same loss.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,11 @@ from bench.harness import arguments, compare, finish, show
 from fastrl.ops import LossConfig, grpo_loss, linear_grpo_loss
 
 CONFIG = LossConfig(loss_type="dapo")
-SHAPES = [(512, 128, 4096, torch.float32), (256, 896, 151936, torch.float32), (256, 896, 151936, torch.bfloat16)]
+SHAPES = [
+    (512, 128, 4096, torch.float32),
+    (256, 896, 151936, torch.float32),
+    (256, 896, 151936, torch.bfloat16),
+]
 
 
 def providers(

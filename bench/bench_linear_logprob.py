@@ -1,4 +1,7 @@
-"""linear_logprob, forward and backward: C++, chunked torch, the reference (eager, compiled), TRL's chunked function."""
+"""linear_logprob, forward and backward.
+
+C++, chunked torch and the reference beside dense log-probs (eager, compiled) and TRL's chunked function.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,11 @@ from bench.batches import head_inputs
 from bench.harness import arguments, compare, finish, show
 from fastrl.ops import linear_logprob
 
-SHAPES = [(512, 128, 4096, torch.float32), (256, 896, 151936, torch.float32), (256, 896, 151936, torch.bfloat16)]
+SHAPES = [
+    (512, 128, 4096, torch.float32),
+    (256, 896, 151936, torch.float32),
+    (256, 896, 151936, torch.bfloat16),
+]
 
 
 def providers(hidden: Tensor, weight: Tensor, ids: Tensor) -> dict[str, Callable[[], object]]:

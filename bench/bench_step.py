@@ -22,7 +22,15 @@ from typing import Any
 import torch
 
 from fastrl.build import RlParts, build_rl
-from fastrl.config import DataConfig, ModelConfig, RewardConfig, RlConfig, RolloutConfig, RunConfig, TrainConfig
+from fastrl.config import (
+    DataConfig,
+    ModelConfig,
+    RewardConfig,
+    RlConfig,
+    RolloutConfig,
+    RunConfig,
+    TrainConfig,
+)
 from fastrl.data.problems import load_problems
 from fastrl.distributed import Ranks
 from fastrl.rewards.answer import AnswerReward

@@ -77,20 +77,19 @@ def prepare_batch(
     cu_seqlens: Tensor,
     advantages: Tensor,
     loss_mask: Tensor,
-    old_logprobs: Tensor | None,
-    ref_logprobs: Tensor | None,
-    rollout_logprobs: Tensor | None,
+    others: tuple[Tensor | None, Tensor | None, Tensor | None],
     config: LossConfig,
     denominator: float,
     leave_out: bool,
 ) -> LossBatch:
     """Check everything against `tokens`, any tensor whose first dimension is T.
 
-    leave_out: tokens that can't carry a gradient are not computed.
+    others: old, ref and rollout log-probs. leave_out: tokens that can't carry a gradient are not computed.
     """
     _check(op, tokens, cu_seqlens, advantages, loss_mask, denominator)
-    for name, values in (("old_", old_logprobs), ("ref_", ref_logprobs), ("rollout_", rollout_logprobs)):
-        check_token_vector(op, f"{name}logprobs", values, tokens)
+    for name, values in zip(("old_logprobs", "ref_logprobs", "rollout_logprobs"), others, strict=True):
+        check_token_vector(op, name, values, tokens)
+    old_logprobs, ref_logprobs, rollout_logprobs = others
     if config.kl_coef != 0 and ref_logprobs is None:
         refuse(op, "ref_logprobs", f"a tensor, as kl_coef is {config.kl_coef}", None)
     sequence = sequence_of_tokens(cu_seqlens, tokens.shape[0])

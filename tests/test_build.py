@@ -21,7 +21,21 @@ needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is no
 def without_nvcc(folder: Path) -> dict[str, str]:
     """An environment whose PATH has the build tools and no nvcc."""
     folder.mkdir()
-    for tool in ("cmake", "c++", "cc", "gcc", "g++", "ld", "as", "ar", "ranlib", "make", "ninja", "uname", "sh"):
+    for tool in (
+        "cmake",
+        "c++",
+        "cc",
+        "gcc",
+        "g++",
+        "ld",
+        "as",
+        "ar",
+        "ranlib",
+        "make",
+        "ninja",
+        "uname",
+        "sh",
+    ):
         if found := shutil.which(tool):
             (folder / tool).symlink_to(found)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CUDA", "CMAKE"))}
@@ -71,7 +85,9 @@ def test_the_architecture_is_hopper_unless_told(tmp_path, archs, flag):
 @needs_cmake
 def test_the_core_builds_without_python(tmp_path):
     assert configure(tmp_path / "build", "OFF", without_nvcc(tmp_path / "bin")).returncode == 0
-    done = subprocess.run(["cmake", "--build", str(tmp_path / "build")], check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        ["cmake", "--build", str(tmp_path / "build")], check=False, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "warning" not in done.stderr
 
@@ -93,7 +109,15 @@ def test_cuda_without_a_gpu_says_why():
         policy=0, low=0.8, high=1.2, dual_clip=0, kl=3, kl_coef=0, entropy_coef=0, correction=0,
         correct_sequences=False, correction_cap=1,
     )  # fmt: skip
-    names = ("cu_seqlens", "logprobs", "advantages", "weights", "old_logprobs", "ref_logprobs", "rollout_logprobs")
+    names = (
+        "cu_seqlens",
+        "logprobs",
+        "advantages",
+        "weights",
+        "old_logprobs",
+        "ref_logprobs",
+        "rollout_logprobs",
+    )
     batch = _C.GrpoTokens.of(tokens=0, sequences=0, entropy=0, **dict.fromkeys(names, 0))
     words = "launch: expected success" if _C.cuda_built() else "expected a build with CUDA, got one without"
     with pytest.raises(RuntimeError, match=rf"\[grpo_loss\] .*{words}|\[grpo_loss\] {words}"):

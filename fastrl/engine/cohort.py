@@ -64,7 +64,7 @@ class Cohort:
         self._uniforms = uniforms(self.keys, 1, _UNIFORMS_AHEAD)
         self._uniforms_start = 1
         self.current = np.arange(len(self.rows))
-        self.tokens = np.zeros((len(self.rows), self.max_tokens), dtype=np.int64)
+        self.tokens = np.zeros((len(self.rows), self.max_tokens), dtype=np.int32)
         self.logprobs = np.zeros((len(self.rows), self.max_tokens), dtype=np.float32)
         self.ends = np.zeros(len(self.rows), dtype=np.int64)
         """Length of each row when it ended; 0 while it is alive."""
@@ -72,6 +72,7 @@ class Cohort:
 
     def _place_rows(self) -> None:
         self._starts = torch.from_numpy(self.prefix_lengths).to(self.keys.device)
+        self._longest_prefix = int(self.prefix_lengths.max())
 
     @property
     def num_rows(self) -> int:
@@ -83,13 +84,17 @@ class Cohort:
         """Tokens of keys and values held or promised."""
         return self.num_rows * (self.max_tokens + self.copied) + sum(tier.num_tokens for tier in self.tiers)
 
-    def begin_step(self, smallest_window: int | None) -> Tensor:
+    def begin_step(self, smallest_window: int | None, max_model_len: int) -> Tensor:
         """Positions of the tokens that go through the model next."""
         if smallest_window is not None:
-            reached = int(self.prefix_lengths.max()) + self.length > smallest_window
+            reached = self._longest_prefix + self.length > smallest_window
             for tier in self.tiers:
                 tier.begin_step(self.prefix_lengths + self.length - 1 if reached else None)
-        return self._starts + (self.length - 1)
+        positions = self._starts + (self.length - 1)
+        if self._longest_prefix + self.length > max_model_len:
+            # only rows that have ended, and wait to leave the batch, can be there
+            positions.clamp_(max=max_model_len - 1)
+        return positions
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, how: AttentionLayer) -> Tensor:
         """Attention of one new token a row over its tiers and its own generated tokens, one softmax."""
@@ -136,6 +141,8 @@ class Cohort:
         start = self.length - width
         new = torch.stack([ids for ids, _ in self._new], 1).cpu().numpy()
         logprobs = torch.stack([logprobs for _, logprobs in self._new], 1).cpu().numpy()
+        if np.isnan(logprobs).any():
+            raise FloatingPointError("[engine] logits: expected numbers, got nan; are the weights finite?")
         self._new = []
         self.tokens[self.current, start : self.length] = new
         self.logprobs[self.current, start : self.length] = logprobs

@@ -113,8 +113,10 @@ class Decoder:
     def own_logits(self, ids: Tensor) -> Tensor:
         """Logits [T, V] of one sequence with the model's own attention, without any cache."""
         self.model.set_attn_implementation("eager")
-        logits: Tensor = self.model(input_ids=ids[None], use_cache=False).logits[0]
-        self.model.set_attn_implementation(ATTENTION)
+        try:
+            logits: Tensor = self.model(input_ids=ids[None], use_cache=False).logits[0]
+        finally:
+            self.model.set_attn_implementation(ATTENTION)
         return logits
 
 

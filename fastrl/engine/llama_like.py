@@ -75,7 +75,12 @@ class LlamaLike:
 
     @staticmethod
     def fits(model: Any) -> bool:
-        return type(model).__name__ in _SHAPED_ALIKE and model.config.hidden_act == "silu"
+        if type(model).__name__ not in _SHAPED_ALIKE or model.config.hidden_act != "silu":
+            return False
+        projections = [
+            m for layer in model.model.layers for m in layer.modules() if hasattr(m, "in_features")
+        ]
+        return all(type(m) is nn.Linear for m in projections)  # adapters and quantised layers are not
 
     def refresh(self) -> None:
         """To be called after parameters were written to; all but the copies made here are views."""

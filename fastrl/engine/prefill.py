@@ -111,18 +111,17 @@ class PrefillBatch:
 def _similar(spans: Sequence[Span]) -> list[list[Span]]:
     """Groups whose padded score matrices stay within a factor of their own size."""
     groups: list[list[Span]] = []
-    own = 0
+    own = widest = 0
     for span in sorted(spans, key=lambda s: (len(s.context), s.stop - s.start)):
         group = groups[-1] if groups else []
         size = (span.stop - span.start) * len(span.context)
-        width = max([span.stop - span.start, *(s.stop - s.start for s in group)])
-        padded = (len(group) + 1) * width * len(span.context)
+        padded = (len(group) + 1) * max(widest, span.stop - span.start) * len(span.context)
         if group and padded <= max(_PADDING_ALLOWED * (own + size), 1 << 16):
             group.append(span)
-            own += size
+            own, widest = own + size, max(widest, span.stop - span.start)
         else:
             groups.append([span])
-            own = size
+            own, widest = size, span.stop - span.start
     return groups
 
 

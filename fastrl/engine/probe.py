@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -12,7 +10,7 @@ from fastrl.engine.jobs import make_job
 from fastrl.engine.protocol import EngineStats
 from fastrl.engine.scheduler import Scheduler
 from fastrl.engine.scoring import score_sequences
-from fastrl.engine.stopping import StopRule
+from fastrl.engine.stopping import StopRule, Vocabulary
 from fastrl.types import Branch, PrefixTree, SamplingParams
 
 _PROMPT, _NEW = 4, 3
@@ -22,14 +20,14 @@ _TOLERANCE_HALF = 0.25
 
 
 @torch.inference_mode()
-def probe(decoder: Decoder, tokenizer: Any) -> None:
+def probe(decoder: Decoder, vocabulary: Vocabulary) -> None:
     """Raises NotImplementedError unless the engine's log-probs are those of the model on its own."""
     prompt = [(7 * i + 3) % decoder.vocab_size for i in range(_PROMPT)]
     tree = PrefixTree(
         prompt_ids=prompt[:2], branches=[Branch(token_ids=prompt[2:], max_new_tokens=_NEW, seed=0)]
     )
     greedy = SamplingParams(temperature=0, max_new_tokens=_NEW)
-    stop = StopRule(tokenizer, (), greedy, decoder.vocab_size)
+    stop = StopRule(vocabulary, (), greedy)
     found = Scheduler(decoder, greedy, stop, _PROMPT + _NEW, EngineStats()).run([make_job(tree, 0)])[0]
     sequence = torch.tensor(prompt + found.token_ids, device=decoder.device)
     expected = decoder.own_logits(sequence)[:-1].float().log_softmax(-1)

@@ -97,7 +97,8 @@ def _draw_rows(logits: Tensor, u: Tensor, sampling: SamplingParams) -> tuple[Ten
     total = cumulative[:, -1]
     # below the total by construction, so a token without probability is never reached
     target = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
-    ids = torch.searchsorted(cumulative, target[:, None], right=True)
+    # a sum that is not a number finds no token: the last one, with a log-prob that shows it
+    ids = torch.searchsorted(cumulative, target[:, None], right=True).clamp_(max=logits.shape[-1] - 1)
     return ids[:, 0], logprobs.gather(-1, ids)[:, 0]
 
 

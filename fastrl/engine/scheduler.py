@@ -55,6 +55,8 @@ class Scheduler:
     def _time(self, name: str, work: Callable[[], None]) -> None:
         began = time.perf_counter()
         work()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
         setattr(self.stats, name, getattr(self.stats, name) + (time.perf_counter() - began) * 1e3)
 
     def _admit(self) -> None:
@@ -115,8 +117,9 @@ class Scheduler:
     def _decode(self) -> None:
         """A few steps of all cohorts, between two looks at who has ended."""
         steps = min(self.check_every, *(cohort.tokens_to_go for cohort in self.cohorts), self.check_every)
+        window = self.decoder.smallest_window
         for _ in range(steps):
-            positions = [cohort.begin_step(self.decoder.smallest_window) for cohort in self.cohorts]
+            positions = [cohort.begin_step(window, self.decoder.max_model_len) for cohort in self.cohorts]
             batch = DecodeBatch(self.cohorts)
             ids = torch.cat([cohort.last for cohort in self.cohorts])
             logits = self.decoder.logits(ids, torch.cat(positions), batch)

@@ -12,27 +12,51 @@ from fastrl.engine.prefix_tree import Ints
 from fastrl.types import SamplingParams
 
 
+class Vocabulary:
+    """A tokenizer's tokens and their texts, for a model with `size` logits."""
+
+    def __init__(self, tokenizer: Any, size: int) -> None:
+        self.tokenizer, self.size = tokenizer, size
+        self._found: dict[frozenset[str], NDArray[np.bool_]] = {}
+
+    def may_finish(self, strings: Sequence[str]) -> NDArray[np.bool_]:
+        """[size] whether a token may bring the last character of one of the strings; asked once, kept."""
+        last = frozenset(string[-1] for string in strings)
+        if last not in self._found:
+            self._found[last] = self._with_one_of(last)
+        return self._found[last]
+
+    def _with_one_of(self, characters: frozenset[str]) -> NDArray[np.bool_]:
+        # a token's text alone may lack a space that it has in a sentence, or be a piece of a character
+        if any(not c.isascii() or c.isspace() for c in characters):
+            return np.ones(self.size, dtype=bool)
+        known = min(self.size, len(self.tokenizer))
+        texts = self.tokenizer.batch_decode([[token] for token in range(known)])
+        found = np.zeros(self.size, dtype=bool)
+        found[:known] = [not characters.isdisjoint(text) for text in texts]
+        return found
+
+
 class StopRule:
     """Finds the token at which a completion ends.
 
     Only tokens whose text could finish a stop string make the host decode anything.
     """
 
-    def __init__(
-        self, tokenizer: Any, end_ids: Sequence[int], sampling: SamplingParams, vocab_size: int
-    ) -> None:
+    def __init__(self, vocabulary: Vocabulary, end_ids: Sequence[int], sampling: SamplingParams) -> None:
+        vocab_size = vocabulary.size
         for token in sampling.stop_token_ids:
             if not 0 <= token < vocab_size:
                 raise ValueError(f"[sampling] stop_token_ids: expected ids in [0, {vocab_size}), got {token}")
         if "" in sampling.stop:
             raise ValueError("[sampling] stop: expected strings with at least one character, got ''")
-        self.tokenizer = tokenizer
+        self.tokenizer = vocabulary.tokenizer
         self.strings = sampling.stop
         self.ends = np.zeros(vocab_size, dtype=bool)
         self.ends[[t for t in (*end_ids, *sampling.stop_token_ids) if t < vocab_size]] = True
-        self.may_finish = _may_finish(tokenizer, self.strings, vocab_size) if self.strings else None
+        self.may_finish = vocabulary.may_finish(self.strings) if self.strings else None
 
-    def first_stop(self, new: Ints, tokens: Ints, start: int, alive: NDArray[np.bool_]) -> Ints:
+    def first_stop(self, new: Ints, tokens: NDArray[np.int32], start: int, alive: NDArray[np.bool_]) -> Ints:
         """Index within new [R, w] of the token that ends each row, or w.
 
         tokens [R, >= start + w] holds the rows from their first token on; new is its part from `start`.
@@ -47,19 +71,6 @@ class StopRule:
                     stop[row] = column
         return stop
 
-    def _has_string(self, ids: Ints) -> bool:
+    def _has_string(self, ids: NDArray[np.int32]) -> bool:
         text = self.tokenizer.decode(ids.tolist(), skip_special_tokens=True)
         return any(string in text for string in self.strings)
-
-
-def _may_finish(tokenizer: Any, strings: Sequence[str], vocab_size: int) -> NDArray[np.bool_]:
-    """Whether a token may bring the last character of one of the strings."""
-    last = {string[-1] for string in strings}
-    # a token's text alone may lack a space that it has in a sentence, or be a piece of a character
-    if any(not c.isascii() or c.isspace() for c in last):
-        return np.ones(vocab_size, dtype=bool)
-    known = min(vocab_size, len(tokenizer))
-    texts = tokenizer.batch_decode([[token] for token in range(known)])
-    found = np.zeros(vocab_size, dtype=bool)
-    found[:known] = [any(c in text for c in last) or "\ufffd" in text for text in texts]
-    return found

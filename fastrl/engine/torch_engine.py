@@ -18,7 +18,7 @@ from fastrl.engine.probe import probe
 from fastrl.engine.protocol import EngineStats, Scores, checksum
 from fastrl.engine.scheduler import Scheduler
 from fastrl.engine.scoring import score_sequences
-from fastrl.engine.stopping import StopRule
+from fastrl.engine.stopping import StopRule, Vocabulary
 from fastrl.engine.weights import copy_weights, named_weights
 from fastrl.types import Branch, Completion, PrefixTree, SamplingParams
 
@@ -37,7 +37,8 @@ class TorchEngine:
             raise ValueError(f"[engine] max_batch_tokens: expected > 0, got {max_batch_tokens}")
         self.tokenizer = tokenizer
         self.decoder = Decoder(model, tokenizer)
-        probe(self.decoder, tokenizer)
+        self._vocabulary = Vocabulary(tokenizer, self.decoder.vocab_size)
+        probe(self.decoder, self._vocabulary)
         self.max_model_len = self.decoder.max_model_len
         self.max_batch_tokens = max_batch_tokens
         self.weights_version = 0
@@ -90,7 +91,7 @@ class TorchEngine:
                 b.num_samples * (len(tree.prompt_ids) + len(b.token_ids)) for b in tree.branches
             )
         self._stats.requests += num_rows
-        stop = StopRule(self.tokenizer, self._end_ids, sampling, self.decoder.vocab_size)
+        stop = StopRule(self._vocabulary, self._end_ids, sampling)
         scheduler = Scheduler(self.decoder, sampling, stop, self.max_batch_tokens, self._stats)
         finished = sorted(scheduler.run([job for job in jobs if len(job.rows)]), key=lambda f: f.row)
         self._stats.generated_tokens += sum(len(f.token_ids) for f in finished)

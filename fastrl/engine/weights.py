@@ -19,9 +19,8 @@ def copy_weights(model: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> Non
             different values.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    buffers = {
-        name: value for name, value in model.named_buffers() if name in model.state_dict(keep_vars=True)
-    }
+    saved = model.state_dict(keep_vars=True).keys()
+    buffers = {name: value for name, value in model.named_buffers() if name in saved}
     arrived: dict[int, str] = {}
     for name, source in tensors:
         target = parameters.get(name, buffers.get(name))

@@ -23,11 +23,10 @@ RECEIVER_TEMPLATE = (
 
 
 def generator_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte, but one for an operation with its operand (+5, or pF in private) and for \\boxed{."""
+    """One token a byte, but one for an operation with its operand (+5, in private pF) and one for \\boxed{."""
     special = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    terms = [*pairs("+-*", DIGITS), *pairs("pmt", LETTERS)]
-    merged, merges = grow(["\\boxed{", *terms])
+    merged, merges = grow(["\\boxed{", *pairs("+-*", DIGITS), *pairs("pmt", LETTERS)])
     model = models.BPE(vocab=number([*special, *alphabet, *merged]), merges=merges)
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -37,11 +36,14 @@ def generator_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def receiver_tokenizer() -> PreTrainedTokenizerFast:
-    """Whole characters, but one token for an operation with its operand (+5) and one for a result with its
-    sign (=2); other bytes one by one. A generator's cut may fall inside a token, as between real vocabularies."""
+    """Whole characters, but one token for an operation with its operand (+5); other bytes one by one.
+
+    Private shorthand falls into other pieces than a generator's. Explicit traces fall into the same ones under
+    other numbers, so wherever they are cut, what follows can be spelt as it was learnt.
+    """
     special = ["<unk>", "<s>", "</s>", "<pad>"]
     characters = [chr(code) for code in (*range(126, 31, -1), 10)]
-    merged, merges = grow(["\\boxed{", *pairs("=*+-", DIGITS), "Q:", "A:"])
+    merged, merges = grow(["\\boxed{", *pairs("*-+", DIGITS[::-1]), "Q:", "A:"])
     bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
     model = models.BPE(
         vocab=number([*special, *merged, *bytes_, *characters]),

@@ -198,7 +198,7 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def export_world(folder: str | Path, config: WorldConfig | None = None) -> Path:
-    """A copy of the world under a path of one's own, as the *-tiny recipes name it. Nothing is overwritten."""
+    """A copy of the world under a path of one's own, as the *-tiny recipes name it. Overwrites nothing."""
     target = Path(folder)
     if target.exists():
         raise ValueError(f"[tiny] dir: expected a folder that does not exist yet, got {str(folder)!r}")

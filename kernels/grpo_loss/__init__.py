@@ -54,8 +54,8 @@ def grpo_loss(
         correction = stopgrad(exp(old_logprobs - rollout_logprobs)), of a token or multiplied over a sequence;
                      truncate: at most correction_cap; mask: 0 where above it
 
-    gspo's gradient flows through each token's own log-prob (as in verl; where advantages and corrections don't
-    differ within a sequence, that is the gradient of the formula).
+    gspo's gradient flows through each token's own log-prob, as in verl; where advantages and corrections do
+    not differ within a sequence, that is the gradient of the formula.
     rloo is REINFORCE: no ratio and no clip, the correction alone weighs stale samples.
 
     Args:
@@ -80,18 +80,9 @@ def grpo_loss(
         refuse(OP, "logprobs", "shape (T,)", tuple(logprobs.shape))
     check_dtype(OP, "logprobs", logprobs, *FLOATS)
     check_token_vector(OP, "entropy", entropy, logprobs)
+    others = (old_logprobs, ref_logprobs, rollout_logprobs)
     batch = prepare_batch(
-        OP,
-        logprobs,
-        cu_seqlens,
-        advantages,
-        loss_mask,
-        old_logprobs,
-        ref_logprobs,
-        rollout_logprobs,
-        config,
-        denominator,
-        leave_out=False,
+        OP, logprobs, cu_seqlens, advantages, loss_mask, others, config, denominator, leave_out=False
     )
     if config.entropy_coef != 0 and entropy is None:
         refuse(OP, "entropy", f"a tensor, as entropy_coef is {config.entropy_coef}", None)

@@ -62,18 +62,9 @@ def linear_grpo_loss(
     """
     head = Head(weight, bias, temperature, logit_scale, softcap)
     check_head(OP, hidden, ids, head)
+    others = (old_logprobs, ref_logprobs, rollout_logprobs)
     batch = prepare_batch(
-        OP,
-        hidden,
-        cu_seqlens,
-        advantages,
-        loss_mask,
-        old_logprobs,
-        ref_logprobs,
-        rollout_logprobs,
-        config,
-        denominator,
-        leave_out=True,
+        OP, hidden, cu_seqlens, advantages, loss_mask, others, config, denominator, leave_out=True
     )
     if chunk_rows is not None and chunk_rows < 1:
         refuse(OP, "chunk_rows", ">= 1 or None", chunk_rows)

@@ -3,7 +3,7 @@ import torch
 from engine_cases import CPU, ids
 
 from fastrl.engine.torch_engine import TorchEngine
-from fastrl.types import SamplingParams
+from fastrl.types import Branch, PrefixTree, SamplingParams
 
 FAMILIES = ["qwen3", "llama", "gpt2", "gemma2", "mistral_window"]
 
@@ -142,6 +142,30 @@ def test_counters(family, checkpoints):
     assert (stats.generated_tokens, stats.decode_tokens) == (generated, generated - 6)
     assert stats.prefill_ms > 0
     assert stats.decode_ms > 0
+
+
+def test_rows_that_ended_may_wait_beyond_the_longest_position(family):
+    engine = family("gpt2").engine  # 512 learned positions
+    g = torch.Generator().manual_seed(9)
+    prompt = ids(g, 1)
+    long = Branch(token_ids=ids(g, 506), max_new_tokens=5, seed=0)
+    short = [Branch(token_ids=(), max_new_tokens=30, seed=seed) for seed in range(12)]
+    tree = PrefixTree(prompt_ids=prompt, branches=[long, *short])
+    found = engine.continue_prefixes([tree], SamplingParams())[0]
+    sampling = SamplingParams(max_new_tokens=30)
+    for branch, (completion,) in zip(short, found[1:], strict=True):
+        expected = engine.generate([prompt], sampling, seeds=[branch.seed])[0][0]
+        assert completion.token_ids == expected.token_ids
+
+
+def test_weights_that_are_not_finite_are_reported(checkpoints):
+    engine = TorchEngine.from_pretrained(str(checkpoints["llama"]), dtype=torch.float32, device=CPU)
+    weights = {name: p.clone() for name, p in engine.decoder.model.named_parameters()}
+    weights["lm_head.weight"][7] = torch.nan
+    engine.load_weights(weights.items(), 1)
+    for temperature in (0.0, 1.0):
+        with pytest.raises(FloatingPointError, match="logits: expected numbers, got nan"):
+            engine.generate([[5]], SamplingParams(max_new_tokens=3, temperature=temperature), seeds=[0])
 
 
 def test_bad_requests(family):

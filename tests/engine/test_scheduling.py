@@ -7,7 +7,7 @@ from fastrl.engine.jobs import Cost, choose, cost_of, make_job
 from fastrl.engine.prefill import passes
 from fastrl.engine.prefix_tree import build_trie
 from fastrl.engine.sampling import request_keys
-from fastrl.engine.stopping import StopRule
+from fastrl.engine.stopping import StopRule, Vocabulary
 from fastrl.types import Branch, PrefixTree, SamplingParams
 
 
@@ -32,7 +32,9 @@ def test_job_keeps_names_and_keys_together():
 def test_cost_is_padded_tiers_and_room_to_generate():
     a, b = make_job(tree(4, (3, 2, 5), (0, 1, 6)), 0), make_job(tree(9, (2, 1, 8)), 3)
     assert cost_of(a, 3) == Cost(trees=1, prompt=4, paths=1, path=3, rows=3, limit=6)
-    assert cost_of(a, 3).joined(cost_of(b, 1)).tokens == 2 * 9 + 2 * 3 + 4 * 8
+    both = Cost(trees=2, prompt=9, paths=2, path=3, rows=4, limit=8)
+    assert cost_of(a, 3).joined(cost_of(b, 1)) == cost_of(b, 1).joined(cost_of(a, 3)) == both
+    assert both.tokens == 2 * 9 + 2 * 3 + 4 * 8
 
 
 def test_choose():
@@ -70,8 +72,8 @@ def test_passes_cover_every_token_once(lengths, limit, prompt_len):
 
 
 def stops(tokenizer, sampling: SamplingParams, tokens: list[list[int]], start: int) -> list[int]:
-    rule = StopRule(tokenizer, [1], sampling, 260)
-    rows = np.asarray(tokens)
+    rule = StopRule(Vocabulary(tokenizer, 260), [1], sampling)
+    rows = np.asarray(tokens, dtype=np.int32)
     return rule.first_stop(rows[:, start:], rows, start, np.ones(len(rows), dtype=bool)).tolist()
 
 
@@ -86,7 +88,7 @@ def test_first_stop(family):
     assert stops(tokenizer, SamplingParams(stop=("é",)), [row], 0) == [7]  # the second of its two bytes
     assert stops(tokenizer, SamplingParams(stop=("d.", "b."), stop_token_ids=(row[1],)), [row], 0) == [1]
     with pytest.raises(ValueError, match="at least one character"):
-        StopRule(tokenizer, [1], SamplingParams(stop=("",)), 260)
+        StopRule(Vocabulary(tokenizer, 260), [1], SamplingParams(stop=("",)))
 
 
 def test_spaces_end_strings_too(family):

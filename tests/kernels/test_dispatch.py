@@ -20,7 +20,10 @@ def chosen(backend: str, *implementations: Implementation) -> str:
 
 
 def test_auto_takes_the_first_usable_one():
-    assert chosen("auto", implementation("a", "is tired"), implementation("b", None), implementation("c", None)) == "b"
+    assert (
+        chosen("auto", implementation("a", "is tired"), implementation("b", None), implementation("c", None))
+        == "b"
+    )
 
 
 def test_auto_says_once_what_it_took(caplog):
@@ -33,12 +36,16 @@ def test_auto_says_once_what_it_took(caplog):
 def test_a_named_one_never_falls_back():
     both = (implementation("a", "is tired"), implementation("b", None))
     assert chosen("b", *both) == "b"
-    with pytest.raises(RuntimeError, match=r"\[op\] backend: expected one of \['b'\], got 'a', which is tired"):
+    with pytest.raises(
+        RuntimeError, match=r"\[op\] backend: expected one of \['b'\], got 'a', which is tired"
+    ):
         chosen("a", *both)
     with pytest.raises(ValueError, match=r"\[op\] backend: expected auto or one of \['a', 'b'\], got 'c'"):
         chosen("c", *both)
 
 
 def test_nothing_usable():
-    with pytest.raises(RuntimeError, match=r"\[op\] backend: expected one for cpu and torch.float32, got none"):
+    with pytest.raises(
+        RuntimeError, match=r"\[op\] backend: expected one for cpu and torch.float32, got none"
+    ):
         chosen("auto", implementation("a", "is tired"))

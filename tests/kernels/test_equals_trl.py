@@ -66,7 +66,7 @@ def padded(values: torch.Tensor) -> torch.Tensor:
 
 
 def trl_correction(old, rollout, mask, config) -> torch.Tensor:
-    """Importance weights by TRL's rules; its own lines sit in the middle of generation and can't be called."""
+    """Importance weights by TRL's rules; its own lines are in the middle of generation, not callable."""
     gap = (old - rollout) * mask
     if config.corrects_sequences:
         gap = gap.sum(-1, keepdim=True)
@@ -151,7 +151,11 @@ def test_advantages(backend):
     rewards = torch.rand(6, 4)
     ids = torch.arange(6).repeat_interleave(4)
     centred = rewards - rewards.mean(1, keepdim=True)
-    spreads = {"std": nanstd(rewards, dim=1, keepdim=True) + 1e-4, "batch": nanstd(rewards) + 1e-4, "none": 1.0}
+    spreads = {
+        "std": nanstd(rewards, dim=1, keepdim=True) + 1e-4,
+        "batch": nanstd(rewards) + 1e-4,
+        "none": 1.0,
+    }
     for scale, spread in spreads.items():
         out = group_advantage(rewards.flatten(), ids, scale=scale, backend=backend)
         torch.testing.assert_close(out, (centred / spread).flatten(), rtol=1e-5, atol=1e-6)

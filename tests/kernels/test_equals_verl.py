@@ -106,5 +106,7 @@ def test_advantages(backend):
     torch.testing.assert_close(out, expected)
     arguments = (rewards[:, None].clone(), torch.ones(12, 1), ids)
     expected = core.compute_rloo_outcome_advantage(*arguments)[0][:, 0]
-    out = group_advantage(rewards, torch.from_numpy(ids), scale="none", baseline="leave_one_out", backend=backend)
+    out = group_advantage(
+        rewards, torch.from_numpy(ids), scale="none", baseline="leave_one_out", backend=backend
+    )
     torch.testing.assert_close(out, expected)

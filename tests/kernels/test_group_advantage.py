@@ -36,7 +36,10 @@ def oracle(rewards: list[float], ids: list[int], scale: str, baseline: str, eps:
 def test_hand_worked(backend):
     # mean 1/2, std sqrt(1/3); the second group has mean 1, std sqrt(2)
     out = group_advantage(
-        torch.tensor([1.0, 0.0, 0.0, 1.0, 0.0, 2.0]), torch.tensor([3, 3, 3, 3, 0, 0]), eps=0.0, backend=backend
+        torch.tensor([1.0, 0.0, 0.0, 1.0, 0.0, 2.0]),
+        torch.tensor([3, 3, 3, 3, 0, 0]),
+        eps=0.0,
+        backend=backend,
     )
     a, b = math.sqrt(3) / 2, 1 / math.sqrt(2)
     torch.testing.assert_close(out, torch.tensor([a, -a, -a, a, -b, b]))
@@ -46,7 +49,9 @@ def test_hand_worked(backend):
 @settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(
-        st.tuples(st.sampled_from([0.0, 1.0, 0.1, 0.3, -2.5, 1e-3]), st.integers(-2, 2)), min_size=1, max_size=24
+        st.tuples(st.sampled_from([0.0, 1.0, 0.1, 0.3, -2.5, 1e-3]), st.integers(-2, 2)),
+        min_size=1,
+        max_size=24,
     ),
     scale=st.sampled_from(SCALES),
     baseline=st.sampled_from(BASELINES),

@@ -157,7 +157,9 @@ def test_advantages_a_token(backend):
     inputs = make_inputs()
     config = LossConfig(loss_type="gspo")
     losses = [
-        grpo_loss(**inputs | {"advantages": each}, cu_seqlens=CU, config=config, denominator=2.0, backend=backend).loss
+        grpo_loss(
+            **inputs | {"advantages": each}, cu_seqlens=CU, config=config, denominator=2.0, backend=backend
+        ).loss
         for each in (inputs["advantages"], token_advantages(inputs))
     ]
     assert torch.equal(*losses)
@@ -263,7 +265,9 @@ def test_uneven_micro_batches_give_the_single_batch_gradient(loss_type):
 
 
 def test_gradcheck_of_the_reference():
-    inputs = {name: value.double() if value.is_floating_point() else value for name, value in make_inputs().items()}
+    inputs = {
+        name: value.double() if value.is_floating_point() else value for name, value in make_inputs().items()
+    }
     config = LossConfig(loss_type="dapo", kl_coef=0.1, entropy_coef=0.1)
 
     def loss(logprobs, entropy):
@@ -284,7 +288,11 @@ def test_same_bits_whatever_the_threads(threads):
         threads(count)
         leaf = inputs["logprobs"].detach().clone().requires_grad_()
         out = grpo_loss(
-            **inputs | {"logprobs": leaf}, cu_seqlens=cu_seqlens, config=config, denominator=9.0, backend="cpp"
+            **inputs | {"logprobs": leaf},
+            cu_seqlens=cu_seqlens,
+            config=config,
+            denominator=9.0,
+            backend="cpp",
         )
         out.loss.backward()
         results.append((out.loss.detach(), leaf.grad, torch.stack(list(out.stats.values()))))
@@ -299,14 +307,26 @@ def test_same_bits_whatever_the_threads(threads):
         ({"logprobs": torch.zeros(13, dtype=torch.int64)}, TypeError, "logprobs: expected torch.float16"),
         ({"loss_mask": torch.ones(13)}, TypeError, "loss_mask: expected torch.bool"),
         ({"loss_mask": torch.ones(12, dtype=torch.bool)}, ValueError, r"loss_mask: expected shape \(13,\)"),
-        ({"advantages": torch.ones(5)}, ValueError, r"advantages: expected shape \(4,\), one a sequence, or \(13,\)"),
+        (
+            {"advantages": torch.ones(5)},
+            ValueError,
+            r"advantages: expected shape \(4,\), one a sequence, or \(13,\)",
+        ),
         ({"old_logprobs": torch.ones(5)}, ValueError, r"old_logprobs: expected shape \(13,\)"),
         ({"cu_seqlens": CU.long()}, TypeError, "cu_seqlens: expected torch.int32"),
         ({"cu_seqlens": CU[:-1]}, ValueError, "cu_seqlens: expected to run from 0 to 13"),
         ({"cu_seqlens": CU[[0, 2, 1, 3, 4]] - 0}, None, ""),
-        ({"cu_seqlens": torch.tensor([0, 9, 4, 5, 13], dtype=torch.int32)}, ValueError, "cu_seqlens: expected values"),
+        (
+            {"cu_seqlens": torch.tensor([0, 9, 4, 5, 13], dtype=torch.int32)},
+            ValueError,
+            "cu_seqlens: expected values",
+        ),
         ({"denominator": 0.0}, ValueError, "denominator: expected > 0"),
-        ({"config": LossConfig(kl_coef=0.1), "ref_logprobs": None}, ValueError, "ref_logprobs: expected a tensor"),
+        (
+            {"config": LossConfig(kl_coef=0.1), "ref_logprobs": None},
+            ValueError,
+            "ref_logprobs: expected a tensor",
+        ),
         ({"config": LossConfig(entropy_coef=0.1), "entropy": None}, ValueError, "entropy: expected a tensor"),
         ({"backend": "metal"}, ValueError, "backend: expected auto or one of"),
     ],

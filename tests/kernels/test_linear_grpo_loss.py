@@ -84,7 +84,14 @@ def test_every_variant_against_the_oracle(backend, variant, poisoned):
         expected, scores = oracle(hidden, weight, ids, loss, config, 6.5)
         wanted = torch.autograd.grad(expected, (hidden, weight))
         out = linear_grpo_loss(
-            hidden, weight, ids, **loss, config=config, denominator=6.5, chunk_rows=chunk_rows, backend=backend
+            hidden,
+            weight,
+            ids,
+            **loss,
+            config=config,
+            denominator=6.5,
+            chunk_rows=chunk_rows,
+            backend=backend,
         )
         found = torch.autograd.grad(out.loss, (hidden, weight))
         assert out.loss.item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-6)
@@ -96,7 +103,9 @@ def test_every_variant_against_the_oracle(backend, variant, poisoned):
             torch.testing.assert_close(value.double(), want.detach() * out.computed, rtol=1e-5, atol=4e-6)
         assert out.stats["num_tokens_sum"] == loss["loss_mask"].sum()
         assert out.stats["computed_tokens_sum"] == out.computed.sum()
-        assert out.stats["self_certainty_sum"].item() == pytest.approx(scores[2][out.computed].sum().item(), rel=1e-5)
+        assert out.stats["self_certainty_sum"].item() == pytest.approx(
+            scores[2][out.computed].sum().item(), rel=1e-5
+        )
         assert out.stats["top1_sum"] == scores[3][out.computed].sum()
 
 
@@ -164,7 +173,9 @@ def test_half_precision_hidden_with_a_float32_weight(backend):
     config = LossConfig(loss_type="grpo")
     expected, _ = oracle(hidden, weight, ids, loss, config, 3.0)
     wanted = torch.autograd.grad(expected, (hidden, weight))
-    out = linear_grpo_loss(hidden, wide, ids, **loss, config=config, denominator=3.0, backend=backend, chunk_rows=7)
+    out = linear_grpo_loss(
+        hidden, wide, ids, **loss, config=config, denominator=3.0, backend=backend, chunk_rows=7
+    )
     found = torch.autograd.grad(out.loss, (hidden, wide))
     assert [each.dtype for each in found] == [torch.bfloat16, torch.float32]
     close(found[0], wanted[0], 2**-8)  # rounded once here and once in the oracle
@@ -265,7 +276,9 @@ def test_frozen_inputs_have_no_gradient(backend):
     both = linear_grpo_loss(hidden, weight, ids, **loss, config=config, denominator=1.0, backend=backend)
     wanted = torch.autograd.grad(both.loss, (hidden, weight))
     for needs in ((True, False), (False, True)):
-        inputs = [each.detach().requires_grad_(need) for each, need in zip((hidden, weight), needs, strict=True)]
+        inputs = [
+            each.detach().requires_grad_(need) for each, need in zip((hidden, weight), needs, strict=True)
+        ]
         out = linear_grpo_loss(*inputs, ids, **loss, config=config, denominator=1.0, backend=backend)
         out.loss.backward()
         for each, need, want in zip(inputs, needs, wanted, strict=True):
@@ -306,7 +319,9 @@ def test_uneven_micro_batches_give_the_single_batch_gradient(loss_type):
     totals: dict[str, float] = {}
     for first, last in ((0, 1), (1, 4), (4, 5)):
         begin, end = int(CU[first]), int(CU[last])
-        part = {name: value[begin:end] for name, value in loss.items() if name not in ("cu_seqlens", "advantages")}
+        part = {
+            name: value[begin:end] for name, value in loss.items() if name not in ("cu_seqlens", "advantages")
+        }
         part |= {"cu_seqlens": CU[first : last + 1] - begin, "advantages": loss["advantages"][first:last]}
         out = linear_grpo_loss(
             hidden[begin:end], weight, ids[begin:end], **part, config=config, denominator=denominator

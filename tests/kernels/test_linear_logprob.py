@@ -78,9 +78,11 @@ def test_hand_worked(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("dtypes", [(torch.bfloat16, torch.bfloat16), (torch.bfloat16, torch.float32)], ids=str)
+@pytest.mark.parametrize(
+    "dtypes", [(torch.bfloat16, torch.bfloat16), (torch.bfloat16, torch.float32)], ids=str
+)
 def test_half_precision_hidden(backend, dtypes):
-    """Products of bfloat16 are summed in float32; a float32 weight is rounded first and has a float32 gradient."""
+    """Products of bfloat16 are summed in float32; a float32 weight is rounded, its gradient is float32."""
     hidden, weight, ids, _ = make_inputs((9, 32, 257), {}, dtypes[0])
     weight = weight.detach().to(dtypes[1]).requires_grad_()
     rounded = weight.detach().to(dtypes[0]).double().requires_grad_()
@@ -108,13 +110,13 @@ def test_huge_logits(backend):
 
 @pytest.mark.parametrize("backend", ["cpp", "torch"])
 def test_confident_tokens_keep_their_gradient(backend):
-    """Margin 25: the plain form rounds the log-prob to 0; log1p keeps -exp(-25) and the gradient of it."""
+    """Margin 40: even in float64, log(1 + exp(-40)) is 0; log1p keeps -exp(-40) and the gradient of it."""
     hidden = torch.ones(1, 1, requires_grad=True)
-    weight = torch.tensor([[25.0], [0.0]])
+    weight = torch.tensor([[40.0], [0.0]])
     out = linear_logprob(hidden, weight, torch.tensor([0]), backend=backend)
     (grad,) = gradients(out.logprobs.sum(), (hidden,))
-    assert out.logprobs.item() == pytest.approx(-math.exp(-25), rel=1e-5)
-    assert grad.item() == pytest.approx(25 * math.exp(-25), rel=1e-5)
+    assert out.logprobs.item() == pytest.approx(-math.exp(-40), rel=1e-5)
+    assert grad.item() == pytest.approx(40 * math.exp(-40), rel=1e-5)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -157,7 +159,9 @@ def test_backward_makes_logits_of_active_rows_alone(monkeypatch):
     rows = []
     original = HeadProducts.logits
     monkeypatch.setattr(
-        HeadProducts, "logits", lambda self, operand, out: (rows.append(len(operand)), original(self, operand, out))
+        HeadProducts,
+        "logits",
+        lambda self, operand, out: (rows.append(len(operand)), original(self, operand, out)),
     )
     hidden, weight, ids, _ = make_inputs((10, 4, 11), {})
     out = linear_logprob(hidden, weight, ids, backend="cpp")
@@ -209,14 +213,20 @@ def test_same_bits_whatever_the_threads_and_the_chunks(threads):
     ],
 )
 def test_refusals(change, error, words):
-    given = {"hidden": torch.zeros(3, 4), "weight": torch.zeros(5, 4), "ids": torch.zeros(3, dtype=torch.int64)}
+    given = {
+        "hidden": torch.zeros(3, 4),
+        "weight": torch.zeros(5, 4),
+        "ids": torch.zeros(3, dtype=torch.int64),
+    }
     with pytest.raises(error, match=rf"\[linear_logprob\] {words}"):
         linear_logprob(**given | change)
 
 
 def test_a_named_backend_runs_or_raises():
     wide = torch.zeros(3, 4, dtype=torch.float64)
-    with pytest.raises(RuntimeError, match=r"expected one of \['reference'\], got 'cpp', which takes bfloat16"):
+    with pytest.raises(
+        RuntimeError, match=r"expected one of \['reference'\], got 'cpp', which takes bfloat16"
+    ):
         linear_logprob(wide, torch.zeros(5, 4), torch.zeros(3, dtype=torch.int64), backend="cpp")
     out = linear_logprob(wide, torch.zeros(5, 4), torch.zeros(3, dtype=torch.int64))
     assert out.logprobs.dtype == torch.float64

@@ -56,7 +56,7 @@ def test_a_begun_turn_is_gone_on_with(tmp_path):
     tokenizer = receiver_tokenizer()
     begun = [USER, {"role": "assistant", "content": "7+"}]
     (sequence,) = read(tmp_path, tokenizer, {"prompt": begun, "completion": "5=2"})
-    assert spell(tokenizer, sequence) == "<s>Q:7+5\nA:7+[5][=2][</s>]"
+    assert spell(tokenizer, sequence) == "<s>Q:7+5\nA:7+[5][=][2][</s>]"
     # the cut splits +5: its two halves are tokens of their own, as they are when a receiver reads a prefix
     plus, five = tokenizer.convert_tokens_to_ids(["+", "5"])
     place = list(sequence.token_ids).index(plus)

@@ -34,9 +34,33 @@ def test_tokens_by_hand():
         "6",
         "}",
     ]
-    assert tokens("receiver", TRACE) == ["7", "+5", "=2", "\n", "2", "*3", "=6", "\n", "\\boxed{", "6", "}"]
+    assert tokens("receiver", TRACE) == [
+        "7",
+        "+5",
+        "=",
+        "2",
+        "\n",
+        "2",
+        "*3",
+        "=",
+        "6",
+        "\n",
+        "\\boxed{",
+        "6",
+        "}",
+    ]
     assert tokens("generator", "HpFCtDG") == ["H", "pF", "C", "tD", "G"]
     assert tokens("receiver", "HpFC") == ["H", "p", "F", "C"]
+
+
+def test_a_cut_trace_keeps_its_tokens():
+    """Wherever a generator's trace is cut, the receiver reads the tokens it would read without the cut."""
+    generator, receiver = TOKENIZERS["generator"], TOKENIZERS["receiver"]
+    ids = generator.encode(TRACE)
+    whole = receiver.encode(TRACE, add_special_tokens=False)
+    for cut in range(len(ids) + 1):
+        prefix = receiver.encode(generator.decode(ids[:cut]), add_special_tokens=False)
+        assert prefix == whole[: len(prefix)]
 
 
 def test_prompts_by_hand():

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from fastrl.tiny import world
 from fastrl.tiny.check import check_trace
 from fastrl.tiny.models import Shape
+from fastrl.tiny.notation import STYLES
 from fastrl.tiny.task import Chain
 from fastrl.tiny.world import LearnerConfig, WorldConfig, build_world, write_jsonl
 
@@ -66,7 +67,7 @@ def test_it_is_made_once(cache, monkeypatch):
     with pytest.raises(AssertionError, match="made again"):
         build_world(CONFIG)  # FASTRL_CACHE/tiny is another folder
     with pytest.raises(AssertionError, match="made again"):
-        build_world(replace(CONFIG, slip_rate=0.07), cache)
+        build_world(replace(CONFIG, slip_rates=(0.08, 0.06, 0.05)), cache)
     assert [path.name for path in cache.iterdir() if path.name.startswith(".")] == []
 
 
@@ -95,20 +96,20 @@ def test_examples_are_what_they_are_said_to_be(tmp_path, monkeypatch):
 
     monkeypatch.setattr(world, "write_jsonl", remember)
     many = replace(LEARNER, num_steps=1, batch_size=240)
-    config = replace(
-        CONFIG, generator=replace(many, shape=CONFIG.generator.shape), receiver=many, slip_rate=0.2
-    )
+    config = replace(CONFIG, generator=replace(many, shape=CONFIG.generator.shape), receiver=many)
     build_world(config, tmp_path)
     held_out = {row["expression"] for row in written["test"]}
     styles = {"explicit": 0, "leap": 0, "private": 0}
-    wrong = 0
+    steps, wrong = 0, 0
     for row in written["generator"]:
         report = check_trace(Chain.parse(row["prompt"]), row["completion"])
         assert report.complete
         styles[report.style] += 1
-        wrong += report.steps_wrong > 0
-    assert styles == {"explicit": 80, "leap": 80, "private": 80}
-    assert wrong > 80
+        steps += report.steps_right + report.steps_wrong
+        wrong += report.steps_wrong
+    for style, share in zip(STYLES, config.style_shares, strict=True):
+        assert abs(styles[style] / 240 - share) < 4 * (share * (1 - share) / 240) ** 0.5
+    assert 0.02 < wrong / steps < 0.09
     cuts = 0
     for row in written["receiver"]:
         cut = isinstance(row["prompt"], list)
@@ -118,7 +119,7 @@ def test_examples_are_what_they_are_said_to_be(tmp_path, monkeypatch):
         report = check_trace(Chain.parse(expression), trace)
         assert report.style == "explicit" and report.steps_wrong == 0 and report.correct
         assert expression not in held_out
-    assert 0.15 < cuts / 240 < 0.45
+    assert abs(cuts / 240 - config.cut_share) < 0.13
     assert held_out.isdisjoint(row["prompt"] for row in written["generator"])
     first = {json.dumps(row["prompt"]) for row in written["receiver"]}
     assert first.isdisjoint(json.dumps(row["prompt"]) for row in written["held_out_receiver"])
