@@ -72,7 +72,9 @@ def test_an_unknown_mode_is_refused(tmp_path):
 
 @needs_cmake
 @needs_nvcc
-@pytest.mark.parametrize(("archs", "flag"), [(None, "90a-real"), ("80-real", "80-real")])
+@pytest.mark.parametrize(
+    ("archs", "flag"), [(None, "90a-real"), pytest.param("80-real", "80-real", marks=pytest.mark.slow)]
+)
 def test_the_architecture_is_hopper_unless_told(tmp_path, archs, flag):
     env = {name: value for name, value in os.environ.items() if name != "CUDAARCHS"}
     done = configure(tmp_path, "ON", env | ({"CUDAARCHS": archs} if archs else {}))

@@ -16,7 +16,6 @@ from fastrl.engine.layout import Prefixes
 from fastrl.engine.prefix_tree import Ints
 from fastrl.engine.sampling import draw, uniforms
 from fastrl.engine.stopping import StopRule
-from fastrl.engine.tiers import Tier
 from fastrl.types import SamplingParams
 
 _UNIFORMS_AHEAD = 32
@@ -38,9 +37,9 @@ class Cohort:
     """Decoding rows over shared tiers. Each has sampled `length` tokens, finished ones included."""
 
     def __init__(
-        self, parts: Sequence[Job], sampling: SamplingParams, stop: StopRule, device: torch.device, room: int
+        self, parts: Sequence[Job], sampling: SamplingParams, stop: StopRule, device: torch.device
     ) -> None:
-        """parts: prefilled jobs, whose first tokens have been drawn; room: tokens it may hold."""
+        """parts: prefilled jobs, whose first tokens have been drawn."""
         prefixes = Prefixes(parts)
         self.rows = np.concatenate([p.rows for p in parts])
         self.limits = np.concatenate([p.limit for p in parts])
@@ -48,16 +47,9 @@ class Cohort:
         self.keys = torch.from_numpy(np.concatenate([p.key for p in parts])).to(device)
         self.sampling, self.stop = sampling, stop
         self.max_tokens = int(self.limits.max())
-        self.tiers: list[Tier] = []
-        self.padding: Tensor | None = None
-        if prefixes.should_copy(room - len(self.rows) * self.max_tokens):
-            self.suffix, self.padding = prefixes.copied(self.max_tokens - 1)
-        else:
-            self.suffix, self.tiers = SuffixKV(self.max_tokens - 1), prefixes.tiers()
+        self.suffix, self.tiers = SuffixKV(self.max_tokens - 1), prefixes.tiers()
         firsts = [p.first for p in parts if p.first is not None]
         first = (torch.cat([ids for ids, _ in firsts]), torch.cat([logprobs for _, logprobs in firsts]))
-        self.copied = self.suffix.length
-        """Prefix tokens that each row has a copy of, padding included."""
         self.length = 1
         self.last, self._new = first[0], [first]
         self._place_rows()
@@ -82,7 +74,7 @@ class Cohort:
     @property
     def num_tokens(self) -> int:
         """Tokens of keys and values held or promised."""
-        return self.num_rows * (self.max_tokens + self.copied) + sum(tier.num_tokens for tier in self.tiers)
+        return self.num_rows * self.max_tokens + sum(tier.num_tokens for tier in self.tiers)
 
     def begin_step(self, smallest_window: int | None, max_model_len: int) -> Tensor:
         """Positions of the tokens that go through the model next."""
@@ -107,13 +99,8 @@ class Cohort:
         own = q @ keys.transpose(-1, -2)
         if how.softcap is not None:
             own = how.softcap * torch.tanh(own / how.softcap)
-        if self.padding is not None and unseen < self.padding.shape[-1]:
-            padding = self.padding[..., unseen:]
-            own[..., : padding.shape[-1]] += padding
-        if not self.tiers:
-            return (_softmax(own) @ values).reshape(rows, num_heads, -1)
         parts = [tier.scores(q, how) for tier in self.tiers] + [own]
-        weights = _softmax(torch.cat(parts, -1))
+        weights = torch.cat(parts, -1).softmax(-1, dtype=torch.float32).to(value.dtype)
         split: Sequence[Tensor] = torch.split(weights, [part.shape[-1] for part in parts], -1)
         out: Tensor = split[-1] @ values
         for tier, share in zip(self.tiers, split, strict=False):
@@ -165,8 +152,6 @@ class Cohort:
         self.suffix.keep(index)
         for tier in self.tiers:
             tier.keep(rows)
-        if self.padding is not None:
-            self.padding = self.padding[index]
         self.current = self.current[rows]
         self.prefix_lengths = self.prefix_lengths[rows]
         self.keys, self.last = self.keys[index], self.last[index]
@@ -186,10 +171,6 @@ class Cohort:
                 self.rows, self.tokens, self.logprobs, self.ends, self.stopped, strict=True
             )
         ]
-
-
-def _softmax(scores: Tensor) -> Tensor:
-    return scores.softmax(-1, dtype=torch.float32).to(scores.dtype)
 
 
 class DecodeBatch:

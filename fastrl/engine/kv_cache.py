@@ -46,11 +46,10 @@ class SuffixKV:
     All rows hold equally many tokens, so no row needs a mask for them. Grows by doubling.
     """
 
-    def __init__(self, max_tokens: int, layers: Layers | None = None, length: int = 0) -> None:
-        """layers: `length` tokens a row to begin with."""
+    def __init__(self, max_tokens: int) -> None:
         self.max_tokens = max_tokens
-        self.length = length
-        self.layers: Layers = layers or {}
+        self.length = 0
+        self.layers: Layers = {}
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write keys and values [rows, heads, head_dim] of token `length`; returns all up to it.

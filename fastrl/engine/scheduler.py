@@ -74,7 +74,7 @@ class Scheduler:
         if jobs[0].kv is None:
             self._prefill(jobs)
         parts = [job.part(0, count) for job, count in zip(jobs, counts, strict=True)]
-        self.cohorts.append(Cohort(parts, self.sampling, self.stop, self.device, room=free))
+        self.cohorts.append(Cohort(parts, self.sampling, self.stop, self.device))
         rest = jobs[-1].part(counts[-1], None)
         if len(rest.rows):
             self.queue.appendleft(rest)

@@ -23,7 +23,7 @@ RECEIVER_TEMPLATE = (
 
 
 def generator_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte, but one for an operation with its operand (+5, in private pF) and one for \\boxed{."""
+    """One token a byte, but one for an operation with its operand (+5, in private pF) and for \\boxed{."""
     special = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     merged, merges = grow(["\\boxed{", *pairs("+-*", DIGITS), *pairs("pmt", LETTERS)])
@@ -38,8 +38,8 @@ def generator_tokenizer() -> PreTrainedTokenizerFast:
 def receiver_tokenizer() -> PreTrainedTokenizerFast:
     """Whole characters, but one token for an operation with its operand (+5); other bytes one by one.
 
-    Private shorthand falls into other pieces than a generator's. Explicit traces fall into the same ones under
-    other numbers, so wherever they are cut, what follows can be spelt as it was learnt.
+    Private shorthand falls into other pieces than a generator's. Explicit traces fall into the same ones,
+    numbered otherwise, so wherever they are cut, what follows can be spelt as it was learnt.
     """
     special = ["<unk>", "<s>", "</s>", "<pad>"]
     characters = [chr(code) for code in (*range(126, 31, -1), 10)]

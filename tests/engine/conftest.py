@@ -7,7 +7,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from fastrl.engine import layout
 from fastrl.engine.torch_engine import TorchEngine
 
 CPU = torch.device("cpu")
@@ -41,9 +40,3 @@ class Family:
 @pytest.fixture(scope="session")
 def family(checkpoints):
     return cache(lambda name: Family(str(checkpoints[name])))
-
-
-@pytest.fixture(params=["copied", "tiers"])
-def prefix_layout(request, monkeypatch):
-    """Both ways in which decoding rows find their prefixes."""
-    monkeypatch.setattr(layout, "_COPY_BELOW", {"copied": 1 << 40, "tiers": 0}[request.param])

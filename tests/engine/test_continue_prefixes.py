@@ -4,7 +4,6 @@ import pytest
 import torch
 from engine_cases import CPU, ragged_trees
 
-from fastrl.engine import layout
 from fastrl.engine.torch_engine import TorchEngine
 from fastrl.types import Branch, PrefixTree, SamplingParams
 
@@ -23,7 +22,7 @@ def one_by_one(engine, tree, branch, sampling):
 @pytest.mark.parametrize(
     ("name", "temperature"), [*((name, 0.0) for name in FAMILIES), ("qwen3", 1.0), ("llama", 0.7)]
 )
-def test_equals_generation_from_every_prefix(family, prefix_layout, name, temperature):
+def test_equals_generation_from_every_prefix(family, name, temperature):
     engine = family(name).engine
     trees = ragged_trees(seed=1, num_trees=2)
     sampling = SamplingParams(temperature=temperature, top_p=0.95)
@@ -38,7 +37,7 @@ def test_equals_generation_from_every_prefix(family, prefix_layout, name, temper
                 assert (c.text, c.finish_reason) == (e.text, e.finish_reason)
 
 
-def test_greedy_continuations_are_the_models_own(family, prefix_layout):
+def test_greedy_continuations_are_the_models_own(family):
     f = family("llama")
     (tree,) = ragged_trees(seed=2, num_trees=1)
     found = f.engine.continue_prefixes([tree], SamplingParams(temperature=0))[0]
@@ -79,7 +78,7 @@ def test_counters_are_the_tries_node_counts(checkpoints):
         assert after.requests - before.requests == sum(b.num_samples for b in tree.branches)
 
 
-def test_one_tree_larger_than_the_budget_runs_in_parts(family, checkpoints, prefix_layout):
+def test_one_tree_larger_than_the_budget_runs_in_parts(family, checkpoints):
     trees = ragged_trees(seed=3)
     small = TorchEngine.from_pretrained(
         str(checkpoints["qwen3"]), dtype=torch.float32, device=CPU, max_batch_tokens=64
@@ -110,15 +109,3 @@ def test_trees_without_branches(family):
     found = engine.continue_prefixes([bare, tree, bare], SamplingParams())
     assert [len(branches) for branches in found] == [0, 8, 0]
     assert engine.continue_prefixes([], SamplingParams()) == []
-
-
-def test_layouts_agree_on_many_rows(family, monkeypatch):
-    """128 rows under two layouts and two batch compositions: the same tokens."""
-    engine = family("qwen3").engine
-    trees = ragged_trees(seed=6, num_trees=8)
-    results = []
-    for limit in (0, 1 << 40):
-        monkeypatch.setattr(layout, "_COPY_BELOW", limit)
-        results.append(engine.continue_prefixes(trees, SamplingParams(temperature=0.9)))
-    tokens = [[[[c.token_ids for c in b] for b in t] for t in result] for result in results]
-    assert tokens[0] == tokens[1]

@@ -14,7 +14,7 @@ def prompts(seed: int, *lengths: int) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_greedy_is_the_models_own_argmax(family, prefix_layout, name):
+def test_greedy_is_the_models_own_argmax(family, name):
     f = family(name)
     given = prompts(1, 5, 1, 17, 8)
     found = f.engine.generate(given, SamplingParams(max_new_tokens=14, temperature=0), seeds=[0] * 4, n=2)
@@ -62,7 +62,7 @@ def test_a_completion_depends_on_its_own_seed_alone(family):
 
 
 @pytest.mark.parametrize("budget", [60, 400])
-def test_requests_beyond_the_budget_wait_and_change_nothing(family, checkpoints, prefix_layout, budget):
+def test_requests_beyond_the_budget_wait_and_change_nothing(family, checkpoints, budget):
     f = family("llama")
     small = TorchEngine.from_pretrained(
         str(checkpoints["llama"]), dtype=torch.float32, device=CPU, max_batch_tokens=budget

@@ -49,7 +49,7 @@ def model(config_name: str, **options: object):
 
 
 @pytest.mark.parametrize("name", SUPPORTED)
-def test_greedy_tree_is_the_models_own(name, prefix_layout):
+def test_greedy_tree_is_the_models_own(name):
     reference = model(name, **SUPPORTED[name])
     engine = TorchEngine(model(name, **SUPPORTED[name]), byte_tokenizer())
     trunk = [7, 100, 31, 9, 55, 200, 18, 90]

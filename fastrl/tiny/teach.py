@@ -1,0 +1,103 @@
+"""The world's models are taught by the project's own SFT stage: one process each, side by side.
+
+A process computes with one thread, so the same world comes out of any machine's number of cores.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from fastrl.config import DataConfig, ModelConfig, RunConfig, SftConfig, TrainConfig
+from fastrl.load import to_yaml
+from fastrl.seeding import seed_of
+from fastrl.tiny.config import LearnerConfig, WorldConfig
+from fastrl.tiny.examples import generator_row, receiver_row, write_jsonl
+from fastrl.tiny.models import initialise
+from fastrl.tiny.task import Chain, draw_chains
+
+RowWriter = Callable[[WorldConfig, Chain, Random], dict[str, Any]]
+KEPT = (
+    "config.json", "generation_config.json", "model.safetensors",
+    "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+)  # fmt: skip
+
+
+def teach(config: WorldConfig, folder: Path) -> None:
+    """Write folder/generator, folder/receiver and folder/held_out_receiver: Hugging Face folders, and the
+    training curve of each as sft_metrics.jsonl.
+
+    Raises:
+        RuntimeError: a training failed; ends with what it said.
+    """
+    lessons: dict[str, tuple[LearnerConfig, RowWriter]] = {
+        "generator": (config.generator, generator_row),
+        "receiver": (config.receiver, receiver_row),
+        "held_out_receiver": (config.held_out_receiver, receiver_row),
+    }
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        for name, (learner, row) in lessons.items():
+            running[name] = start(prepare(config, learner, row, folder / f".{name}", name))
+        for name, process in running.items():
+            finish(process, folder / f".{name}", folder / name)
+    finally:
+        for process in running.values():
+            process.kill()
+            process.wait()
+
+
+def prepare(config: WorldConfig, learner: LearnerConfig, row: RowWriter, folder: Path, name: str) -> Path:
+    """Initial weights, examples and the recipe of a model's training, in a folder of its own."""
+    folder.mkdir()
+    seed = seed_of(config.seed, name)
+    random = Random(seed)
+    chains = draw_chains(config.chains, learner.num_steps * learner.batch_size, seed=seed, split="train")
+    write_jsonl(folder / "examples.jsonl", (row(config, chain, random) for chain in chains))
+    sft = SftConfig(
+        run=RunConfig(dir=str(folder / "run"), seed=config.seed, device="cpu", save_every=0),
+        model=ModelConfig(path=str(initialise(learner.shape, folder / "start", seed=seed)), dtype="float32"),
+        data=DataConfig(path=str(folder / "examples.jsonl")),
+        train=TrainConfig(
+            num_steps=learner.num_steps,
+            learning_rate=learner.learning_rate,
+            warmup_steps=learner.num_steps // 20,
+        ),
+        batch_size=learner.batch_size,
+        schedule="cosine",
+    )
+    recipe = folder / "sft.yaml"
+    recipe.write_text(to_yaml(sft))
+    return recipe
+
+
+def start(recipe: Path) -> subprocess.Popen[bytes]:
+    """`python -m fastrl.train RECIPE`, as anybody would run it; what it says goes into a file beside it."""
+    with (recipe.parent / "log.txt").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "fastrl.train", str(recipe)],
+            env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def finish(process: subprocess.Popen[bytes], work: Path, folder: Path) -> None:
+    """Wait for a training, and keep its last checkpoint as a plain Hugging Face folder."""
+    if process.wait() != 0:
+        said = (work / "log.txt").read_text(errors="replace")[-2000:]
+        raise RuntimeError(
+            f"[tiny] {folder.name}: training ended with exit code {process.returncode}\n{said}"
+        )
+    (trained,) = (work / "run" / "checkpoints").glob("step-*")
+    folder.mkdir()
+    for file in KEPT:
+        shutil.copy2(trained / file, folder / file)
+    shutil.copy2(work / "run" / "metrics.jsonl", folder / "sft_metrics.jsonl")
+    shutil.rmtree(work)
