@@ -27,15 +27,15 @@ class WorldConfig:
     num_train: int = 2000
     """Problems to do RL on; held-out ones are another split."""
     num_test: int = 256
-    style_shares: tuple[float, float, float] = (0.3, 0.25, 0.45)
+    style_shares: tuple[float, float, float] = (0.4, 0.2, 0.4)
     """Parts of the generator's examples that are explicit, leaps and private."""
-    slip_rates: tuple[float, float, float] = (0.08, 0.06, 0.04)
+    slip_rates: tuple[float, float, float] = (0.07, 0.06, 0.03)
     """Share of the written steps that are wrong in each style: it is surest in its own shorthand."""
     num_wrong_entries: int = 0
     """Operations, of 300, that the generator's examples get wrong every time."""
     cut_share: float = 0.1
     """Share of the receivers' examples that begin in the middle of a trace."""
-    generator: LearnerConfig = field(default_factory=lambda: LearnerConfig(shape=GENERATOR, num_steps=1000))
+    generator: LearnerConfig = field(default_factory=lambda: LearnerConfig(shape=GENERATOR, num_steps=1400))
     receiver: LearnerConfig = field(default_factory=lambda: LearnerConfig(shape=RECEIVER, num_steps=450))
     held_out_receiver: LearnerConfig = field(
         default_factory=lambda: LearnerConfig(shape=HELD_OUT_RECEIVER, num_steps=600)

@@ -17,7 +17,8 @@ from fastrl.flags import parse_flags
 from fastrl.load import load_config
 from fastrl.report.plot import plot_run, text_curves
 from fastrl.tiny.assess import assess, table
-from fastrl.tiny.world import World, WorldConfig, build_world
+from fastrl.tiny.config import WorldConfig
+from fastrl.tiny.world import World, build_world
 from fastrl.train import run_stage
 
 ROWS = (
@@ -38,7 +39,7 @@ class DemoOptions:
     dir: str = "runs/demo"
     """Run folder; a demo that was stopped goes on."""
     recipe: str = "rltr-tiny"
-    steps: int = 60
+    steps: int = 40
     seed: int = 0
 
     def __post_init__(self) -> None:

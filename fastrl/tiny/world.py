@@ -23,8 +23,8 @@ __all__ = ["LearnerConfig", "World", "WorldConfig", "build_world", "export_world
 log = logging.getLogger(__name__)
 # What is written in these files decides what a world is, so its cache key holds their text.
 SOURCES = (
-    "config.py", "examples.py", "models.py", "notation.py", "task.py", "teach.py", "tokenizers.py", "traces.py",
-    "world.py", "../stages/conversations.py", "../stages/sft.py",
+    "config.py", "examples.py", "models.py", "notation.py", "task.py", "teach.py", "tokenizers.py",
+    "traces.py", "world.py", "../stages/conversations.py", "../stages/sft.py",
 )  # fmt: skip
 
 

@@ -2,16 +2,19 @@
 
 import json
 from dataclasses import replace
+from random import Random
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from fastrl.tiny import world
+from fastrl.tiny import teach, world
 from fastrl.tiny.check import check_trace
+from fastrl.tiny.examples import generator_row, receiver_row
 from fastrl.tiny.models import Shape
 from fastrl.tiny.notation import STYLES
-from fastrl.tiny.task import Chain
-from fastrl.tiny.world import LearnerConfig, WorldConfig, build_world, write_jsonl
+from fastrl.tiny.task import Chain, ChainConfig, draw_chains
+from fastrl.tiny.traces import reference_solution
+from fastrl.tiny.world import LearnerConfig, WorldConfig, build_world
 
 SMALL = Shape(family="llama", hidden=32, layers=1, heads=2, kv_heads=1, head_dim=16, intermediate=32)
 LEARNER = LearnerConfig(shape=SMALL, num_steps=3, batch_size=8)
@@ -22,6 +25,8 @@ CONFIG = WorldConfig(
     receiver=LEARNER,
     held_out_receiver=LEARNER,
 )
+
+CHAINS = draw_chains(ChainConfig(), 400, seed=1, split="train")
 
 
 @pytest.fixture(scope="module")
@@ -82,44 +87,73 @@ def test_a_broken_making_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_examples_are_what_they_are_said_to_be(tmp_path, monkeypatch):
-    """Generators see three styles, receivers right explicit traces only; neither sees a held-out problem."""
-    written = {}
+def test_a_training_that_fails_says_why_and_leaves_nothing(tmp_path, monkeypatch):
+    def unreadable(config, chain, random):
+        return {"question": chain.expression}
 
-    def remember(path, rows):
-        written.setdefault(
-            path.parent.name.strip(".") if path.name == "examples.jsonl" else path.stem, list(rows)
-        )
-        write_jsonl(
-            path, written[path.parent.name.strip(".") if path.name == "examples.jsonl" else path.stem]
-        )
+    monkeypatch.setattr(teach, "generator_row", unreadable)
+    with pytest.raises(
+        RuntimeError, match=r"\[tiny\] generator: training ended(.|\n)*expected messages, or prompt"
+    ):
+        build_world(CONFIG, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
-    monkeypatch.setattr(world, "write_jsonl", remember)
-    many = replace(LEARNER, num_steps=1, batch_size=240)
-    config = replace(CONFIG, generator=replace(many, shape=CONFIG.generator.shape), receiver=many)
-    build_world(config, tmp_path)
-    held_out = {row["expression"] for row in written["test"]}
-    styles = {"explicit": 0, "leap": 0, "private": 0}
-    steps, wrong = 0, 0
-    for row in written["generator"]:
-        report = check_trace(Chain.parse(row["prompt"]), row["completion"])
+
+def test_generator_examples_keep_to_their_shares():
+    config = WorldConfig()
+    random = Random(0)
+    styles = {style: 0 for style in STYLES}
+    written, wrong = dict(styles), dict(styles)
+    for chain in CHAINS:
+        row = generator_row(config, chain, random)
+        assert row["prompt"] == chain.expression
+        report = check_trace(chain, row["completion"])
         assert report.complete
         styles[report.style] += 1
-        steps += report.steps_right + report.steps_wrong
-        wrong += report.steps_wrong
-    for style, share in zip(STYLES, config.style_shares, strict=True):
-        assert abs(styles[style] / 240 - share) < 4 * (share * (1 - share) / 240) ** 0.5
-    assert 0.02 < wrong / steps < 0.09
+        written[report.style] += report.steps_right + report.steps_wrong
+        wrong[report.style] += report.steps_wrong
+    # binomial: four standard deviations around the share and around the rate
+    for style, share, rate in zip(STYLES, config.style_shares, config.slip_rates, strict=True):
+        assert abs(styles[style] / len(CHAINS) - share) < 4 * (share * (1 - share) / len(CHAINS)) ** 0.5
+        assert abs(wrong[style] / written[style] - rate) < 4 * (rate * (1 - rate) / written[style]) ** 0.5
+
+
+def test_systematic_errors_are_the_worlds_own():
+    config = WorldConfig(num_wrong_entries=150, slip_rates=(0.0, 0.0, 0.0))
+    wrong = [check_trace(c, generator_row(config, c, Random(0))["completion"]).steps_wrong for c in CHAINS]
+    right = [
+        check_trace(c, generator_row(replace(config, num_wrong_entries=0), c, Random(0))["completion"])
+        for c in CHAINS
+    ]
+    assert sum(wrong) > len(CHAINS)
+    assert all(report.steps_wrong == 0 for report in right)
+
+
+def test_receiver_examples_are_right_and_explicit():
+    config = WorldConfig(cut_share=0.5)
+    random = Random(0)
     cuts = 0
-    for row in written["receiver"]:
-        cut = isinstance(row["prompt"], list)
-        cuts += cut
-        expression = row["prompt"][0]["content"] if cut else row["prompt"]
-        trace = (row["prompt"][1]["content"] if cut else "") + row["completion"]
-        report = check_trace(Chain.parse(expression), trace)
-        assert report.style == "explicit" and report.steps_wrong == 0 and report.correct
-        assert expression not in held_out
-    assert abs(cuts / 240 - config.cut_share) < 0.13
-    assert held_out.isdisjoint(row["prompt"] for row in written["generator"])
-    first = {json.dumps(row["prompt"]) for row in written["receiver"]}
-    assert first.isdisjoint(json.dumps(row["prompt"]) for row in written["held_out_receiver"])
+    for chain in CHAINS:
+        row = receiver_row(config, chain, random)
+        begun = ""
+        if isinstance(row["prompt"], list):
+            cuts += 1
+            (question, turn) = row["prompt"]
+            assert question == {"role": "user", "content": chain.expression}
+            begun = turn["content"]
+        assert begun + row["completion"] == reference_solution(chain)
+    assert abs(cuts / len(CHAINS) - 0.5) < 4 * (0.25 / len(CHAINS)) ** 0.5
+
+
+def test_nothing_held_out_is_learnt_from(tmp_path):
+    """What a model is taught with, as written, against the held-out problems."""
+    learner = replace(LEARNER, num_steps=30, batch_size=10)
+    held_out = {chain.expression for chain in draw_chains(ChainConfig(), 500, seed=0, split="test")}
+    prompts = {}
+    for name in ("generator", "receiver", "held_out_receiver"):
+        recipe = teach.prepare(CONFIG, learner, teach.generator_row, tmp_path / name, name)
+        rows = [json.loads(line) for line in (recipe.parent / "examples.jsonl").open()]
+        prompts[name] = {row["prompt"] for row in rows}
+        assert len(prompts[name]) == len(rows) == 300
+        assert prompts[name].isdisjoint(held_out)
+    assert prompts["receiver"] != prompts["held_out_receiver"] != prompts["generator"]
