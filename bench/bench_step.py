@@ -1,9 +1,9 @@
-"""One whole RLVR step beside TRL's GRPOTrainer: same model, prompts, rewards, batch and lengths, the two in turn.
+"""One whole RLVR step beside TRL's GRPOTrainer: same model, prompts, rewards and lengths, the two in turn.
 
     python -m bench.bench_step --model tiny-world/generator --data tiny-world/train.jsonl
 
-Both generate 16 x 8 completions of at most 48 tokens, grade them with the same function and take one optimiser
-step. Weights move too little (learning rate 1e-9) for lengths to drift apart. The last line is JSON.
+Both generate 16 x 8 completions of at most 48 tokens, grade them with the same function and take one
+optimiser step. Weights move too little (learning rate 1e-9) for lengths to drift apart. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from fastrl.stages.update import update_policy
 from fastrl.verify.pool import AnswerGrader
 
 PROMPTS, GROUP, LENGTH, LEARNING_RATE = 16, 8, 48, 1e-9
+SPREAD = {"median": statistics.median, "min": min, "max": max}
 
 
 def fastrl_config(model: str, data: str, folder: str) -> RlConfig:
@@ -54,7 +55,9 @@ def fastrl_config(model: str, data: str, folder: str) -> RlConfig:
     )
 
 
-def fastrl_steps(config: RlConfig, parts: RlParts, run: Run, steps: int, first: int) -> list[dict[str, float]]:
+def fastrl_steps(
+    config: RlConfig, parts: RlParts, run: Run, steps: int, first: int
+) -> list[dict[str, float]]:
     """Seconds of each step, in all and by phase."""
     times = []
     for step in range(first, first + steps):
@@ -86,7 +89,9 @@ def trl_steps(model: str, data: str, steps: int) -> list[dict[str, float]]:
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
             times.append({"step": time.perf_counter() - self.start})
 
-    rows = [{"prompt": p.messages, "solution": p.solution} for p in load_problems(DataConfig(path=data))[:512]]
+    rows = [
+        {"prompt": p.messages, "solution": p.solution} for p in load_problems(DataConfig(path=data))[:512]
+    ]
     with AnswerGrader(num_workers=1, timeout_s=5.0) as grader, tempfile.TemporaryDirectory() as folder:
         trainer = GRPOTrainer(
             model=model,
@@ -95,9 +100,12 @@ def trl_steps(model: str, data: str, steps: int) -> list[dict[str, float]]:
             processing_class=AutoTokenizer.from_pretrained(model, padding_side="left"),
             callbacks=[Clock()],
             args=GRPOConfig(
-                output_dir=folder, max_steps=steps + 1, per_device_train_batch_size=PROMPTS * GROUP, logging_steps=1000,
-                num_generations=GROUP, max_completion_length=LENGTH, learning_rate=LEARNING_RATE, save_strategy="no",
-                use_cpu=not torch.cuda.is_available(), bf16=torch.cuda.is_available(), report_to=[], disable_tqdm=True,
+                output_dir=folder, max_steps=steps + 1, per_device_train_batch_size=PROMPTS * GROUP,
+                logging_steps=1000,
+                num_generations=GROUP, max_completion_length=LENGTH, learning_rate=LEARNING_RATE,
+                save_strategy="no",
+                use_cpu=not torch.cuda.is_available(), bf16=torch.cuda.is_available(), report_to=[],
+                disable_tqdm=True,
                 gradient_checkpointing=False,
             ),
         )  # fmt: skip
@@ -111,7 +119,9 @@ def summary(times: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--rounds", type=int, default=4)
@@ -133,7 +143,7 @@ def main() -> None:
         "bench": "step",
         "prompts": PROMPTS, "group_size": GROUP, "max_new_tokens": LENGTH,
         "fastrl_s": summary(ours), "trl_s": summary(theirs),
-        "trl_over_fastrl": {"median": round(statistics.median(ratios), 2), "min": round(min(ratios), 2), "max": round(max(ratios), 2)},
+        "trl_over_fastrl": {name: round(of(ratios), 2) for name, of in SPREAD.items()},
         "environment": environment(),
     }  # fmt: skip
     print(f"fastrl {summary(ours)}\ntrl    {summary(theirs)}")

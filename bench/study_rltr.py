@@ -2,8 +2,8 @@
 
     python -m bench.study_rltr --seeds 0 1 2 --steps 60 --out bench/results/rltr_study.json
 
-Every seed makes a world of its own (models and problems) and trains its generator twice from the same start. A
-run that was stopped goes on. The last line is JSON.
+Every seed makes a world of its own (models and problems) and trains its generator twice from the same start.
+A run that was stopped goes on. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ def training_accuracy(run: Path) -> list[float]:
 
 def study_seed(seed: int, steps: int, folder: Path) -> dict[str, object]:
     world = build_world(WorldConfig(seed=seed))
-    results: dict[str, object] = {"seed": seed, "before": assess(world.generator, world, num_samples=16, seed=seed)}
+    results: dict[str, object] = {
+        "seed": seed,
+        "before": assess(world.generator, world, num_samples=16, seed=seed),
+    }
     for arm in ARMS:
         final = train_arm(world, arm, seed, steps, folder)
         results[arm] = assess(final, world, num_samples=16, seed=seed)
@@ -64,7 +67,9 @@ def study_seed(seed: int, steps: int, folder: Path) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--runs", type=Path, default=Path("runs/study"))
@@ -73,7 +78,9 @@ def main() -> None:
     seeds = [study_seed(seed, options.steps, options.runs) for seed in options.seeds]
     for name in SHOWN:
         row = {arm: [result[arm][name] for result in seeds] for arm in ("before", *ARMS)}  # type: ignore[index]
-        cells = [f"{arm} {statistics.mean(v):.3f} ({' '.join(f'{x:.2f}' for x in v)})" for arm, v in row.items()]
+        cells = [
+            f"{arm} {statistics.mean(v):.3f} ({' '.join(f'{x:.2f}' for x in v)})" for arm, v in row.items()
+        ]
         print(f"{name:36s} " + "   ".join(cells))
     print("steps to RLVR's final training accuracy:", [result["steps_to_it"] for result in seeds])
     report = {"bench": "study_rltr", "steps": options.steps, "results": seeds, "environment": environment()}

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from fastrl.config import EngineConfig, ModelConfig, RlConfig, RunConfig
-from fastrl.data.problems import Problem, load_problems
 from fastrl.data.order import ProblemOrder
+from fastrl.data.problems import Problem, load_problems
 from fastrl.engine.protocol import Engine
 from fastrl.engine.torch_engine import TorchEngine
 from fastrl.policy.model import Policy, compute_dtype
@@ -115,7 +115,8 @@ def imported_reward(path: str) -> Callable[..., Any]:
     module, _, name = path.rpartition(".")
     if not module:
         raise ValueError(
-            f"[reward] functions: expected answer, format, transfer or a dotted path such as my_rewards.length, got {path!r}"
+            f"[reward] functions: expected answer, format, transfer or a dotted path such as "
+            f"my_rewards.length, got {path!r}"
         )
     function = getattr(importlib.import_module(module), name, None)
     if not callable(function):

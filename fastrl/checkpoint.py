@@ -24,8 +24,8 @@ STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
 def save_checkpoint(
     folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, state: dict[str, Any], keep_last: int
 ) -> Path:
-    """Write folder/step-N; then drop the oldest beyond `keep_last`. `state` holds step and data position; random
-    numbers are functions of (seed, step), so there is no generator state to keep."""
+    """Write folder/step-N; then drop the oldest beyond `keep_last`. `state` holds step and data position;
+    random numbers are functions of (seed, step), so there is no generator state to keep."""
     final = folder / f"step-{state['step']:06d}"
     partial = folder / f".{final.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -50,7 +50,7 @@ def complete_checkpoints(folder: Path) -> list[Path]:
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint whose files are all as they were written; damaged ones are named and passed over."""
+    """The newest checkpoint whose files are all as they were written; damaged ones are named, passed over."""
     for path in reversed(complete_checkpoints(folder)):
         damage = damaged(path)
         if damage is None:

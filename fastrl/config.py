@@ -176,7 +176,7 @@ class TrainConfig:
     epochs_per_batch: int = 1
     """Passes over each batch of rollouts."""
     updates_per_epoch: int = 1
-    """Optimiser steps in each pass; more than one in all makes the loss off-policy (old_logprobs are computed)."""
+    """Optimiser steps in each pass; more than one in all is off-policy (old_logprobs are computed)."""
     tokens_per_microbatch: int = 16384
     """Prompt and completion tokens that go through the model at once; the only knob for memory."""
 
@@ -212,7 +212,7 @@ class RunConfig:
     """The run folder and what goes into it."""
 
     dir: str = ""
-    """Everything about the run is written here. A folder with checkpoints of the same configuration is resumed."""
+    """Everything about the run is written here. A folder with a run of the same configuration goes on."""
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     save_every: int = 50
@@ -290,6 +290,8 @@ def differences(a: object, b: object, path: str = "") -> list[str]:
     if dataclasses.is_dataclass(a) and dataclasses.is_dataclass(b) and type(a) is type(b):
         found: list[str] = []
         for item in dataclasses.fields(a):
-            found += differences(getattr(a, item.name), getattr(b, item.name), f"{path}.{item.name}".lstrip("."))
+            found += differences(
+                getattr(a, item.name), getattr(b, item.name), f"{path}.{item.name}".lstrip(".")
+            )
         return found
     return [] if a == b else [path]

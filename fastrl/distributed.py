@@ -53,7 +53,7 @@ class Ranks:
         return [value for part in parts for value in part]
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Gradients summed over the ranks: losses are sums over one global denominator, so no mean is taken."""
+        """Gradients summed over the ranks: losses have one global denominator, so no mean is taken."""
         if self.size == 1:
             return
         grads = [parameter.grad for parameter in parameters if parameter.grad is not None]

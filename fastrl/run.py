@@ -1,10 +1,10 @@
 """The run folder: what was asked, what happened, where to go on. Everything about a run lies here.
 
-    config.yaml         the resolved configuration, written before step 0
-    environment.json    commit, versions, device
-    metrics.jsonl       one line a step, under TRL's metric names
-    completions/        step-000010.jsonl: every rollout of the step with its cuts, continuations and rewards
-    checkpoints/        step-000050/: Hugging Face folder + optimizer.safetensors + state.json
+config.yaml         the resolved configuration, written before step 0
+environment.json    commit, versions, device
+metrics.jsonl       one line a step, under TRL's metric names
+completions/        step-000010.jsonl: every rollout of the step with its cuts, continuations and rewards
+checkpoints/        step-000050/: Hugging Face folder + optimizer.safetensors + state.json
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ from fastrl.config import Config, differences
 from fastrl.load import from_dict, read_yaml, to_yaml
 
 # Fields that a resumed run may change: they say when to stop and what to write, not what is computed.
-MAY_CHANGE = ("run.dir", "run.save_every", "run.keep_last", "run.log_completions_every", "run.report_to", "train.num_steps")  # fmt: skip
+MAY_CHANGE = (
+    "run.dir", "run.save_every", "run.keep_last", "run.log_completions_every", "run.report_to",
+    "train.num_steps",
+)  # fmt: skip
 PACKAGES = ("fastrl", "torch", "transformers", "triton", "vllm", "flash-attn", "math-verify", "numpy")
 
 
@@ -69,14 +72,18 @@ class Run:
         """A folder that holds something else is refused, never overwritten."""
         saved = self.folder / "config.yaml"
         if saved.exists():
-            changed = [name for name in differences(from_dict(read_yaml(saved)), config) if name not in MAY_CHANGE]
+            changed = [
+                name for name in differences(from_dict(read_yaml(saved)), config) if name not in MAY_CHANGE
+            ]
             if changed:
                 raise ValueError(
                     f"[run] dir: {self.folder} holds a run whose {', '.join(changed)} differ; "
                     "choose another folder, or the same values to go on with it"
                 )
         elif self.folder.is_dir() and any(self.folder.iterdir()):
-            raise ValueError(f"[run] dir: {self.folder} is not empty and holds no fastrl run; choose another folder")
+            raise ValueError(
+                f"[run] dir: {self.folder} is not empty and holds no fastrl run; choose another folder"
+            )
 
     @contextmanager
     def time(self, phase: str) -> Iterator[None]:
@@ -88,7 +95,7 @@ class Run:
             self.seconds[phase] += time.perf_counter() - start
 
     def log(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
-        """Append the step's line; the phases timed since the last one go with it. Returns what was written."""
+        """Append the step's line; phases timed since the last one go with it. Returns what was written."""
         line = {"step": step, **metrics, **{f"time/{phase}_s": s for phase, s in self.seconds.items()}}
         self.seconds.clear()
         if not self.writes:
@@ -135,7 +142,9 @@ def environment() -> dict[str, Any]:
         "packages": {name: version for name in PACKAGES if (version := package_version(name))},
         "python": platform.python_version(),
         "machine": platform.machine(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
     }
 
@@ -153,7 +162,9 @@ def commit() -> str | None:
 
     def git(*words: str) -> str | None:
         try:
-            return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+            return subprocess.run(
+                ["git", *words], cwd=here, capture_output=True, text=True, check=True
+            ).stdout.strip()
         except (OSError, subprocess.CalledProcessError):
             return None
 

@@ -50,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def train() -> int:
         if not arguments or arguments[0].startswith("-"):
-            raise ValueError("[train] RECIPE: expected it before any flag: python -m fastrl.train RECIPE [--field value]")
+            raise ValueError(
+                "[train] RECIPE: expected it before any flag: python -m fastrl.train RECIPE [--field value]"
+            )
         print(run_stage(load_config(arguments[0], arguments[1:])))
         return 0
 

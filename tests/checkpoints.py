@@ -39,7 +39,8 @@ CONFIGS = {
     "qwen3": lambda: Qwen3Config(**SIZES, tie_word_embeddings=True),
     "llama": lambda: LlamaConfig(**SIZES, tie_word_embeddings=False),
     "gemma2": lambda: Gemma2Config(
-        **SIZES, query_pre_attn_scalar=8, sliding_window=6, final_logit_softcapping=30.0, attn_logit_softcapping=20.0
+        **SIZES, query_pre_attn_scalar=8, sliding_window=6,
+        final_logit_softcapping=30.0, attn_logit_softcapping=20.0,
     ),
     "mistral_window": lambda: MistralConfig(**SIZES, sliding_window=6),
     "gpt2": lambda: GPT2Config(

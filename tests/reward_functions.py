@@ -3,5 +3,7 @@
 
 def vowels(completions, **kwargs) -> list[float]:
     """Share of vowels in the text."""
-    texts = [completion[0]["content"] if isinstance(completion, list) else completion for completion in completions]
+    texts = [
+        completion[0]["content"] if isinstance(completion, list) else completion for completion in completions
+    ]
     return [sum(c in "aeiou" for c in text.lower()) / max(1, len(text)) for text in texts]

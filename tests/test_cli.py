@@ -143,4 +143,6 @@ def test_the_module_runs_as_a_program(tmp_path):
         [sys.executable, "-m", "fastrl.cli", "fly"], capture_output=True, text=True, cwd=tmp_path
     )
     assert ran.returncode == 2
-    assert ran.stderr == "[fastrl] command: expected one of demo, tiny, train, eval, plot, doctor, got 'fly'\n"
+    assert (
+        ran.stderr == "[fastrl] command: expected one of demo, tiny, train, eval, plot, doctor, got 'fly'\n"
+    )

@@ -23,7 +23,15 @@ SOLUTION_COLUMNS = (
     "solution",
 )
 # arguments that every reward is called with, and TRL's names for what they are made of
-CALLED_WITH = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "rollout_ids")
+CALLED_WITH = (
+    "prompts",
+    "completions",
+    "completion_ids",
+    "trainer_state",
+    "log_extra",
+    "log_metric",
+    "rollout_ids",
+)
 RESERVED = frozenset((*CALLED_WITH, "prompt", "completion"))
 
 

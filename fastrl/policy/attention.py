@@ -67,7 +67,9 @@ def block_mask(batch: PackedBatch) -> Any:
     def visible(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return (q >= k) & (document[q] == document[k])
 
-    return create_block_mask(visible, None, None, batch.num_tokens, batch.num_tokens, device=str(starts.device))
+    return create_block_mask(
+        visible, None, None, batch.num_tokens, batch.num_tokens, device=str(starts.device)
+    )
 
 
 def sdpa_attention(
@@ -90,7 +92,7 @@ def sdpa_attention(
     return Drop.apply(out.transpose(1, 2).flatten(0, 1), layout).unsqueeze(0), None
 
 
-# Indexing would accumulate its gradient token by token; these two are each other's gradient, both plain copies.
+# Indexing would accumulate its gradient token by token; these two are each other's gradient, plain copies.
 class Lift(torch.autograd.Function):
     """[N, ...] -> [S*L, ...]. What vacant places hold never reaches a token: attention is causal."""
 
@@ -147,7 +149,7 @@ def flex_attention(
     refuse_unsupported(kwargs)
     if softcap is not None or sliding_window is not None or dropout:
         raise ValueError(
-            "[model] attention: flex takes no soft-cap, sliding window or dropout; this model has one: use sdpa"
+            "[model] attention: flex takes no soft-cap, window or dropout, and this model has one; use sdpa"
         )
     grouped = query.shape[1] != key.shape[1]
     out = compiled_flex()(query, key, value, block_mask=packed_block_mask, scale=scaling, enable_gqa=grouped)
@@ -157,7 +159,9 @@ def flex_attention(
 def refuse_unsupported(kwargs: dict[str, Any]) -> None:
     for name in UNSUPPORTED:
         if kwargs.get(name) is not None:
-            raise ValueError(f"[model] attention: this model's attention needs {name}, which is not supported")
+            raise ValueError(
+                f"[model] attention: this model's attention needs {name}, which is not supported"
+            )
 
 
 def _no_mask(*args: Any, **kwargs: Any) -> None:

@@ -43,7 +43,7 @@ class Policy:
     @classmethod
     def load(cls, config: ModelConfig, device: torch.device) -> Policy:
         attention = choose_attention(config, device)
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             config.path,
             dtype=torch.float32,
             attn_implementation=attention,
@@ -95,7 +95,9 @@ def head_of(model: Any) -> Head:
     """The output layer of any Hugging Face decoder, with what its configuration does to the logits."""
     layer, config = model.get_output_embeddings(), model.config.get_text_config()
     if layer is None:
-        raise ValueError(f"[model] path: expected a causal language model, got {type(model).__name__} without head")
+        raise ValueError(
+            f"[model] path: expected a causal language model, got {type(model).__name__} without head"
+        )
     divided_by = getattr(config, "logits_scaling", None) or 1.0
     return Head(
         weight=layer.weight,
@@ -115,7 +117,7 @@ def choose_attention(config: ModelConfig, device: torch.device) -> str:
     flash_usable = device.type == "cuda" and find_spec("flash_attn") is not None
     if config.attention == "flash" and not flash_usable:
         raise ValueError(
-            "[model] attention: flash needs a GPU and the flash-attn package (pip install fastrl[flash]); use sdpa"
+            "[model] attention: flash needs a GPU and flash-attn (pip install fastrl[flash]); use sdpa"
         )
     if config.attention == "flex" and device.type != "cuda":
         raise ValueError("[model] attention: flex trains on a GPU only; use sdpa")

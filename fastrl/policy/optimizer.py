@@ -17,7 +17,10 @@ def make_optimizer(policy: Policy, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW over the trainable weights; norms and biases are not decayed."""
     decayed = [p for p in policy.parameters() if p.ndim >= 2]
     plain = [p for p in policy.parameters() if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
@@ -26,13 +29,15 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
 
 
-def apply_gradients(policy: Policy, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> float:
+def apply_gradients(
+    policy: Policy, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int
+) -> float:
     """One optimiser step with the gradients clipped; returns their norm before. Refuses NaN and infinity."""
     norm = float(torch.nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm))
     if not norm < float("inf"):
         raise FloatingPointError(
-            f"[train] gradient norm is {norm} at step {step}: no weight was changed. Lower train.learning_rate, or "
-            "look at the last completions in the run folder; the last checkpoint is intact"
+            f"[train] gradient norm is {norm} at step {step}: no weight was changed. Lower "
+            "train.learning_rate, or look at the last logged completions; the last checkpoint is intact"
         )
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(step, config)

@@ -20,7 +20,8 @@ class TrainSequence:
     def __post_init__(self) -> None:
         if len(self.token_ids) != len(self.loss_mask):
             raise ValueError(
-                f"[pack] loss_mask: expected {len(self.token_ids)} entries, one a token, got {len(self.loss_mask)}"
+                f"[pack] loss_mask: expected {len(self.token_ids)} entries, one a token, "
+                f"got {len(self.loss_mask)}"
             )
 
     @property

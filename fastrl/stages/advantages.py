@@ -28,7 +28,8 @@ def fill_advantages(
     if config.normalize_each:
         total = torch.zeros(len(everyone))
         for reward in rewards:
-            values = [math.nan if v[reward.name] is None else v[reward.name] for _, _, v in everyone]
+            given = [v[reward.name] for _, _, v in everyone]
+            values = [math.nan if value is None else value for value in given]
             total += reward.weight * advantages(values, groups, config)
         advantage = (total - total.mean()) / (total.std() + 1e-4) if len(total) > 1 else total
     else:

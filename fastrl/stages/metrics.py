@@ -19,7 +19,12 @@ Metrics = dict[str, float]
 
 
 def step_metrics(
-    sampled: Sampled, rewards: Sequence[WeightedReward], stats: Stats, norms: Sequence[float], lr: float, ranks: Ranks
+    sampled: Sampled,
+    rewards: Sequence[WeightedReward],
+    stats: Stats,
+    norms: Sequence[float],
+    lr: float,
+    ranks: Ranks,
 ) -> Metrics:
     """Everything that is logged of a step, over all ranks."""
     rows = ranks.gather([row_of(rollout) for rollout in sampled.rollouts])
@@ -27,7 +32,9 @@ def step_metrics(
     metrics = reward_metrics(rows, [reward.name for reward in rewards])
     metrics |= length_metrics(rows)
     metrics |= loss_metrics(stats, ranks)
-    metrics |= {name: mean(v for n, v in reported if n == name) for name in dict.fromkeys(n for n, _ in reported)}
+    metrics |= {
+        name: mean(v for n, v in reported if n == name) for name in dict.fromkeys(n for n, _ in reported)
+    }
     metrics |= {"grad_norm": mean(norms), "learning_rate": lr}
     metrics["groups_drawn"] = ranks.sum([sampled.groups_drawn])[0]
     return metrics
@@ -99,7 +106,9 @@ def loss_metrics(stats: Stats, ranks: Ranks) -> Metrics:
         for key, (metric, count) in MEANS.items()
         if key in total and total[count]
     }
-    metrics |= {metric: total[key] for key, metric in EXTREMES.items() if math.isfinite(total.get(key, math.nan))}
+    metrics |= {
+        metric: total[key] for key, metric in EXTREMES.items() if math.isfinite(total.get(key, math.nan))
+    }
     metrics["loss"] = total.get("loss_sum", 0.0)
     metrics["num_tokens_trained"] = total.get("computed_tokens_sum", 0.0)
     if "clip_ratio/low_mean" in metrics:

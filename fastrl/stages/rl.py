@@ -24,10 +24,12 @@ from fastrl.types import Rollout, SamplingParams
 
 
 def run_rl(config: RlConfig, ranks: Ranks | None = None) -> Path:
-    """Train until train.num_steps, from the run folder's last checkpoint if it has one. Returns that of the end.
+    """Train until train.num_steps, from the run folder's last checkpoint if it has one.
+
+    Returns: the folder of the last checkpoint.
 
     Raises:
-        ValueError, FileNotFoundError: the configuration can't be run; before any model is loaded where possible.
+        ValueError, FileNotFoundError: the configuration can't be run; before a model is loaded if possible.
         FloatingPointError: a gradient was NaN or infinite; nothing was changed by it.
     """
     ranks = ranks or Ranks()

@@ -33,9 +33,7 @@ class Sampled:
     """What rewards reported through log_metric."""
 
 
-def sample_groups(
-    parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step: int, draw: int
-) -> Sampled:
+def sample_groups(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step: int, draw: int) -> Sampled:
     """num_prompts groups (this rank's share). With dynamic sampling, groups whose rewards are all equal are
     replaced from further draws, max_refills times; what is then still missing stays missing."""
     size = config.rollout.group_size
@@ -131,7 +129,7 @@ def reward_rollouts(
             rollout_ids=list(rollout_ids),
             **columns,
         )
-        values = asyncio.run(values) if inspect.isawaitable(values) else values
+        values = asyncio.run(values) if inspect.iscoroutine(values) else values
         check_rewards(reward.name, values, len(rollouts))
         for rollout, value in zip(rollouts, values, strict=True):
             rollout.rewards[reward.name] = value if value is None else float(value)
@@ -141,7 +139,9 @@ def reward_rollouts(
 
 def total_reward(rollout: Rollout, rewards: Sequence[WeightedReward]) -> float:
     """sum of weight * value over the rewards that apply; NaN where none does."""
-    given = [reward.weight * value for reward in rewards if (value := rollout.rewards[reward.name]) is not None]
+    given = [
+        reward.weight * value for reward in rewards if (value := rollout.rewards[reward.name]) is not None
+    ]
     return math.fsum(given) if given else math.nan
 
 

@@ -10,8 +10,9 @@ from random import Random
 import torch
 from torch import Tensor
 
+from fastrl.build import choose_device
 from fastrl.checkpoint import latest_checkpoint, load_optimizer, save_checkpoint
-from fastrl.config import RunConfig, SftConfig, TrainConfig
+from fastrl.config import SftConfig, TrainConfig
 from fastrl.ops import linear_logprob
 from fastrl.policy.model import Policy
 from fastrl.policy.optimizer import apply_gradients, make_optimizer
@@ -39,7 +40,7 @@ def run_sft(config: SftConfig) -> Path:
     run = Run.start(config)
     saved = latest_checkpoint(run.checkpoints)
     start = config.model if saved is None else replace(config.model, path=str(saved))
-    policy = Policy.load(start, device_of(config.run))
+    policy = Policy.load(start, choose_device(config.run))
     optimizer = make_optimizer(policy, config.train)
     step = 0 if saved is None else int(load_optimizer(saved, policy, optimizer)["step"])
     run.rewind(step)
@@ -122,9 +123,3 @@ def check_fits(sequences: list[TrainSequence], policy: Policy) -> None:
         raise ValueError(
             f"[data] path: expected conversations of at most {room} tokens (the model's limit), got {longest}"
         )
-
-
-def device_of(run: RunConfig) -> torch.device:
-    if run.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(run.device)

@@ -23,7 +23,7 @@ Stats = dict[str, Tensor]
 def update_policy(
     parts: RlParts, rollouts: Sequence[Rollout], config: RlConfig, ranks: Ranks, step: int
 ) -> tuple[Stats, list[float]]:
-    """epochs_per_batch x updates_per_epoch optimiser steps. Returns summed loss statistics and gradient norms."""
+    """epochs_per_batch x updates_per_epoch optimiser steps. Returns loss statistics and gradient norms."""
     old = score_rollouts(parts.policy, rollouts, config) if is_off_policy(config) else [None] * len(rollouts)
     ref = score_rollouts(parts.reference, rollouts, config) if parts.reference else [None] * len(rollouts)
     stats: Stats = {}
@@ -37,7 +37,7 @@ def update_policy(
 
 
 def is_off_policy(config: RlConfig) -> bool:
-    """With a single optimiser step the policy that samples is the one that learns: old = current, no extra pass."""
+    """With a single optimiser step the policy that samples is the one that learns: old = current."""
     return config.train.epochs_per_batch * config.train.updates_per_epoch > 1
 
 
@@ -99,7 +99,7 @@ def train_sequence(rollout: Rollout) -> TrainSequence:
 
 
 def score_rollouts(policy: Policy, rollouts: Sequence[Rollout], config: RlConfig) -> list[Tensor | None]:
-    """Log-probabilities of every completion's tokens under `policy`, without gradient; None for a rollout that
+    """Log-probabilities of completions' tokens under `policy`, without gradient; None for a rollout that
     carries none."""
     out: list[Tensor | None] = [None] * len(rollouts)
     active = [i for i, rollout in enumerate(rollouts) if carries_gradient(rollout, config)]

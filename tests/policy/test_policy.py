@@ -26,10 +26,7 @@ def test_packed_equals_alone(checkpoints, family):
     batch = pack(todo := sequences(policy.head.weight.shape[0]), CPU)
     hidden = policy.hidden(batch)
     expected = torch.cat(
-        [
-            alone.base_model(torch.tensor([s.token_ids[:-1]])).last_hidden_state[0, 2:]
-            for s in todo
-        ]
+        [alone.base_model(torch.tensor([s.token_ids[:-1]])).last_hidden_state[0, 2:] for s in todo]
     )
     torch.testing.assert_close(hidden, expected, atol=2e-5, rtol=2e-5)
 
@@ -39,7 +36,13 @@ def test_packed_equals_alone(checkpoints, family):
     grads = dict(alone.named_parameters())
     for name, parameter in policy.model.named_parameters():
         if parameter.grad is not None:
-            torch.testing.assert_close(parameter.grad, grads[name].grad, atol=2e-4, rtol=2e-4, msg=lambda m, name=name: f"{name}: {m}")
+            torch.testing.assert_close(
+                parameter.grad,
+                grads[name].grad,
+                atol=2e-4,
+                rtol=2e-4,
+                msg=lambda m, name=name: f"{name}: {m}",
+            )
 
 
 @pytest.mark.parametrize("family", ["qwen3", "gemma2", "gpt2"])
@@ -47,7 +50,9 @@ def test_logprobs_equal_the_models_own_logits(checkpoints, family):
     policy = Policy.load(ModelConfig(path=str(checkpoints[family])), CPU)
     todo = sequences(policy.head.weight.shape[0])
     got = policy.logprobs(pack(todo, CPU), temperature=0.7)
-    alone = AutoModelForCausalLM.from_pretrained(checkpoints[family], dtype=torch.float64, attn_implementation="eager")
+    alone = AutoModelForCausalLM.from_pretrained(
+        checkpoints[family], dtype=torch.float64, attn_implementation="eager"
+    )
     expected = []
     with torch.no_grad():
         for s in todo:
@@ -82,7 +87,8 @@ def test_saved_policy_loads_in_transformers(checkpoints, tmp_path):
     policy.save(tmp_path)
     again = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert all(
-        torch.equal(a, b) for a, b in zip(policy.model.state_dict().values(), again.state_dict().values(), strict=True)
+        torch.equal(a, b)
+        for a, b in zip(policy.model.state_dict().values(), again.state_dict().values(), strict=True)
     )
 
 

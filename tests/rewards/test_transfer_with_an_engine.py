@@ -45,7 +45,7 @@ def test_continuations_are_those_of_plain_generation(engine, bpe, grader):
     after = engine.stats()
     cutter = Cutter(bpe, engine.tokenizer, strip_answer=False)
     for row, text in enumerate(TEXTS):
-        taus = [draw_tau(5, "tau", 2, "row", row, k) for k in range(2)]
+        taus = [draw_tau(5, "tau", 2, "rollout", row, k) for k in range(2)]
         prompt = engine.tokenizer.apply_chat_template(
             PROMPTS[row], tokenize=False, add_generation_prompt=True
         )

@@ -69,12 +69,15 @@ def test_a_run_leaves_what_it_promises(checkpoints, problems, tmp_path):
     assert final == tmp_path / "run/checkpoints/step-000004"
     lines = curve(tmp_path / "run")
     assert [line["step"] for line in lines] == [0, 1, 2, 3, 4]
-    for name in ("reward", "reward_std", "rewards/answer/mean", "frac_reward_zero_std", "entropy", "grad_norm",
+    for name in ("reward", "reward_std", "rewards/answer/mean", "frac_reward_zero_std",
+                 "entropy", "grad_norm",
                  "completions/mean_length", "clip_ratio/low_mean", "num_tokens",
                  "sampling/importance_sampling_ratio/mean"):  # fmt: skip
         assert name in lines[1], name
     assert any(name.startswith("eval/") for name in lines[0]) and any(n.startswith("eval/") for n in lines[4])
-    rows = [json.loads(line) for line in (tmp_path / "run/completions/step-000001.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (tmp_path / "run/completions/step-000001.jsonl").read_text().splitlines()
+    ]
     assert len(rows) == 16 and rows[0]["rewards"]["answer"] in (0.0, 1.0)
     # engine and trainer are two computations of the same numbers
     assert abs(lines[1]["sampling/importance_sampling_ratio/mean"] - 1) < 1e-4
@@ -111,7 +114,10 @@ def test_transfer_with_weight_zero_is_rlvr_bit_for_bit(checkpoints, problems, tm
     "changes",
     [
         {"loss": LossConfig(loss_type="gspo", kl_coef=0.01)},
-        {"loss": LossConfig(loss_type="cispo", clip_eps_high=5.0), "train": TrainConfig(num_steps=2, epochs_per_batch=2)},
+        {
+            "loss": LossConfig(loss_type="cispo", clip_eps_high=5.0),
+            "train": TrainConfig(num_steps=2, epochs_per_batch=2),
+        },
         {"reward": RewardConfig(functions=("answer", "reward_functions.vowels"), normalize_each=True)},
         {"rollout": RolloutConfig(num_prompts=4, group_size=4, max_new_tokens=12, dynamic_sampling=True)},
         {"model": ModelConfig(path="", gradient_checkpointing=True)},
@@ -133,7 +139,11 @@ def test_variants_train(checkpoints, problems, tmp_path, changes):
 
 def run_until(args: list[str], stop_at_step: int | None, metrics) -> int:
     """Run the training process; kill -9 it once `stop_at_step` is logged, somewhere inside the next step."""
-    environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(__file__)), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.path.dirname(os.path.dirname(__file__)),
+        "OMP_NUM_THREADS": "1",
+    }
     process = subprocess.Popen([sys.executable, "-m", "fastrl.train", *args], env=environment)
     while process.poll() is None:
         if stop_at_step is not None and metrics.exists() and metrics.read_text().count("\n") > stop_at_step:
@@ -147,7 +157,9 @@ def run_until(args: list[str], stop_at_step: int | None, metrics) -> int:
 def test_killed_in_the_middle_of_a_step_it_goes_on_bit_for_bit(checkpoints, problems, tmp_path):
     recipes = {}
     for name in ("whole", "killed"):
-        cfg = config(checkpoints, problems, tmp_path / name, train=TrainConfig(num_steps=30, learning_rate=1e-3))
+        cfg = config(
+            checkpoints, problems, tmp_path / name, train=TrainConfig(num_steps=30, learning_rate=1e-3)
+        )
         recipes[name] = tmp_path / f"{name}.yaml"
         recipes[name].write_text(to_yaml(cfg))
     assert run_until([str(recipes["whole"])], None, None) == 0
@@ -155,14 +167,28 @@ def test_killed_in_the_middle_of_a_step_it_goes_on_bit_for_bit(checkpoints, prob
         assert run_until([str(recipes["killed"])], step, tmp_path / "killed/metrics.jsonl") == -signal.SIGKILL
     assert run_until([str(recipes["killed"])], None, None) == 0
     assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
-    assert same_weights(tmp_path / "killed/checkpoints/step-000030", tmp_path / "whole/checkpoints/step-000030")
+    assert same_weights(
+        tmp_path / "killed/checkpoints/step-000030", tmp_path / "whole/checkpoints/step-000030"
+    )
 
 
 def test_two_ranks_learn_what_one_learns(checkpoints, problems, tmp_path):
     cfg = config(checkpoints, problems, tmp_path / "two", train=TrainConfig(num_steps=3, learning_rate=1e-3))
     (tmp_path / "two.yaml").write_text(to_yaml(cfg))
-    environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(__file__)), "OMP_NUM_THREADS": "1"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.path.dirname(os.path.dirname(__file__)),
+        "OMP_NUM_THREADS": "1",
+    }
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "29517",
+    ]
     subprocess.run([*torchrun, "-m", "fastrl.train", str(tmp_path / "two.yaml")], env=environment, check=True)
     run_stage(replace(cfg, run=replace(cfg.run, dir=str(tmp_path / "one"))))
     for one, two in zip(curve(tmp_path / "one"), curve(tmp_path / "two"), strict=True):

@@ -1,6 +1,8 @@
 """A world of a few steps: its files, its cache, and that nothing held out is learnt from."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from random import Random
 
@@ -87,22 +89,23 @@ def test_a_broken_making_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_training_that_fails_says_why_and_leaves_nothing(tmp_path, monkeypatch):
-    def unreadable(config, chain, random):
-        return {"question": chain.expression}
-
-    monkeypatch.setattr(teach, "generator_row", unreadable)
+def test_a_training_that_fails_says_why(tmp_path):
+    work = tmp_path / ".generator"
+    work.mkdir()
+    with (work / "log.txt").open("w") as log:
+        code = "import sys; print('no such row'); sys.exit(3)"
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=log)
     with pytest.raises(
-        RuntimeError, match=r"\[tiny\] generator: training ended(.|\n)*expected messages, or prompt"
+        RuntimeError, match=r"\[tiny\] generator: training ended with exit code 3\nno such row"
     ):
-        build_world(CONFIG, tmp_path)
-    assert list(tmp_path.iterdir()) == []
+        teach.finish(process, work, tmp_path / "generator")
+    assert not (tmp_path / "generator").exists()
 
 
 def test_generator_examples_keep_to_their_shares():
     config = WorldConfig()
     random = Random(0)
-    styles = {style: 0 for style in STYLES}
+    styles = dict.fromkeys(STYLES, 0)
     written, wrong = dict(styles), dict(styles)
     for chain in CHAINS:
         row = generator_row(config, chain, random)
