@@ -55,11 +55,11 @@ def study_seed(seed: int, steps: int, folder: Path) -> dict[str, object]:
     world = build_world(WorldConfig(seed=seed))
     results: dict[str, object] = {
         "seed": seed,
-        "before": assess(world.generator, world, num_samples=16, seed=seed),
+        "before": assess(world.generator, world, num_samples=16, stripped=True, seed=seed),
     }
     for arm in ARMS:
         final = train_arm(world, arm, seed, steps, folder)
-        results[arm] = assess(final, world, num_samples=16, seed=seed)
+        results[arm] = assess(final, world, num_samples=16, stripped=True, seed=seed)
     target = statistics.mean(training_accuracy(folder / f"rlvr-{seed}")[-5:])
     results["rlvr_final_training_accuracy"] = target
     results["steps_to_it"] = {arm: steps_to(folder / f"{arm}-{seed}", target) for arm in ARMS}

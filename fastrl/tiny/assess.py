@@ -29,12 +29,13 @@ def assess(
     num_problems: int = 128,
     num_samples: int = 4,
     num_continuations: int = 1,
+    stripped: bool = False,
     seed: int = 0,
 ) -> dict[str, float]:
     """Accuracy, majority vote, transfer to both receivers and notation, on held-out problems.
 
         transfer/<receiver> = mean success over cuts at tau = 0.1, ..., 0.9 of one completion a problem
-        transfer/<receiver>/stripped = the same with cuts clamped to where the answer begins
+        transfer/<receiver>/stripped = the same with cuts clamped to where the answer begins, if asked for
 
     Returns: numbers by name; `name/low` and `name/high` are the ends of a 95 % interval over problems.
     """
@@ -52,7 +53,7 @@ def assess(
         numbers = dict(result.metrics) | _notation(result)
         for name in RECEIVERS:
             receiver = _engine(getattr(world, name))
-            for label, strip in (("", False), ("/stripped", True)):
+            for label, strip in (("", False), ("/stripped", True)) if stripped else (("", False),):
                 found = transferability(
                     receiver,
                     engine.tokenizer,

@@ -35,8 +35,8 @@ class WorldConfig:
     """Operations, of 300, that the generator's examples get wrong every time."""
     cut_share: float = 0.1
     """Share of the receivers' examples that begin in the middle of a trace."""
-    generator: LearnerConfig = field(default_factory=lambda: LearnerConfig(shape=GENERATOR, num_steps=1400))
-    receiver: LearnerConfig = field(default_factory=lambda: LearnerConfig(shape=RECEIVER, num_steps=450))
+    generator: LearnerConfig = field(default_factory=lambda: LearnerConfig(shape=GENERATOR, num_steps=1250))
+    receiver: LearnerConfig = field(default_factory=lambda: LearnerConfig(shape=RECEIVER, num_steps=700))
     held_out_receiver: LearnerConfig = field(
         default_factory=lambda: LearnerConfig(shape=HELD_OUT_RECEIVER, num_steps=600)
     )

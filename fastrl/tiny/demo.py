@@ -39,7 +39,7 @@ class DemoOptions:
     dir: str = "runs/demo"
     """Run folder; a demo that was stopped goes on."""
     recipe: str = "rltr-tiny"
-    steps: int = 40
+    steps: int = 30
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The world's models are taught by the project's own SFT stage: one process each, side by side.
+"""The world's models are taught by the project's own SFT stage: one process each, two at a time.
 
 A process computes with one thread, so the same world comes out of any machine's number of cores.
 """
@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -41,16 +42,23 @@ def teach(config: WorldConfig, folder: Path) -> None:
         "receiver": (config.receiver, receiver_row),
         "held_out_receiver": (config.held_out_receiver, receiver_row),
     }
-    running: dict[str, subprocess.Popen[bytes]] = {}
+    recipes = {
+        name: prepare(config, learner, row, folder / f".{name}", name)
+        for name, (learner, row) in lessons.items()
+    }
+    # Two lanes for two cores: the generator takes as long as the receivers one after the other.
+    with ThreadPoolExecutor(max_workers=2) as lanes:
+        list(lanes.map(lambda name: learn(recipes[name], folder / name), recipes))
+
+
+def learn(recipe: Path, folder: Path) -> None:
+    """Train by a recipe in a process of its own, and keep the last checkpoint as a plain Hugging Face folder."""
+    process = start(recipe)
     try:
-        for name, (learner, row) in lessons.items():
-            running[name] = start(prepare(config, learner, row, folder / f".{name}", name))
-        for name, process in running.items():
-            finish(process, folder / f".{name}", folder / name)
+        finish(process, recipe.parent, folder)
     finally:
-        for process in running.values():
-            process.kill()
-            process.wait()
+        process.kill()
+        process.wait()
 
 
 def prepare(config: WorldConfig, learner: LearnerConfig, row: RowWriter, folder: Path, name: str) -> Path:
@@ -89,7 +97,7 @@ def start(recipe: Path) -> subprocess.Popen[bytes]:
 
 
 def finish(process: subprocess.Popen[bytes], work: Path, folder: Path) -> None:
-    """Wait for a training, and keep its last checkpoint as a plain Hugging Face folder."""
+    """Wait for a training; keep what it learnt."""
     if process.wait() != 0:
         said = (work / "log.txt").read_text(errors="replace")[-2000:]
         raise RuntimeError(
