@@ -3,7 +3,8 @@
     python -m bench.bench_step --model tiny-world/generator --data tiny-world/train.jsonl
 
 Both generate 16 x 8 completions of at most 48 tokens, grade them with the same function and take one
-optimiser step. Weights move too little (learning rate 1e-9) for lengths to drift apart. The last line is JSON.
+optimiser step. Weights move too little (learning rate 1e-9) for lengths to drift apart. The last
+line is JSON.
 """
 
 from __future__ import annotations

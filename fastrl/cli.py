@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from fastrl.config import Config, RlConfig, derived
+from fastrl.errors import exit_code
 
 USAGE = """\
 usage: fastrl COMMAND ...
@@ -33,8 +34,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(USAGE.format(recipes=", ".join(recipe_names())))
         return 0 if arguments else 2
-    from fastrl.train import exit_code
-
     command = COMMANDS.get(arguments[0])
     if command is None:
         print(

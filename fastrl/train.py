@@ -7,12 +7,15 @@ torchrun --nproc-per-node 2 -m fastrl.train RECIPE [--field value]
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+from transformers.utils.logging import disable_progress_bar
 
 from fastrl.check import check_config
 from fastrl.config import Config, RlConfig
 from fastrl.distributed import Ranks
+from fastrl.errors import exit_code
 from fastrl.load import load_config
 from fastrl.stages.rl import run_rl
 from fastrl.stages.sft import run_sft
@@ -20,6 +23,7 @@ from fastrl.stages.sft import run_sft
 
 def run_stage(config: Config) -> Path:
     """Check the configuration, then run its stage; returns the folder of the trained model."""
+    disable_progress_bar()  # transformers draws one for every load and save
     check_config(config)
     ranks = Ranks.join()
     if isinstance(config, RlConfig):
@@ -27,22 +31,6 @@ def run_stage(config: Config) -> Path:
     if ranks.size > 1:
         raise ValueError(f"[train] torchrun: the sft stage runs on one rank, got {ranks.size}")
     return run_sft(config)
-
-
-def exit_code(command: Callable[[], int]) -> int:
-    """Run a command; 2 and one line on stderr where the user can mend it.
-
-    Errors that checks raise start with the place in brackets, `[data] path: ...`; those are the user's.
-    Anything else keeps its traceback.
-    """
-    try:
-        return command()
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        if not str(error).startswith("["):
-            raise
-        hint = "; `fastrl tiny` makes the tiny world" if "'tiny-world/" in str(error) else ""
-        print(f"fastrl: {error}{hint}", file=sys.stderr)
-        return 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

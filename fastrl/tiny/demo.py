@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from transformers.utils.logging import disable_progress_bar
+
 from fastrl.config import EvalConfig, ModelConfig, RlConfig, check_positive
 from fastrl.flags import parse_flags
 from fastrl.load import load_config
@@ -48,6 +50,7 @@ class DemoOptions:
 
 def main(arguments: Sequence[str] = ()) -> None:
     options = parse_flags(DemoOptions, None, arguments, prog="fastrl demo")
+    disable_progress_bar()
     start = time.perf_counter()
     print("making the tiny world (kept for the next time) ...", flush=True)
     world = build_world(WorldConfig(seed=0))

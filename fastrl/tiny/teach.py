@@ -52,7 +52,7 @@ def teach(config: WorldConfig, folder: Path) -> None:
 
 
 def learn(recipe: Path, folder: Path) -> None:
-    """Train by a recipe in a process of its own, and keep the last checkpoint as a plain Hugging Face folder."""
+    """Train by a recipe in a process of its own; the last checkpoint becomes a plain Hugging Face folder."""
     process = start(recipe)
     try:
         finish(process, recipe.parent, folder)
