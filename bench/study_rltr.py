@@ -18,7 +18,7 @@ from fastrl.config import EvalConfig, ModelConfig, RewardConfig
 from fastrl.run import environment, read_metrics
 from fastrl.tiny.assess import assess
 from fastrl.tiny.config import WorldConfig
-from fastrl.tiny.demo import DemoOptions, demo_config
+from fastrl.tiny.demo import DemoOptions, demo_config, rl_recipe
 from fastrl.tiny.world import World, build_world
 from fastrl.train import run_stage
 
@@ -33,7 +33,8 @@ SHOWN = (
 def train_arm(world: World, arm: str, seed: int, steps: int, folder: Path) -> Path:
     """The recipe rltr-tiny with the arm's rewards; everything else is the same."""
     names = ARMS[arm]
-    config = demo_config(world, DemoOptions(dir=str(folder / f"{arm}-{seed}"), steps=steps, seed=seed))
+    options = DemoOptions(dir=str(folder / f"{arm}-{seed}"), steps=steps, seed=seed)
+    config = demo_config(rl_recipe("rltr-tiny"), world, options)
     rewards = RewardConfig(functions=names, weights=tuple(WEIGHTS[name] for name in names))
     if arm == "rlvr":
         config = replace(config, transfer=replace(config.transfer, receiver=ModelConfig()))

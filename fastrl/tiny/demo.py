@@ -48,15 +48,17 @@ class DemoOptions:
         check_positive("demo", self, "steps")
 
 
-def main(arguments: Sequence[str] = ()) -> None:
+def main(arguments: Sequence[str] = (), world_config: WorldConfig | None = None) -> None:
+    """The demo's flags are DemoOptions; another world than the default is for those who import this."""
     options = parse_flags(DemoOptions, None, arguments, prog="fastrl demo")
+    recipe = rl_recipe(options.recipe)
     disable_progress_bar()
     start = time.perf_counter()
     print("making the tiny world (kept for the next time) ...", flush=True)
-    world = build_world(WorldConfig(seed=0))
+    world = build_world(world_config)
     print(f"  {time.perf_counter() - start:.0f} s\nbefore ...", flush=True)
     before = assess(world.generator, world)
-    config = demo_config(world, options)
+    config = demo_config(recipe, world, options)
     final = run_stage(config)
     after = assess(final, world)
     results = {"before": before, "after": after, "seconds": time.perf_counter() - start}
@@ -67,17 +69,21 @@ def main(arguments: Sequence[str] = ()) -> None:
     print(f"[low, high]: 95 % interval over problems. Curves: {picture}. {results['seconds']:.0f} s in all.")
 
 
-def demo_config(world: World, options: DemoOptions) -> RlConfig:
-    """The recipe, in the world that was made."""
-    config = load_config(options.recipe)
+def rl_recipe(name: str) -> RlConfig:
+    config = load_config(name)
     if not isinstance(config, RlConfig):
-        raise ValueError(f"[demo] recipe: expected one of the rl stage, got {options.recipe!r}")
+        raise ValueError(f"[demo] recipe: expected one of the rl stage, got {name!r}")
+    return config
+
+
+def demo_config(recipe: RlConfig, world: World, options: DemoOptions) -> RlConfig:
+    """The recipe, in the world that was made."""
     return replace(
-        config,
-        run=replace(config.run, dir=options.dir, seed=options.seed, device="cpu"),
+        recipe,
+        run=replace(recipe.run, dir=options.dir, seed=options.seed, device="cpu"),
         model=ModelConfig(path=str(world.generator)),
-        data=replace(config.data, path=str(world.train)),
-        transfer=replace(config.transfer, receiver=ModelConfig(path=str(world.receiver))),
-        train=replace(config.train, num_steps=options.steps),
+        data=replace(recipe.data, path=str(world.train)),
+        transfer=replace(recipe.transfer, receiver=ModelConfig(path=str(world.receiver))),
+        train=replace(recipe.train, num_steps=options.steps),
         eval=EvalConfig(),
     )

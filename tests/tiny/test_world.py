@@ -7,26 +7,16 @@ from dataclasses import replace
 from random import Random
 
 import pytest
+from small_world import CONFIG, LEARNER
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fastrl.tiny import teach, world
 from fastrl.tiny.check import check_trace
 from fastrl.tiny.examples import generator_row, receiver_row
-from fastrl.tiny.models import Shape
 from fastrl.tiny.notation import STYLES
 from fastrl.tiny.task import Chain, ChainConfig, draw_chains
 from fastrl.tiny.traces import reference_solution
-from fastrl.tiny.world import LearnerConfig, WorldConfig, build_world
-
-SMALL = Shape(family="llama", hidden=32, layers=1, heads=2, kv_heads=1, head_dim=16, intermediate=32)
-LEARNER = LearnerConfig(shape=SMALL, num_steps=3, batch_size=8)
-CONFIG = WorldConfig(
-    num_train=60,
-    num_test=20,
-    generator=replace(LEARNER, shape=replace(SMALL, family="qwen3")),
-    receiver=LEARNER,
-    held_out_receiver=LEARNER,
-)
+from fastrl.tiny.world import WorldConfig, build_world
 
 CHAINS = draw_chains(ChainConfig(), 400, seed=1, split="train")
 

@@ -1,0 +1,39 @@
+"""The demo from its start to its table, in a world of a few training steps."""
+
+import json
+
+import pytest
+from small_world import CONFIG
+
+from fastrl.run import read_metrics
+from fastrl.tiny.assess import table, with_interval
+from fastrl.tiny.demo import ROWS, main
+
+
+def test_the_demo_measures_trains_measures_and_draws(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FASTRL_CACHE", str(tmp_path / "cache"))
+    main(["--dir", str(tmp_path / "run"), "--steps", "2"], CONFIG)
+    results = json.loads((tmp_path / "run/demo.json").read_text())
+    for name in ("avg@4", "maj@4", "transfer/receiver", "transfer/held_out_receiver/low"):
+        assert 0 <= results["before"][name] <= 1 and 0 <= results["after"][name] <= 1
+    assert [line["step"] for line in read_metrics(tmp_path / "run/metrics.jsonl")] == [0, 1, 2]
+    assert (tmp_path / "run/curves.png").read_bytes().startswith(b"\x89PNG")
+    shown = capsys.readouterr().out
+    assert all(label in shown for label, _ in ROWS) and "after 2 steps" in shown
+
+
+def test_table_by_hand():
+    numbers = {"a": 0.5, "a/low": 0.25, "a/high": 0.75, "b": 1.0}
+    assert with_interval(numbers, "a") == "0.50 [0.25, 0.75]" and with_interval(numbers, "b") == "1.00"
+    assert table({"before": numbers, "after": {"b": 0.0}}, [("A", "a"), ("B", "b")]).splitlines() == [
+        "   before             after",
+        "A  0.50 [0.25, 0.75]  -    ",
+        "B  1.00               0.00 ",
+    ]
+
+
+@pytest.mark.parametrize("flags", [["--steps", "0"], ["--recipe", "no-such-recipe"]])
+def test_bad_flags_are_refused(flags, tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTRL_CACHE", str(tmp_path / "cache"))
+    with pytest.raises((ValueError, FileNotFoundError, SystemExit)):
+        main(["--dir", str(tmp_path / "run"), *flags], CONFIG)
