@@ -19,8 +19,9 @@ lint: .venv/dev    ## ruff, mypy, clang-format
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh')
 
-bench: .venv/dev   ## every micro-benchmark, its op's tests first
-	for bench in bench/bench_*.py; do $(BIN)/python -m bench.$$(basename $$bench .py) || exit 1; done
+BENCHES := group_advantage grpo_loss linear_logprob linear_grpo_loss engine
+bench: .venv/dev   ## the micro-benchmarks, each op's tests first; the last line of each is JSON
+	for bench in $(BENCHES); do $(BIN)/python -m bench.bench_$$bench || exit 1; done
 
 clean:
 	rm -rf .venv build
@@ -37,5 +38,5 @@ clean:
 	touch $@
 
 .venv/dev: .venv/base
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,trl]'
 	touch $@
