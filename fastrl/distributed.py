@@ -56,7 +56,13 @@ class Ranks:
         """Gradients summed over the ranks: losses have one global denominator, so no mean is taken."""
         if self.size == 1:
             return
-        grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        grads = []
+        for parameter in parameters:
+            if (
+                parameter.grad is None
+            ):  # a rank whose rollouts all have zero advantage takes part all the same
+                parameter.grad = torch.zeros_like(parameter)
+            grads.append(parameter.grad)
         flat = torch.cat([grad.flatten() for grad in grads])
         dist.all_reduce(flat)
         for grad, piece in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):

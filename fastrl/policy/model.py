@@ -50,6 +50,7 @@ class Policy:
             trust_remote_code=config.trust_remote_code,
         )
         tokenizer = AutoTokenizer.from_pretrained(config.path, trust_remote_code=config.trust_remote_code)
+        without_dropout(model)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         model.to(device).train()
@@ -105,6 +106,15 @@ def head_of(model: Any) -> Head:
         logit_scale=(getattr(config, "logit_scale", None) or 1.0) / divided_by,
         softcap=getattr(config, "final_logit_softcapping", None),
     )
+
+
+def without_dropout(model: nn.Module) -> None:
+    """The engine samples without dropout; a trainer with it would learn from another policy's log-probs."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
 
 
 def compute_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:

@@ -66,8 +66,8 @@ def share(num_prompts: int, ranks: Ranks) -> int:
 
 
 def has_signal(group: Sequence[Rollout]) -> bool:
-    """Exact: whether any two rewards of the group differ."""
-    return any(rollout.reward != group[0].reward for rollout in group)
+    """Exact: whether any two rewards of the group differ; rollouts without a reward do not count."""
+    return len({rollout.reward for rollout in group if not math.isnan(rollout.reward)}) > 1
 
 
 def generate(

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from checkpoints import byte_tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from fastrl.config import ModelConfig
 from fastrl.policy.model import Policy, head_of
@@ -94,3 +95,12 @@ def test_saved_policy_loads_in_transformers(checkpoints, tmp_path):
 
 def test_head_reads_what_the_configuration_does_to_logits(checkpoints):
     assert head_of(AutoModelForCausalLM.from_pretrained(checkpoints["gemma2"])).softcap == 30.0
+
+
+def test_dropout_is_off(checkpoints, tmp_path):
+    config = AutoConfig.from_pretrained(checkpoints["gpt2"], resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    policy = Policy.load(ModelConfig(path=str(tmp_path)), CPU)
+    batch = pack(sequences(260), CPU)
+    assert torch.equal(policy.hidden(batch), policy.hidden(batch))

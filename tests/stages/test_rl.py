@@ -195,3 +195,25 @@ def test_two_ranks_learn_what_one_learns(checkpoints, problems, tmp_path):
         for name in ("reward", "grad_norm", "entropy", "num_tokens"):
             if name in one:
                 assert two[name] == pytest.approx(one[name], rel=1e-4), (one["step"], name)
+
+
+def test_ranks_without_signal_do_not_wait_for_ever(checkpoints, problems, tmp_path):
+    """A constant reward: no rank has a gradient, and nothing waits for ever."""
+    cfg = config(
+        checkpoints, problems, tmp_path / "flat", reward=RewardConfig(functions=("answer",), weights=(1.0,))
+    )
+    (tmp_path / "flat.yaml").write_text(to_yaml(replace(cfg, train=TrainConfig(num_steps=1))))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "29518",
+    ]
+    arguments = [*torchrun, "-m", "fastrl.train", str(tmp_path / "flat.yaml")]
+    subprocess.run(arguments, env=environment, check=True, timeout=240)
+    (line,) = [line for line in curve(tmp_path / "flat") if line["step"] == 1]
+    assert line["grad_norm"] == 0 and line["frac_zero_advantage"] == 1
