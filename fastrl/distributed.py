@@ -65,7 +65,7 @@ class Ranks:
             grads.append(parameter.grad)
         flat = torch.cat([grad.flatten() for grad in grads])
         dist.all_reduce(flat)
-        for grad, piece in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+        for grad, piece in zip(grads, torch.split(flat, [grad.numel() for grad in grads]), strict=True):
             grad.copy_(piece.view_as(grad))
 
     def wait(self) -> None:

@@ -14,7 +14,7 @@ def exit_code(command: Callable[[], int]) -> int:
     """
     try:
         return command()
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+    except (ValueError, FileNotFoundError, FloatingPointError, NotImplementedError) as error:
         if not str(error).startswith("["):
             raise
         hint = "; `fastrl tiny` makes the tiny world" if "'tiny-world/" in str(error) else ""

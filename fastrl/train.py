@@ -23,7 +23,8 @@ from fastrl.stages.sft import run_sft
 
 def run_stage(config: Config) -> Path:
     """Check the configuration, then run its stage; returns the folder of the trained model."""
-    disable_progress_bar()  # transformers draws one for every load and save
+    # transformers draws a bar for every load and save
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     check_config(config)
     ranks = Ranks.join()
     if isinstance(config, RlConfig):

@@ -79,17 +79,14 @@ def sdpa_attention(
 ) -> tuple[Tensor, None]:  # fmt: skip
     refuse_unsupported(kwargs)
     layout, length = packed_layout, packed_layout.shape[1]
-    q, k, v = (
-        Lift.apply(tensor[0].transpose(0, 1), layout).unflatten(0, layout.shape).transpose(1, 2)
-        for tensor in (query, key, value)
-    )
+    q, k, v = (lift(tensor[0].transpose(0, 1), layout).transpose(1, 2) for tensor in (query, key, value))
     if softcap is None and (sliding_window is None or sliding_window >= length):
         out = F.scaled_dot_product_attention(
             q, k, v, dropout_p=dropout, scale=scaling, is_causal=True, enable_gqa=q.shape[1] != k.shape[1]
         )
     else:
         out = plain_attention(q, k, v, scaling, sliding_window, softcap)
-    return Drop.apply(out.transpose(1, 2).flatten(0, 1), layout).unsqueeze(0), None
+    return drop(out.transpose(1, 2).flatten(0, 1), layout).unsqueeze(0), None
 
 
 # Indexing would accumulate its gradient token by token; these two are each other's gradient, plain copies.
@@ -102,7 +99,7 @@ class Lift(torch.autograd.Function):
         return x.index_select(0, layout.lift)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad.index_select(0, ctx.layout.drop), None
 
 
@@ -115,9 +112,21 @@ class Drop(torch.autograd.Function):
         return x.index_select(0, layout.drop)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         lifted = grad.index_select(0, ctx.layout.lift)
         return lifted.masked_fill_(ctx.layout.vacant[:, None, None], 0), None
+
+
+def lift(x: Tensor, layout: PaddedLayout) -> Tensor:
+    """[N, ...] -> [S, L, ...]."""
+    lifted: Tensor = Lift.apply(x, layout)  # type: ignore[no-untyped-call]
+    return lifted.view(*layout.shape, *x.shape[1:])
+
+
+def drop(x: Tensor, layout: PaddedLayout) -> Tensor:
+    """[S*L, ...] -> [N, ...]."""
+    dropped: Tensor = Drop.apply(x, layout)  # type: ignore[no-untyped-call]
+    return dropped
 
 
 def plain_attention(

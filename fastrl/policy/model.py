@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fastrl.config import ModelConfig
-from fastrl.ops import linear_logprob
+from fastrl.ops import LogprobOutput, linear_logprob
 from fastrl.policy.attention import FLASH, FLEX, SDPA, attention_kwargs
 from fastrl.policy.packing import PackedBatch
 
@@ -65,14 +65,17 @@ class Policy:
                 use_cache=False,
                 **attention_kwargs(self.attention, batch),
             )
-        return out.last_hidden_state[0].index_select(0, batch.rows).to(self.dtype)
+        hidden: Tensor = out.last_hidden_state[0].index_select(0, batch.rows).to(self.dtype)
+        return hidden
 
     @torch.no_grad()
     def logprobs(self, batch: PackedBatch, temperature: float) -> Tensor:
         """[T] fp32, nats, of the trained tokens; no gradient."""
-        return linear_logprob(
-            self.hidden(batch), self.head.weight, batch.ids, temperature=temperature, **self.head.options()
-        ).logprobs
+        hidden = self.hidden(batch)
+        out: LogprobOutput = linear_logprob(
+            hidden, self.head.weight, batch.ids, temperature=temperature, **self.head.options()
+        )
+        return out.logprobs
 
     def autocast(self) -> AbstractContextManager[Any]:
         if self.dtype == torch.float32:
@@ -110,6 +113,7 @@ def head_of(model: Any) -> Head:
 
 def without_dropout(model: nn.Module) -> None:
     """The engine samples without dropout; a trainer with it would learn from another policy's log-probs."""
+    module: Any
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

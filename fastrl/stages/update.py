@@ -84,7 +84,7 @@ def accumulate_gradients(
             temperature=config.rollout.temperature,
             **policy.head.options(),
         )
-        out.loss.backward()  # type: ignore[no-untyped-call]
+        out.loss.backward()
         add_stats(stats, {**out.stats, "loss_sum": out.loss.detach()})
 
 
@@ -107,9 +107,8 @@ def score_rollouts(policy: Policy, rollouts: Sequence[Rollout], config: RlConfig
     for places in microbatches(lengths, config.train.tokens_per_microbatch):
         chosen = [active[place] for place in places]
         packed = pack([train_sequence(rollouts[i]) for i in chosen], policy.device)
-        pieces = policy.logprobs(packed, config.rollout.temperature).split(
-            [len(rollouts[i].completion_ids) for i in chosen]
-        )
+        logprobs = policy.logprobs(packed, config.rollout.temperature)
+        pieces = torch.split(logprobs, [len(rollouts[i].completion_ids) for i in chosen])
         for i, piece in zip(chosen, pieces, strict=True):
             out[i] = piece
     return out

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] = (), world_config: WorldConfig | None = None)
     """The demo's flags are DemoOptions; another world than the default is for those who import this."""
     options = parse_flags(DemoOptions, None, arguments, prog="fastrl demo")
     recipe = rl_recipe(options.recipe)
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     start = time.perf_counter()
     print("making the tiny world (kept for the next time) ...", flush=True)
     world = build_world(world_config)
