@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fastrl.config import ModelConfig
-from fastrl.ops import LogprobOutput, linear_logprob
+from fastrl.ops import linear_logprob
 from fastrl.policy.attention import FLASH, FLEX, SDPA, attention_kwargs
 from fastrl.policy.packing import PackedBatch
 
@@ -72,10 +72,11 @@ class Policy:
     def logprobs(self, batch: PackedBatch, temperature: float) -> Tensor:
         """[T] fp32, nats, of the trained tokens; no gradient."""
         hidden = self.hidden(batch)
-        out: LogprobOutput = linear_logprob(
+        out = linear_logprob(
             hidden, self.head.weight, batch.ids, temperature=temperature, **self.head.options()
         )
-        return out.logprobs
+        logprobs: Tensor = out.logprobs
+        return logprobs
 
     def autocast(self) -> AbstractContextManager[Any]:
         if self.dtype == torch.float32:
