@@ -244,6 +244,10 @@ class RlConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
 
+    def __post_init__(self) -> None:
+        if self.loss.loss_type == "rloo" and self.reward.baseline != "leave_one_out":
+            refuse("reward", "baseline", "leave_one_out, since loss.loss_type is rloo", self.reward.baseline)
+
     @property
     def uses_transfer(self) -> bool:
         return "transfer" in self.reward.functions

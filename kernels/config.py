@@ -20,7 +20,7 @@ class LossConfig:
     loss_type: LossType = "dapo"
     """grpo and gspo average each sequence first; dr_grpo divides by a fixed length; dapo, bnpo, cispo and
     rloo divide by the step's tokens. gspo takes the ratio of whole sequences, cispo clips the ratio as a
-    weight, rloo is REINFORCE."""
+    weight, rloo is REINFORCE (its leave-one-out baseline belongs to the advantages)."""
     clip_eps_low: float = 0.2
     """>= 0; the ratio is clipped below at 1 - clip_eps_low."""
     clip_eps_high: float | None = None

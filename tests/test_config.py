@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fastrl.config import STAGES, LossConfig, RlConfig, RolloutConfig, SftConfig, TransferConfig
+from fastrl.config import STAGES, LossConfig, RewardConfig, RlConfig, RolloutConfig, SftConfig, TransferConfig
 from fastrl.load import (
     field_names,
     find_recipe,
@@ -183,3 +183,9 @@ def test_importing_fastrl_and_its_ops_loads_no_command_line():
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "fastrl.load" in found.stdout.split()
     assert not {"tyro", "rich", "matplotlib", "transformers"} & set(found.stdout.split())
+
+
+def test_rloo_needs_its_baseline():
+    with pytest.raises(ValueError, match=r"\[reward\] baseline: expected leave_one_out"):
+        RlConfig(loss=LossConfig(loss_type="rloo"))
+    RlConfig(loss=LossConfig(loss_type="rloo"), reward=RewardConfig(baseline="leave_one_out"))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fastrl.config import ModelConfig, RlConfig, RolloutConfig, TrainConfig
+from fastrl.config import ModelConfig, RewardConfig, RlConfig, RolloutConfig, TrainConfig
 from fastrl.distributed import Ranks
 from fastrl.kernels.config import LossConfig
 from fastrl.policy.model import Policy
@@ -40,6 +40,7 @@ def gradients(path, config: RlConfig, todo: list[Rollout], old_noise: float = 0.
 def config(budget: int, **loss) -> RlConfig:
     return RlConfig(
         rollout=RolloutConfig(max_new_tokens=40),
+        reward=RewardConfig(baseline="leave_one_out"),
         train=TrainConfig(tokens_per_microbatch=budget),
         loss=LossConfig(**loss),
     )
