@@ -21,6 +21,7 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config
 
 from fastrl.engine.torch_engine import TorchEngine
+from fastrl.run import environment
 from fastrl.types import Branch, PrefixTree, SamplingParams
 
 NUM_PROMPTS, GROUP_SIZE, PROMPT_LEN, NEW = 16, 8, 14, 48
@@ -123,7 +124,7 @@ def main() -> None:
     for name, r in results.items():
         times = f"{r['min_ms']:9.1f} {r['median_ms']:10.1f} {r['cpu_min_ms']:9.1f}"
         print(f"{name:30} {times} {r['prefill_tokens']:15}")
-    print(json.dumps({"rounds": rounds, "threads": torch.get_num_threads(), "results": results}))
+    print(json.dumps({"rounds": rounds, "environment": environment(), "results": results}))
 
 
 if __name__ == "__main__":

@@ -132,9 +132,6 @@ class RewardConfig:
             refuse("reward", "functions", "names without repetition", self.functions)
         check_positive("reward", self, "answer_timeout_s", "answer_workers")
 
-    def weight_of(self, function: str) -> float:
-        return dict(zip(self.functions, self.weights, strict=True))[function]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferConfig:

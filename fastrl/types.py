@@ -16,9 +16,6 @@ class Message(TypedDict):
     content: str
 
 
-Prompt = str | list[Message]  # a plain string, or a conversation
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
     """How an engine draws tokens."""

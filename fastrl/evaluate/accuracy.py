@@ -11,6 +11,7 @@ from pathlib import Path
 from fastrl.data import Problem, render_prompt
 from fastrl.engine.protocol import Engine
 from fastrl.evaluate.metrics import bootstrap_interval, maj_at_k, pass_at_k, powers_of_two
+from fastrl.rewards.batch import mean
 from fastrl.seeding import seed_of
 from fastrl.types import Completion, SamplingParams
 from fastrl.verify import AnswerGrader, Verdict
@@ -155,7 +156,3 @@ def write_completions(path: Path, results: Sequence[ProblemResult]) -> None:
                     "completion": completion.text,
                 }
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

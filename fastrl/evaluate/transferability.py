@@ -11,6 +11,7 @@ from fastrl.config import TransferConfig
 from fastrl.data import Problem
 from fastrl.engine.protocol import Engine
 from fastrl.evaluate.metrics import bootstrap_interval
+from fastrl.rewards.batch import mean
 from fastrl.rewards.cuts import Cut
 from fastrl.rewards.receiver import Continuation, Receiver
 from fastrl.seeding import seed_of
@@ -138,7 +139,3 @@ def check_grid(
         )
     if not taus or list(taus) != sorted(set(taus)) or not 0 <= taus[0] <= taus[-1] <= 1:
         raise ValueError(f"[transferability] taus: expected rising numbers in [0, 1], got {tuple(taus)}")
-
-
-def mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -112,10 +112,6 @@ class GradientAccumulator:
         with_bias = self._with_bias and bias is not None
         self._bias = torch.zeros_like(bias, dtype=torch.float32) if with_bias else None
 
-    @property
-    def any_needed(self) -> bool:
-        return self._with_hidden or self._with_weight or self._with_bias
-
     def add(self, rows: Tensor, operand: Tensor, grad_logits: Tensor) -> None:
         if self._bias is not None:
             self._bias += grad_logits.sum(0)
