@@ -1,64 +1,44 @@
-"""linear_logprob, forward and backward.
+"""linear_logprob beside everybody else's: scoring (no gradient), then forward and backward.
 
-C++, chunked torch and the reference beside dense log-probs (eager, compiled) and TRL's chunked function.
+python -m bench.bench_linear_logprob [--distribution random trained]
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from itertools import product
 
-import torch
-from torch import Tensor
+from bench.harness import arguments, finish
+from bench.inputs import CaseSpec
+from bench.sidebyside import Bench, Row, device_name, flags
 
-from bench.batches import head_inputs
-from bench.harness import arguments, compare, finish, show
-from fastrl.ops import linear_logprob
-
-SHAPES = [
-    (512, 128, 4096, torch.float32),
-    (256, 896, 151936, torch.float32),
-    (256, 896, 151936, torch.bfloat16),
-]
-
-
-def providers(hidden: Tensor, weight: Tensor, ids: Tensor) -> dict[str, Callable[[], object]]:
-    def differentiate(logprobs: Tensor) -> None:
-        torch.autograd.grad(logprobs.sum(), (hidden, weight))
-
-    def ours(backend: str) -> Callable[[], object]:
-        return lambda: differentiate(linear_logprob(hidden, weight, ids, backend=backend).logprobs)
-
-    compiled = torch.compile(dense_logprobs)
-    found = {name: ours(name) for name in ("cpp", "torch", "reference")}
-    found["dense"] = lambda: differentiate(dense_logprobs(hidden, weight, ids))
-    found["dense, compiled"] = lambda: differentiate(compiled(hidden, weight, ids))
-    try:
-        from trl.kernels.chunked_logprob import ChunkedLogProbFunction
-    except ImportError:
-        print("trl is not installed: not compared")
-    else:
-        found["trl 1.16 chunked"] = lambda: differentiate(
-            ChunkedLogProbFunction.apply(hidden, weight, None, ids, 1.0, 32768, None, 1.0, ("entropy",))[0]
-        )
-    return found
-
-
-def dense_logprobs(hidden: Tensor, weight: Tensor, ids: Tensor) -> Tensor:
-    """What a plain training script does: logits in hidden's precision, log_softmax in float32."""
-    logits = (hidden @ weight.T).float()
-    return torch.log_softmax(logits, -1).gather(-1, ids[:, None])[:, 0]
+OP = "linear_logprob"
+GPU_SHAPES = tuple(
+    (tokens, width, 151936, "bfloat16")
+    for tokens, width in product((4096, 16384, 65536), (896, 1536, 2048, 4096))
+)
+CPU_SHAPES = (
+    (512, 128, 4096, "float32"),
+    *((tokens, 896, 151936, dtype) for tokens in (256, 1024) for dtype in ("float32", "bfloat16")),
+)
+MOST_TRAINED_TOKENS = 16384
+"""Longer rows are scored only: dense log-probs would not fit with their gradients."""
 
 
 def main() -> None:
-    given = arguments("linear_logprob")
-    results: list[dict[str, object]] = []
-    for num_tokens, width, vocab, dtype in SHAPES[:1] if given.small else SHAPES:
-        torch.manual_seed(0)
-        rows = compare(providers(*head_inputs(num_tokens, width, vocab, dtype)), given.rounds)
-        shape = f"T={num_tokens} D={width} V={vocab} {dtype}"
-        show(shape, rows, 6 * num_tokens * width * vocab / 1e9, "GFLOP")
-        results += [{"shape": shape, "provider": name, **row} for name, row in rows.items()]
-    finish("linear_logprob", results)
+    given = arguments(OP, flags)
+    device = device_name()
+    shapes = GPU_SHAPES if device == "cuda" else CPU_SHAPES
+    bench = Bench.start(OP, given)
+    results: list[Row] = []
+    for shape, distribution in product(shapes[:1] if given.small else shapes, given.distribution):
+        tokens, width, vocab, dtype = shape
+        spec = CaseSpec(
+            tokens=tokens, width=width, vocab=vocab, dtype=dtype, distribution=distribution, device=device
+        )
+        results += bench.table(spec, train=False)
+        if tokens <= MOST_TRAINED_TOKENS:
+            results += bench.table(spec)
+    finish(OP, results, given.out)
 
 
 if __name__ == "__main__":

@@ -17,13 +17,20 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def arguments(op: str) -> argparse.Namespace:
-    """Flags that every bench has; the op's test file runs first, and a red one ends the bench."""
+def arguments(
+    op: str, more: Callable[[argparse.ArgumentParser], None] = lambda _: None
+) -> argparse.Namespace:
+    """Flags that every bench has, and more; the op's test file runs first, and a red one ends the bench."""
+    on_gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(prog=f"python -m bench.bench_{op}")
-    parser.add_argument("--rounds", type=int, default=5, help="timed rounds; each runs every provider once")
+    parser.add_argument(
+        "--rounds", type=int, default=50 if on_gpu else 5, help="timed rounds; each runs every provider once"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--small", action="store_true", help="the smallest shape alone")
     parser.add_argument("--no-test", action="store_true", help="skip the op's tests")
+    parser.add_argument("--out", type=Path, help="the JSON goes to this file too")
+    more(parser)
     given = parser.parse_args()
     if not given.no_test:
         command = [sys.executable, "-m", "pytest", "-q", "--durations=0", f"tests/kernels/test_{op}.py"]
@@ -33,17 +40,36 @@ def arguments(op: str) -> argparse.Namespace:
     return given
 
 
-def compare(providers: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
-    """Milliseconds of each provider: one warm-up, then all of them in turn, round after round."""
+def compare(
+    providers: Mapping[str, Callable[[], object]], rounds: int, device: str = "cpu", warm_ups: int = 1
+) -> dict[str, dict[str, float]]:
+    """Milliseconds of each provider: warm-ups, then all of them in turn, round after round."""
     times: dict[str, list[float]] = {name: [] for name in providers}
+    measure = gpu_ms if device == "cuda" else cpu_ms
     for run in providers.values():
-        run()
+        for _ in range(warm_ups):
+            run()
     for _ in range(rounds):
         for name, run in providers.items():
-            start = time.perf_counter()
-            run()
-            times[name].append((time.perf_counter() - start) * 1e3)
+            times[name].append(measure(run))
     return {name: summary(values) for name, values in times.items()}
+
+
+def cpu_ms(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return (time.perf_counter() - start) * 1e3
+
+
+def gpu_ms(run: Callable[[], object]) -> float:
+    """By events of the stream; the queue is empty before, so that launching counts where it shows."""
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize()
+    start.record()
+    run()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end)
 
 
 def summary(values: list[float]) -> dict[str, float]:
@@ -68,25 +94,37 @@ def show(shape: str, rows: Mapping[str, dict[str, float]], work: float, unit: st
         )
 
 
-def finish(op: str, results: list[dict[str, object]]) -> None:
+def finish(op: str, results: list[dict[str, object]], out: Path | None = None) -> None:
     """Machine, versions and every figure as one line of JSON."""
-    print()
-    print(
-        json.dumps(
-            {
-                "op": op,
-                "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-                "cpu": torch.backends.cpu.get_cpu_capability(),
-                "torch": torch.__version__,
-                "commit": commit(),
-                "results": results,
-            }
-        )
-    )
+    report = {
+        "op": op,
+        "machine": f"{processor()}, {torch.get_num_threads()} threads",
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "python": platform.python_version(),
+        "commit": commit(),
+        "results": results,
+    }
+    print(f"\n{json.dumps(report)}")
+    if out is not None:
+        out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
 
 
 def commit() -> str:
-    found = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, check=False, capture_output=True, text=True
-    )
+    """Of the checkout; a copy of the tree without its history has none."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=ROOT, check=False, capture_output=True, text=True
+        )
+    except OSError:
+        return "unknown"
     return found.stdout.strip() or "unknown"

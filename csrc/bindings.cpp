@@ -22,24 +22,30 @@ T* at(Address address) {
   return reinterpret_cast<T*>(address);
 }
 
-fastrl::Logits logits(Address values, std::int64_t rows, std::int64_t vocab, Address ids, Address bias,
-                      Address temperature, float inverse_temperature, float logit_scale, float softcap) {
-  return {at<float>(values),
+fastrl::Tile tile(Address logits, std::int64_t rows, std::int64_t width, std::int64_t stride,
+                  std::int64_t first, Address ids, Address floor, Address bias, Address temperature,
+                  float inverse_temperature, float logit_scale, float softcap) {
+  return {at<const float>(logits),
           rows,
-          vocab,
+          width,
+          stride,
+          first,
           at<const std::int64_t>(ids),
+          at<const float>(floor),
           {at<const float>(bias), at<const float>(temperature), inverse_temperature, logit_scale, softcap}};
 }
 
-fastrl::RowScores row_scores(Address logprob, Address entropy, Address self_certainty, Address max,
-                             Address sum, Address top1) {
-  return {at<float>(logprob), at<float>(entropy), at<float>(self_certainty),
-          at<float>(max),     at<float>(sum),     at<bool>(top1)};
+fastrl::RowScores row_scores(Address max, Address others, Address excluded, Address weighted, Address sum_z,
+                             Address target, Address total, Address logprobs, Address entropy,
+                             Address self_certainty, Address top1) {
+  return {at<double>(max),    at<double>(others), at<double>(excluded), at<double>(weighted),
+          at<double>(sum_z),  at<double>(target), at<float>(total),     at<float>(logprobs),
+          at<float>(entropy), at<float>(self_certainty), at<bool>(top1)};
 }
 
 fastrl::GrpoConfig grpo_config(int policy, double low, double high, double dual_clip, int kl, double kl_coef,
-                               double entropy_coef, int correction, bool correct_sequences,
-                               double correction_cap) {
+                               double entropy_coef, bool average_sequences, int correction,
+                               bool correct_sequences, double correction_cap) {
   return {static_cast<fastrl::PolicyKind>(policy),
           low,
           high,
@@ -47,39 +53,109 @@ fastrl::GrpoConfig grpo_config(int policy, double low, double high, double dual_
           static_cast<fastrl::KLKind>(kl),
           kl_coef,
           entropy_coef,
+          average_sequences,
           static_cast<fastrl::CorrectionKind>(correction),
           correct_sequences,
           correction_cap};
 }
 
-fastrl::GrpoTokens grpo_tokens(std::int64_t tokens, std::int64_t sequences, Address cu_seqlens,
-                               Address logprobs, Address advantages, Address weights, Address old_logprobs,
-                               Address ref_logprobs, Address rollout_logprobs, Address entropy) {
+fastrl::GrpoBatch grpo_batch(std::int64_t tokens, std::int64_t sequences, Address cu_seqlens,
+                             Address advantages, bool advantages_per_token, Address loss_mask,
+                             Address old_logprobs, Address ref_logprobs, Address rollout_logprobs,
+                             double denominator) {
   return {tokens,
           sequences,
           at<const std::int32_t>(cu_seqlens),
-          at<const float>(logprobs),
           at<const float>(advantages),
-          at<const float>(weights),
+          advantages_per_token,
+          at<const bool>(loss_mask),
           at<const float>(old_logprobs),
           at<const float>(ref_logprobs),
           at<const float>(rollout_logprobs),
-          at<const float>(entropy)};
+          denominator};
+}
+
+fastrl::GrpoSelection grpo_selection(Address computed, Address lengths) {
+  return {at<bool>(computed), at<std::int32_t>(lengths)};
+}
+
+fastrl::GrpoScores grpo_scores(std::int64_t count, Address rows, Address logprobs, Address entropy,
+                               Address self_certainty, Address top1) {
+  return {count,
+          at<const std::int64_t>(rows),
+          at<const float>(logprobs),
+          at<const float>(entropy),
+          at<const float>(self_certainty),
+          at<const bool>(top1)};
+}
+
+fastrl::GrpoResults grpo_results(Address slopes, Address entropy_slopes, Address stats) {
+  return {at<float>(slopes), at<float>(entropy_slopes), at<double>(stats)};
 }
 
 void bind_structs(nb::module_& m) {
-  nb::class_<fastrl::Logits>(m, "Logits")
-      .def_static("of", &logits, "values"_a, "rows"_a, "vocab"_a, "ids"_a, "bias"_a, "temperature"_a,
-                  "inverse_temperature"_a, "logit_scale"_a, "softcap"_a);
+  nb::class_<fastrl::Tile>(m, "Tile").def_static(
+      "of", &tile, "logits"_a, "rows"_a, "width"_a, "stride"_a, "first"_a, "ids"_a, "floor"_a, "bias"_a,
+      "temperature"_a, "inverse_temperature"_a, "logit_scale"_a, "softcap"_a);
   nb::class_<fastrl::RowScores>(m, "RowScores")
-      .def_static("of", &row_scores, "logprob"_a, "entropy"_a, "self_certainty"_a, "max"_a, "sum"_a,
-                  "top1"_a);
+      .def_static("of", &row_scores, "max"_a, "others"_a, "excluded"_a, "weighted"_a, "sum_z"_a, "target"_a,
+                  "total"_a, "logprobs"_a, "entropy"_a, "self_certainty"_a, "top1"_a);
   nb::class_<fastrl::GrpoConfig>(m, "GrpoConfig")
       .def_static("of", &grpo_config, "policy"_a, "low"_a, "high"_a, "dual_clip"_a, "kl"_a, "kl_coef"_a,
-                  "entropy_coef"_a, "correction"_a, "correct_sequences"_a, "correction_cap"_a);
-  nb::class_<fastrl::GrpoTokens>(m, "GrpoTokens")
-      .def_static("of", &grpo_tokens, "tokens"_a, "sequences"_a, "cu_seqlens"_a, "logprobs"_a, "advantages"_a,
-                  "weights"_a, "old_logprobs"_a, "ref_logprobs"_a, "rollout_logprobs"_a, "entropy"_a);
+                  "entropy_coef"_a, "average_sequences"_a, "correction"_a, "correct_sequences"_a,
+                  "correction_cap"_a);
+  nb::class_<fastrl::GrpoBatch>(m, "GrpoBatch")
+      .def_static("of", &grpo_batch, "tokens"_a, "sequences"_a, "cu_seqlens"_a, "advantages"_a,
+                  "advantages_per_token"_a, "loss_mask"_a, "old_logprobs"_a, "ref_logprobs"_a,
+                  "rollout_logprobs"_a, "denominator"_a);
+  nb::class_<fastrl::GrpoSelection>(m, "GrpoSelection")
+      .def_static("of", &grpo_selection, "computed"_a, "lengths"_a);
+  nb::class_<fastrl::GrpoScores>(m, "GrpoScores")
+      .def_static("of", &grpo_scores, "count"_a, "rows"_a, "logprobs"_a, "entropy"_a, "self_certainty"_a,
+                  "top1"_a);
+  nb::class_<fastrl::GrpoResults>(m, "GrpoResults")
+      .def_static("of", &grpo_results, "slopes"_a, "entropy_slopes"_a, "stats"_a);
+}
+
+void bind_rows(nb::module_& m) {
+  m.def("score_tile", &fastrl::score_tile, "tile"_a, "scores"_a, "vocab"_a, "num_threads"_a, WithoutGil());
+  m.def(
+      "gradient_tile",
+      [](const fastrl::Tile& rows, const fastrl::RowScores& scores, Address grad_logprobs,
+         Address grad_entropy, Address out, std::int64_t out_stride, int num_threads) {
+        fastrl::gradient_tile(rows, scores, at<const float>(grad_logprobs), at<const float>(grad_entropy),
+                              at<float>(out), out_stride, num_threads);
+      },
+      "tile"_a, "scores"_a, "grad_logprobs"_a, "grad_entropy"_a, "out"_a, "out_stride"_a, "num_threads"_a,
+      WithoutGil());
+  m.def(
+      "support_floors",
+      [](const fastrl::Tile& rows, std::int64_t top_k, double top_p, Address floors, int num_threads) {
+        fastrl::support_floors(rows, top_k, top_p, at<float>(floors), num_threads);
+      },
+      "tile"_a, "top_k"_a, "top_p"_a, "floors"_a, "num_threads"_a, WithoutGil());
+}
+
+void bind_tokens(nb::module_& m) {
+  m.def("grpo_select_cpu", &fastrl::grpo_select_cpu, "batch"_a, "leave_out"_a, "whole"_a, "selection"_a,
+        WithoutGil());
+  m.def("grpo_loss_cpu", &fastrl::grpo_loss_cpu, "batch"_a, "selection"_a, "scores"_a, "config"_a,
+        "results"_a, "num_threads"_a, WithoutGil());
+  m.def(
+      "grpo_select_cuda",
+      [](const fastrl::GrpoBatch& batch, bool leave_out, bool whole, const fastrl::GrpoSelection& selection,
+         Address stream) { fastrl::grpo_select_cuda(batch, leave_out, whole, selection, at<void>(stream)); },
+      "batch"_a, "leave_out"_a, "whole"_a, "selection"_a, "stream"_a, WithoutGil());
+  m.def("grpo_scratch_size", &fastrl::grpo_scratch_size, "count"_a, "sequences"_a);
+  m.def(
+      "grpo_loss_cuda",
+      [](const fastrl::GrpoBatch& batch, const fastrl::GrpoSelection& selection,
+         const fastrl::GrpoScores& scores, const fastrl::GrpoConfig& config,
+         const fastrl::GrpoResults& results, Address scratch, Address stream) {
+        fastrl::grpo_loss_cuda(batch, selection, scores, config, results, at<float>(scratch),
+                               at<void>(stream));
+      },
+      "batch"_a, "selection"_a, "scores"_a, "config"_a, "results"_a, "scratch"_a, "stream"_a, WithoutGil());
 }
 
 }  // namespace
@@ -91,33 +167,8 @@ NB_MODULE(_C, m) {
   m.def("cuda_built", &fastrl::cuda_built, "Whether the CUDA kernels are in this build.");
   bind_structs(m);
 
-  m.def("score_rows", &fastrl::score_rows, "logits"_a, "scores"_a, "keep_exponentials"_a, "num_threads"_a,
-        WithoutGil());
-  m.def(
-      "gradient_rows",
-      [](const fastrl::Logits& rows, const fastrl::RowScores& scores, Address grad_logprob,
-         Address grad_entropy, bool exponentials, int num_threads) {
-        fastrl::gradient_rows(rows, scores, at<const float>(grad_logprob), at<const float>(grad_entropy),
-                              exponentials, num_threads);
-      },
-      "logits"_a, "scores"_a, "grad_logprob"_a, "grad_entropy"_a, "exponentials"_a, "num_threads"_a,
-      WithoutGil());
-  m.def(
-      "grpo_loss_cpu",
-      [](const fastrl::GrpoTokens& batch, const fastrl::GrpoConfig& config, Address slopes, Address stats,
-         int num_threads) {
-        fastrl::grpo_loss_cpu(batch, config, at<float>(slopes), at<double>(stats), num_threads);
-      },
-      "batch"_a, "config"_a, "slopes"_a, "stats"_a, "num_threads"_a, WithoutGil());
-  m.def("grpo_scratch_size", &fastrl::grpo_scratch_size, "tokens"_a, "sequences"_a);
-  m.def(
-      "grpo_loss_cuda",
-      [](const fastrl::GrpoTokens& batch, const fastrl::GrpoConfig& config, Address slopes, Address stats,
-         Address scratch, Address stream) {
-        fastrl::grpo_loss_cuda(batch, config, at<float>(slopes), at<double>(stats), at<float>(scratch),
-                               at<void>(stream));
-      },
-      "batch"_a, "config"_a, "slopes"_a, "stats"_a, "scratch"_a, "stream"_a, WithoutGil());
+  bind_rows(m);
+  bind_tokens(m);
   m.def(
       "group_advantage_cpu",
       [](Address rewards, Address group_ids, std::int64_t count, int scale, int baseline, double eps,

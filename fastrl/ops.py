@@ -2,12 +2,13 @@
 
 from fastrl.kernels._outputs import LogprobOutput, LossOutput
 from fastrl.kernels.config import LossConfig
-from fastrl.kernels.group_advantage import group_advantage
+from fastrl.kernels.group_advantage import GroupRewards, group_advantage
 from fastrl.kernels.grpo_loss import grpo_loss
 from fastrl.kernels.linear_grpo_loss import linear_grpo_loss
 from fastrl.kernels.linear_logprob import linear_logprob
 
 __all__ = [
+    "GroupRewards",
     "LogprobOutput",
     "LossConfig",
     "LossOutput",

@@ -37,13 +37,17 @@ def check_token_vector(op: str, name: str, tensor: Tensor | None, like: Tensor) 
         check_device(op, name, tensor, like.device)
 
 
-def check_cu_seqlens(op: str, cu_seqlens: Tensor, num_tokens: int, device: torch.device) -> None:
-    """[S + 1] int32, from 0 to T, never falling; read on the CPU alone: a GPU is not waited for."""
+def check_cu_seqlens(op: str, cu_seqlens: Tensor, device: torch.device) -> None:
+    """[S + 1] int32."""
     check_dtype(op, "cu_seqlens", cu_seqlens, torch.int32)
     check_device(op, "cu_seqlens", cu_seqlens, device)
     if cu_seqlens.dim() != 1 or cu_seqlens.numel() < 1:
         refuse(op, "cu_seqlens", "shape (S + 1,)", tuple(cu_seqlens.shape))
-    if device.type == "cpu":
+
+
+def check_bounds(op: str, cu_seqlens: Tensor, num_tokens: int) -> None:
+    """From 0 to T, never falling; read on the CPU alone: a GPU is not waited for."""
+    if cu_seqlens.device.type == "cpu":
         first, last = int(cu_seqlens[0]), int(cu_seqlens[-1])
         if first != 0 or last != num_tokens:
             refuse(op, "cu_seqlens", f"to run from 0 to {num_tokens}", f"{first} to {last}")
@@ -51,9 +55,18 @@ def check_cu_seqlens(op: str, cu_seqlens: Tensor, num_tokens: int, device: torch
             refuse(op, "cu_seqlens", "values that never fall", cu_seqlens.tolist())
 
 
-def check_ids(op: str, ids: Tensor, vocab: int) -> None:
-    """Values are read on the CPU alone, so that a GPU is not waited for."""
-    if ids.device.type == "cpu" and ids.numel():
-        low, high = int(ids.min()), int(ids.max())
-        if low < 0 or high >= vocab:
-            refuse(op, "ids", f"values in [0, {vocab})", f"{low} to {high}")
+def check_at_least_one(op: str, **counts: int | None) -> None:
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            refuse(op, name, ">= 1 or None", count)
+
+
+def whole_weight(weight: Tensor) -> Tensor:
+    """A sharded weight is gathered; each rank's gradient is a part of a sum, that goes back to the shards."""
+    if type(weight) in (Tensor, torch.nn.Parameter):
+        return weight
+    from torch.distributed.tensor import DTensor, Partial  # slow to import
+
+    if not isinstance(weight, DTensor):
+        return weight
+    return weight.full_tensor(grad_placements=[Partial()] * weight.device_mesh.ndim)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
-Backend = Literal["auto", "cpp", "torch", "reference"]
+Backend = Literal["auto", "cpp", "cuda", "triton", "torch", "reference"]
 
 log = logging.getLogger("fastrl.ops")
 _announced: set[tuple[str, str, str]] = set()
@@ -38,13 +40,21 @@ def cpu_only(device: torch.device, dtype: torch.dtype) -> str | None:
     return no_float64(device, dtype)
 
 
+def triton_only(device: torch.device, dtype: torch.dtype) -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "needs the package triton, which is not installed"
+    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"runs on a GPU, the tensors are on {device} (its interpreter: TRITON_INTERPRET=1)"
+    return no_float64(device, dtype)
+
+
 def pick(
     op: str,
     backend: str,
     implementations: Sequence[Implementation],
     device: torch.device,
     dtype: torch.dtype,
-) -> Callable[..., Any]:
+) -> Implementation:
     """The implementation that `backend` names, or for "auto" the first usable one in order.
 
     Raises:
@@ -53,7 +63,7 @@ def pick(
     """
     reasons = {each.name: each.unusable(device, dtype) for each in implementations}
     usable = [name for name, reason in reasons.items() if reason is None]
-    by_name = {each.name: each.run for each in implementations}
+    by_name = {each.name: each for each in implementations}
     if backend == "auto":
         if not usable:
             raise RuntimeError(f"[{op}] backend: expected one for {device} and {dtype}, got none")

@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fastrl.kernels._checks import FLOATS, check_device, check_dtype, check_shape, refuse
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """How raw logits become z, and which tokens are in the support."""
+
+    temperature: float | None
+    """None: a tensor, one a row."""
+    logit_scale: float
+    softcap: float | None
+    top_k: int
+    top_p: float
+
+    def encode(self) -> str:
+        return _encode(self)
+
+    @staticmethod
+    def decode(text: str) -> Scaling:
+        return Scaling(**json.loads(text))
+
+
+# A custom op takes strings; a compiled caller sees this one as a constant.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _encode(scaling: Scaling) -> str:
+    return json.dumps(dataclasses.asdict(scaling))
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +49,36 @@ class Head:
     temperature: float | Tensor
     logit_scale: float
     softcap: float | None
+    top_k: int
+    top_p: float
 
-    def temperature_of(self, rows: Tensor) -> float | Tensor:
-        return self.temperature[rows] if isinstance(self.temperature, Tensor) else self.temperature
+    @staticmethod
+    def of(weight: Tensor, bias: Tensor | None, temperature: Tensor | None, scaling: Scaling) -> Head:
+        how = temperature if scaling.temperature is None else scaling.temperature
+        assert how is not None
+        return Head(weight, bias, how, scaling.logit_scale, scaling.softcap, scaling.top_k, scaling.top_p)
+
+    @property
+    def scaling(self) -> Scaling:
+        number = None if isinstance(self.temperature, Tensor) else float(self.temperature)
+        return Scaling(number, self.logit_scale, self.softcap, self.top_k, self.top_p)
+
+    @property
+    def row_temperature(self) -> Tensor | None:
+        return self.temperature if isinstance(self.temperature, Tensor) else None
+
+    @property
+    def vocab(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def has_support(self) -> bool:
+        """Some tokens may be outside the support."""
+        return 0 < self.top_k < self.vocab or self.top_p < 1
 
 
 def check_head(op: str, hidden: Tensor, ids: Tensor, head: Head) -> None:
+    """Shapes, dtypes and devices; see check_values for what a tensor holds."""
     check_dtype(op, "hidden", hidden, *FLOATS)
     check_dtype(op, "weight", head.weight, *FLOATS)
     check_dtype(op, "ids", ids, torch.int64)
@@ -42,17 +93,29 @@ def check_head(op: str, hidden: Tensor, ids: Tensor, head: Head) -> None:
         check_shape(op, "bias", head.bias, head.weight.shape[:1])
         check_dtype(op, "bias", head.bias, *FLOATS)
         check_device(op, "bias", head.bias, hidden.device)
-    _check_scaling(op, hidden, head)
+    check_scaling(op, ids, head.scaling, head.row_temperature)
 
 
-def _check_scaling(op: str, hidden: Tensor, head: Head) -> None:
-    temperature = head.temperature
-    if isinstance(temperature, Tensor):
-        check_shape(op, "temperature", temperature, hidden.shape[:1])
-        check_device(op, "temperature", temperature, hidden.device)
-        if temperature.device.type == "cpu" and not bool((temperature > 0).all()):
-            refuse(op, "temperature", "> 0", float(temperature.min()))
-    elif not temperature > 0:
-        refuse(op, "temperature", "> 0", temperature)
-    if head.softcap is not None and not head.softcap > 0:
-        refuse(op, "softcap", "> 0 or None", head.softcap)
+def check_scaling(op: str, ids: Tensor, scaling: Scaling, temperature: Tensor | None) -> None:
+    if temperature is not None:
+        check_shape(op, "temperature", temperature, ids.shape)
+        check_device(op, "temperature", temperature, ids.device)
+    elif scaling.temperature is None or not scaling.temperature > 0:
+        refuse(op, "temperature", "> 0", scaling.temperature)
+    if scaling.softcap is not None and not scaling.softcap > 0:
+        refuse(op, "softcap", "> 0 or None", scaling.softcap)
+    if scaling.top_k < 0:
+        refuse(op, "top_k", ">= 0 (0: every token)", scaling.top_k)
+    if not 0 < scaling.top_p <= 1:
+        refuse(op, "top_p", "a number in (0, 1]", scaling.top_p)
+
+
+def check_values(op: str, ids: Tensor, vocab: int, temperature: Tensor | None) -> None:
+    """What the tensors hold; read on the CPU alone, so that a GPU is not waited for."""
+    if ids.device.type != "cpu" or not ids.numel():
+        return
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= vocab:
+        refuse(op, "ids", f"values in [0, {vocab})", f"{low} to {high}")
+    if temperature is not None and not bool((temperature > 0).all()):
+        refuse(op, "temperature", "> 0", float(temperature.min()))

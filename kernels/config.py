@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
+
+import torch
 
 LossType = Literal["grpo", "dr_grpo", "dapo", "bnpo", "gspo", "cispo", "rloo"]
 KLEstimator = Literal["k1", "k2", "k3"]
@@ -76,6 +81,14 @@ class LossConfig:
     def _bound_is_absolute(self) -> bool:
         return self.loss_type == "cispo" and self.cispo_bound == "absolute"
 
+    def encode(self) -> str:
+        """What a custom op takes; a compiled caller sees a constant."""
+        return _encode(self)
+
+    @staticmethod
+    def decode(text: str) -> LossConfig:
+        return _decode(text)
+
     def denominator(self, num_tokens: int, num_sequences: int, max_completion_length: int) -> float:
         """What the step's summed loss is divided by: one number, whatever the micro-batches."""
         if self.averages_sequences:
@@ -83,3 +96,13 @@ class LossConfig:
         if self.loss_type == "dr_grpo":
             return float(max(1, num_sequences) * max_completion_length)
         return float(max(1, num_tokens))
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _encode(config: LossConfig) -> str:
+    return json.dumps(dataclasses.asdict(config))
+
+
+@lru_cache(maxsize=64)
+def _decode(text: str) -> LossConfig:
+    return LossConfig(**json.loads(text))

@@ -11,10 +11,9 @@ namespace fastrl {
 namespace {
 
 constexpr std::int64_t kBlock = 4096;  // tokens whose statistics are summed before blocks are
-constexpr std::int64_t kWorkAToken = 64;
+constexpr std::int64_t kWorkAToken = 16;
 
 using Stats = std::array<double, kNumGrpoStats>;
-using Terms = SequenceTerms<double>;
 
 Stats start() {
   Stats stats;
@@ -22,54 +21,81 @@ Stats start() {
   return stats;
 }
 
-std::vector<Terms> gather_sequences(const GrpoTokens& batch, const GrpoConfig& config, int num_threads) {
-  std::vector<Terms> terms(batch.sequences);
+std::vector<SequenceTerms> gather_sequences(const GrpoBatch& batch, const GrpoSelection& selection,
+                                            const GrpoScores& scores, const GrpoConfig& config,
+                                            int num_threads) {
+  std::vector<SequenceTerms> terms(batch.sequences);
   const auto gather = [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t s = begin; s < end; ++s) {
-      for (std::int64_t t = batch.cu_seqlens[s]; t < batch.cu_seqlens[s + 1]; ++t) {
-        add_to_sequence(batch, t, terms[s]);
+      const std::int64_t last = index_of(scores, batch.cu_seqlens[s + 1]);
+      for (std::int64_t i = index_of(scores, batch.cu_seqlens[s]); i < last; ++i) {
+        add_to_sequence(batch, selection, scores, i, terms[s]);
       }
       finish(config, terms[s]);
     }
   };
-  parallel_for(batch.sequences, batch.tokens * kWorkAToken, num_threads, gather);
+  parallel_for(batch.sequences, scores.count * kWorkAToken, num_threads, gather);
   return terms;
 }
 
-// Tokens [begin, end); terms is empty where tokens don't need their sequence.
-Stats add_block(const GrpoTokens& batch, const GrpoConfig& config, const std::vector<Terms>& terms,
-                std::int64_t begin, std::int64_t end, float* slopes) {
+// Scored tokens [begin, end); terms is empty where tokens don't need their sequence.
+Stats add_block(const GrpoBatch& batch, const GrpoSelection& selection, const GrpoScores& scores,
+                const GrpoConfig& config, const std::vector<SequenceTerms>& terms, const GrpoResults& results,
+                std::int64_t begin, std::int64_t end) {
   Stats stats = start();
-  const std::int32_t* bounds = batch.cu_seqlens;
-  const Terms none;
-  std::int64_t s = std::upper_bound(bounds, bounds + batch.sequences + 1, begin) - bounds - 1;
-  for (std::int64_t t = begin; t < end; ++t) {
-    while (t >= bounds[s + 1]) ++s;
-    slopes[t] = add_token(batch, config, t, terms.empty() ? none : terms[s], stats.data());
+  const SequenceTerms none;
+  std::int64_t s = -1;
+  for (std::int64_t i = begin; i < end; ++i) {
+    const std::int64_t t = place_of(batch, selection, scores, i);
+    if (t < 0) {
+      results.slopes[i] = 0;
+      if (results.entropy_slopes) results.entropy_slopes[i] = 0;
+      continue;
+    }
+    if (s < 0) s = sequence_of(batch, t);
+    while (t >= batch.cu_seqlens[s + 1]) ++s;
+    add_token(batch, selection, scores, config, i, t, s, terms.empty() ? none : terms[s], results, stats.data());
   }
   return stats;
 }
 
 }  // namespace
 
-void grpo_loss_cpu(const GrpoTokens& batch, const GrpoConfig& config, float* slopes, double* stats,
-                   int num_threads) {
-  std::vector<Terms> terms;
-  if (by_sequence(batch, config)) terms = gather_sequences(batch, config, num_threads);
-  const std::int64_t num_blocks = (batch.tokens + kBlock - 1) / kBlock;
+void grpo_select_cpu(const GrpoBatch& batch, bool leave_out, bool whole, const GrpoSelection& selection) {
+  for (std::int64_t s = 0; s < batch.sequences; ++s) {
+    const std::int64_t begin = batch.cu_seqlens[s], end = batch.cu_seqlens[s + 1];
+    std::int32_t length = 0;
+    bool some = false;
+    for (std::int64_t t = begin; t < end; ++t) {
+      const bool moves = batch.advantages[batch.advantages_per_token ? t : s] != 0;
+      length += batch.loss_mask[t];
+      some |= batch.loss_mask[t] && moves;
+      selection.computed[t] = batch.loss_mask[t] && (moves || !leave_out);
+    }
+    selection.lengths[s] = length;
+    if (leave_out && whole && some) {
+      std::copy(batch.loss_mask + begin, batch.loss_mask + end, selection.computed + begin);
+    }
+  }
+}
+
+void grpo_loss_cpu(const GrpoBatch& batch, const GrpoSelection& selection, const GrpoScores& scores,
+                   const GrpoConfig& config, const GrpoResults& results, int num_threads) {
+  std::vector<SequenceTerms> terms;
+  if (by_sequence(batch, config)) terms = gather_sequences(batch, selection, scores, config, num_threads);
+  const std::int64_t num_blocks = (scores.count + kBlock - 1) / kBlock;
   std::vector<Stats> blocks(num_blocks);
-  parallel_for(num_blocks, batch.tokens * kWorkAToken, num_threads,
-               [&](std::int64_t begin, std::int64_t end) {
-                 for (std::int64_t b = begin; b < end; ++b) {
-                   const std::int64_t last = std::min((b + 1) * kBlock, batch.tokens);
-                   blocks[b] = add_block(batch, config, terms, b * kBlock, last, slopes);
-                 }
-               });
+  parallel_for(num_blocks, scores.count * kWorkAToken, num_threads, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t b = begin; b < end; ++b) {
+      const std::int64_t last = std::min((b + 1) * kBlock, scores.count);
+      blocks[b] = add_block(batch, selection, scores, config, terms, results, b * kBlock, last);
+    }
+  });
   Stats total = start();
   for (const Stats& block : blocks) {
     for (int i = 0; i < kNumGrpoStats; ++i) total[i] = fold(i, total[i], block[i]);
   }
-  std::copy(total.begin(), total.end(), stats);
+  std::copy(total.begin(), total.end(), results.stats);
 }
 
 }  // namespace fastrl

@@ -9,69 +9,82 @@ namespace {
 
 constexpr int kThreads = 256;
 
-using Terms = SequenceTerms<float>;
-
-// Sum of `value` over the block, valid in thread 0; a fixed tree, so the same bits every time.
-__device__ float block_sum(float value, float* shared) {
+// Sum of `value` over the block, in every thread; a fixed tree, so the same bits every time.
+template <typename T>
+__device__ T block_sum(T value, T* shared) {
   shared[threadIdx.x] = value;
   __syncthreads();
   for (int half = kThreads / 2; half > 0; half /= 2) {
     if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
     __syncthreads();
   }
-  const float total = shared[0];
+  const T total = shared[0];
   __syncthreads();
   return total;
 }
 
 // One block a sequence.
-__global__ void sequence_terms_kernel(GrpoTokens batch, GrpoConfig config, Terms* terms) {
-  __shared__ float shared[kThreads];
-  const std::int64_t s = blockIdx.x;
-  Terms mine;
-  for (std::int64_t t = batch.cu_seqlens[s] + threadIdx.x; t < batch.cu_seqlens[s + 1]; t += kThreads) {
-    add_to_sequence(batch, t, mine);
+__global__ void select_kernel(GrpoBatch batch, bool leave_out, bool whole, GrpoSelection selection) {
+  __shared__ int shared[kThreads];
+  const std::int64_t s = blockIdx.x, begin = batch.cu_seqlens[s], end = batch.cu_seqlens[s + 1];
+  int length = 0, moving = 0;
+  for (std::int64_t t = begin + threadIdx.x; t < end; t += kThreads) {
+    length += batch.loss_mask[t];
+    moving += batch.loss_mask[t] && batch.advantages[batch.advantages_per_token ? t : s] != 0;
+  }
+  length = block_sum(length, shared);
+  moving = block_sum(moving, shared);
+  for (std::int64_t t = begin + threadIdx.x; t < end; t += kThreads) {
+    const bool moves = whole ? moving > 0 : batch.advantages[batch.advantages_per_token ? t : s] != 0;
+    selection.computed[t] = batch.loss_mask[t] && (moves || !leave_out);
+  }
+  if (threadIdx.x == 0) selection.lengths[s] = length;
+}
+
+// One block a sequence.
+__global__ void sequence_terms_kernel(GrpoBatch batch, GrpoSelection selection, GrpoScores scores,
+                                      GrpoConfig config, SequenceTerms* terms) {
+  __shared__ double shared[kThreads];
+  const std::int64_t s = blockIdx.x, last = index_of(scores, batch.cu_seqlens[s + 1]);
+  SequenceTerms mine;
+  for (std::int64_t i = index_of(scores, batch.cu_seqlens[s]) + threadIdx.x; i < last; i += kThreads) {
+    add_to_sequence(batch, selection, scores, i, mine);
   }
   mine.log_ratio = block_sum(mine.log_ratio, shared);
   mine.correction = block_sum(mine.correction, shared);
-  mine.trained = block_sum(mine.trained, shared);
+  mine.computed = block_sum(mine.computed, shared);
   if (threadIdx.x == 0) {
     finish(config, mine);
     terms[s] = mine;
   }
 }
 
-__device__ std::int64_t sequence_of(const GrpoTokens& batch, std::int64_t t) {
-  std::int64_t low = 0, high = batch.sequences;
-  while (high - low > 1) {
-    const std::int64_t middle = (low + high) / 2;
-    if (batch.cu_seqlens[middle] <= t) {
-      low = middle;
-    } else {
-      high = middle;
-    }
-  }
-  return low;
-}
-
 // One thread a token; terms may be null. partial [blocks, kNumGrpoStats].
-__global__ void token_kernel(GrpoTokens batch, GrpoConfig config, const Terms* terms, float* slopes,
-                             float* partial) {
+__global__ void token_kernel(GrpoBatch batch, GrpoSelection selection, GrpoScores scores, GrpoConfig config,
+                             const SequenceTerms* terms, GrpoResults results, float* partial) {
   __shared__ float shared[kThreads];
   float stats[kNumGrpoStats];
   for (int i = 0; i < kNumGrpoStats; ++i) stats[i] = start_of<float>(i);
-  const std::int64_t t = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (t < batch.tokens) {
-    slopes[t] = add_token(batch, config, t, terms ? terms[sequence_of(batch, t)] : Terms{}, stats);
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i < scores.count) {
+    const std::int64_t t = place_of(batch, selection, scores, i);
+    results.slopes[i] = 0;
+    if (results.entropy_slopes) results.entropy_slopes[i] = 0;
+    if (t >= 0) {
+      const std::int64_t s = sequence_of(batch, t);
+      add_token(batch, selection, scores, config, i, t, s, terms ? terms[s] : SequenceTerms{}, results, stats);
+    }
   }
-  for (int i = 0; i < kNumGrpoStats; ++i) {
-    shared[threadIdx.x] = stats[i];
+  for (int stat = 0; stat < kNumGrpoStats; ++stat) {
+    shared[threadIdx.x] = stats[stat];
     __syncthreads();
     for (int half = kThreads / 2; half > 0; half /= 2) {
-      if (threadIdx.x < half) shared[threadIdx.x] = fold(i, shared[threadIdx.x], shared[threadIdx.x + half]);
+      if (threadIdx.x < half) {
+        shared[threadIdx.x] = fold(stat, shared[threadIdx.x], shared[threadIdx.x + half]);
+      }
       __syncthreads();
     }
-    if (threadIdx.x == 0) partial[static_cast<std::int64_t>(blockIdx.x) * kNumGrpoStats + i] = shared[0];
+    if (threadIdx.x == 0) partial[static_cast<std::int64_t>(blockIdx.x) * kNumGrpoStats + stat] = shared[0];
     __syncthreads();
   }
 }
@@ -86,35 +99,44 @@ __global__ void fold_kernel(const float* partial, std::int64_t num_blocks, doubl
   stats[i] = total;
 }
 
-std::int64_t blocks_of(std::int64_t tokens) { return (tokens + kThreads - 1) / kThreads; }
+std::int64_t blocks_of(std::int64_t count) { return (count + kThreads - 1) / kThreads; }
+
+constexpr std::int64_t kTermsFloats = sizeof(SequenceTerms) / sizeof(float);
 
 }  // namespace
 
 bool cuda_built() { return true; }
 
-std::int64_t grpo_scratch_size(std::int64_t tokens, std::int64_t sequences) {
-  return sequences * static_cast<std::int64_t>(sizeof(Terms) / sizeof(float)) +
-         blocks_of(tokens) * kNumGrpoStats;
+void grpo_select_cuda(const GrpoBatch& batch, bool leave_out, bool whole, const GrpoSelection& selection,
+                      void* stream) {
+  if (batch.sequences == 0) return;
+  const auto blocks = static_cast<unsigned>(batch.sequences);
+  select_kernel<<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(batch, leave_out, whole, selection);
+  check_launch("grpo_loss");
 }
 
-void grpo_loss_cuda(const GrpoTokens& batch, const GrpoConfig& config, float* slopes, double* stats,
-                    float* scratch, void* stream) {
+std::int64_t grpo_scratch_size(std::int64_t count, std::int64_t sequences) {
+  return sequences * kTermsFloats + blocks_of(count) * kNumGrpoStats;
+}
+
+void grpo_loss_cuda(const GrpoBatch& batch, const GrpoSelection& selection, const GrpoScores& scores,
+                    const GrpoConfig& config, const GrpoResults& results, float* scratch, void* stream) {
   const auto queue = static_cast<cudaStream_t>(stream);
-  Terms* terms = reinterpret_cast<Terms*>(scratch);
-  float* partial = scratch + batch.sequences * (sizeof(Terms) / sizeof(float));
+  auto* terms = reinterpret_cast<SequenceTerms*>(scratch);
+  float* partial = scratch + batch.sequences * kTermsFloats;
   const bool whole = by_sequence(batch, config) && batch.sequences > 0;
-  const auto num_blocks = blocks_of(batch.tokens);
+  const auto num_blocks = blocks_of(scores.count);
   if (whole) {
-    sequence_terms_kernel<<<static_cast<unsigned>(batch.sequences), kThreads, 0, queue>>>(batch, config,
-                                                                                          terms);
+    sequence_terms_kernel<<<static_cast<unsigned>(batch.sequences), kThreads, 0, queue>>>(batch, selection, scores,
+                                                                                          config, terms);
     check_launch("grpo_loss");
   }
   if (num_blocks > 0) {
     token_kernel<<<static_cast<unsigned>(num_blocks), kThreads, 0, queue>>>(
-        batch, config, whole ? terms : nullptr, slopes, partial);
+        batch, selection, scores, config, whole ? terms : nullptr, results, partial);
     check_launch("grpo_loss");
   }
-  fold_kernel<<<1, kNumGrpoStats, 0, queue>>>(partial, num_blocks, stats);
+  fold_kernel<<<1, kNumGrpoStats, 0, queue>>>(partial, num_blocks, results.stats);
   check_launch("grpo_loss");
 }
 

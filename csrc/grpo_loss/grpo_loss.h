@@ -1,5 +1,4 @@
-// Policy loss of packed sequences from the log-probs of their tokens: loss, slopes and statistics in one
-// pass.
+// Policy loss of packed sequences: loss, slopes and statistics in one pass over the computed tokens.
 #pragma once
 
 #include <cstdint>
@@ -8,18 +7,34 @@
 
 namespace fastrl {
 
-// Pointers to [tokens] unless said otherwise; those marked optional may be null.
-struct GrpoTokens {
+// T packed tokens of S sequences. Pointers to [T] unless said otherwise; optional ones may be null.
+struct GrpoBatch {
   std::int64_t tokens = 0;
   std::int64_t sequences = 0;
-  const std::int32_t* cu_seqlens = nullptr;  // [sequences + 1]
-  const float* logprobs = nullptr;
-  const float* advantages = nullptr;
-  const float* weights = nullptr;           // token weight / denominator; 0 where a token is not trained
+  const std::int32_t* cu_seqlens = nullptr;  // [S + 1]
+  const float* advantages = nullptr;         // [T] or [S]
+  bool advantages_per_token = false;
+  const bool* loss_mask = nullptr;
   const float* old_logprobs = nullptr;      // optional: the ratio is then 1
   const float* ref_logprobs = nullptr;      // optional
   const float* rollout_logprobs = nullptr;  // optional
-  const float* entropy = nullptr;           // optional
+  double denominator = 1;
+};
+
+// Which tokens are computed, and how many of a sequence loss_mask holds.
+struct GrpoSelection {
+  bool* computed = nullptr;         // [T]
+  std::int32_t* lengths = nullptr;  // [S]
+};
+
+// Of n tokens.
+struct GrpoScores {
+  std::int64_t count = 0;
+  const std::int64_t* rows = nullptr;  // rising places in [0, T), then T: counts for nothing. null: all T
+  const float* logprobs = nullptr;
+  const float* entropy = nullptr;         // optional, as the next two
+  const float* self_certainty = nullptr;
+  const bool* top1 = nullptr;
 };
 
 enum GrpoStat : int {
@@ -39,19 +54,31 @@ enum GrpoStat : int {
   kRolloutDiffSum,
   kRolloutDiffCount,
   kRolloutDiffMax,
+  kSelfCertaintySum,
+  kTop1Sum,
   kNumGrpoStats
 };
 
-// slopes [tokens]: d loss / d logprob, 0 where weights is 0. stats [kNumGrpoStats]; stats[kLoss] is the loss.
-// The order of sums does not depend on num_threads.
-void grpo_loss_cpu(const GrpoTokens& batch, const GrpoConfig& config, float* slopes, double* stats,
-                   int num_threads);
+// slopes [n]: d loss / d logprobs; entropy_slopes [n]: d loss / d entropy, or null. stats [kNumGrpoStats].
+struct GrpoResults {
+  float* slopes = nullptr;
+  float* entropy_slopes = nullptr;
+  double* stats = nullptr;
+};
 
-// The same on the device of the pointers, in float; nothing is waited for. scratch holds grpo_scratch_size
-// floats.
-std::int64_t grpo_scratch_size(std::int64_t tokens, std::int64_t sequences);
-void grpo_loss_cuda(const GrpoTokens& batch, const GrpoConfig& config, float* slopes, double* stats,
-                    float* scratch, void* stream);
+// leave_out: without tokens of advantage 0; whole: unless another token of their sequence has one.
+void grpo_select_cpu(const GrpoBatch& batch, bool leave_out, bool whole, const GrpoSelection& selection);
+
+// The order of sums does not depend on num_threads.
+void grpo_loss_cpu(const GrpoBatch& batch, const GrpoSelection& selection, const GrpoScores& scores,
+                   const GrpoConfig& config, const GrpoResults& results, int num_threads);
+
+// The same on the device of the pointers; nothing is waited for. scratch holds grpo_scratch_size floats.
+void grpo_select_cuda(const GrpoBatch& batch, bool leave_out, bool whole, const GrpoSelection& selection,
+                      void* stream);
+std::int64_t grpo_scratch_size(std::int64_t count, std::int64_t sequences);
+void grpo_loss_cuda(const GrpoBatch& batch, const GrpoSelection& selection, const GrpoScores& scores,
+                    const GrpoConfig& config, const GrpoResults& results, float* scratch, void* stream);
 bool cuda_built();
 
 }  // namespace fastrl

@@ -23,6 +23,7 @@ struct GrpoConfig {
   KLKind kl = KLKind::kExponential;
   double kl_coef = 0;
   double entropy_coef = 0;
+  bool average_sequences = false;  // a token weighs 1 / (trained tokens of its sequence)
   CorrectionKind correction = CorrectionKind::kNone;
   bool correct_sequences = false;
   double correction_cap = 0;

@@ -5,11 +5,11 @@
 
 namespace fastrl {
 
-template <typename Real>
+// Of one sequence's computed tokens.
 struct SequenceTerms {
-  Real log_ratio = 0;   // sum over its trained tokens, after finish() their mean
-  Real correction = 0;  // log of the weight, after finish() the weight
-  Real trained = 0;
+  double log_ratio = 0;   // sum, after finish() the mean
+  double correction = 0;  // log of the weight, after finish() the weight
+  double computed = 0;
 };
 
 enum class Fold { kSum, kMin, kMax };
@@ -32,93 +32,132 @@ FASTRL_HOST_DEVICE inline Real fold(int stat, Real a, Real b) {
   return how == Fold::kMin ? (a <= b ? a : b) : (a >= b ? a : b);
 }
 
-FASTRL_HOST_DEVICE inline bool corrects(const GrpoTokens& batch, const GrpoConfig& config) {
+FASTRL_HOST_DEVICE inline bool corrects(const GrpoBatch& batch, const GrpoConfig& config) {
   return batch.rollout_logprobs && config.correction != CorrectionKind::kNone;
 }
 
 // Whether a token needs the sums of its sequence.
-FASTRL_HOST_DEVICE inline bool by_sequence(const GrpoTokens& batch, const GrpoConfig& config) {
+FASTRL_HOST_DEVICE inline bool by_sequence(const GrpoBatch& batch, const GrpoConfig& config) {
   return config.policy == PolicyKind::kSequenceClip || (corrects(batch, config) && config.correct_sequences);
 }
 
-template <typename Real>
-FASTRL_HOST_DEVICE inline Real old_logprob(const GrpoTokens& batch, std::int64_t t) {
-  return batch.old_logprobs ? batch.old_logprobs[t] : batch.logprobs[t];
+// The place of the i-th token; -1 where it counts for nothing.
+FASTRL_HOST_DEVICE inline std::int64_t place_of(const GrpoBatch& batch, const GrpoSelection& selection,
+                                                const GrpoScores& scores, std::int64_t i) {
+  const std::int64_t t = scores.rows ? scores.rows[i] : i;
+  return t < batch.tokens && selection.computed[t] ? t : -1;
+}
+
+// Index of the first of `count` rising values that is >= value (after: > value).
+template <typename T>
+FASTRL_HOST_DEVICE inline std::int64_t first_of(const T* values, std::int64_t count, std::int64_t value,
+                                                bool after) {
+  std::int64_t low = 0, high = count;
+  while (low < high) {
+    const std::int64_t middle = (low + high) / 2;
+    if (values[middle] < value || (after && values[middle] == value)) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
+// The sequence of token t: the last that starts at or before it.
+FASTRL_HOST_DEVICE inline std::int64_t sequence_of(const GrpoBatch& batch, std::int64_t t) {
+  return first_of(batch.cu_seqlens, batch.sequences + 1, t, true) - 1;
+}
+
+// Index of the first of the scored tokens that is at place t or behind it.
+FASTRL_HOST_DEVICE inline std::int64_t index_of(const GrpoScores& scores, std::int64_t t) {
+  return scores.rows ? first_of(scores.rows, scores.count, t, false) : t;
+}
+
+FASTRL_HOST_DEVICE inline float old_logprob(const GrpoBatch& batch, std::int64_t t, float logprob) {
+  return batch.old_logprobs ? batch.old_logprobs[t] : logprob;
 }
 
 // old - rollout; a token that the sampler gave no log-prob for (NaN) counts as equal.
-template <typename Real>
-FASTRL_HOST_DEVICE inline Real rollout_difference(const GrpoTokens& batch, std::int64_t t, bool& known) {
-  const Real difference = old_logprob<Real>(batch, t) - batch.rollout_logprobs[t];
+FASTRL_HOST_DEVICE inline float rollout_difference(const GrpoBatch& batch, std::int64_t t, float old_logprob,
+                                                   bool& known) {
+  const float difference = old_logprob - batch.rollout_logprobs[t];
   known = difference == difference;
-  return known ? difference : Real(0);
+  return known ? difference : 0;
 }
 
-template <typename Real>
-FASTRL_HOST_DEVICE inline void add_to_sequence(const GrpoTokens& batch, std::int64_t t,
-                                               SequenceTerms<Real>& terms) {
-  if (batch.weights[t] == 0) return;
+FASTRL_HOST_DEVICE inline void add_to_sequence(const GrpoBatch& batch, const GrpoSelection& selection,
+                                               const GrpoScores& scores, std::int64_t i, SequenceTerms& terms) {
+  const std::int64_t t = place_of(batch, selection, scores, i);
+  if (t < 0) return;
   bool known;
-  terms.trained += 1;
-  terms.log_ratio += batch.logprobs[t] - old_logprob<Real>(batch, t);
-  if (batch.rollout_logprobs) terms.correction += rollout_difference<Real>(batch, t, known);
+  const float old = old_logprob(batch, t, scores.logprobs[i]);
+  terms.computed += 1;
+  terms.log_ratio += scores.logprobs[i] - old;
+  if (batch.rollout_logprobs) terms.correction += rollout_difference(batch, t, old, known);
 }
 
-template <typename Real>
-FASTRL_HOST_DEVICE inline void finish(const GrpoConfig& config, SequenceTerms<Real>& terms) {
-  if (terms.trained > 0) terms.log_ratio /= terms.trained;
+FASTRL_HOST_DEVICE inline void finish(const GrpoConfig& config, SequenceTerms& terms) {
+  if (terms.computed > 0) terms.log_ratio /= terms.computed;
   terms.correction = correction_weight(terms.correction, config);
 }
 
-template <typename Real>
-FASTRL_HOST_DEVICE inline Real token_correction(const GrpoTokens& batch, const GrpoConfig& config,
-                                                std::int64_t t, const SequenceTerms<Real>& terms,
-                                                Real* stats) {
+template <typename Stat>
+FASTRL_HOST_DEVICE inline float token_correction(const GrpoBatch& batch, const GrpoConfig& config,
+                                                 std::int64_t t, float old, const SequenceTerms& terms,
+                                                 Stat* stats) {
   bool known;
-  const Real difference = rollout_difference<Real>(batch, t, known);
-  const Real distance = difference < 0 ? -difference : difference;
+  const float difference = rollout_difference(batch, t, old, known);
+  const float distance = difference < 0 ? -difference : difference;
   if (known) {
     stats[kRolloutDiffSum] += distance;
     stats[kRolloutDiffCount] += 1;
-    stats[kRolloutDiffMax] = fold(kRolloutDiffMax, stats[kRolloutDiffMax], distance);
+    stats[kRolloutDiffMax] = fold<Stat>(kRolloutDiffMax, stats[kRolloutDiffMax], distance);
   }
   if (!corrects(batch, config)) return 1;
   const bool whole = config.correct_sequences;
-  const Real weight = whole ? terms.correction : correction_weight(difference, config);
-  const Real count = whole ? 1 / terms.trained : Real(1);
+  const float weight = whole ? static_cast<float>(terms.correction) : correction_weight(difference, config);
+  const Stat count = whole ? Stat(1) / static_cast<Stat>(terms.computed) : Stat(1);
   stats[kCorrectionSum] += weight * count;
   stats[kCorrectionCount] += count;
-  stats[kCorrectionMin] = fold(kCorrectionMin, stats[kCorrectionMin], weight);
-  stats[kCorrectionMax] = fold(kCorrectionMax, stats[kCorrectionMax], weight);
+  stats[kCorrectionMin] = fold<Stat>(kCorrectionMin, stats[kCorrectionMin], weight);
+  stats[kCorrectionMax] = fold<Stat>(kCorrectionMax, stats[kCorrectionMax], weight);
   return weight;
 }
 
-// Adds the token to stats; returns its slope. terms are those of its sequence, read only where by_sequence().
-template <typename Real>
-FASTRL_HOST_DEVICE inline float add_token(const GrpoTokens& batch, const GrpoConfig& config, std::int64_t t,
-                                          const SequenceTerms<Real>& terms, Real* stats) {
-  const Real weight = batch.weights[t];
-  if (weight == 0) return 0;
-  TokenInput<Real> in{};
-  in.logprob = batch.logprobs[t];
-  in.old_logprob = old_logprob<Real>(batch, t);
-  in.advantage = batch.advantages[t];
+// Adds the i-th token, at place t of sequence s, to stats and writes its slopes. terms are those of its
+// sequence, read only where by_sequence().
+template <typename Stat>
+FASTRL_HOST_DEVICE inline void add_token(const GrpoBatch& batch, const GrpoSelection& selection,
+                                         const GrpoScores& scores, const GrpoConfig& config, std::int64_t i,
+                                         std::int64_t t, std::int64_t s, const SequenceTerms& terms,
+                                         const GrpoResults& results, Stat* stats) {
+  const std::int32_t length = config.average_sequences ? selection.lengths[s] : 1;
+  const float weight = static_cast<float>(1 / (batch.denominator * length));
+  TokenInput<float> in{};
+  in.logprob = scores.logprobs[i];
+  in.old_logprob = old_logprob(batch, t, in.logprob);
+  in.advantage = batch.advantages[batch.advantages_per_token ? t : s];
   in.has_ref = batch.ref_logprobs != nullptr;
   in.ref_logprob = in.has_ref ? batch.ref_logprobs[t] : 0;
-  in.entropy = batch.entropy ? batch.entropy[t] : 0;
-  in.sequence_log_ratio = terms.log_ratio;
-  in.correction = batch.rollout_logprobs ? token_correction(batch, config, t, terms, stats) : Real(1);
-  const TokenOutput<Real> out = map_token(in, config);
-  stats[kLoss] += weight * out.loss;
+  in.entropy = scores.entropy ? scores.entropy[i] : 0;
+  in.sequence_log_ratio = static_cast<float>(terms.log_ratio);
+  in.correction =
+      batch.rollout_logprobs ? token_correction(batch, config, t, in.old_logprob, terms, stats) : 1.0f;
+  const TokenOutput<float> out = map_token(in, config);
+  results.slopes[i] = weight * out.slope;
+  if (results.entropy_slopes) results.entropy_slopes[i] = -weight * static_cast<float>(config.entropy_coef);
+  stats[kLoss] += static_cast<Stat>(weight) * out.loss;
   stats[kNumTokens] += 1;
   stats[kEntropySum] += in.entropy;
   stats[kKLSum] += out.kl;
   stats[kClipLowSum] += out.clipped_low;
   stats[kClipHighSum] += out.clipped_high;
   stats[kRatioSum] += out.ratio;
-  stats[kRatioMin] = fold(kRatioMin, stats[kRatioMin], out.ratio);
-  stats[kRatioMax] = fold(kRatioMax, stats[kRatioMax], out.ratio);
-  return static_cast<float>(weight * out.slope);
+  stats[kRatioMin] = fold<Stat>(kRatioMin, stats[kRatioMin], out.ratio);
+  stats[kRatioMax] = fold<Stat>(kRatioMax, stats[kRatioMax], out.ratio);
+  if (scores.self_certainty) stats[kSelfCertaintySum] += scores.self_certainty[i];
+  if (scores.top1) stats[kTop1Sum] += scores.top1[i];
 }
 
 }  // namespace fastrl

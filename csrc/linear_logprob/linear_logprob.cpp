@@ -2,201 +2,196 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "common/lanes.h"
 #include "common/parallel.h"
+#include "linear_logprob/make_z.h"
 
 namespace fastrl {
 namespace {
 
-// Sums run in float lanes within a block and in double across blocks.
-constexpr std::int64_t kBlock = 1024;
+constexpr std::int64_t kWorkALogit = 2;
 
-float inverse_temperature(const HeadScaling& scaling, std::int64_t row) {
-  return scaling.temperature ? 1 / scaling.temperature[row] : scaling.inverse_temperature;
+struct Running {
+  double max, others, excluded, weighted, sum_z, target;
+};
+
+// Exponents are taken from the largest z so far; where that is -inf, from 0.
+double shift_of(double max) { return max == kMinusInfinity ? 0 : max; }
+
+void raise_max(double max, Running& row) {
+  const double shift = shift_of(max), scale = std::exp(row.max - shift);
+  row.weighted = scale == 0 ? 0 : scale * (row.weighted + row.others * (row.max - shift));
+  row.others *= scale;
+  row.excluded *= scale;
+  row.max = max;
 }
 
-FASTRL_CLONES void scale_row(float* row, std::int64_t vocab, const float* bias, float factor) {
-  if (bias) {
-    for (std::int64_t v = 0; v < vocab; ++v) row[v] = (row[v] + bias[v]) * factor;
-  } else {
-    for (std::int64_t v = 0; v < vocab; ++v) row[v] *= factor;
-  }
-}
-
-void cap_row(float* row, std::int64_t vocab, const HeadScaling& scaling, float inverse_temp) {
-  const float inward = scaling.logit_scale / scaling.softcap, outward = scaling.softcap * inverse_temp;
-  for (std::int64_t v = 0; v < vocab; ++v) {
-    const float raw = row[v] + (scaling.bias ? scaling.bias[v] : 0);
-    row[v] = outward * std::tanh(raw * inward);
-  }
-}
-
-FASTRL_CLONES void max_and_sum(const float* row, std::int64_t vocab, float& max, double& total) {
-  Lanes most;
-  fill(-std::numeric_limits<float>::infinity(), most);
-  total = 0;
+FASTRL_INLINE void max_and_sum(const float* z, std::int64_t width, float& max, double& total) {
+  Lanes most, sums{};
+  fill(kMinusInfinity, most);
   std::int64_t v = 0;
-  for (; v + kLanes <= vocab;) {
-    const std::int64_t end = std::min(v + kBlock, vocab - vocab % kLanes);
-    Lanes block{};
-    for (; v < end; v += kLanes) {
-      Lanes z;
-      load(row + v, z);
-      most = z > most ? z : most;
-      block += z;
-    }
-    total += sum(block);
+  for (; v + kLanes <= width; v += kLanes) {
+    Lanes x;
+    load(z + v, x);
+    most = x > most ? x : most;
+    sums += x;
   }
-  max = -std::numeric_limits<float>::infinity();
+  total = sum(sums);
+  max = kMinusInfinity;
   for (int lane = 0; lane < kLanes; ++lane) max = std::max(max, most[lane]);
-  for (; v < vocab; ++v) {
-    max = std::max(max, row[v]);
-    total += row[v];
+  for (; v < width; ++v) {
+    max = std::max(max, z[v]);
+    total += z[v];
   }
 }
 
-// sum = sum of e, weighted = sum of e * (z - max), with e = exp(z - max); e is written back if asked for.
-FASTRL_CLONES void exponentials(float* row, std::int64_t vocab, float max, bool keep, double& total,
-                                double& weighted) {
-  total = weighted = 0;
-  Lanes shift;
-  fill(max, shift);
-  for (std::int64_t v = 0; v + kLanes <= vocab;) {
-    const std::int64_t end = std::min(v + kBlock, vocab - vocab % kLanes);
-    Lanes block{}, weighted_block{};
-    for (; v < end; v += kLanes) {
-      Lanes z, e;
-      load(row + v, z);
-      z -= shift;
-      exp_nonpositive(z, e);
-      block += e;
-      weighted_block += e * z;
-      if (keep) store(e, row + v);
+// Adds exp(z - shift) to the row. Padding and the row's own id are -inf.
+FASTRL_INLINE void add_exponentials(const float* z, std::int64_t width, float shift, float floor, Running& row) {
+  Lanes others{}, excluded{}, weighted{}, zero{};
+  for (std::int64_t v = 0; v < width; v += kLanes) {
+    Lanes x, e;
+    load(z + v, x);
+    const IntLanes outside = x < floor;
+    x -= shift;
+    exp_nonpositive(x, e);
+    excluded += outside ? e : zero;
+    e = outside ? zero : e;
+    others += e;
+    weighted += e * x;
+  }
+  row.others += sum(others);
+  row.excluded += sum(excluded);
+  row.weighted += sum(weighted);
+}
+
+FASTRL_CLONES void score_row(const Tile& tile, std::int64_t r, Running& row) {
+  alignas(64) float z[kBlock + kLanes];
+  const float* raw = tile.logits + r * tile.stride;
+  const RowScaling scaling = scaling_of(tile, r);
+  const float floor = tile.floor ? tile.floor[r] : kMinusInfinity;
+  for (std::int64_t begin = 0; begin < tile.width; begin += kBlock) {
+    const std::int64_t width = std::min(kBlock, tile.width - begin), own = tile.ids[r] - tile.first - begin;
+    make_z(raw, begin, width, scaling, z);
+    float max;
+    double total;
+    max_and_sum(z, width, max, total);
+    row.sum_z += total;
+    if (own >= 0 && own < width) {
+      row.target = z[own];
+      z[own] = kMinusInfinity;
     }
-    total += sum(block);
-    weighted += sum(weighted_block);
+    if (max > row.max) raise_max(max, row);
+    add_exponentials(z, width, static_cast<float>(shift_of(row.max)), floor, row);
   }
-  const std::int64_t rest = vocab % kLanes;
-  if (rest == 0) return;
-  Lanes z, e;
-  fill(-std::numeric_limits<float>::infinity(), z);
-  std::memcpy(&z, row + vocab - rest, rest * sizeof(float));
-  z -= shift;
-  exp_nonpositive(z, e);
-  total += sum(e);
-  weighted += sum(Lanes(e * z));
-  if (keep) std::memcpy(row + vocab - rest, &e, rest * sizeof(float));
 }
 
-void score_row(const Logits& logits, const RowScores& scores, std::int64_t r, bool keep) {
-  const HeadScaling& scaling = logits.scaling;
-  float* row = logits.values + r * logits.vocab;
-  const float inverse_temp = inverse_temperature(scaling, r);
-  if (scaling.softcap > 0) {
-    cap_row(row, logits.vocab, scaling, inverse_temp);
-  } else if (scaling.bias || scaling.logit_scale * inverse_temp != 1) {
-    scale_row(row, logits.vocab, scaling.bias, scaling.logit_scale * inverse_temp);
-  }
-  float max;
-  double total_z, others, weighted;
-  max_and_sum(row, logits.vocab, max, total_z);
-
-  // The scored token is left out of the sum: log1p(others) keeps what 1 + others would round away.
-  float& target = row[logits.ids[r]];
-  const float z = target;
-  target = -std::numeric_limits<float>::infinity();
-  exponentials(row, logits.vocab, max, keep, others, weighted);
-  const double shifted = static_cast<double>(z) - max, e = std::exp(shifted);
-  target = keep ? static_cast<float>(e) : z;
-
-  const double sum = others + e, log_sum = z == max ? std::log1p(others) : std::log(sum);
-  const double weighted_target = e > 0 ? e * shifted : 0;
-  const double mean = total_z / static_cast<double>(logits.vocab);
-  scores.logprob[r] = static_cast<float>(shifted - log_sum);
-  scores.entropy[r] = static_cast<float>(log_sum - (weighted + weighted_target) / sum);
+void finish(const RowScores& scores, std::int64_t r, const Running& row, std::int64_t vocab) {
+  const double shifted = row.target - row.max, mine = std::exp(shifted), total = row.others + mine;
+  // log1p(others) keeps what 1 + others would round away.
+  const auto log_of = [&](double others) { return shifted == 0 ? std::log1p(others) : std::log(others + mine); };
+  const double log_total = log_of(row.others), weighted = row.weighted + (mine == 0 ? 0 : mine * shifted);
+  const double size = static_cast<double>(vocab);
+  scores.total[r] = static_cast<float>(total);
+  scores.logprobs[r] = static_cast<float>(shifted - log_total);
+  scores.entropy[r] = static_cast<float>(log_total - weighted / total);
   scores.self_certainty[r] =
-      static_cast<float>(max - mean + log_sum - std::log(static_cast<double>(logits.vocab)));
-  scores.max[r] = max;
-  scores.sum[r] = static_cast<float>(sum);
-  scores.top1[r] = z >= max;
+      static_cast<float>(log_of(row.others + row.excluded) + row.max - row.sum_z / size - std::log(size));
+  scores.top1[r] = row.target >= row.max;
 }
 
-FASTRL_CLONES void scale_exponentials(float* row, std::int64_t vocab, float factor) {
-  for (std::int64_t v = 0; v < vocab; ++v) row[v] *= factor;
-}
-
-// z -> outer * p(z) * (grad_logprob + grad_entropy * (log p(z) + entropy)), negated.
+// z -> outer * slope of the cap * p(z) * (grad_logprobs + grad_entropy * (log p(z) + entropy)), negated.
 struct RowGradient {
-  float max, inverse_sum, log_sum, grad_logprob, grad_entropy, entropy, outer, inverse_cap;
+  float max, inverse_total, log_total, grad_logprobs, grad_entropy, entropy, outer, inverse_cap, floor;
 };
 
 FASTRL_INLINE void gradient_lanes(Lanes& z, const RowGradient& g) {
   Lanes shifted = z - g.max, p;
+  const Lanes zero{};
+  const IntLanes outside = z < g.floor;
   exp_nonpositive(shifted, p);
-  p *= g.inverse_sum;
-  const Lanes slope = 1 - (z * g.inverse_cap) * (z * g.inverse_cap);
-  z = -g.outer * slope * p * (g.grad_logprob + g.grad_entropy * (shifted - g.log_sum + g.entropy));
+  p = outside ? zero : p * g.inverse_total;
+  const Lanes capped = z * g.inverse_cap;
+  const Lanes bracket = g.grad_logprobs + g.grad_entropy * (shifted - g.log_total + g.entropy);
+  z = -g.outer * (1 - capped * capped) * p * bracket;
 }
 
-FASTRL_CLONES void gradient_of_z(float* row, std::int64_t vocab, const RowGradient& g) {
-  Lanes z;
-  std::int64_t v = 0;
-  for (; v + kLanes <= vocab; v += kLanes) {
-    load(row + v, z);
-    gradient_lanes(z, g);
-    store(z, row + v);
+FASTRL_CLONES void gradient_row(const Tile& tile, std::int64_t r, const RowGradient& g, float* out) {
+  alignas(64) float z[kBlock + kLanes];
+  const float* raw = tile.logits + r * tile.stride;
+  const RowScaling scaling = scaling_of(tile, r);
+  for (std::int64_t begin = 0; begin < tile.width; begin += kBlock) {
+    const std::int64_t width = std::min(kBlock, tile.width - begin);
+    make_z(raw, begin, width, scaling, z);
+    for (std::int64_t v = 0; v < width; v += kLanes) {
+      Lanes x;
+      load(z + v, x);
+      const IntLanes nothing = x == kMinusInfinity;
+      const Lanes zero{};
+      gradient_lanes(x, g);
+      x = nothing ? zero : x;
+      store(x, z + v);
+    }
+    std::memcpy(out + begin, z, width * sizeof(float));
   }
-  if (v == vocab) return;
-  fill(g.max, z);
-  std::memcpy(&z, row + v, (vocab - v) * sizeof(float));
-  gradient_lanes(z, g);
-  std::memcpy(row + v, &z, (vocab - v) * sizeof(float));
 }
 
-void gradient_row(const Logits& logits, const RowScores& scores, std::int64_t r, float grad_logprob,
-                  float grad_entropy, bool exponentials) {
-  const HeadScaling& scaling = logits.scaling;
-  float* row = logits.values + r * logits.vocab;
-  float& target = row[logits.ids[r]];
-  if (grad_logprob == 0 && grad_entropy == 0) {
-    std::fill(row, row + logits.vocab, 0.0f);
+void gradient_of_row(const Tile& tile, const RowScores& scores, std::int64_t r, float grad_logprobs,
+                     float grad_entropy, float* out) {
+  if (grad_logprobs == 0 && grad_entropy == 0) {
+    std::fill(out, out + tile.width, 0.0f);
     return;
   }
-  const float inverse_temp = inverse_temperature(scaling, r), outer = scaling.logit_scale * inverse_temp;
-  const float inverse_cap = scaling.softcap > 0 ? 1 / (scaling.softcap * inverse_temp) : 0;
-  const float z = target, logprob = scores.logprob[r];
-  if (exponentials) {
-    scale_exponentials(row, logits.vocab, -outer * grad_logprob / scores.sum[r]);
-  } else {
-    gradient_of_z(row, logits.vocab,
-                  {scores.max[r], 1 / scores.sum[r], std::log(scores.sum[r]), grad_logprob, grad_entropy,
-                   scores.entropy[r], outer, inverse_cap});
-  }
+  const HeadScaling& s = tile.scaling;
+  const float inverse_temp = s.temperature ? 1 / s.temperature[r] : s.inverse_temperature;
+  const double target = scores.target[r], total = scores.others[r] + std::exp(target - scores.max[r]);
+  const float logprob = scores.logprobs[r], entropy = scores.entropy[r];
+  const float outer = s.logit_scale * inverse_temp, inverse_cap = s.softcap > 0 ? 1 / (s.softcap * inverse_temp) : 0;
+  gradient_row(tile, r,
+               {static_cast<float>(scores.max[r]), static_cast<float>(1 / total), static_cast<float>(std::log(total)),
+                grad_logprobs, grad_entropy, entropy, outer, inverse_cap, tile.floor ? tile.floor[r] : kMinusInfinity},
+               out);
+  const std::int64_t own = tile.ids[r] - tile.first;
+  if (own < 0 || own >= tile.width) return;
   // 1 - p of a likely token, without rounding p first.
-  const float slope = exponentials ? 1 : 1 - (z * inverse_cap) * (z * inverse_cap);
-  const float by_entropy = grad_entropy == 0 ? 0 : std::exp(logprob) * (logprob + scores.entropy[r]);
-  target = outer * slope * (-grad_logprob * std::expm1(logprob) - grad_entropy * by_entropy);
+  const float capped = static_cast<float>(target) * inverse_cap, slope = inverse_cap == 0 ? 1 : 1 - capped * capped;
+  const float by_entropy =
+      grad_entropy == 0 || logprob == kMinusInfinity ? 0 : std::exp(logprob) * (logprob + entropy);
+  out[own] = outer * slope * (-grad_logprobs * std::expm1(logprob) - grad_entropy * by_entropy);
 }
 
 }  // namespace
 
-void score_rows(const Logits& logits, const RowScores& scores, bool keep_exponentials, int num_threads) {
-  parallel_for(logits.rows, logits.rows * logits.vocab, num_threads,
-               [&](std::int64_t begin, std::int64_t end) {
-                 for (std::int64_t r = begin; r < end; ++r) score_row(logits, scores, r, keep_exponentials);
-               });
+void score_tile(const Tile& tile, const RowScores& scores, std::int64_t vocab, int num_threads) {
+  const bool last = tile.first + tile.width == vocab;
+  const auto score = [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r) {
+      Running row{kMinusInfinity, 0, 0, 0, 0, kMinusInfinity};
+      if (tile.first > 0) {
+        row = {scores.max[r],      scores.others[r], scores.excluded[r],
+               scores.weighted[r], scores.sum_z[r],  scores.target[r]};
+      }
+      score_row(tile, r, row);
+      scores.max[r] = row.max;
+      scores.others[r] = row.others;
+      scores.excluded[r] = row.excluded;
+      scores.weighted[r] = row.weighted;
+      scores.sum_z[r] = row.sum_z;
+      scores.target[r] = row.target;
+      if (last) finish(scores, r, row, vocab);
+    }
+  };
+  parallel_for(tile.rows, tile.rows * tile.width * kWorkALogit, num_threads, score);
 }
 
-void gradient_rows(const Logits& logits, const RowScores& scores, const float* grad_logprob,
-                   const float* grad_entropy, bool exponentials, int num_threads) {
-  parallel_for(
-      logits.rows, logits.rows * logits.vocab, num_threads, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t r = begin; r < end; ++r) {
-          gradient_row(logits, scores, r, grad_logprob[r], grad_entropy ? grad_entropy[r] : 0, exponentials);
-        }
-      });
+void gradient_tile(const Tile& tile, const RowScores& scores, const float* grad_logprobs,
+                   const float* grad_entropy, float* out, std::int64_t out_stride, int num_threads) {
+  const auto differentiate = [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r) {
+      gradient_of_row(tile, scores, r, grad_logprobs[r], grad_entropy ? grad_entropy[r] : 0, out + r * out_stride);
+    }
+  };
+  parallel_for(tile.rows, tile.rows * tile.width * kWorkALogit, num_threads, differentiate);
 }
 
 }  // namespace fastrl

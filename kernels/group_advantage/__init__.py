@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from dataclasses import dataclass
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from fastrl.kernels._checks import check_device, check_dtype, check_shape, refuse
-from fastrl.kernels._dispatch import Backend, Implementation, anywhere, cpu_only, pick
+from fastrl.kernels._dispatch import Backend, Implementation, anywhere, cpu_only, pick, triton_only
 from fastrl.kernels.config import AdvantageBaseline, AdvantageScale
-from fastrl.kernels.group_advantage.cpp_impl import group_advantage_cpp
 from fastrl.kernels.group_advantage.reference import group_advantage_reference
 
 OP = "group_advantage"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupRewards:
+    """Rewards in place of advantages: a loss that is given them calls group_advantage itself."""
+
+    rewards: Tensor
+    group_ids: Tensor
+    scale: AdvantageScale = "std"
+    baseline: AdvantageBaseline = "mean"
+    eps: float = 1e-4
+
+
+def _cpp(
+    rewards: Tensor, group_ids: Tensor, scale: AdvantageScale, baseline: AdvantageBaseline, eps: float
+) -> Tensor:
+    from fastrl.kernels.group_advantage.cpp_impl import group_advantage_cpp
+
+    return group_advantage_cpp(rewards, group_ids, scale, baseline, eps)
+
+
+def _triton(
+    rewards: Tensor, group_ids: Tensor, scale: AdvantageScale, baseline: AdvantageBaseline, eps: float
+) -> Tensor:
+    from fastrl.kernels.group_advantage.triton_impl import group_advantage_triton
+
+    return group_advantage_triton(rewards, group_ids, scale, baseline, eps)
+
+
 IMPLEMENTATIONS = (
-    Implementation("cpp", group_advantage_cpp, cpu_only),
+    Implementation("cpp", _cpp, cpu_only),
+    Implementation("triton", _triton, triton_only),
     Implementation("reference", group_advantage_reference, anywhere),
 )
 
@@ -39,7 +69,7 @@ def group_advantage(
     of equal rewards, or of one, the baselines mean and leave_one_out give exactly 0.
 
     Args:
-        rewards: [S] float32, finite.
+        rewards: [S] float32, finite (looked at on the CPU alone: a GPU is not waited for).
         group_ids: [S] int64, any values in any order; rollouts with equal ids are one group, of any size.
         eps: >= 0.
     Returns: [S] float32.
@@ -60,8 +90,34 @@ def group_advantage(
         refuse(OP, "baseline", f"one of {get_args(AdvantageBaseline)}", baseline)
     if not eps >= 0:
         refuse(OP, "eps", ">= 0", eps)
-    if not bool(rewards.isfinite().all()):
+    return group_advantage_op(
+        rewards, group_ids, scale, baseline, eps, _choose(backend, rewards.device, rewards.dtype)
+    )
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
+    return pick(OP, backend, IMPLEMENTATIONS, device, dtype).name
+
+
+@torch.library.custom_op("fastrl::group_advantage", mutates_args=())
+def group_advantage_op(
+    rewards: Tensor, group_ids: Tensor, scale: str, baseline: str, eps: float, backend: str
+) -> Tensor:
+    if not rewards.is_cuda and not bool(rewards.isfinite().all()):
         refuse(OP, "rewards", "finite values", rewards.tolist())
-    run = pick(OP, backend, IMPLEMENTATIONS, rewards.device, rewards.dtype)
+    run = next(each for each in IMPLEMENTATIONS if each.name == backend).run
     out: Tensor = run(rewards, group_ids, scale, baseline, eps)
     return out
+
+
+@group_advantage_op.register_fake  # type: ignore[untyped-decorator]
+def _(rewards: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(rewards)
+
+
+def resolve_advantages(advantages: Tensor | GroupRewards) -> Tensor:
+    if isinstance(advantages, Tensor):
+        return advantages
+    of = advantages
+    return group_advantage(of.rewards, of.group_ids, scale=of.scale, baseline=of.baseline, eps=of.eps)

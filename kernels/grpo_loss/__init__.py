@@ -5,26 +5,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastrl.kernels._batch import prepare_batch
-from fastrl.kernels._checks import FLOATS, check_dtype, check_token_vector, refuse
-from fastrl.kernels._dispatch import Backend, Implementation, anywhere, cpu_only, pick
+from fastrl.kernels._checks import FLOATS, check_bounds, check_dtype, check_token_vector, refuse
+from fastrl.kernels._dispatch import Backend, pick
 from fastrl.kernels._outputs import LossOutput
+from fastrl.kernels._tokens import LossBatch, check_batch, present_stats
 from fastrl.kernels.config import LossConfig
-from fastrl.kernels.grpo_loss.cpp_impl import grpo_loss_cpp
-from fastrl.kernels.grpo_loss.reference import grpo_loss_reference
+from fastrl.kernels.group_advantage import GroupRewards, resolve_advantages
+from fastrl.kernels.grpo_loss.library import TOKENS, grpo_loss_op
+from fastrl.kernels.grpo_loss.reference import grpo_loss_reference, select_reference
 
 OP = "grpo_loss"
-IMPLEMENTATIONS = (
-    Implementation("cpp", grpo_loss_cpp, cpu_only),
-    Implementation("reference", grpo_loss_reference, anywhere),
-)
 
 
 def grpo_loss(
     logprobs: Tensor,
     *,
     cu_seqlens: Tensor,
-    advantages: Tensor,
+    advantages: Tensor | GroupRewards,
     loss_mask: Tensor,
     old_logprobs: Tensor | None = None,
     ref_logprobs: Tensor | None = None,
@@ -61,7 +58,8 @@ def grpo_loss(
     Args:
         logprobs: [T] of sampled tokens.
         cu_seqlens: [S+1] int32, where sequences start and the last one ends.
-        advantages: [S], or [T]; a length that fits both is one a sequence.
+        advantages: [S], or [T]; a length that fits both is one a sequence. GroupRewards: made here, as
+            group_advantage makes them.
         loss_mask: [T] bool, true where a token is trained.
         old_logprobs: [T]; None: stopgrad(logprobs), so that the ratio is 1.
         ref_logprobs: [T]; needed where kl_coef is not 0, otherwise the KL is measured only.
@@ -80,16 +78,38 @@ def grpo_loss(
         refuse(OP, "logprobs", "shape (T,)", tuple(logprobs.shape))
     check_dtype(OP, "logprobs", logprobs, *FLOATS)
     check_token_vector(OP, "entropy", entropy, logprobs)
-    others = (old_logprobs, ref_logprobs, rollout_logprobs)
-    batch = prepare_batch(
-        OP, logprobs, cu_seqlens, advantages, loss_mask, others, config, denominator, leave_out=False
+    advantages = resolve_advantages(advantages)
+    per_token = advantages.shape[0] != cu_seqlens.shape[0] - 1
+    batch = LossBatch(
+        cu_seqlens,
+        advantages,
+        per_token,
+        loss_mask,
+        old_logprobs,
+        ref_logprobs,
+        rollout_logprobs,
+        config,
+        denominator,
     )
+    check_batch(OP, logprobs, batch)
     if config.entropy_coef != 0 and entropy is None:
         refuse(OP, "entropy", f"a tensor, as entropy_coef is {config.entropy_coef}", None)
-    run = pick(OP, backend, IMPLEMENTATIONS, logprobs.device, logprobs.dtype)
     accurate = torch.promote_types(logprobs.dtype, torch.float32)
-    entropy = None if entropy is None else entropy.to(accurate)
-    loss, stats = run(logprobs.to(accurate), entropy, batch)
+    logprobs, entropy = logprobs.to(accurate), None if entropy is None else entropy.to(accurate)
+    name = _choose(backend, logprobs.device, logprobs.dtype)
+    if name == "reference":
+        check_bounds(OP, cu_seqlens, logprobs.shape[0])
+        loss, stats = grpo_loss_reference(logprobs, entropy, batch, select_reference(batch, leave_out=False))
+    else:
+        loss, _, _, found = grpo_loss_op(
+            logprobs, entropy, *batch.tensors(), per_token, config.encode(), denominator, name
+        )
+        stats = present_stats(found, batch, () if entropy is None else ("entropy",))
     stats["num_tokens_sum"] = loss_mask.sum(dtype=torch.float64)
     seen = None if entropy is None else entropy.detach()
-    return LossOutput(loss, logprobs.detach().to(accurate), seen, stats, loss_mask)
+    return LossOutput(loss, logprobs.detach(), seen, stats, loss_mask)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
+    return pick(OP, backend, TOKENS, device, dtype).name

@@ -3,37 +3,71 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from fastrl.kernels._batch import LossBatch
+from fastrl.kernels._tokens import LossBatch, Selection
 from fastrl.kernels.config import LossConfig
 
 LOG_RATIO_LIMIT = 20.0
 
 
-def grpo_loss_reference(
-    logprobs: Tensor, entropy: Tensor | None, batch: LossBatch
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """(loss, stats) of the tokens in batch.computed."""
-    config, sequence = batch.config, batch.sequence
-    # Outside, inputs may be NaN: a token that is not computed must not reach its log-prob's gradient.
-    logprobs = torch.where(batch.computed, logprobs, 0)
+def select_reference(batch: LossBatch, leave_out: bool) -> Selection:
+    sequence, computed = _sequences(batch), batch.loss_mask
+    lengths = _sequence_sum(batch.loss_mask.to(torch.int32), sequence, batch)
+    if leave_out and batch.idle_tokens_leave:
+        computed = batch.loss_mask & (_token_advantages(batch, sequence) != 0)
+        if batch.needs_whole_sequences:
+            some = _sequence_sum(computed.to(torch.int32), sequence, batch) > 0
+            computed = batch.loss_mask & some[sequence]
+    return Selection(computed, lengths)
+
+
+@dataclass(frozen=True, slots=True)
+class LossTerms:
+    """[T]; what a token's loss is made of."""
+
+    logprobs: Tensor
+    log_ratio: Tensor
+    ratio: Tensor
+    advantages: Tensor
+    correction: Tensor
+    weights: Tensor
+    stats: dict[str, Tensor]
+
+
+def loss_terms(logprobs: Tensor, batch: LossBatch, selection: Selection) -> LossTerms:
+    config, sequence, computed = batch.config, _sequences(batch), selection.computed
     current = logprobs.detach()
     old = current if batch.old_logprobs is None else batch.old_logprobs.to(logprobs.dtype)
-    correction, stats = _correction(old, sequence, batch)
-
+    correction, stats = _correction(old, sequence, batch, computed)
     log_ratio = logprobs - old
     if config.loss_type == "gspo":
-        total = batch.sequence_sum(torch.where(batch.computed, log_ratio.detach(), 0), sequence)
-        length = batch.sequence_sum(batch.computed.to(logprobs.dtype), sequence)
+        inside = torch.where(computed, log_ratio.detach(), 0)
+        total = _sequence_sum(inside, sequence, batch)[sequence]
+        length = _sequence_sum(computed.to(logprobs.dtype), sequence, batch)[sequence]
         log_ratio = logprobs - current + total / length.clamp(min=1)
     ratio = log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
-    advantages = batch.advantages.to(logprobs.dtype)
-    policy, clipped_low, clipped_high = _policy_term(logprobs, ratio, advantages, config)
+    advantages = _token_advantages(batch, sequence).to(logprobs.dtype)
+    weights = torch.full_like(current, 1 / batch.denominator)
+    if config.averages_sequences:
+        weights = weights / selection.lengths.clamp(min=1)[sequence]
+    return LossTerms(logprobs, log_ratio, ratio, advantages, correction, weights, stats)
 
-    token_loss = correction * policy
+
+def grpo_loss_reference(
+    logprobs: Tensor, entropy: Tensor | None, batch: LossBatch, selection: Selection
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """(loss, stats) of the tokens in selection.computed; everything is [T]."""
+    config, computed = batch.config, selection.computed
+    # Outside, inputs may be NaN: a token that is not computed must not reach its log-prob's gradient.
+    logprobs = torch.where(computed, logprobs, 0)
+    terms = loss_terms(logprobs, batch, selection)
+    ratio, stats = terms.ratio, dict(terms.stats)
+    policy, clipped_low, clipped_high = _policy_term(logprobs, ratio, terms.advantages, config)
+    token_loss = terms.correction * policy
     stats |= {"clip_low_sum": clipped_low, "clip_high_sum": clipped_high}
     stats |= {"ratio_sum": ratio, "ratio_min": ratio, "ratio_max": ratio}
     if batch.ref_logprobs is not None:
@@ -43,8 +77,22 @@ def grpo_loss_reference(
     if entropy is not None:
         token_loss = token_loss - config.entropy_coef * entropy
         stats["entropy_sum"] = entropy
-    loss = torch.where(batch.computed, batch.weights.to(logprobs.dtype) * token_loss, 0).sum()
-    return loss, _fold(stats, batch.computed)
+    loss = torch.where(computed, terms.weights * token_loss, 0).sum()
+    return loss, _fold(stats, computed)
+
+
+def _sequences(batch: LossBatch) -> Tensor:
+    """[T] int64: the sequence that each token belongs to."""
+    index = torch.arange(batch.cu_seqlens.shape[0] - 1, device=batch.cu_seqlens.device)
+    return torch.repeat_interleave(index, batch.cu_seqlens.diff(), output_size=batch.loss_mask.shape[0])
+
+
+def _sequence_sum(values: Tensor, sequence: Tensor, batch: LossBatch) -> Tensor:
+    return values.new_zeros(batch.cu_seqlens.shape[0] - 1).index_add(0, sequence, values)
+
+
+def _token_advantages(batch: LossBatch, sequence: Tensor) -> Tensor:
+    return batch.advantages if batch.advantages_per_token else batch.advantages[sequence]
 
 
 def _policy_term(
@@ -80,7 +128,9 @@ def _kl(logprobs: Tensor, ref_logprobs: Tensor, config: LossConfig) -> Tensor:
     return log_ratio.expm1() - log_ratio
 
 
-def _correction(old: Tensor, sequence: Tensor, batch: LossBatch) -> tuple[Tensor, dict[str, Tensor]]:
+def _correction(
+    old: Tensor, sequence: Tensor, batch: LossBatch, computed: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
     """(weight of each token's policy term, per-token values of the stats that come with it)."""
     config = batch.config
     if batch.rollout_logprobs is None:
@@ -97,8 +147,9 @@ def _correction(old: Tensor, sequence: Tensor, batch: LossBatch) -> tuple[Tensor
         return torch.ones_like(old), stats
     share = torch.ones_like(old)
     if config.corrects_sequences:
-        difference = batch.sequence_sum(torch.where(batch.computed, difference, 0), sequence)
-        share = 1 / batch.sequence_sum(batch.computed.to(old.dtype), sequence).clamp(min=1)
+        inside = torch.where(computed, difference, 0)
+        difference = _sequence_sum(inside, sequence, batch)[sequence]
+        share = 1 / _sequence_sum(computed.to(old.dtype), sequence, batch).clamp(min=1)[sequence]
     weight = difference.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
     if config.correction.endswith("truncate"):
         weight = weight.clamp(max=config.correction_cap)

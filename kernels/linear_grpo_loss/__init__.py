@@ -5,22 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastrl.kernels._batch import prepare_batch
-from fastrl.kernels._checks import check_ids, refuse
-from fastrl.kernels._dispatch import Backend, Implementation, anywhere, cpu_only, no_float64, pick
+from fastrl.kernels._checks import check_at_least_one, check_bounds, refuse, whole_weight
+from fastrl.kernels._dispatch import Backend, pick
 from fastrl.kernels._head import Head, check_head
 from fastrl.kernels._outputs import LossOutput
+from fastrl.kernels._tokens import LossBatch, check_batch, present_stats
 from fastrl.kernels.config import LossConfig
-from fastrl.kernels.linear_grpo_loss.cpp_impl import linear_grpo_loss_cpp
+from fastrl.kernels.group_advantage import GroupRewards, resolve_advantages
+from fastrl.kernels.linear_grpo_loss.library import encode, linear_grpo_loss_op
+from fastrl.kernels.linear_grpo_loss.one_pass import How
 from fastrl.kernels.linear_grpo_loss.reference import linear_grpo_loss_reference
-from fastrl.kernels.linear_grpo_loss.torch_impl import linear_grpo_loss_torch
+from fastrl.kernels.linear_logprob.library import ROWS
 
 OP = "linear_grpo_loss"
-IMPLEMENTATIONS = (
-    Implementation("cpp", linear_grpo_loss_cpp, cpu_only),
-    Implementation("torch", linear_grpo_loss_torch, no_float64),
-    Implementation("reference", linear_grpo_loss_reference, anywhere),
-)
 
 
 def linear_grpo_loss(
@@ -29,7 +26,7 @@ def linear_grpo_loss(
     ids: Tensor,
     *,
     cu_seqlens: Tensor,
-    advantages: Tensor,
+    advantages: Tensor | GroupRewards,
     loss_mask: Tensor,
     old_logprobs: Tensor | None = None,
     ref_logprobs: Tensor | None = None,
@@ -40,7 +37,13 @@ def linear_grpo_loss(
     temperature: float | Tensor = 1.0,
     logit_scale: float = 1.0,
     softcap: float | None = None,
+    top_k: int = 0,
+    top_p: float = 1.0,
     chunk_rows: int | None = None,
+    recompute: bool = False,
+    batch_invariant: bool = False,
+    skip_share: float = 0.0,
+    max_active_rows: int | None = None,
     backend: Backend = "auto",
 ) -> LossOutput:
     """linear_logprob and grpo_loss in one pass: gradients are made with the loss, backward only scales them.
@@ -51,26 +54,74 @@ def linear_grpo_loss(
     advantage 0 where kl_coef and entropy_coef are 0, by whole sequences where the ratio or the correction is
     a sequence's.
 
+    Args:
+        recompute: two passes over tiles of the vocabulary, in place of one that keeps a chunk's logits: one
+            matrix product a row more (8 T D V for 6), and no float32 copy of the weight's gradient.
+        batch_invariant: as in linear_logprob: a row's log-prob and gradient in hidden do not depend on the
+            rows around it. The weight's gradient is a sum over all rows and does.
+        skip_share: 0: exact. Otherwise columns of the vocabulary that hold, together, at most this share of
+            a chunk's sum |d loss / d logits| leave the gradients in hidden and weight; what these lack is
+            bounded, in Frobenius norm, by the stats grad_hidden_error_sum and grad_weight_error_sum.
+            skipped_columns_sum counts them. A GPU is waited for once a chunk.
+        max_active_rows: at least the computed rows; None: they are counted, for which a GPU is waited for.
+            With a number nothing is waited for, so that the call can be captured in a CUDA graph.
     Returns: LossOutput; the loss is differentiable, once, in hidden, weight and bias. Stats are those of
         grpo_loss over the computed rows, and entropy_sum, self_certainty_sum, top1_sum; num_tokens_sum counts
         loss_mask.
     Raises: as the two ops do.
     Numerics: float32 logits and accumulation whatever the dtype of hidden.
-    Cost: one [chunk_rows, V] float32 buffer and the gradients. Three matrix products a row, two of which are
-        not made under no_grad or where the input needs no gradient; one more where the ratio or the
-        correction is a sequence's and a sequence is longer than chunk_rows.
+    Cost: a chunk's logits (about 256 MiB on a CPU; a GPU: 0.3 GiB, and 1.1 GiB of their gradients) and the
+        gradients, the weight's in float32. Three matrix products a row, two of which are not made under
+        no_grad or where the input needs no gradient; one more with recompute, and where the ratio or the
+        correction is a sequence's and a sequence doesn't fit in a chunk (or, given max_active_rows, the
+        batch doesn't).
     """
-    head = Head(weight, bias, temperature, logit_scale, softcap)
+    head = Head(whole_weight(weight), bias, temperature, logit_scale, softcap, top_k, top_p)
     check_head(OP, hidden, ids, head)
-    others = (old_logprobs, ref_logprobs, rollout_logprobs)
-    batch = prepare_batch(
-        OP, hidden, cu_seqlens, advantages, loss_mask, others, config, denominator, leave_out=True
-    )
-    if chunk_rows is not None and chunk_rows < 1:
-        refuse(OP, "chunk_rows", ">= 1 or None", chunk_rows)
-    ids = torch.where(batch.computed, ids, 0)
-    check_ids(OP, ids, weight.shape[0])
-    run = pick(OP, backend, IMPLEMENTATIONS, hidden.device, hidden.dtype)
-    out: LossOutput = run(hidden, ids, head, batch, chunk_rows)
+    advantages = resolve_advantages(advantages)
+    per_token = advantages.shape[0] != cu_seqlens.shape[0] - 1
+    optional = (old_logprobs, ref_logprobs, rollout_logprobs)
+    batch = LossBatch(cu_seqlens, advantages, per_token, loss_mask, *optional, config, denominator)
+    check_batch(OP, hidden, batch)
+    check_at_least_one(OP, chunk_rows=chunk_rows, max_active_rows=max_active_rows)
+    if not 0 <= skip_share < 1:
+        refuse(OP, "skip_share", "a number in [0, 1)", skip_share)
+    if skip_share > 0 and recompute:
+        refuse(OP, "skip_share", "0 with recompute", skip_share)
+    name = _choose(backend, hidden.device, hidden.dtype)
+    if name == "reference":
+        check_bounds(OP, cu_seqlens, hidden.shape[0])
+        out = linear_grpo_loss_reference(hidden, ids, head, batch)
+    else:
+        how = How(chunk_rows, recompute, batch_invariant, skip_share, max_active_rows)
+        out = _run(hidden, ids, head, batch, how, name)
     out.stats["num_tokens_sum"] = loss_mask.sum(dtype=torch.float64)
     return out
+
+
+def _run(hidden: Tensor, ids: Tensor, head: Head, batch: LossBatch, how: How, name: str) -> LossOutput:
+    inputs = (hidden, head.weight, head.bias)
+    needed = [torch.is_grad_enabled() and each is not None and each.requires_grad for each in inputs]
+    loss, logprobs, entropy, computed, stats, skipped, *_ = linear_grpo_loss_op(
+        *inputs,
+        ids,
+        head.row_temperature,
+        *batch.tensors(),
+        batch.advantages_per_token,
+        head.scaling.encode(),
+        batch.config.encode(),
+        batch.denominator,
+        encode(how),
+        name,
+        needed,
+    )
+    named = present_stats(stats, batch, ("entropy", "self_certainty", "top1"))
+    if how.skip_share > 0:
+        names = ("skipped_columns_sum", "grad_hidden_error_sum", "grad_weight_error_sum")
+        named |= dict(zip(names, skipped.unbind(), strict=True))
+    return LossOutput(loss, logprobs, entropy, named, computed)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
+    return pick(OP, backend, ROWS, device, dtype).name

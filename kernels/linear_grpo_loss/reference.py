@@ -5,19 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastrl.kernels._batch import LossBatch
 from fastrl.kernels._head import Head
 from fastrl.kernels._outputs import LossOutput
-from fastrl.kernels.grpo_loss.reference import grpo_loss_reference
-from fastrl.kernels.linear_logprob.reference import linear_logprob_reference
+from fastrl.kernels._tokens import LossBatch
+from fastrl.kernels.grpo_loss.reference import grpo_loss_reference, select_reference
+from fastrl.kernels.linear_logprob.reference import raw_logits, score_logits
 
 
-def linear_grpo_loss_reference(
-    hidden: Tensor, ids: Tensor, head: Head, batch: LossBatch, chunk_rows: int | None
-) -> LossOutput:
-    scored = linear_logprob_reference(hidden, ids, head, chunk_rows)
-    loss, stats = grpo_loss_reference(scored.logprobs, scored.entropy, batch)
+def linear_grpo_loss_reference(hidden: Tensor, ids: Tensor, head: Head, batch: LossBatch) -> LossOutput:
+    selection = select_reference(batch, leave_out=True)
+    computed = selection.computed
+    scored = score_logits(raw_logits(hidden, head), torch.where(computed, ids, 0), head)
+    loss, stats = grpo_loss_reference(scored.logprobs, scored.entropy, batch, selection)
     for name, value in (("self_certainty_sum", scored.self_certainty), ("top1_sum", scored.top1)):
-        stats[name] = torch.where(batch.computed, value.double(), 0.0).sum()
-    kept = [torch.where(batch.computed, value.detach(), 0) for value in (scored.logprobs, scored.entropy)]
-    return LossOutput(loss, kept[0], kept[1], stats, batch.computed)
+        stats[name] = torch.where(computed, value.double(), 0.0).sum()
+    kept = [torch.where(computed, value.detach(), 0) for value in (scored.logprobs, scored.entropy)]
+    return LossOutput(loss, kept[0], kept[1], stats, computed)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from fastrl.kernels._checks import check_ids, refuse
-from fastrl.kernels._dispatch import Backend, Implementation, anywhere, cpu_only, no_float64, pick
+from fastrl.kernels._checks import check_at_least_one, whole_weight
+from fastrl.kernels._dispatch import Backend, pick
 from fastrl.kernels._head import Head, check_head
 from fastrl.kernels._outputs import LogprobOutput
-from fastrl.kernels.linear_logprob.cpp_impl import linear_logprob_cpp
+from fastrl.kernels.linear_logprob.library import ROWS, linear_logprob_op
 from fastrl.kernels.linear_logprob.reference import linear_logprob_reference
-from fastrl.kernels.linear_logprob.torch_impl import linear_logprob_torch
 
 OP = "linear_logprob"
-IMPLEMENTATIONS = (
-    Implementation("cpp", linear_logprob_cpp, cpu_only),
-    Implementation("torch", linear_logprob_torch, no_float64),
-    Implementation("reference", linear_logprob_reference, anywhere),
-)
 
 
 def linear_logprob(
@@ -29,26 +24,39 @@ def linear_logprob(
     temperature: float | Tensor = 1.0,
     logit_scale: float = 1.0,
     softcap: float | None = None,
+    top_k: int = 0,
+    top_p: float = 1.0,
     chunk_rows: int | None = None,
+    batch_invariant: bool = False,
+    max_active_rows: int | None = None,
     backend: Backend = "auto",
 ) -> LogprobOutput:
     """Log-prob, entropy, self-certainty and rank of each given token, without a [T, V] tensor.
 
         z[t] = cap(logit_scale * (weight @ hidden[t] + bias)) / temperature[t]
         cap(x) = softcap * tanh(x / softcap)
-        logprobs[t] = z[t, ids[t]] - logsumexp(z[t])
-        entropy[t] = -sum over v of p[t, v] * log p[t, v],  p = softmax(z)
-        self_certainty[t] = KL(uniform || p[t]) = logsumexp(z[t]) - mean(z[t]) - log V
+        support[t] = the top_k largest z[t], of them the smallest set of mass >= top_p (ties stay in), ids[t]
+        logprobs[t] = z[t, ids[t]] - logsumexp of z[t] over support[t]
+        entropy[t] = -sum over v of p[t, v] * log p[t, v],  p = softmax of z over the support
+        self_certainty[t] = KL(uniform || softmax(z[t])) = logsumexp(z[t]) - mean(z[t]) - log V
         top1[t] = z[t, ids[t]] == max(z[t])
 
     Args:
-        hidden: [T, D] bf16, fp16 or fp32 (fp64: reference alone). Row t predicts ids[t]: the caller shifts.
-        weight: [V, D]; rounded to hidden's dtype where they differ.
+        hidden: [T, D] bf16, fp16, fp32 or fp64. Row t predicts ids[t]: the caller shifts.
+        weight: [V, D]; rounded to hidden's dtype where they differ. A sharded one (DTensor) is gathered, and
+            its gradient summed over the ranks.
         ids: [T] int64 in [0, V).
         bias: [V].
         temperature: > 0, a number or [T].
         softcap: > 0, or None for no cap.
-        chunk_rows: rows whose logits are in memory at once; None: about 256 MiB of them.
+        top_k, top_p: what the sampler was given, so that a ratio compares the distributions that were
+            sampled from; 0 and 1: every token.
+        chunk_rows: rows that are worked on at once; None: what fits in about 300 MiB (GPU: 1 GiB).
+        batch_invariant: products have one shape, chunks padded to chunk_rows (None: 256): a row's results do
+            not depend on the rows around it, at the cost of the padding.
+        max_active_rows: at least the rows whose incoming gradients will not be 0; None: they are counted,
+            for which a GPU is waited for.
+        backend: "cpp" (CPU), "triton" (GPU), "torch" (anywhere), "reference", or "auto".
     Returns: LogprobOutput, differentiable in hidden, weight and bias through logprobs and entropy. Each
         gradient has the dtype of its input. Rows whose incoming gradients are 0 cost nothing in the backward.
     Raises:
@@ -56,13 +64,29 @@ def linear_logprob(
         RuntimeError: the named backend is not usable here.
     Numerics: float32 logits and accumulation; a token likelier than all others is scored as
         -log1p(sum of the others), so that its log-prob does not round to 0 before its gradient does.
-    Cost: one [chunk_rows, V] float32 buffer; the backward makes the logits again.
+    Cost: a tile of logits at a time; the backward makes them again. top_k and top_p take whole rows.
     """
-    head = Head(weight, bias, temperature, logit_scale, softcap)
+    head = Head(whole_weight(weight), bias, temperature, logit_scale, softcap, top_k, top_p)
     check_head(OP, hidden, ids, head)
-    check_ids(OP, ids, weight.shape[0])
-    if chunk_rows is not None and chunk_rows < 1:
-        refuse(OP, "chunk_rows", ">= 1 or None", chunk_rows)
-    run = pick(OP, backend, IMPLEMENTATIONS, hidden.device, hidden.dtype)
-    out: LogprobOutput = run(hidden, ids, head, chunk_rows)
-    return out
+    check_at_least_one(OP, chunk_rows=chunk_rows, max_active_rows=max_active_rows)
+    name = _choose(backend, hidden.device, hidden.dtype)
+    if name == "reference":
+        return linear_logprob_reference(hidden, ids, head)
+    out = linear_logprob_op(
+        hidden,
+        head.weight,
+        bias,
+        ids,
+        head.row_temperature,
+        head.scaling.encode(),
+        chunk_rows,
+        batch_invariant,
+        max_active_rows,
+        name,
+    )
+    return LogprobOutput(*out[:4])
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
+    return pick(OP, backend, ROWS, device, dtype).name

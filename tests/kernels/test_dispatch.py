@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 
 def chosen(backend: str, *implementations: Implementation) -> str:
-    return pick("op", backend, implementations, CPU, torch.float32)()
+    return pick("op", backend, implementations, CPU, torch.float32).run()
 
 
 def test_auto_takes_the_first_usable_one():

@@ -1,161 +1,164 @@
-"""TRL's own loss function and advantages, on the same numbers."""
+"""A real TRL 1.16 GRPOTrainer trains; fastrl's losses and gradients on the same micro-batches are TRL's.
+
+TRL runs its own path: it tokenizes, generates, scores, shuffles, splits and takes two optimizer steps.
+
+Compared: loss types grpo, bnpo, dr_grpo, dapo, cispo; importance_sampling_level "sequence" with grpo (gspo);
+epsilon, epsilon_high, delta, beta, entropy_coef, temperature; the four vLLM corrections and their upper
+bound; tool masks, masked truncated completions; scale_rewards.
+
+TRL has, and fastrl has not: loss types sapo, luspo and vespo; importance_sampling_level "sequence" with other
+loss types; use_bias_correction_kl (TRL's default is True); vllm_importance_sampling_clip_min;
+off_policy_mask_threshold; top_entropy_quantile; use_adaptive_entropy; multi_objective_aggregation
+"normalize_then_sum"; the auxiliary loss of experts.
+
+Two definitions differ. TRL's bnpo divides by the tokens of a micro-batch, ours by the step's:
+trl_world.loss_of hands fastrl TRL's denominator. TRL's entropy bonus is a micro-batch's mean over tokens
+whatever the loss type, ours is weighted as the loss is: they are compared with bnpo, whose weights are those.
+"""
 
 from __future__ import annotations
-
-from collections import defaultdict
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from fastrl.ops import LossConfig, group_advantage, grpo_loss
+from fastrl.ops import group_advantage
 
-GRPOTrainer = pytest.importorskip("trl.trainer.grpo_trainer", reason="trl is not installed").GRPOTrainer
-nanstd = pytest.importorskip("trl.trainer.utils").nanstd
+pytest.importorskip("trl", reason="trl is not installed")
+import trl_world as world
 
-LENGTHS = [3, 6, 1, 5]
-CU = torch.tensor([0, *torch.tensor(LENGTHS).cumsum(0)], dtype=torch.int32)
-LONGEST = 6
-NUM_TOKENS = sum(LENGTHS)
-
-
-class OneProcess:
-    """What the loss asks of accelerate, for one process."""
-
-    num_processes = 1
-    sync_gradients = True
-
-    def gather(self, values):
-        return values
-
-    def reduce(self, values, reduction):
-        return values
+LOSSES = {
+    "grpo": {"loss_type": "grpo"},
+    "bnpo": {"loss_type": "bnpo"},
+    "dr_grpo": {"loss_type": "dr_grpo"},
+    "dapo": {"loss_type": "dapo"},
+    "cispo": {"loss_type": "cispo", "epsilon_high": 1.1},
+    "gspo": {"loss_type": "grpo", "importance_sampling_level": "sequence"},
+}
+CORRECTIONS = ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
+CASES = dict(LOSSES)
+CASES |= {f"{name}-beta": options | {"beta": 0.05} for name, options in LOSSES.items()}
+CASES |= {f"{name}-delta": options | {"delta": 1.5} for name, options in LOSSES.items() if name != "cispo"}
+CASES |= {"bnpo-entropy": {"loss_type": "bnpo", "entropy_coef": 0.05, "beta": 0.05}}
 
 
-class Trainer:
-    """The fields that GRPOTrainer._compute_loss reads, and TRL's methods unbound from a model."""
-
-    get_off_policy_mask = GRPOTrainer.get_off_policy_mask
-    get_gamma_weights = GRPOTrainer.get_gamma_weights
-    _compute_loss = GRPOTrainer._compute_loss
-
-    def __init__(self, config: LossConfig, logprobs, entropy) -> None:
-        self.scores = (logprobs, entropy, None)
-        self.loss_type = "grpo" if config.loss_type == "gspo" else config.loss_type
-        self.importance_sampling_level = "sequence" if config.loss_type == "gspo" else "token"
-        self.epsilon_low, self.epsilon_high = config.clip_eps_low, config.eps_high
-        self.beta = config.kl_coef
-        self.args = SimpleNamespace(delta=None, use_bias_correction_kl=False, steps_per_generation=1)
-        self.max_completion_length = LONGEST
-        self.top_entropy_quantile = 1.0
-        self.off_policy_mask_threshold = None
-        self.aux_loss_enabled = self._entropy_bonus_enabled = self.use_adaptive_entropy = False
-        self.use_vllm = self.vllm_importance_sampling_correction = config.correction != "none"
-        self.current_gradient_accumulation_steps = 1
-        self.accelerator = OneProcess()
-        self.model = SimpleNamespace(training=True)
-        self._metrics = {"train": defaultdict(list)}
-
-    def _get_per_token_logps_and_entropies(self, *args, **kwargs):
-        return self.scores
+def corrected(name: str, mode: str) -> dict:
+    bound = {"vllm_importance_sampling_mode": mode, "vllm_importance_sampling_clip_max": 1.15}
+    return LOSSES[name] | bound | {"beta": 0.05, "engine": True}
 
 
-def padded(values: torch.Tensor) -> torch.Tensor:
-    rows = values.split(LENGTHS)
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-
-
-def trl_correction(old, rollout, mask, config) -> torch.Tensor:
-    """Importance weights by TRL's rules; its own lines are in the middle of generation, not callable."""
-    gap = (old - rollout) * mask
-    if config.corrects_sequences:
-        gap = gap.sum(-1, keepdim=True)
-    weight = gap.exp()
-    if config.correction.endswith("truncate"):
-        return weight.clamp(max=config.correction_cap)
-    return weight.masked_fill(weight > config.correction_cap, 0.0)
-
-
-CASES = [
-    (loss_type, correction)
-    for loss_type in ("grpo", "bnpo", "dr_grpo", "dapo", "gspo", "cispo")
-    for correction in ("none", "token_truncate", "sequence_mask")
-    # TRL differentiates the sequence's ratio as one, so a token's correction reaches its neighbours; ours and
-    # verl's flow through each token.
-    if (loss_type, correction) != ("gspo", "token_truncate")
+CASES |= {
+    f"{name}-{mode}": corrected(name, mode)
+    for name in ("grpo", "dapo", "cispo", "gspo")
+    for mode in CORRECTIONS
+    if name != "gspo" or mode.startswith("sequence")
+}
+CASES |= {"grpo-truncated": corrected("grpo", "token_mask") | {"mask_truncated_completions": True}}
+OPS = [
+    ("linear_grpo_loss", "cpp"),
+    ("linear_grpo_loss", "torch"),
+    ("linear_grpo_loss", "reference"),
+    ("grpo_loss", "cpp"),
+    ("grpo_loss", "reference"),
 ]
 
 
-@pytest.mark.parametrize("backend", ["cpp", "reference"])
-@pytest.mark.parametrize(("loss_type", "correction"), CASES)
-def test_loss_gradient_and_metrics(loss_type, correction, backend):
-    config = LossConfig(
-        loss_type=loss_type,
-        clip_eps_high=1.2 if loss_type == "cispo" else 0.28,
-        kl_coef=0.05,
-        correction=correction,
-        correction_cap=1.15,
-    )
-    logprobs, entropy = -torch.rand(NUM_TOKENS) * 3, torch.rand(NUM_TOKENS)
-    old = logprobs + torch.randn(NUM_TOKENS) * 0.4
-    ref, rollout = logprobs + torch.randn(NUM_TOKENS) * 0.4, old + torch.randn(NUM_TOKENS) * 0.2
-    advantages = torch.tensor([1.0, -0.5, 0.3, -1.2])
-    mask = padded(torch.ones(NUM_TOKENS))
-
-    theirs = logprobs.clone().requires_grad_()
-    inputs = {
-        "prompt_ids": torch.zeros(4, 1, dtype=torch.int64),
-        "prompt_mask": torch.ones(4, 1),
-        "completion_ids": torch.zeros(4, LONGEST, dtype=torch.int64),
-        "completion_mask": mask,
-        "advantages": advantages,
-        "old_per_token_logps": padded(old),
-        "ref_per_token_logps": padded(ref),
-        "importance_sampling_ratio": trl_correction(padded(old), padded(rollout), mask, config),
-        "num_items_in_batch": torch.tensor(NUM_TOKENS),
-    }
-    trainer = Trainer(config, padded(theirs), padded(entropy))
-    expected = trainer._compute_loss(trainer.model, inputs)
-    expected.backward()
-
-    ours = logprobs.clone().requires_grad_()
-    out = grpo_loss(
-        ours,
-        cu_seqlens=CU,
-        advantages=advantages,
-        loss_mask=torch.ones(NUM_TOKENS, dtype=torch.bool),
-        old_logprobs=old,
-        ref_logprobs=ref,
-        rollout_logprobs=rollout,
-        entropy=entropy,
-        config=config,
-        denominator=config.denominator(NUM_TOKENS, 4, LONGEST),
-        backend=backend,
-    )
-    out.loss.backward()
-    torch.testing.assert_close(out.loss, expected)
-    torch.testing.assert_close(ours.grad, theirs.grad)
-    metrics = {name: values[-1] for name, values in trainer._metrics["train"].items()}
-    per_token = {name: value.item() / NUM_TOKENS for name, value in out.stats.items()}
-    assert per_token["entropy_sum"] == pytest.approx(metrics["entropy"], rel=1e-5)
-    assert per_token["kl_sum"] == pytest.approx(metrics["kl"], rel=1e-4)
-    if loss_type == "cispo":
-        assert per_token["clip_high_sum"] == pytest.approx(metrics["cispo_clip_ratio"])
-    elif loss_type != "gspo":  # where TRL counts sequences
-        assert per_token["clip_low_sum"] == pytest.approx(metrics["clip_ratio/low_mean"])
-        assert per_token["clip_high_sum"] == pytest.approx(metrics["clip_ratio/high_mean"])
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Matrices of 32 columns: more threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("backend", ["cpp", "reference"])
-def test_advantages(backend):
-    rewards = torch.rand(6, 4)
-    ids = torch.arange(6).repeat_interleave(4)
-    centred = rewards - rewards.mean(1, keepdim=True)
-    spreads = {
-        "std": nanstd(rewards, dim=1, keepdim=True) + 1e-4,
-        "batch": nanstd(rewards) + 1e-4,
-        "none": 1.0,
-    }
-    for scale, spread in spreads.items():
-        out = group_advantage(rewards.flatten(), ids, scale=scale, backend=backend)
-        torch.testing.assert_close(out, (centred / spread).flatten(), rtol=1e-5, atol=1e-6)
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return world.write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module", params=CASES)
+def trainer(request, model, tmp_path_factory):
+    return world.train(model, tmp_path_factory.mktemp("run"), **CASES[request.param])
+
+
+def equals(loss: torch.Tensor, trainer: world.Trainer, batch: world.MicroBatch) -> bool:
+    """To 1e-6; of the terms' size where the sum cancels to nothing, as the advantages of a group sum to 0."""
+    if loss.item() == pytest.approx(batch.loss.item(), rel=1e-6, abs=0):
+        return True
+    with torch.no_grad():
+        inputs = batch.inputs | {"advantages": batch.inputs["advantages"].abs()}
+        size = world.loss_of(trainer, inputs, "grpo_loss", "reference").loss.abs().item()
+    return loss.item() == pytest.approx(batch.loss.item(), abs=1e-6 * size)
+
+
+@pytest.mark.parametrize(("op", "backend"), OPS)
+def test_losses_and_gradients(trainer, op, backend):
+    for step in trainer.steps:
+        trainer.model.load_state_dict(step.weights)
+        trainer.model.zero_grad()
+        for batch in step.micro_batches:
+            out = world.loss_of(trainer, batch.inputs, op, backend)
+            assert equals(out.loss, trainer, batch)
+            out.loss.backward()
+        parameters = dict(trainer.model.named_parameters())
+        assert parameters.keys() == step.gradients.keys()
+        for name, parameter in parameters.items():
+            expected = step.gradients[name]
+            assert (parameter.grad - expected).norm() <= 1e-5 * expected.norm(), name
+
+
+def test_metrics(trainer):
+    config = world.loss_config(trainer)
+    for step in trainer.steps:
+        trainer.model.load_state_dict(step.weights)
+        for batch in step.micro_batches:
+            stats = world.loss_of(trainer, batch.inputs, "grpo_loss", "cpp").stats
+            means = {name: float(value / stats["num_tokens_sum"]) for name, value in stats.items()}
+            assert means["entropy_sum"] == pytest.approx(batch.metrics["entropy"], rel=1e-5)
+            if config.kl_coef:
+                assert means["kl_sum"] == pytest.approx(batch.metrics["kl"], rel=1e-4, abs=1e-7)
+            if config.loss_type == "cispo":
+                assert means["clip_high_sum"] == pytest.approx(batch.metrics["cispo_clip_ratio"])
+            elif config.loss_type != "gspo":  # where TRL counts sequences
+                assert means["clip_low_sum"] == pytest.approx(batch.metrics["clip_ratio/low_mean"])
+                assert means["clip_high_sum"] == pytest.approx(batch.metrics["clip_ratio/high_mean"])
+
+
+def test_the_comparison_has_something_to_compare(trainer):
+    """The second step is off-policy and clips; the corrections bind, and leave out a tool's tokens."""
+    assert len(trainer.steps) == 2
+    assert all(len(step.micro_batches) == world.ACCUMULATION for step in trainer.steps)
+    clipped = [batch.metrics for batch in trainer.steps[1].micro_batches]
+    names = {"cispo_clip_ratio", "clip_ratio/low_mean", "clip_ratio/high_mean"} & clipped[0].keys()
+    assert all(sum(metrics[name] for metrics in clipped) > 0 for name in names)
+    if trainer.use_vllm:
+        inputs = [batch.inputs for batch in trainer.steps[1].micro_batches]
+        bound = 1.15 if trainer.vllm_importance_sampling_mode.endswith("truncate") else 0.0
+        weights = torch.cat([given["importance_sampling_ratio"].flatten() for given in inputs])
+        assert (weights == bound).any() and (weights != bound).any()
+        assert any((given["tool_mask"] < given["completion_mask"]).any() for given in inputs)
+        assert any(given["sampling_per_token_logps"].isnan().any() for given in inputs)
+
+
+@pytest.mark.parametrize("mode", ["token_truncate", "token_mask"])
+def test_gspo_with_token_corrections_has_the_same_loss(model, tmp_path, mode):
+    """Only the loss: TRL differentiates the sequence's ratio as one, so a token's correction reaches its
+    neighbours; ours and verl's flow through each token."""
+    trainer = world.train(model, tmp_path, **corrected("gspo", mode))
+    for step in trainer.steps:
+        trainer.model.load_state_dict(step.weights)
+        for batch in step.micro_batches:
+            out = world.loss_of(trainer, batch.inputs, "linear_grpo_loss", "cpp")
+            assert equals(out.loss, trainer, batch)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("group", "std"), ("batch", "batch"), ("none", "none")])
+def test_advantages(model, tmp_path, theirs, ours):
+    trainer = world.train(model, tmp_path, scale_rewards=theirs)
+    rewards = torch.tensor(list(trainer._logs["rewards"]["reward"]))
+    expected = torch.tensor(list(trainer._logs["advantages"]))
+    ids = torch.arange(len(world.PROMPTS)).repeat_interleave(trainer.num_generations)
+    assert len(rewards) == len(expected) == len(ids) and expected.norm() > 1
+    for backend in ("cpp", "reference"):
+        out = group_advantage(rewards, ids, scale=ours, backend=backend)
+        torch.testing.assert_close(out, expected, rtol=1e-6, atol=1e-6)

@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
+from backends import BACKENDS, FAST
 from grpo_oracle import oracle_logprobs
 
+from fastrl.kernels._products import HeadProducts
 from fastrl.ops import linear_logprob
 
-BACKENDS = ("cpp", "torch", "reference")
 # below one vector of 16, one over a power of two, a real vocabulary that no tile divides
 SHAPES = [(1, 3, 1), (1, 5, 11), (7, 8, 16), (19, 16, 257), (3, 8, 32003)]
 OPTIONS = {
@@ -108,7 +109,7 @@ def test_huge_logits(backend):
     assert all(torch.isfinite(each).all() for each in grads)
 
 
-@pytest.mark.parametrize("backend", ["cpp", "torch"])
+@pytest.mark.parametrize("backend", FAST)
 def test_confident_tokens_keep_their_gradient(backend):
     """Margin 40: even in float64, log(1 + exp(-40)) is 0; log1p keeps -exp(-40) and the gradient of it."""
     hidden = torch.ones(1, 1, requires_grad=True)
@@ -130,8 +131,7 @@ def test_impossible_tokens(backend):
     expected = oracle_logprobs(hidden, weight[kept], ids)
     out = linear_logprob(hidden, weight, ids, bias=bias, backend=backend)
     torch.testing.assert_close(out.logprobs.double(), expected[0], **TOLERANCE)
-    if backend != "reference":  # its 0 * log 0 is NaN
-        torch.testing.assert_close(out.entropy.double(), expected[1], **TOLERANCE)
+    torch.testing.assert_close(out.entropy.double(), expected[1], **TOLERANCE)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -154,14 +154,12 @@ def test_no_rows(backend):
 
 
 def test_backward_makes_logits_of_active_rows_alone(monkeypatch):
-    from fastrl.kernels._chunks import HeadProducts
-
     rows = []
     original = HeadProducts.logits
     monkeypatch.setattr(
         HeadProducts,
         "logits",
-        lambda self, operand, out: (rows.append(len(operand)), original(self, operand, out)),
+        lambda self, operand, *args: (rows.append(len(operand)), original(self, operand, *args)),
     )
     hidden, weight, ids, _ = make_inputs((10, 4, 11), {})
     out = linear_logprob(hidden, weight, ids, backend="cpp")
@@ -169,12 +167,13 @@ def test_backward_makes_logits_of_active_rows_alone(monkeypatch):
     assert rows == [10, 3]
 
 
-def test_gradcheck_of_the_reference():
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+def test_gradcheck(backend):
     hidden, weight, ids, options = make_inputs((4, 3, 7), OPTIONS["softcap"], torch.float64)
     bias = options.pop("bias").detach().double().requires_grad_()
 
     def both(hidden, weight, bias):
-        out = linear_logprob(hidden, weight, ids, bias=bias, **options, backend="reference")
+        out = linear_logprob(hidden, weight, ids, bias=bias, **options, chunk_rows=3, backend=backend)
         return out.logprobs, out.entropy
 
     assert torch.autograd.gradcheck(both, (hidden, weight, bias))
@@ -209,7 +208,10 @@ def test_same_bits_whatever_the_threads_and_the_chunks(threads):
         ({"temperature": torch.tensor([1.0, 0.0, 1.0])}, ValueError, "temperature: expected > 0"),
         ({"softcap": 0.0}, ValueError, "softcap: expected > 0 or None"),
         ({"chunk_rows": 0}, ValueError, "chunk_rows: expected >= 1"),
-        ({"backend": "triton"}, ValueError, "backend: expected auto or one of"),
+        ({"top_k": -1}, ValueError, "top_k: expected >= 0"),
+        ({"top_p": 0.0}, ValueError, r"top_p: expected a number in \(0, 1\]"),
+        ({"max_active_rows": 0}, ValueError, "max_active_rows: expected >= 1"),
+        ({"backend": "cuda"}, ValueError, "backend: expected auto or one of"),
     ],
 )
 def test_refusals(change, error, words):
@@ -225,7 +227,7 @@ def test_refusals(change, error, words):
 def test_a_named_backend_runs_or_raises():
     wide = torch.zeros(3, 4, dtype=torch.float64)
     with pytest.raises(
-        RuntimeError, match=r"expected one of \['reference'\], got 'cpp', which takes bfloat16"
+        RuntimeError, match=r"expected one of \['torch', 'reference'\], got 'cpp', which takes bfloat16"
     ):
         linear_logprob(wide, torch.zeros(5, 4), torch.zeros(3, dtype=torch.int64), backend="cpp")
     out = linear_logprob(wide, torch.zeros(5, 4), torch.zeros(3, dtype=torch.int64))

@@ -1,0 +1,148 @@
+"""fastrl's implementations and the competitors as the same thing: a named function of a case."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from bench.competitors import HEAD, Competitor
+from bench.inputs import Case
+from fastrl.ops import grpo_loss, linear_grpo_loss, linear_logprob
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a provider gives for a case; the loss is differentiable in hidden and weight."""
+
+    loss: Tensor
+    logprobs: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """`run` is not called where `reason` says why it can't run."""
+
+    name: str
+    run: Callable[[Case], Outcome]
+    reason: str | None = None
+    version: str = ""
+    compiled: bool = False
+    tf32: bool = False
+    same_loss: bool = True
+
+
+def backends(op: str, device: str, dtype: torch.dtype) -> dict[str, str | None]:
+    """fastrl's implementations of an op but for its definition, with the reason of those that can't run."""
+    module = importlib.import_module(f"fastrl.kernels.{op}")
+    return {
+        each.name: each.unusable(torch.device(device), dtype)
+        for each in module.IMPLEMENTATIONS
+        if each.name != "reference"
+    }
+
+
+def head_providers(
+    op: str, device: str, dtype: torch.dtype, wanted: Callable[[str], bool] = lambda _: True
+) -> Mapping[str, Provider]:
+    """Providers of linear_grpo_loss or linear_logprob by name; the unwanted are not even imported."""
+    ours = {"linear_grpo_loss": our_loss, "linear_logprob": our_logprobs}[op]
+    found = [
+        Provider(name=f"fastrl {name}", run=partial(ours, name), reason=reason)
+        for name, reason in backends(op, device, dtype).items()
+        if wanted(f"fastrl {name}")
+    ]
+    found += [theirs(op, competitor, device) for competitor in HEAD if wanted(competitor.name)]
+    return {provider.name: provider for provider in found}
+
+
+def our_loss(backend: str, case: Case) -> Outcome:
+    out = linear_grpo_loss(
+        case.hidden,
+        case.weight,
+        case.ids,
+        **case.batch,
+        config=case.config,
+        denominator=case.denominator,
+        temperature=case.temperature,
+        backend=backend,
+    )
+    return Outcome(out.loss, out.logprobs)
+
+
+def our_logprobs(backend: str, case: Case) -> Outcome:
+    logprobs = linear_logprob(
+        case.hidden, case.weight, case.ids, temperature=case.temperature, backend=backend
+    ).logprobs
+    return Outcome(logprobs.sum(), logprobs)
+
+
+def theirs(op: str, competitor: Competitor, device: str) -> Provider:
+    reason = competitor.reason(device)
+    if op == "linear_logprob" and competitor.whole_loss:
+        reason = "gives a loss, not log-probs"
+    run = their_loss if op == "linear_grpo_loss" else their_logprobs
+    return Provider(
+        name=competitor.name,
+        run=partial(run, competitor),
+        reason=reason,
+        version=competitor.version(),
+        compiled=competitor.compiled,
+        tf32=competitor.tf32,
+        same_loss=competitor.same_loss,
+    )
+
+
+def their_loss(competitor: Competitor, case: Case) -> Outcome:
+    function = competitor.function()
+    if competitor.whole_loss:
+        return Outcome(function(case))
+    logprobs = kept_logprobs(competitor, case)
+    loss = grpo_loss(
+        logprobs, **case.batch, config=case.config, denominator=case.denominator, backend="reference"
+    ).loss
+    return Outcome(loss, logprobs)
+
+
+def kept_logprobs(competitor: Competitor, case: Case) -> Tensor:
+    """[T]; of a competitor that compacts, 0 where loss_mask is false."""
+    mask, function = case.batch["loss_mask"], competitor.function()
+    if not competitor.compacts:
+        return function(case.hidden, case.weight, case.ids, case.temperature)[0]  # type: ignore[no-any-return]
+    kept = function(case.hidden[mask], case.weight, case.ids[mask], case.temperature)[0]
+    return torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, kept)
+
+
+def their_logprobs(competitor: Competitor, case: Case) -> Outcome:
+    logprobs = competitor.function()(case.hidden, case.weight, case.ids, case.temperature)[0]
+    return Outcome(logprobs.sum(), logprobs)
+
+
+def gradients(provider: Provider, case: Case) -> tuple[Outcome, tuple[Tensor, Tensor]]:
+    """One training call."""
+    with tf32(provider.tf32):
+        outcome = provider.run(case)
+        hidden, weight = torch.autograd.grad(outcome.loss, (case.hidden, case.weight))
+    return outcome, (hidden, weight)
+
+
+@torch.no_grad()
+def scores(provider: Provider, case: Case) -> Outcome:
+    """One scoring call: no gradient is asked for."""
+    with tf32(provider.tf32):
+        return provider.run(case)
+
+
+@contextmanager
+def tf32(on: bool) -> Iterator[None]:
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = on
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before

@@ -1,0 +1,91 @@
+"""Policy losses on logits that are in memory already: the competitors that take them, side by side."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from bench.competitors import LOGITS, Competitor, LogitsCase
+from bench.gates import LIMITS, relative
+from bench.harness import compare
+from bench.inputs import VARIANTS, packed_batch
+from bench.launches import launches
+from bench.memory import extra_bytes_cuda
+from bench.sidebyside import MIB, Row, attempt, show
+from fastrl.ops import grpo_loss
+
+GATE_ROWS = 64
+
+
+def build(sequences: int, length: int, vocab: int, dtype: torch.dtype, device: str) -> LogitsCase:
+    """Logits of [sequences, length + 1, vocab], drawn wide enough for some tokens to be likely."""
+    torch.manual_seed(0)
+    logits = torch.randn(sequences, length + 1, vocab, device=device, dtype=dtype).mul_(3).requires_grad_()
+    batch = packed_batch(sequences * length, sequences, "realistic", device)
+    config = VARIANTS["dapo"].config
+    denominator = config.denominator(int(batch["loss_mask"].sum()), sequences, length)
+    ids = torch.randint(0, vocab, (sequences, length), device=device)
+    return LogitsCase(logits, ids, batch, config, denominator)
+
+
+def gradient(function: Callable[[LogitsCase], Tensor], case: LogitsCase) -> tuple[Tensor]:
+    (found,) = torch.autograd.grad(function(case), case.logits)
+    return (found,)
+
+
+def own_copy(competitor: Competitor, case: LogitsCase) -> LogitsCase:
+    """What writes over its logits gets its own, so that the others go on with theirs."""
+    if not competitor.in_place:
+        return case
+    return replace(case, logits=case.logits.detach().clone().requires_grad_())
+
+
+def exact_gradient(case: LogitsCase) -> Tensor:
+    logits = case.logits.detach().double().requires_grad_()
+    scores = torch.log_softmax(logits[:, :-1], -1).gather(-1, case.ids[..., None]).flatten()
+    batch = {k: v.double() if v.is_floating_point() else v for k, v in case.batch.items()}
+    options = {"config": case.config, "denominator": case.denominator, "backend": "reference"}
+    (found,) = torch.autograd.grad(grpo_loss(scores, **batch, **options).loss, logits)
+    return found
+
+
+def table(shape: tuple[int, int, int, str], given: argparse.Namespace, device: str) -> list[Row]:
+    """One shape [B, L, V]: rows of every competitor, fastrl's absence among them."""
+    sequences, length, vocab, dtype = shape
+    make = partial(build, vocab=vocab, dtype=getattr(torch, dtype), device=device)
+    torch.compiler.reset()
+    case, small = make(sequences, length), make(sequences, min(length, GATE_ROWS))
+    truth = exact_gradient(small)
+    title = f"ready logits B={sequences} L={length} V={vocab} {dtype}, forward and backward"
+    reason = "has no op that takes logits: linear_grpo_loss does not make them"
+    rows: dict[str, Row] = {
+        "fastrl": {"provider": "fastrl", "version": "", "reason": reason, "spec": {"shape": title}}
+    }
+    runs: dict[str, Callable[[], tuple[Tensor]]] = {}
+    for each in LOGITS:
+        row: Row = {"provider": each.name, "version": each.version(), "reason": each.reason(device)}
+        rows[each.name] = row | {"spec": {"shape": title}}
+        if row["reason"] is None:
+            run = partial(gradient, each.function(), own_copy(each, case))
+            if attempt(rows[each.name], run):
+                runs[each.name] = run
+    for name, times in compare(runs, given.rounds, device, 9 if device == "cuda" else 1).items():
+        rows[name] |= times | {"launches": launches(runs[name], device)}
+        if device == "cuda":
+            rows[name]["memory"] = {"extra_mib": extra_bytes_cuda(runs[name]) / MIB}
+    for each in LOGITS:
+        if each.name in runs:
+            found = gradient(each.function(), own_copy(each, small))[0]
+            rows[each.name]["gates"] = gate(found, truth, dtype)
+    show(title, list(rows.values()))
+    return list(rows.values())
+
+
+def gate(found: Tensor, truth: Tensor, dtype: str) -> Row:
+    error = relative(found, truth)
+    return {"dx_rel": error, "failed": [] if error <= LIMITS[dtype][1] else ["dx_rel"]}

@@ -1,0 +1,58 @@
+"""How many rows and columns of logits are in memory at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+CPU_KEPT_LOGITS = 1 << 26  # 256 MiB of float32
+CPU_ROWS, CPU_COLUMNS = 4096, 2048  # a tile of the weight and one of logits stay in the cache
+GPU_PIECE_LOGITS, GPU_KEPT_GRADIENTS = 80 << 20, 550 << 20  # 0.3 GiB of float32, 1.1 GiB of bfloat16
+GPU_ROWS, GPU_COLUMNS = 8192, 16384
+GPU_QUANTUM = 128  # rows of a matrix product's tile
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A chunk of `rows` rows is worked on at once, `columns` of the vocabulary in a product.
+
+    keep: every tile of a chunk stays, so that gradients are made from it; otherwise a tile is made again.
+    """
+
+    rows: int
+    piece: int
+    """Rows that are scored at once; a chunk has one or more such pieces."""
+    columns: int
+    keep: bool
+    quantum: int
+    """Chunks are multiples of so many rows, but for the last one."""
+
+    def chunk_sizes(self, num_rows: int) -> list[int]:
+        """As few chunks as fit, about equal; at least one, maybe of no rows."""
+        count = max(1, -(-num_rows // self.rows))
+        size = -(-num_rows // (count * self.quantum)) * self.quantum
+        sizes = [min(size, num_rows - begin) for begin in range(0, num_rows, max(1, size))]
+        return sizes or [0]
+
+
+def kept_layout(device: torch.device, vocab: int, chunk_rows: int | None, one_piece: bool) -> Layout:
+    """For the one pass. one_piece: a chunk's slopes need all of its scores."""
+    if device.type == "cpu":
+        rows = chunk_rows or max(16, CPU_KEPT_LOGITS // vocab)
+        return Layout(rows, rows, min(vocab, CPU_COLUMNS), True, 1)
+    piece = max(GPU_QUANTUM, GPU_PIECE_LOGITS // vocab // GPU_QUANTUM * GPU_QUANTUM)
+    rows = chunk_rows or max(piece, GPU_KEPT_GRADIENTS // vocab // piece * piece)
+    if one_piece:
+        rows = chunk_rows or max(GPU_QUANTUM, GPU_KEPT_GRADIENTS // (3 * vocab) // GPU_QUANTUM * GPU_QUANTUM)
+        piece = rows
+    return Layout(rows, min(piece, rows), vocab, True, min(rows, GPU_QUANTUM))
+
+
+def tiled_layout(device: torch.device, vocab: int, chunk_rows: int | None) -> Layout:
+    """For passes that need a tile of logits once."""
+    rows, columns, quantum = (
+        (CPU_ROWS, CPU_COLUMNS, 1) if device.type == "cpu" else (GPU_ROWS, GPU_COLUMNS, GPU_QUANTUM)
+    )
+    rows = chunk_rows or rows
+    return Layout(rows, rows, min(vocab, columns), False, min(rows, quantum))

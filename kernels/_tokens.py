@@ -1,0 +1,160 @@
+"""What the policy losses are to single tokens: the interface that cpp, triton and the reference implement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fastrl.kernels._checks import (
+    FLOATS,
+    check_cu_seqlens,
+    check_device,
+    check_dtype,
+    check_shape,
+    check_token_vector,
+    refuse,
+)
+from fastrl.kernels.config import LossConfig
+
+STATS = (
+    "loss", "computed_tokens_sum", "entropy_sum", "kl_sum", "clip_low_sum", "clip_high_sum",
+    "ratio_sum", "ratio_min", "ratio_max",
+    "correction_sum", "correction_count_sum", "correction_min", "correction_max",
+    "rollout_diff_sum", "rollout_diff_count_sum", "rollout_diff_max",
+    "self_certainty_sum", "top1_sum",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class LossBatch:
+    """T packed tokens of S sequences: everything the loss reads beside the scores."""
+
+    cu_seqlens: Tensor
+    """[S + 1] int32."""
+    advantages: Tensor
+    """[S], or [T] where advantages_per_token; any float dtype."""
+    advantages_per_token: bool
+    loss_mask: Tensor
+    """[T] bool."""
+    old_logprobs: Tensor | None
+    """[T], any float dtype, as the next two."""
+    ref_logprobs: Tensor | None
+    rollout_logprobs: Tensor | None
+    config: LossConfig
+    denominator: float
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        """In the order in which the operators take them."""
+        others = (self.old_logprobs, self.ref_logprobs, self.rollout_logprobs)
+        return (self.cu_seqlens, self.advantages, self.loss_mask, *others)
+
+    @property
+    def needs_whole_sequences(self) -> bool:
+        """A token's gradient needs the log-probs of its whole sequence."""
+        ratio = self.config.loss_type == "gspo" and self.old_logprobs is not None
+        return ratio or (self.config.corrects_sequences and self.rollout_logprobs is not None)
+
+    @property
+    def idle_tokens_leave(self) -> bool:
+        """A token of advantage 0 has no gradient."""
+        return self.config.kl_coef == 0 and self.config.entropy_coef == 0
+
+
+def check_batch(op: str, tokens: Tensor, batch: LossBatch) -> None:
+    """Shapes, dtypes and devices, against any tensor whose first dimension is T."""
+    num_tokens, device = tokens.shape[0], tokens.device
+    check_cu_seqlens(op, batch.cu_seqlens, device)
+    check_dtype(op, "advantages", batch.advantages, *FLOATS)
+    check_device(op, "advantages", batch.advantages, device)
+    num_sequences = batch.cu_seqlens.shape[0] - 1
+    if tuple(batch.advantages.shape) not in ((num_tokens,), (num_sequences,)):
+        expected = f"shape ({num_sequences},), one a sequence, or ({num_tokens},), one a token"
+        refuse(op, "advantages", expected, tuple(batch.advantages.shape))
+    check_shape(op, "loss_mask", batch.loss_mask, (num_tokens,))
+    check_dtype(op, "loss_mask", batch.loss_mask, torch.bool)
+    check_device(op, "loss_mask", batch.loss_mask, device)
+    check_token_vector(op, "old_logprobs", batch.old_logprobs, tokens)
+    check_token_vector(op, "ref_logprobs", batch.ref_logprobs, tokens)
+    check_token_vector(op, "rollout_logprobs", batch.rollout_logprobs, tokens)
+    if batch.config.kl_coef != 0 and batch.ref_logprobs is None:
+        refuse(op, "ref_logprobs", f"a tensor, as kl_coef is {batch.config.kl_coef}", None)
+    if not batch.denominator > 0:
+        refuse(op, "denominator", "> 0", batch.denominator)
+
+
+def present_stats(stats: Tensor, batch: LossBatch, scores: tuple[str, ...]) -> dict[str, Tensor]:
+    """The statistics that there were inputs for, by name. scores: which of them were given beside logprobs."""
+    has_rollout = batch.rollout_logprobs is not None
+    absent = {"loss"} | {"entropy_sum", "self_certainty_sum", "top1_sum"} - {f"{name}_sum" for name in scores}
+    if batch.ref_logprobs is None:
+        absent |= {"kl_sum"}
+    if not has_rollout:
+        absent |= {name for name in STATS if name.startswith("rollout_diff")}
+    if not has_rollout or batch.config.correction == "none":
+        absent |= {name for name in STATS if name.startswith("correction")}
+    named = zip(STATS, stats.unbind(), strict=True)
+    return {name: value for name, value in named if name not in absent}
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which tokens are computed, and how many a sequence trains."""
+
+    computed: Tensor
+    """[T] bool."""
+    lengths: Tensor
+    """[S] int32: tokens of the sequence that loss_mask holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """Of n computed tokens, fp32 (float64 in the reference)."""
+
+    rows: Tensor | None
+    """[n] int64, rising: the tokens' places in [0, T), then places that are T, which count for nothing.
+    None: all T of them, of which those that selection.computed leaves out count for nothing."""
+    logprobs: Tensor
+    entropy: Tensor | None
+    self_certainty: Tensor | None
+    top1: Tensor | None
+    """bool."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSlopes:
+    """Of the same n tokens; 0 where they count for nothing."""
+
+    logprobs: Tensor
+    """fp32: d loss / d logprobs."""
+    entropy: Tensor | None
+    """fp32: d loss / d entropy; None where config.entropy_coef is 0."""
+    stats: Tensor
+    """[len(STATS)] float64, sums and extremes over the n tokens; 0, inf and -inf over none."""
+
+
+def fold_stats(parts: Sequence[Tensor]) -> Tensor:
+    """Of several sets of tokens, those of their union."""
+    if len(parts) == 1:
+        return parts[0]
+    together = torch.stack(list(parts))
+    total, least, most = together.sum(0), together.amin(0), together.amax(0)
+    for place, name in enumerate(STATS):
+        if name.endswith(("_min", "_max")):
+            total[place] = (least if name.endswith("_min") else most)[place]
+    return total
+
+
+class TokenMath(Protocol):
+    """weight of a token = 1 / denominator, over its sequence's length too where config.averages_sequences."""
+
+    def select(self, batch: LossBatch, leave_out: bool) -> Selection:
+        """computed = loss_mask; with leave_out, and where idle tokens leave, without those of advantage 0,
+        by whole sequences where the batch needs them: a sequence is computed, or none of its tokens is."""
+
+    def slopes(self, batch: LossBatch, selection: Selection, scores: TokenScores) -> TokenSlopes:
+        """The loss, its slopes and the statistics. Sums over a sequence are taken over its tokens among
+        the n; where the batch needs whole sequences, all its computed tokens are among them."""

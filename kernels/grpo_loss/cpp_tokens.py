@@ -1,0 +1,32 @@
+"""Token math on the CPU in C++."""
+
+from __future__ import annotations
+
+import torch
+
+import fastrl._C as _C
+from fastrl.kernels._tokens import LossBatch, Selection, TokenScores, TokenSlopes
+from fastrl.kernels.grpo_loss import native
+
+
+class CppTokens:
+    def select(self, batch: LossBatch, leave_out: bool) -> Selection:
+        selection, inputs = native.empty_selection(batch), native.native_batch(batch)
+        idle = leave_out and batch.idle_tokens_leave
+        _C.grpo_select_cpu(
+            inputs.structure, idle, batch.needs_whole_sequences, native.native_selection(selection)
+        )
+        return selection
+
+    def slopes(self, batch: LossBatch, selection: Selection, scores: TokenScores) -> TokenSlopes:
+        slopes, inputs = native.empty_slopes(batch, scores), native.native_batch(batch)
+        given = native.native_scores(scores)
+        _C.grpo_loss_cpu(
+            inputs.structure,
+            native.native_selection(selection),
+            given.structure,
+            native.native_config(batch.config),
+            native.native_results(slopes),
+            torch.get_num_threads(),
+        )
+        return slopes

@@ -1,0 +1,125 @@
+"""grpo_loss as a torch operator; slopes come with the loss, the backward scales them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastrl.kernels._checks import check_bounds
+from fastrl.kernels._dispatch import Implementation, anywhere, cpu_only, no_float64, triton_only
+from fastrl.kernels._tokens import STATS, LossBatch, TokenMath, TokenScores
+from fastrl.kernels.config import LossConfig
+
+NUM_INPUTS = 12
+
+
+def _cpp() -> TokenMath:
+    from fastrl.kernels.grpo_loss.cpp_tokens import CppTokens
+
+    return CppTokens()
+
+
+def _triton() -> TokenMath:
+    from fastrl.kernels.grpo_loss.triton_tokens import TritonTokens
+
+    return TritonTokens()
+
+
+def _cuda() -> TokenMath:
+    from fastrl.kernels.grpo_loss.cuda_tokens import CudaTokens
+
+    return CudaTokens()
+
+
+def _cuda_only(device: torch.device, dtype: torch.dtype) -> str | None:
+    if device.type != "cuda":
+        return f"runs on a GPU, the tensors are on {device}"
+    import fastrl._C as _C
+
+    return no_float64(device, dtype) if _C.cuda_built() else "needs a build with nvcc (FASTRL_CUDA=ON)"
+
+
+def _torch() -> TokenMath:
+    from fastrl.kernels.grpo_loss.torch_tokens import TorchTokens
+
+    return TorchTokens()
+
+
+TOKENS = (
+    Implementation("cpp", _cpp, cpu_only),
+    Implementation("triton", _triton, triton_only),
+    Implementation("cuda", _cuda, _cuda_only),
+    Implementation("torch", _torch, anywhere),
+    Implementation("reference", _torch, anywhere),
+)
+
+
+def token_math(name: str) -> TokenMath:
+    math: TokenMath = next(each for each in TOKENS if each.name == name).run()
+    return math
+
+
+@torch.library.custom_op("fastrl::grpo_loss", mutates_args=())
+def grpo_loss_op(
+    logprobs: Tensor,
+    entropy: Tensor | None,
+    cu_seqlens: Tensor,
+    advantages: Tensor,
+    loss_mask: Tensor,
+    old_logprobs: Tensor | None,
+    ref_logprobs: Tensor | None,
+    rollout_logprobs: Tensor | None,
+    per_token: bool,
+    config: str,
+    denominator: float,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(loss, slopes in logprobs, slopes in entropy or none, stats)"""
+    batch = LossBatch(
+        cu_seqlens,
+        advantages,
+        per_token,
+        loss_mask,
+        old_logprobs,
+        ref_logprobs,
+        rollout_logprobs,
+        LossConfig.decode(config),
+        denominator,
+    )
+    check_bounds("grpo_loss", cu_seqlens, logprobs.shape[0])
+    math = token_math(backend)
+    slopes = math.slopes(
+        batch, math.select(batch, leave_out=False), TokenScores(None, logprobs, entropy, None, None)
+    )
+    by_entropy = logprobs.new_empty(0) if slopes.entropy is None else slopes.entropy
+    loss = slopes.stats[STATS.index("loss")].to(logprobs.dtype)
+    return loss, slopes.logprobs, by_entropy, slopes.stats
+
+
+@grpo_loss_op.register_fake  # type: ignore[untyped-decorator]
+def _(logprobs: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    by_entropy = LossConfig.decode(others[8]).entropy_coef != 0
+    return (
+        logprobs.new_empty(()),
+        torch.empty_like(logprobs),
+        logprobs.new_empty(logprobs.shape[0] if by_entropy else 0),
+        logprobs.new_empty(len(STATS), dtype=torch.float64),
+    )
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(output[1], output[2])
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Any, ...]:
+    slopes, by_entropy = ctx.saved_tensors
+    grads = [slopes * grad_loss, None]
+    if ctx.needs_input_grad[1] and by_entropy.numel() == slopes.numel():
+        grads[1] = by_entropy * grad_loss
+    return (*grads, *([None] * (NUM_INPUTS - 2)))
+
+
+grpo_loss_op.register_autograd(_backward, setup_context=_keep)

@@ -1,0 +1,94 @@
+"""Token math on any device: the reference's formulas, and their slopes written out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor
+
+from fastrl.kernels._tokens import STATS, LossBatch, Selection, TokenScores, TokenSlopes
+from fastrl.kernels.config import LossConfig
+from fastrl.kernels.grpo_loss.reference import (
+    LOG_RATIO_LIMIT,
+    grpo_loss_reference,
+    loss_terms,
+    select_reference,
+)
+
+
+class TorchTokens:
+    def select(self, batch: LossBatch, leave_out: bool) -> Selection:
+        return select_reference(batch, leave_out)
+
+    def slopes(self, batch: LossBatch, selection: Selection, scores: TokenScores) -> TokenSlopes:
+        logprobs = spread(scores.logprobs, scores.rows, selection)
+        entropy = None if scores.entropy is None else spread(scores.entropy, scores.rows, selection)
+        if scores.rows is not None:
+            here = spread(torch.ones_like(scores.rows, dtype=torch.bool), scores.rows, selection)
+            selection = dataclasses.replace(selection, computed=selection.computed & here)
+        loss, stats = grpo_loss_reference(logprobs, entropy, batch, selection)
+        slopes, weights = token_slopes(logprobs, batch, selection)
+        stats["loss"] = loss.detach().double()
+        for name, values in (("self_certainty_sum", scores.self_certainty), ("top1_sum", scores.top1)):
+            if values is not None:
+                kept = torch.where(selection.computed, spread(values.double(), scores.rows, selection), 0)
+                stats[name] = kept.sum()
+        coef = batch.config.entropy_coef
+        return TokenSlopes(
+            gather(slopes, scores.rows),
+            gather(-coef * weights, scores.rows) if coef != 0 else None,
+            torch.stack([stats.get(name, _nothing(name, loss)) for name in STATS]),
+        )
+
+
+def token_slopes(logprobs: Tensor, batch: LossBatch, selection: Selection) -> tuple[Tensor, Tensor]:
+    """(d loss / d logprobs, weight of each token), [T], 0 where not computed."""
+    config, computed = batch.config, selection.computed
+    terms = loss_terms(torch.where(computed, logprobs, 0), batch, selection)
+    low, high = 1 - config.clip_eps_low, 1 + config.eps_high
+    ratio, advantages = terms.ratio, terms.advantages
+    if config.loss_type == "rloo":
+        slope = -advantages
+    elif config.loss_type == "cispo":
+        absolute = config.cispo_bound == "absolute"
+        slope = -(ratio.clamp(max=config.eps_high) if absolute else ratio.clamp(low, high)) * advantages
+    else:
+        flat = ((advantages < 0) & (ratio < low)) | ((advantages > 0) & (ratio > high))
+        if config.dual_clip is not None:
+            flat = flat | ((advantages < 0) & (ratio > config.dual_clip))
+        flat = flat | (terms.log_ratio.abs() > LOG_RATIO_LIMIT)
+        slope = torch.where(flat, 0, -advantages * ratio)
+    slope = terms.correction * slope
+    if batch.ref_logprobs is not None:
+        slope = slope + config.kl_coef * _kl_slope(terms.logprobs - batch.ref_logprobs, config)
+    weights = torch.where(computed, terms.weights, 0)
+    return torch.where(computed, terms.weights * slope, 0), weights
+
+
+def _kl_slope(difference: Tensor, config: LossConfig) -> Tensor:
+    if config.kl_estimator == "k1":
+        return torch.ones_like(difference)
+    if config.kl_estimator == "k2":
+        return difference
+    return torch.where(difference.abs() > LOG_RATIO_LIMIT, 0, -torch.expm1(-difference))
+
+
+def spread(values: Tensor, rows: Tensor | None, selection: Selection) -> Tensor:
+    """[T] from [n]; 0 elsewhere."""
+    if rows is None:
+        return values
+    num_tokens = selection.computed.shape[0]
+    return values.new_zeros(num_tokens + 1).index_copy(0, rows, values)[:num_tokens]
+
+
+def gather(values: Tensor, rows: Tensor | None) -> Tensor:
+    if rows is None:
+        return values
+    return torch.cat([values, values.new_zeros(1)]).index_select(0, rows)
+
+
+def _nothing(name: str, like: Tensor) -> Tensor:
+    start = math.inf if name.endswith("_min") else -math.inf if name.endswith("_max") else 0.0
+    return torch.full_like(like, start, dtype=torch.float64).detach()

@@ -1,0 +1,133 @@
+"""The policy losses on a GPU, in float64: a launch for the tokens, one to fold what their blocks sum up."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from fastrl.kernels._tokens import STATS, LossBatch, Selection, TokenScores, TokenSlopes
+from fastrl.kernels.config import LossConfig
+from fastrl.kernels.grpo_loss.triton_kernels import (
+    fold_kernel,
+    select_kernel,
+    sequence_kernel,
+    token_kernel,
+)
+
+BLOCK, NUM_WARPS = 1024, 8  # 4 tokens a thread, whose float64 values fit the registers
+
+
+class TritonTokens:
+    """TokenMath in Triton. Nothing is waited for, and sums have a fixed order."""
+
+    def select(self, batch: LossBatch, leave_out: bool) -> Selection:
+        num_sequences = batch.cu_seqlens.shape[0] - 1
+        loss_mask = batch.loss_mask.contiguous()
+        computed = torch.empty_like(loss_mask)
+        lengths = torch.empty(num_sequences, dtype=torch.int32, device=loss_mask.device)
+        if num_sequences:
+            select_kernel[(num_sequences,)](
+                batch.cu_seqlens,
+                batch.advantages.contiguous(),
+                loss_mask,
+                computed,
+                lengths,
+                PER_TOKEN=batch.advantages_per_token,
+                LEAVE_OUT=leave_out and batch.idle_tokens_leave,
+                WHOLE=batch.needs_whole_sequences,
+                BLOCK=BLOCK,
+            )
+        return Selection(computed, lengths)
+
+    def slopes(self, batch: LossBatch, selection: Selection, scores: TokenScores) -> TokenSlopes:
+        logprobs = scores.logprobs
+        num_tokens, device = logprobs.shape[0], logprobs.device
+        blocks = triton.cdiv(num_tokens, BLOCK)
+        slopes = torch.empty(num_tokens, dtype=torch.float32, device=device)
+        entropy_slopes = torch.empty_like(slopes) if batch.config.entropy_coef != 0 else None
+        partials = torch.empty(len(STATS), blocks, dtype=torch.float64, device=device)
+        stats = torch.empty(len(STATS), dtype=torch.float64, device=device)
+        if num_tokens:
+            inputs = _inputs(batch, selection, scores)
+            token_kernel[(blocks,)](
+                **inputs,
+                **_others(batch, selection, scores),
+                **_coefficients(batch.config),
+                terms=_sequence_terms(batch, inputs) if batch.needs_whole_sequences else None,
+                denominator=float(batch.denominator),
+                SEQUENCE_RATIO=batch.config.loss_type == "gspo" and batch.old_logprobs is not None,
+                SEQUENCE_CORRECTION=batch.config.corrects_sequences,
+                slopes=slopes,
+                entropy_slopes=entropy_slopes,
+                partials=partials,
+                blocks=blocks,
+                num_warps=NUM_WARPS,
+            )
+        fold_kernel[(len(STATS),)](partials, blocks, stats, BLOCK=BLOCK)
+        return TokenSlopes(slopes, entropy_slopes, stats)
+
+
+def _sequence_terms(batch: LossBatch, inputs: dict[str, Any]) -> Tensor:
+    """[3, S] of each sequence: mean log-ratio, correction, 1 / number of computed tokens."""
+    num_sequences = inputs["num_sequences"]
+    terms = torch.empty(3, num_sequences, dtype=torch.float64, device=batch.cu_seqlens.device)
+    if num_sequences:
+        cap = float(batch.config.correction_cap)
+        sequence_kernel[(num_sequences,)](**inputs, terms=terms, cap=cap)
+    return terms
+
+
+def _inputs(batch: LossBatch, selection: Selection, scores: TokenScores) -> dict[str, Any]:
+    """What the kernels of tokens and of sequences both read."""
+    corrects = batch.rollout_logprobs is not None
+    return {
+        "rows": scores.rows,
+        "logprobs": scores.logprobs,
+        "old_logprobs": _packed(batch.old_logprobs),
+        "rollout_logprobs": _packed(batch.rollout_logprobs),
+        "computed": selection.computed,
+        "cu_seqlens": batch.cu_seqlens,
+        "num_tokens": scores.logprobs.shape[0],
+        "num_places": selection.computed.shape[0],
+        "num_sequences": batch.cu_seqlens.shape[0] - 1,
+        "CORRECTION": batch.config.correction.rpartition("_")[2] if corrects else "none",
+        "BLOCK": BLOCK,
+    }
+
+
+def _others(batch: LossBatch, selection: Selection, scores: TokenScores) -> dict[str, Any]:
+    """What the kernel of tokens alone reads."""
+    return {
+        "ref_logprobs": _packed(batch.ref_logprobs),
+        "entropy": scores.entropy,
+        "self_certainty": scores.self_certainty,
+        "top1": scores.top1,
+        "advantages": batch.advantages.contiguous(),
+        "lengths": selection.lengths,
+        "steps": selection.lengths.shape[0].bit_length(),
+        "PER_TOKEN": batch.advantages_per_token,
+    }
+
+
+def _coefficients(config: LossConfig) -> dict[str, Any]:
+    policy = {"rloo": "reinforce", "cispo": f"weight_{config.cispo_bound}"}.get(config.loss_type, "clip")
+    absolute = policy == "weight_absolute"
+    return {
+        "low": 1.0 - config.clip_eps_low,
+        "high": config.eps_high if absolute else 1.0 + config.eps_high,
+        "dual_clip": math.inf if config.dual_clip is None else config.dual_clip,
+        "kl_coef": float(config.kl_coef),
+        "entropy_coef": float(config.entropy_coef),
+        "cap": float(config.correction_cap),
+        "POLICY": policy,
+        "KL": config.kl_estimator,
+        "SEQUENCE_MEAN": config.averages_sequences,
+    }
+
+
+def _packed(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()

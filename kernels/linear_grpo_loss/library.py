@@ -1,0 +1,125 @@
+"""linear_grpo_loss as a torch operator: gradients come with the loss, the backward scales and hands them over."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastrl.kernels._checks import check_bounds
+from fastrl.kernels._head import Head, Scaling, check_values
+from fastrl.kernels._tokens import STATS, LossBatch, fold_stats
+from fastrl.kernels.config import LossConfig
+from fastrl.kernels.grpo_loss.library import token_math
+from fastrl.kernels.linear_grpo_loss.one_pass import How, LossPass
+from fastrl.kernels.linear_logprob.library import empty_gradients, row_math
+
+NUM_INPUTS = 18
+Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def encode(how: How) -> str:
+    return json.dumps(dataclasses.asdict(how))
+
+
+@torch.library.custom_op("fastrl::linear_grpo_loss", mutates_args=())
+def linear_grpo_loss_op(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    ids: Tensor,
+    temperature: Tensor | None,
+    cu_seqlens: Tensor,
+    advantages: Tensor,
+    loss_mask: Tensor,
+    old_logprobs: Tensor | None,
+    ref_logprobs: Tensor | None,
+    rollout_logprobs: Tensor | None,
+    per_token: bool,
+    scaling: str,
+    config: str,
+    denominator: float,
+    how: str,
+    backend: str,
+    needed: list[bool],
+) -> Outputs:
+    """(loss, logprobs, entropy, computed, stats, skipped, gradients in hidden, weight and bias)"""
+    check_bounds("linear_grpo_loss", cu_seqlens, hidden.shape[0])
+    batch = LossBatch(
+        cu_seqlens,
+        advantages,
+        per_token,
+        loss_mask,
+        old_logprobs,
+        ref_logprobs,
+        rollout_logprobs,
+        LossConfig.decode(config),
+        denominator,
+    )
+    head = Head.of(weight, bias, temperature, Scaling.decode(scaling))
+    settings = How(**json.loads(how))
+    loss_pass = LossPass(hidden, ids, head, batch, row_math(backend), token_math(backend), settings)
+    check_values("linear_grpo_loss", loss_pass.ids, head.vocab, temperature)
+    found, gradients = loss_pass.run((needed[0], needed[1], needed[2]))
+    stats = fold_stats(found.stats)
+    grads = [hidden.new_empty(0) if each is None else each for each in gradients]
+    return (
+        stats[STATS.index("loss")].to(found.logprobs.dtype),
+        found.logprobs[:-1].clone(),
+        found.entropy[:-1].clone(),
+        loss_pass.selection.computed.clone(),
+        stats,
+        torch.stack([found.skipped.columns, found.skipped.grad_hidden, found.skipped.grad_weight]),
+        grads[0],
+        grads[1],
+        grads[2],
+    )
+
+
+@linear_grpo_loss_op.register_fake  # type: ignore[untyped-decorator]
+def _(hidden: Tensor, weight: Tensor, bias: Tensor | None, *others: Any) -> Outputs:
+    num_rows = hidden.shape[0]
+    accurate = torch.promote_types(hidden.dtype, torch.float32)
+    return (
+        hidden.new_empty((), dtype=accurate),
+        hidden.new_empty(num_rows, dtype=accurate),
+        hidden.new_empty(num_rows, dtype=accurate),
+        hidden.new_empty(num_rows, dtype=torch.bool),
+        hidden.new_empty(len(STATS), dtype=torch.float64),
+        hidden.new_empty(3, dtype=torch.float64),
+        *empty_gradients(hidden, weight, bias, others[-1]),
+    )
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
+    ctx.save_for_backward(*output[6:])
+    ctx.needed = inputs[-1]
+    ctx.handed_over = False
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Any, ...]:
+    if ctx.handed_over:
+        raise RuntimeError(
+            "[linear_grpo_loss] backward: expected one call, got a second; the gradients were handed over"
+        )
+    ctx.handed_over = True
+    compiling = torch.compiler.is_compiling()
+    scaled: list[Tensor | None] = []
+    for gradient, wanted in zip(ctx.saved_tensors, ctx.needed, strict=True):
+        if not wanted:
+            scaled.append(None)
+        elif compiling:
+            scaled.append(gradient * grad_loss.to(gradient.dtype))
+        else:
+            # A GPU is not asked for the value; on the CPU the usual scale of 1 saves a pass over the weight.
+            same = not grad_loss.is_cuda and bool(grad_loss == 1)
+            scaled.append(gradient if same else gradient.mul_(grad_loss))
+    return (*scaled, *([None] * (NUM_INPUTS - 3)))
+
+
+linear_grpo_loss_op.register_autograd(_backward, setup_context=_keep)

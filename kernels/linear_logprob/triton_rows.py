@@ -1,0 +1,102 @@
+"""linear_logprob on a GPU: scores and gradients of tiles of logits, one reading of them each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from fastrl.kernels._rows import RowScores, Tile
+from fastrl.kernels.linear_logprob.triton_kernels import floor_kernel, gradient_kernel, score_kernel
+
+VECTOR = 8  # elements; rows whose lengths are multiples of it are read 16 bytes at a time, or 32
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Columns that a program holds at a time, 16 a thread, whatever the lengths: no shape is compiled for."""
+
+    columns: int
+    num_warps: int
+
+    def options(self, *lengths: int) -> dict[str, Any]:
+        # Products are not fused into sums, so that every kernel makes the same z, bit for bit.
+        aligned = all(length % VECTOR == 0 for length in lengths)
+        return {
+            "ALIGNED": aligned,
+            "BLOCK": self.columns,
+            "num_warps": self.num_warps,
+            "enable_fp_fusion": False,
+        }
+
+
+WHOLE_ROW = Blocks(columns=8192, num_warps=16)
+PART_OF_ROW = Blocks(columns=4096, num_warps=8)
+
+
+class TritonRows:
+    """RowMath in Triton; sums are fp32 within a block of columns and float64 across blocks."""
+
+    def score(self, tile: Tile, scores: RowScores, vocab: int) -> None:
+        num_rows, width = tile.logits.shape
+        if num_rows == 0:
+            return
+        score_kernel[(num_rows,)](
+            **_inputs(tile),
+            **{name: getattr(scores, name) for name in RowScores.__slots__},
+            vocab=vocab,
+            **WHOLE_ROW.options(tile.logits.stride(0), width, tile.first),
+        )
+
+    def gradient(
+        self, tile: Tile, scores: RowScores, grad_logprobs: Tensor, grad_entropy: Tensor | None, out: Tensor
+    ) -> None:
+        num_rows, width = tile.logits.shape
+        if num_rows == 0:
+            return
+        blocks = triton.cdiv(width, PART_OF_ROW.columns)
+        gradient_kernel[(num_rows * blocks,)](
+            **_inputs(tile),
+            max=scores.max,
+            total=scores.total,
+            logprobs=scores.logprobs,
+            entropy=scores.entropy,
+            grad_logprobs=grad_logprobs,
+            grad_entropy=grad_entropy,
+            out=out,
+            out_stride=out.stride(0),
+            blocks=blocks,
+            **PART_OF_ROW.options(tile.logits.stride(0), out.stride(0), width, tile.first),
+        )
+
+    def floors(self, tile: Tile, top_k: int, top_p: float) -> Tensor:
+        num_rows, width = tile.logits.shape
+        out = torch.empty(num_rows, dtype=torch.float32, device=tile.logits.device)
+        if num_rows:
+            options = WHOLE_ROW.options(tile.logits.stride(0), width)
+            floor_kernel[(num_rows,)](**_logits(tile), out=out, top_k=top_k, top_p=top_p, **options)
+        return out
+
+
+def _inputs(tile: Tile) -> dict[str, Any]:
+    return {**_logits(tile), "first": tile.first, "ids": tile.ids, "floor": tile.floor}
+
+
+def _logits(tile: Tile) -> dict[str, Any]:
+    """z = outward * (raw + bias), or outward * tanh(inward * (raw + bias)), outward over the temperature"""
+    outward = tile.logit_scale if tile.softcap is None else tile.softcap
+    inward = 1.0 if tile.softcap is None else tile.logit_scale / tile.softcap
+    by_row = isinstance(tile.temperature, Tensor)
+    return {
+        "logits": tile.logits,
+        "stride": tile.logits.stride(0),
+        "width": tile.logits.shape[1],
+        "bias": tile.bias,
+        "temperature": tile.temperature if by_row else None,
+        "outward": float(outward) if by_row else outward / tile.temperature,
+        "inward": inward,
+        "CAPPED": tile.softcap is not None,
+    }
