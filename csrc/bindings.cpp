@@ -44,7 +44,7 @@ fastrl::RowScores row_scores(Address max, Address others, Address excluded, Addr
 }
 
 fastrl::GrpoConfig grpo_config(int policy, double low, double high, double dual_clip, int kl, double kl_coef,
-                               double entropy_coef, bool average_sequences, int correction,
+                               bool kl_ratio, double entropy_coef, bool average_sequences, int correction,
                                bool correct_sequences, double correction_cap) {
   return {static_cast<fastrl::PolicyKind>(policy),
           low,
@@ -52,6 +52,7 @@ fastrl::GrpoConfig grpo_config(int policy, double low, double high, double dual_
           dual_clip,
           static_cast<fastrl::KLKind>(kl),
           kl_coef,
+          kl_ratio,
           entropy_coef,
           average_sequences,
           static_cast<fastrl::CorrectionKind>(correction),
@@ -102,7 +103,7 @@ void bind_structs(nb::module_& m) {
                   "total"_a, "logprobs"_a, "entropy"_a, "self_certainty"_a, "top1"_a);
   nb::class_<fastrl::GrpoConfig>(m, "GrpoConfig")
       .def_static("of", &grpo_config, "policy"_a, "low"_a, "high"_a, "dual_clip"_a, "kl"_a, "kl_coef"_a,
-                  "entropy_coef"_a, "average_sequences"_a, "correction"_a, "correct_sequences"_a,
+                  "kl_ratio"_a, "entropy_coef"_a, "average_sequences"_a, "correction"_a, "correct_sequences"_a,
                   "correction_cap"_a);
   nb::class_<fastrl::GrpoBatch>(m, "GrpoBatch")
       .def_static("of", &grpo_batch, "tokens"_a, "sequences"_a, "cu_seqlens"_a, "advantages"_a,

@@ -45,7 +45,9 @@ class Gradients:
             return
         grad_rows = None
         if self._hidden is not None:
-            grad_rows = torch.empty(chunk.operand.shape, dtype=self._products.accurate, device=chunk.rows.device)
+            grad_rows = torch.empty(
+                chunk.operand.shape, dtype=self._products.accurate, device=chunk.rows.device
+            )
         for columns, grad_logits in tiles:
             if self._bias is not None:
                 self._bias[columns] += grad_logits.sum(0, dtype=self._bias.dtype)

@@ -24,7 +24,7 @@ class Scaling:
     top_p: float
 
     def encode(self) -> str:
-        return _encode(self)
+        return _encode(self.temperature, self.logit_scale, self.softcap, self.top_k, self.top_p)
 
     @staticmethod
     def decode(text: str) -> Scaling:
@@ -33,8 +33,10 @@ class Scaling:
 
 # A custom op takes strings; a compiled caller sees this one as a constant.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _encode(scaling: Scaling) -> str:
-    return json.dumps(dataclasses.asdict(scaling))
+def _encode(
+    temperature: float | None, logit_scale: float, softcap: float | None, top_k: int, top_p: float
+) -> str:
+    return json.dumps(dataclasses.asdict(Scaling(temperature, logit_scale, softcap, top_k, top_p)))
 
 
 @dataclass(frozen=True, slots=True)

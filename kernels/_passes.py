@@ -119,7 +119,14 @@ class HeadPass:
     def _tile(self, chunk: Chunk, columns: slice, logits: Tensor, floor: Tensor | None) -> Tile:
         head = self._head
         return Tile(
-            logits, columns.start, chunk.ids, head.bias, chunk.temperature, head.logit_scale, head.softcap, floor
+            logits,
+            columns.start,
+            chunk.ids,
+            head.bias,
+            chunk.temperature,
+            head.logit_scale,
+            head.softcap,
+            floor,
         )
 
     def _view(self, buffer: Tensor, num_rows: int, columns: slice) -> Tensor:

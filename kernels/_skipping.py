@@ -66,4 +66,6 @@ def add_likely_columns(
 
 
 def _mass(grads: Tensor, dim: int) -> Tensor:
-    return torch.linalg.vector_norm(grads, ord=1, dim=dim, dtype=torch.promote_types(grads.dtype, torch.float32))
+    return torch.linalg.vector_norm(
+        grads, ord=1, dim=dim, dtype=torch.promote_types(grads.dtype, torch.float32)
+    )

@@ -38,6 +38,9 @@ class LossConfig:
     kl_coef: float = 0.0
     """>= 0; weight of the KL to the reference. 0: no reference is needed."""
     kl_estimator: KLEstimator = "k3"
+    kl_ratio: bool = False
+    """The KL is multiplied by the ratio, which makes it unbiased on stale samples (DeepSeek-V3.2; TRL's
+    use_bias_correction_kl)."""
     entropy_coef: float = 0.0
     """Weight of the entropy bonus; 0: entropy is only measured."""
     correction: Correction = "token_truncate"

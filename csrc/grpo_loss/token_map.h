@@ -22,6 +22,7 @@ struct GrpoConfig {
   double dual_clip = 0;  // largest ratio where the advantage is negative; 0: none
   KLKind kl = KLKind::kExponential;
   double kl_coef = 0;
+  bool kl_ratio = false;  // the KL is multiplied by the ratio
   double entropy_coef = 0;
   bool average_sequences = false;  // a token weighs 1 / (trained tokens of its sequence)
   CorrectionKind correction = CorrectionKind::kNone;
@@ -55,7 +56,7 @@ FASTRL_HOST_DEVICE inline Real hold(Real log_ratio) {
 }
 
 template <typename Real>
-FASTRL_HOST_DEVICE inline void add_kl(const TokenInput<Real>& in, const GrpoConfig& config,
+FASTRL_HOST_DEVICE inline void add_kl(const TokenInput<Real>& in, const GrpoConfig& config, bool ratio_held,
                                       TokenOutput<Real>& out) {
   const Real difference = in.logprob - in.ref_logprob;
   Real slope = 1;
@@ -68,6 +69,10 @@ FASTRL_HOST_DEVICE inline void add_kl(const TokenInput<Real>& in, const GrpoConf
     const Real held = hold(-difference);
     out.kl = std::expm1(held) - held;
     slope = held == -difference ? -std::expm1(held) : Real(0);
+  }
+  if (config.kl_ratio) {
+    slope = out.ratio * (slope + (ratio_held ? Real(0) : out.kl));
+    out.kl *= out.ratio;
   }
   out.loss += Real(config.kl_coef) * out.kl;
   out.slope += Real(config.kl_coef) * slope;
@@ -102,7 +107,7 @@ FASTRL_HOST_DEVICE inline TokenOutput<Real> map_token(const TokenInput<Real>& in
   }
   out.loss = in.correction * policy;
   out.slope = in.correction * slope;
-  if (in.has_ref) add_kl(in, config, out);
+  if (in.has_ref) add_kl(in, config, held != log_ratio, out);
   if (config.entropy_coef != 0) out.loss -= Real(config.entropy_coef) * in.entropy;
   return out;
 }

@@ -69,11 +69,16 @@ class Policy:
         return hidden
 
     @torch.no_grad()
-    def logprobs(self, batch: PackedBatch, temperature: float) -> Tensor:
-        """[T] fp32, nats, of the trained tokens; no gradient."""
-        hidden = self.hidden(batch)
+    def logprobs(self, batch: PackedBatch, temperature: float, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+        """[T] fp32, nats, of the trained tokens under this sampling; no gradient."""
         out = linear_logprob(
-            hidden, self.head.weight, batch.ids, temperature=temperature, **self.head.options()
+            self.hidden(batch),
+            self.head.weight,
+            batch.ids,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            **self.head.options(),
         )
         logprobs: Tensor = out.logprobs
         return logprobs

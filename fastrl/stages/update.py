@@ -24,8 +24,11 @@ def update_policy(
     parts: RlParts, rollouts: Sequence[Rollout], config: RlConfig, ranks: Ranks, step: int
 ) -> tuple[Stats, list[float]]:
     """epochs_per_batch x updates_per_epoch optimiser steps. Returns loss statistics and gradient norms."""
-    old = score_rollouts(parts.policy, rollouts, config) if is_off_policy(config) else [None] * len(rollouts)
-    ref = score_rollouts(parts.reference, rollouts, config) if parts.reference else [None] * len(rollouts)
+    nothing: list[Tensor | None] = [None] * len(rollouts)
+    support = (config.rollout.top_k, config.rollout.top_p)
+    old = score_rollouts(parts.policy, rollouts, config, *support) if is_off_policy(config) else nothing
+    # The reference is asked about all tokens: it need not find likely what the policy does.
+    ref = score_rollouts(parts.reference, rollouts, config) if parts.reference else nothing
     stats: Stats = {}
     norms = []
     for _ in range(config.train.epochs_per_batch):
@@ -82,6 +85,8 @@ def accumulate_gradients(
             config=config.loss,
             denominator=denominator,
             temperature=config.rollout.temperature,
+            top_k=config.rollout.top_k,
+            top_p=config.rollout.top_p,
             **policy.head.options(),
         )
         out.loss.backward()
@@ -98,7 +103,9 @@ def train_sequence(rollout: Rollout) -> TrainSequence:
     return TrainSequence(prompt + completion, [False] * len(prompt) + [True] * len(completion))
 
 
-def score_rollouts(policy: Policy, rollouts: Sequence[Rollout], config: RlConfig) -> list[Tensor | None]:
+def score_rollouts(
+    policy: Policy, rollouts: Sequence[Rollout], config: RlConfig, top_k: int = 0, top_p: float = 1.0
+) -> list[Tensor | None]:
     """Log-probabilities of completions' tokens under `policy`, without gradient; None for a rollout that
     carries none."""
     out: list[Tensor | None] = [None] * len(rollouts)
@@ -107,7 +114,7 @@ def score_rollouts(policy: Policy, rollouts: Sequence[Rollout], config: RlConfig
     for places in microbatches(lengths, config.train.tokens_per_microbatch):
         chosen = [active[place] for place in places]
         packed = pack([train_sequence(rollouts[i]) for i in chosen], policy.device)
-        logprobs = policy.logprobs(packed, config.rollout.temperature)
+        logprobs = policy.logprobs(packed, config.rollout.temperature, top_k, top_p)
         pieces = torch.split(logprobs, [len(rollouts[i].completion_ids) for i in chosen])
         for i, piece in zip(chosen, pieces, strict=True):
             out[i] = piece

@@ -114,10 +114,3 @@ def group_advantage_op(
 @group_advantage_op.register_fake  # type: ignore[untyped-decorator]
 def _(rewards: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(rewards)
-
-
-def resolve_advantages(advantages: Tensor | GroupRewards) -> Tensor:
-    if isinstance(advantages, Tensor):
-        return advantages
-    of = advantages
-    return group_advantage(of.rewards, of.group_ids, scale=of.scale, baseline=of.baseline, eps=of.eps)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -10,6 +12,7 @@ from torch import Tensor
 from fastrl.kernels.config import AdvantageBaseline, AdvantageScale
 
 BLOCK = 1024
+OPTIONS: dict[str, Any] = {"num_warps": 8, "enable_fp_fusion": False}
 INFINITY = tl.constexpr(float("inf"))
 
 
@@ -28,6 +31,7 @@ def group_advantage_triton(
             SCALE=scale,
             BASELINE=baseline,
             BLOCK=BLOCK,
+            **OPTIONS,
         )
     return out
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastrl.kernels._batch import LossBatch, make_batch
 from fastrl.kernels._checks import FLOATS, check_bounds, check_dtype, check_token_vector, refuse
 from fastrl.kernels._dispatch import Backend, pick
 from fastrl.kernels._outputs import LossOutput
-from fastrl.kernels._tokens import LossBatch, check_batch, present_stats
+from fastrl.kernels._tokens import present_stats
 from fastrl.kernels.config import LossConfig
-from fastrl.kernels.group_advantage import GroupRewards, resolve_advantages
-from fastrl.kernels.grpo_loss.library import TOKENS, grpo_loss_op
+from fastrl.kernels.group_advantage import GroupRewards
+from fastrl.kernels.grpo_loss.library import IMPLEMENTATIONS, grpo_loss_op
 from fastrl.kernels.grpo_loss.reference import grpo_loss_reference, select_reference
 
 OP = "grpo_loss"
@@ -47,7 +48,8 @@ def grpo_loss(
         rloo:
             policy = -A * logprobs
 
-        kl = d (k1), d^2 / 2 (k2), exp(-d) + d - 1 (k3), with d = logprobs - ref_logprobs
+        kl = d (k1), d^2 / 2 (k2), exp(-d) + d - 1 (k3), with d = logprobs - ref_logprobs;
+             times the ratio with kl_ratio
         correction = stopgrad(exp(old_logprobs - rollout_logprobs)), of a token or multiplied over a sequence;
                      truncate: at most correction_cap; mask: 0 where above it
 
@@ -78,38 +80,35 @@ def grpo_loss(
         refuse(OP, "logprobs", "shape (T,)", tuple(logprobs.shape))
     check_dtype(OP, "logprobs", logprobs, *FLOATS)
     check_token_vector(OP, "entropy", entropy, logprobs)
-    advantages = resolve_advantages(advantages)
-    per_token = advantages.shape[0] != cu_seqlens.shape[0] - 1
-    batch = LossBatch(
-        cu_seqlens,
-        advantages,
-        per_token,
-        loss_mask,
-        old_logprobs,
-        ref_logprobs,
-        rollout_logprobs,
-        config,
-        denominator,
-    )
-    check_batch(OP, logprobs, batch)
+    optional = (old_logprobs, ref_logprobs, rollout_logprobs)
+    batch = make_batch(OP, logprobs, cu_seqlens, advantages, loss_mask, optional, config, denominator)
     if config.entropy_coef != 0 and entropy is None:
         refuse(OP, "entropy", f"a tensor, as entropy_coef is {config.entropy_coef}", None)
-    accurate = torch.promote_types(logprobs.dtype, torch.float32)
-    logprobs, entropy = logprobs.to(accurate), None if entropy is None else entropy.to(accurate)
     name = _choose(backend, logprobs.device, logprobs.dtype)
+    accurate = torch.promote_types(logprobs.dtype, torch.float32)
+    return _run(logprobs.to(accurate), None if entropy is None else entropy.to(accurate), batch, name)
+
+
+def _run(logprobs: Tensor, entropy: Tensor | None, batch: LossBatch, name: str) -> LossOutput:
     if name == "reference":
-        check_bounds(OP, cu_seqlens, logprobs.shape[0])
+        check_bounds(OP, batch.cu_seqlens, logprobs.shape[0])
         loss, stats = grpo_loss_reference(logprobs, entropy, batch, select_reference(batch, leave_out=False))
     else:
         loss, _, _, found = grpo_loss_op(
-            logprobs, entropy, *batch.tensors(), per_token, config.encode(), denominator, name
+            logprobs,
+            entropy,
+            *batch.tensors(),
+            batch.advantages_per_token,
+            batch.config.encode(),
+            batch.denominator,
+            name,
         )
         stats = present_stats(found, batch, () if entropy is None else ("entropy",))
-    stats["num_tokens_sum"] = loss_mask.sum(dtype=torch.float64)
+    stats["num_tokens_sum"] = batch.loss_mask.sum(dtype=torch.float64)
     seen = None if entropy is None else entropy.detach()
-    return LossOutput(loss, logprobs.detach(), seen, stats, loss_mask)
+    return LossOutput(loss, logprobs.detach(), seen, stats, batch.loss_mask)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
-    return pick(OP, backend, TOKENS, device, dtype).name
+    return pick(OP, backend, IMPLEMENTATIONS, device, dtype).name

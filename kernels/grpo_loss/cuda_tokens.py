@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 import fastrl._C as _C
-from fastrl.kernels._tokens import LossBatch, Selection, TokenScores, TokenSlopes
+from fastrl.kernels._batch import LossBatch
+from fastrl.kernels._tokens import Selection, TokenScores, TokenSlopes
 from fastrl.kernels.grpo_loss import native
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastrl.kernels._batch import LossBatch
 from fastrl.kernels._checks import check_bounds
 from fastrl.kernels._dispatch import Implementation, anywhere, cpu_only, no_float64, triton_only
-from fastrl.kernels._tokens import STATS, LossBatch, TokenMath, TokenScores
+from fastrl.kernels._tokens import STATS, TokenMath, TokenScores
 from fastrl.kernels.config import LossConfig
 
 NUM_INPUTS = 12
@@ -47,7 +48,7 @@ def _torch() -> TokenMath:
     return TorchTokens()
 
 
-TOKENS = (
+IMPLEMENTATIONS = (
     Implementation("cpp", _cpp, cpu_only),
     Implementation("triton", _triton, triton_only),
     Implementation("cuda", _cuda, _cuda_only),
@@ -57,7 +58,7 @@ TOKENS = (
 
 
 def token_math(name: str) -> TokenMath:
-    math: TokenMath = next(each for each in TOKENS if each.name == name).run()
+    math: TokenMath = next(each for each in IMPLEMENTATIONS if each.name == name).run()
     return math
 
 

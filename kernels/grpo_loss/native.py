@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 import fastrl._C as _C
-from fastrl.kernels._tokens import STATS, LossBatch, Selection, TokenScores, TokenSlopes
+from fastrl.kernels._batch import LossBatch
+from fastrl.kernels._tokens import STATS, Selection, TokenScores, TokenSlopes
 from fastrl.kernels.config import LossConfig
 
 POLICY = {"gspo": 1, "cispo_absolute": 2, "cispo_around_one": 3, "rloo": 4}
@@ -27,6 +28,7 @@ def native_config(config: LossConfig) -> Any:
         dual_clip=config.dual_clip or 0.0,
         kl=KL[config.kl_estimator],
         kl_coef=config.kl_coef,
+        kl_ratio=config.kl_ratio,
         entropy_coef=config.entropy_coef,
         average_sequences=config.averages_sequences,
         correction=CORRECTION[config.correction.split("_")[-1]],

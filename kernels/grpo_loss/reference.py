@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastrl.kernels._tokens import LossBatch, Selection
+from fastrl.kernels._batch import LossBatch
+from fastrl.kernels._tokens import Selection
 from fastrl.kernels.config import LossConfig
 
 LOG_RATIO_LIMIT = 20.0
@@ -71,7 +72,9 @@ def grpo_loss_reference(
     stats |= {"clip_low_sum": clipped_low, "clip_high_sum": clipped_high}
     stats |= {"ratio_sum": ratio, "ratio_min": ratio, "ratio_max": ratio}
     if batch.ref_logprobs is not None:
-        kl = _kl(logprobs, batch.ref_logprobs.to(logprobs.dtype), config)
+        kl = kl_term(logprobs, batch.ref_logprobs.to(logprobs.dtype), config)
+        if config.kl_ratio:
+            kl = kl * ratio
         token_loss = token_loss + config.kl_coef * kl
         stats["kl_sum"] = kl
     if entropy is not None:
@@ -118,7 +121,7 @@ def _policy_term(
     return -advantages * used, clipped_low, clipped_high
 
 
-def _kl(logprobs: Tensor, ref_logprobs: Tensor, config: LossConfig) -> Tensor:
+def kl_term(logprobs: Tensor, ref_logprobs: Tensor, config: LossConfig) -> Tensor:
     difference = logprobs - ref_logprobs
     if config.kl_estimator == "k1":
         return difference

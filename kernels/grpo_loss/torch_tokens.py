@@ -8,11 +8,13 @@ import math
 import torch
 from torch import Tensor
 
-from fastrl.kernels._tokens import STATS, LossBatch, Selection, TokenScores, TokenSlopes
+from fastrl.kernels._batch import LossBatch
+from fastrl.kernels._tokens import STATS, Selection, TokenScores, TokenSlopes
 from fastrl.kernels.config import LossConfig
 from fastrl.kernels.grpo_loss.reference import (
     LOG_RATIO_LIMIT,
     grpo_loss_reference,
+    kl_term,
     loss_terms,
     select_reference,
 )
@@ -49,6 +51,7 @@ def token_slopes(logprobs: Tensor, batch: LossBatch, selection: Selection) -> tu
     terms = loss_terms(torch.where(computed, logprobs, 0), batch, selection)
     low, high = 1 - config.clip_eps_low, 1 + config.eps_high
     ratio, advantages = terms.ratio, terms.advantages
+    held = terms.log_ratio.abs() > LOG_RATIO_LIMIT
     if config.loss_type == "rloo":
         slope = -advantages
     elif config.loss_type == "cispo":
@@ -58,11 +61,15 @@ def token_slopes(logprobs: Tensor, batch: LossBatch, selection: Selection) -> tu
         flat = ((advantages < 0) & (ratio < low)) | ((advantages > 0) & (ratio > high))
         if config.dual_clip is not None:
             flat = flat | ((advantages < 0) & (ratio > config.dual_clip))
-        flat = flat | (terms.log_ratio.abs() > LOG_RATIO_LIMIT)
+        flat = flat | held
         slope = torch.where(flat, 0, -advantages * ratio)
     slope = terms.correction * slope
     if batch.ref_logprobs is not None:
-        slope = slope + config.kl_coef * _kl_slope(terms.logprobs - batch.ref_logprobs, config)
+        by_kl = _kl_slope(terms.logprobs - batch.ref_logprobs, config)
+        if config.kl_ratio:
+            kl = kl_term(terms.logprobs, batch.ref_logprobs.to(ratio.dtype), config)
+            by_kl = ratio * (by_kl + torch.where(held, 0, kl))
+        slope = slope + config.kl_coef * by_kl
     weights = torch.where(computed, terms.weights, 0)
     return torch.where(computed, terms.weights * slope, 0), weights
 

@@ -274,5 +274,6 @@ def fold_kernel(partials: tl.tensor, blocks: tl.tensor, stats: tl.tensor, BLOCK:
         total += tl.sum(values, 0)
         least = tl.minimum(least, tl.min(tl.where(inside, values, INFINITY), 0))
         largest = tl.maximum(largest, tl.max(tl.where(inside, values, -INFINITY), 0))
-    folded = tl.where((MINIMA >> stat) & 1 != 0, least, tl.where((MAXIMA >> stat) & 1 != 0, largest, total))
+    bit = tl.full((), 1, tl.int32) << stat
+    folded = tl.where((bit & MINIMA) != 0, least, tl.where((bit & MAXIMA) != 0, largest, total))
     tl.store(stats + stat, folded)

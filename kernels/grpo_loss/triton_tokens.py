@@ -18,7 +18,9 @@ from fastrl.kernels.grpo_loss.triton_kernels import (
     token_kernel,
 )
 
-BLOCK, NUM_WARPS = 1024, 8  # 4 tokens a thread, whose float64 values fit the registers
+BLOCK = 1024
+# 4 tokens a thread, whose float64 values fit the registers; rounded the same by every version of Triton.
+OPTIONS: dict[str, Any] = {"num_warps": 8, "enable_fp_fusion": False}
 
 
 class TritonTokens:
@@ -40,6 +42,7 @@ class TritonTokens:
                 LEAVE_OUT=leave_out and batch.idle_tokens_leave,
                 WHOLE=batch.needs_whole_sequences,
                 BLOCK=BLOCK,
+                **OPTIONS,
             )
         return Selection(computed, lengths)
 
@@ -65,9 +68,9 @@ class TritonTokens:
                 entropy_slopes=entropy_slopes,
                 partials=partials,
                 blocks=blocks,
-                num_warps=NUM_WARPS,
+                **OPTIONS,
             )
-        fold_kernel[(len(STATS),)](partials, blocks, stats, BLOCK=BLOCK)
+        fold_kernel[(len(STATS),)](partials, blocks, stats, BLOCK=BLOCK, **OPTIONS)
         return TokenSlopes(slopes, entropy_slopes, stats)
 
 
@@ -77,7 +80,7 @@ def _sequence_terms(batch: LossBatch, inputs: dict[str, Any]) -> Tensor:
     terms = torch.empty(3, num_sequences, dtype=torch.float64, device=batch.cu_seqlens.device)
     if num_sequences:
         cap = float(batch.config.correction_cap)
-        sequence_kernel[(num_sequences,)](**inputs, terms=terms, cap=cap)
+        sequence_kernel[(num_sequences,)](**inputs, terms=terms, cap=cap, **OPTIONS)
     return terms
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastrl.kernels._batch import LossBatch, make_batch
 from fastrl.kernels._checks import check_at_least_one, check_bounds, refuse, whole_weight
 from fastrl.kernels._dispatch import Backend, pick
 from fastrl.kernels._head import Head, check_head
 from fastrl.kernels._outputs import LossOutput
-from fastrl.kernels._tokens import LossBatch, check_batch, present_stats
+from fastrl.kernels._tokens import present_stats
 from fastrl.kernels.config import LossConfig
-from fastrl.kernels.group_advantage import GroupRewards, resolve_advantages
+from fastrl.kernels.group_advantage import GroupRewards
 from fastrl.kernels.linear_grpo_loss.library import encode, linear_grpo_loss_op
-from fastrl.kernels.linear_grpo_loss.one_pass import How
 from fastrl.kernels.linear_grpo_loss.reference import linear_grpo_loss_reference
-from fastrl.kernels.linear_logprob.library import ROWS
+from fastrl.kernels.linear_logprob.library import IMPLEMENTATIONS
 
 OP = "linear_grpo_loss"
 
@@ -78,28 +78,26 @@ def linear_grpo_loss(
     """
     head = Head(whole_weight(weight), bias, temperature, logit_scale, softcap, top_k, top_p)
     check_head(OP, hidden, ids, head)
-    advantages = resolve_advantages(advantages)
-    per_token = advantages.shape[0] != cu_seqlens.shape[0] - 1
     optional = (old_logprobs, ref_logprobs, rollout_logprobs)
-    batch = LossBatch(cu_seqlens, advantages, per_token, loss_mask, *optional, config, denominator)
-    check_batch(OP, hidden, batch)
+    batch = make_batch(OP, hidden, cu_seqlens, advantages, loss_mask, optional, config, denominator)
     check_at_least_one(OP, chunk_rows=chunk_rows, max_active_rows=max_active_rows)
     if not 0 <= skip_share < 1:
         refuse(OP, "skip_share", "a number in [0, 1)", skip_share)
     if skip_share > 0 and recompute:
         refuse(OP, "skip_share", "0 with recompute", skip_share)
+    how = encode(chunk_rows, recompute, batch_invariant, skip_share, max_active_rows)
     name = _choose(backend, hidden.device, hidden.dtype)
-    if name == "reference":
-        check_bounds(OP, cu_seqlens, hidden.shape[0])
-        out = linear_grpo_loss_reference(hidden, ids, head, batch)
-    else:
-        how = How(chunk_rows, recompute, batch_invariant, skip_share, max_active_rows)
-        out = _run(hidden, ids, head, batch, how, name)
+    out = _run(hidden, ids, head, batch, how, skip_share > 0, name)
     out.stats["num_tokens_sum"] = loss_mask.sum(dtype=torch.float64)
     return out
 
 
-def _run(hidden: Tensor, ids: Tensor, head: Head, batch: LossBatch, how: How, name: str) -> LossOutput:
+def _run(
+    hidden: Tensor, ids: Tensor, head: Head, batch: LossBatch, how: str, skips: bool, name: str
+) -> LossOutput:
+    if name == "reference":
+        check_bounds(OP, batch.cu_seqlens, hidden.shape[0])
+        return linear_grpo_loss_reference(hidden, ids, head, batch)
     inputs = (hidden, head.weight, head.bias)
     needed = [torch.is_grad_enabled() and each is not None and each.requires_grad for each in inputs]
     loss, logprobs, entropy, computed, stats, skipped, *_ = linear_grpo_loss_op(
@@ -111,12 +109,12 @@ def _run(hidden: Tensor, ids: Tensor, head: Head, batch: LossBatch, how: How, na
         head.scaling.encode(),
         batch.config.encode(),
         batch.denominator,
-        encode(how),
+        how,
         name,
         needed,
     )
     named = present_stats(stats, batch, ("entropy", "self_certainty", "top1"))
-    if how.skip_share > 0:
+    if skips:
         names = ("skipped_columns_sum", "grad_hidden_error_sum", "grad_weight_error_sum")
         named |= dict(zip(names, skipped.unbind(), strict=True))
     return LossOutput(loss, logprobs, entropy, named, computed)
@@ -124,4 +122,4 @@ def _run(hidden: Tensor, ids: Tensor, head: Head, batch: LossBatch, how: How, na
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
-    return pick(OP, backend, ROWS, device, dtype).name
+    return pick(OP, backend, IMPLEMENTATIONS, device, dtype).name

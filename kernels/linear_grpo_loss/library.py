@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastrl.kernels._batch import LossBatch
 from fastrl.kernels._checks import check_bounds
 from fastrl.kernels._head import Head, Scaling, check_values
-from fastrl.kernels._tokens import STATS, LossBatch, fold_stats
+from fastrl.kernels._tokens import STATS, fold_stats
 from fastrl.kernels.config import LossConfig
 from fastrl.kernels.grpo_loss.library import token_math
 from fastrl.kernels.linear_grpo_loss.one_pass import How, LossPass
@@ -22,8 +23,17 @@ Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, 
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def encode(how: How) -> str:
-    return json.dumps(dataclasses.asdict(how))
+def encode(
+    chunk_rows: int | None,
+    recompute: bool,
+    batch_invariant: bool,
+    skip_share: float,
+    max_active_rows: int | None,
+) -> str:
+    """A How, as the operator takes it."""
+    return json.dumps(
+        dataclasses.asdict(How(chunk_rows, recompute, batch_invariant, skip_share, max_active_rows))
+    )
 
 
 @torch.library.custom_op("fastrl::linear_grpo_loss", mutates_args=())

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fastrl.kernels._batch import LossBatch
 from fastrl.kernels._gradients import Gradients, Needed
 from fastrl.kernels._head import Head
 from fastrl.kernels._layout import Layout, kept_layout, tiled_layout
@@ -16,7 +17,7 @@ from fastrl.kernels._passes import Chunk, HeadPass, Scored
 from fastrl.kernels._rows import RowMath
 from fastrl.kernels._selection import active_rows, pack_sequences, split_rows
 from fastrl.kernels._skipping import Skipped, add_likely_columns
-from fastrl.kernels._tokens import LossBatch, Selection, TokenMath, TokenScores, TokenSlopes
+from fastrl.kernels._tokens import Selection, TokenMath, TokenScores, TokenSlopes
 
 INVARIANT_ROWS = 256
 
@@ -49,7 +50,14 @@ class Found:
 
 class LossPass:
     def __init__(
-        self, hidden: Tensor, ids: Tensor, head: Head, batch: LossBatch, rows: RowMath, tokens: TokenMath, how: How
+        self,
+        hidden: Tensor,
+        ids: Tensor,
+        head: Head,
+        batch: LossBatch,
+        rows: RowMath,
+        tokens: TokenMath,
+        how: How,
     ) -> None:
         self._hidden, self._head, self._batch = hidden, head, batch
         self._rows, self._tokens, self._how = rows, tokens, how
@@ -69,7 +77,9 @@ class LossPass:
         if chunks is not None:
             return found, self._one_pass(chunks, layout, found, needed)
         layout = self._layout(keep=False, one_piece=True)
-        return found, self._two_passes(split_rows(active, layout, self._pads, len(self.ids)), layout, found, needed)
+        return found, self._two_passes(
+            split_rows(active, layout, self._pads, len(self.ids)), layout, found, needed
+        )
 
     def _one_pass(
         self, chunks: Sequence[Tensor], layout: Layout, found: Found, needed: Needed
@@ -121,7 +131,9 @@ class LossPass:
             return values[0] if len(values) == 1 else torch.cat(values)
 
         rows = chunks[0].rows if len(chunks) == 1 else torch.cat([chunk.rows for chunk in chunks])
-        scores = TokenScores(rows, *(join(name) for name in ("logprobs", "entropy", "self_certainty", "top1")))
+        scores = TokenScores(
+            rows, *(join(name) for name in ("logprobs", "entropy", "self_certainty", "top1"))
+        )
         return self._tokens.slopes(self._batch, self.selection, scores)
 
     @property

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastrl.kernels._batch import LossBatch
 from fastrl.kernels._head import Head
 from fastrl.kernels._outputs import LossOutput
-from fastrl.kernels._tokens import LossBatch
 from fastrl.kernels.grpo_loss.reference import grpo_loss_reference, select_reference
 from fastrl.kernels.linear_logprob.reference import raw_logits, score_logits
 

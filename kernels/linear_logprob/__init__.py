@@ -9,7 +9,7 @@ from fastrl.kernels._checks import check_at_least_one, whole_weight
 from fastrl.kernels._dispatch import Backend, pick
 from fastrl.kernels._head import Head, check_head
 from fastrl.kernels._outputs import LogprobOutput
-from fastrl.kernels.linear_logprob.library import ROWS, linear_logprob_op
+from fastrl.kernels.linear_logprob.library import IMPLEMENTATIONS, linear_logprob_op
 from fastrl.kernels.linear_logprob.reference import linear_logprob_reference
 
 OP = "linear_logprob"
@@ -89,4 +89,4 @@ def linear_logprob(
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
-    return pick(OP, backend, ROWS, device, dtype).name
+    return pick(OP, backend, IMPLEMENTATIONS, device, dtype).name

@@ -33,7 +33,7 @@ def _torch() -> RowMath:
     return TorchRows()
 
 
-ROWS = (
+IMPLEMENTATIONS = (
     Implementation("cpp", _cpp, cpu_only),
     Implementation("triton", _triton, triton_only),
     Implementation("torch", _torch, anywhere),
@@ -42,7 +42,7 @@ ROWS = (
 
 
 def row_math(name: str) -> RowMath:
-    math: RowMath = next(each for each in ROWS if each.name == name).run()
+    math: RowMath = next(each for each in IMPLEMENTATIONS if each.name == name).run()
     return math
 
 

@@ -17,24 +17,22 @@ VECTOR = 8  # elements; rows whose lengths are multiples of it are read 16 bytes
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """Columns that a program holds at a time, 16 a thread, whatever the lengths: no shape is compiled for."""
+    """Columns that a program holds at a time, whatever the lengths: nothing is compiled for a shape."""
 
     columns: int
     num_warps: int
 
     def options(self, *lengths: int) -> dict[str, Any]:
-        # Products are not fused into sums, so that every kernel makes the same z, bit for bit.
-        aligned = all(length % VECTOR == 0 for length in lengths)
         return {
-            "ALIGNED": aligned,
+            "ALIGNED": all(length % VECTOR == 0 for length in lengths),
             "BLOCK": self.columns,
             "num_warps": self.num_warps,
-            "enable_fp_fusion": False,
+            "enable_fp_fusion": False,  # so that every kernel makes the same z, bit for bit
         }
 
 
-WHOLE_ROW = Blocks(columns=8192, num_warps=16)
-PART_OF_ROW = Blocks(columns=4096, num_warps=8)
+ONE_READING = Blocks(columns=4096, num_warps=8)  # 16 columns a thread: most of its instructions are theirs
+MANY_READINGS = Blocks(columns=4096, num_warps=16)  # a search waits for each reading to end
 
 
 class TritonRows:
@@ -48,7 +46,7 @@ class TritonRows:
             **_inputs(tile),
             **{name: getattr(scores, name) for name in RowScores.__slots__},
             vocab=vocab,
-            **WHOLE_ROW.options(tile.logits.stride(0), width, tile.first),
+            **ONE_READING.options(tile.logits.stride(0), width, tile.first),
         )
 
     def gradient(
@@ -57,7 +55,7 @@ class TritonRows:
         num_rows, width = tile.logits.shape
         if num_rows == 0:
             return
-        blocks = triton.cdiv(width, PART_OF_ROW.columns)
+        blocks = triton.cdiv(width, ONE_READING.columns)
         gradient_kernel[(num_rows * blocks,)](
             **_inputs(tile),
             max=scores.max,
@@ -69,14 +67,14 @@ class TritonRows:
             out=out,
             out_stride=out.stride(0),
             blocks=blocks,
-            **PART_OF_ROW.options(tile.logits.stride(0), out.stride(0), width, tile.first),
+            **ONE_READING.options(tile.logits.stride(0), out.stride(0), width, tile.first),
         )
 
     def floors(self, tile: Tile, top_k: int, top_p: float) -> Tensor:
         num_rows, width = tile.logits.shape
         out = torch.empty(num_rows, dtype=torch.float32, device=tile.logits.device)
         if num_rows:
-            options = WHOLE_ROW.options(tile.logits.stride(0), width)
+            options = MANY_READINGS.options(tile.logits.stride(0), width)
             floor_kernel[(num_rows,)](**_logits(tile), out=out, top_k=top_k, top_p=top_p, **options)
         return out
 

@@ -67,6 +67,8 @@ def oracle_loss(
                     counts["weights"].append(one)
             if ref is not None:
                 estimate = kl(logprobs[t], ref[t], config)
+                if config.kl_ratio:
+                    estimate = estimate * ratio
                 counts["kl"] += estimate.item()
                 value = value + config.kl_coef * estimate
             value = value - config.entropy_coef * entropy[t]

@@ -1,9 +1,8 @@
 """Liger 0.8.5's fused linear GRPO loss, in plain torch, on the same hidden states and head.
 
 Compared: loss types grpo, bnpo, dr_grpo, dapo, cispo; importance_sampling_level "sequence" with grpo (gspo);
-beta with reference log-probs or a reference head, delta, temperature, bias, vllm_is_ratio, a frozen head.
-Liger has, and fastrl has not: sapo, luspo, vespo; sequence ratios with other loss types;
-use_bias_correction_kl.
+beta with reference log-probs or a reference head, use_bias_correction_kl, delta, temperature, bias, vllm_is_ratio, a frozen head.
+Liger has, and fastrl has not: sapo, luspo, vespo; sequence ratios with other loss types.
 
 Where Liger's meaning differs:
 - Liger is padded: masked tokens stand in the middle and at the end of rows; ours are packed, with loss_mask.
@@ -86,6 +85,7 @@ class Case:
             max_completion_length=LONGEST + 3,
             temperature=self.temperature,
             delta=config.dual_clip,
+            use_bias_correction_kl=config.kl_ratio,
         )
         reference = {}
         if config.kl_coef and ref == "logprobs":
@@ -146,6 +146,13 @@ class Case:
 def test_every_loss_type(loss_type, kl_coef, backend):
     stats = Case(loss_type, kl_coef=kl_coef).check(backend)
     assert stats["clip_low_sum"] + stats["clip_high_sum"] > 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_kl_times_ratio(loss_type, backend):
+    """gspo's gradient is compared without it: Liger's flows through the sequence, ours through each token."""
+    Case(loss_type, kl_coef=0.1, kl_ratio=True).check(backend, only_loss=loss_type == "gspo")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -3,15 +3,15 @@
 TRL runs its own path: it tokenizes, generates, scores, shuffles, splits and takes two optimizer steps.
 
 Compared: loss types grpo, bnpo, dr_grpo, dapo, cispo; importance_sampling_level "sequence" with grpo (gspo);
-epsilon, epsilon_high, delta, beta, entropy_coef, temperature; the four vLLM corrections and their upper
+epsilon, epsilon_high, delta, beta, use_bias_correction_kl, entropy_coef, temperature; the four vLLM corrections and their upper
 bound; tool masks, masked truncated completions; scale_rewards.
 
 TRL has, and fastrl has not: loss types sapo, luspo and vespo; importance_sampling_level "sequence" with other
-loss types; use_bias_correction_kl (TRL's default is True); vllm_importance_sampling_clip_min;
-off_policy_mask_threshold; top_entropy_quantile; use_adaptive_entropy; multi_objective_aggregation
+loss types; vllm_importance_sampling_clip_min; off_policy_mask_threshold; top_entropy_quantile; use_adaptive_entropy; multi_objective_aggregation
 "normalize_then_sum"; the auxiliary loss of experts.
 
-Two definitions differ. TRL's bnpo divides by the tokens of a micro-batch, ours by the step's:
+Three definitions differ. TRL differentiates gspo's ratio as one of the sequence, ours flows through each
+token: with a KL times that ratio the gradients are not the same, so gspo is compared without. TRL's bnpo divides by the tokens of a micro-batch, ours by the step's:
 trl_world.loss_of hands fastrl TRL's denominator. TRL's entropy bonus is a micro-batch's mean over tokens
 whatever the loss type, ours is weighted as the loss is: they are compared with bnpo, whose weights are those.
 """
@@ -32,11 +32,19 @@ LOSSES = {
     "dr_grpo": {"loss_type": "dr_grpo"},
     "dapo": {"loss_type": "dapo"},
     "cispo": {"loss_type": "cispo", "epsilon_high": 1.1},
-    "gspo": {"loss_type": "grpo", "importance_sampling_level": "sequence"},
+    "gspo": {
+        "loss_type": "grpo",
+        "importance_sampling_level": "sequence",
+        "use_bias_correction_kl": False,
+    },
 }
 CORRECTIONS = ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
 CASES = dict(LOSSES)
 CASES |= {f"{name}-beta": options | {"beta": 0.05} for name, options in LOSSES.items()}
+CASES |= {
+    f"{name}-plain-kl": LOSSES[name] | {"beta": 0.05, "use_bias_correction_kl": False}
+    for name in ("dapo", "cispo")
+}
 CASES |= {f"{name}-delta": options | {"delta": 1.5} for name, options in LOSSES.items() if name != "cispo"}
 CASES |= {"bnpo-entropy": {"loss_type": "bnpo", "entropy_coef": 0.05, "beta": 0.05}}
 

@@ -69,6 +69,15 @@ def test_every_variant_against_the_oracle(backend, variant):
         compare(inputs, config, backend)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v.values())))
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_kl_times_ratio(backend, variant, estimator):
+    config = LossConfig(**variant, kl_coef=0.3, kl_estimator=estimator, kl_ratio=True, correction="none")
+    compare(make_inputs(), config, backend)
+    compare(make_inputs() | {"old_logprobs": None}, config, backend)
+
+
 def compare(inputs, config, backend):
     logprobs, entropy = (inputs[name].double().requires_grad_() for name in ("logprobs", "entropy"))
     optional = [inputs[name] for name in ("old_logprobs", "ref_logprobs", "rollout_logprobs")]

@@ -128,7 +128,6 @@ def train(model: Path, folder: Path, engine: bool = False, **options) -> Trainer
         max_completion_length=LONGEST,
         temperature=0.9,
         epsilon=0.1,
-        use_bias_correction_kl=False,  # TRL's default multiplies the KL by the ratio, which fastrl has not
         **{"epsilon_high": 0.28, **options},
     )
     trainer = Trainer(
@@ -151,6 +150,7 @@ def loss_config(trainer: Trainer) -> LossConfig:
         clip_eps_high=args.epsilon_high,
         dual_clip=args.delta,
         kl_coef=args.beta,
+        kl_ratio=args.use_bias_correction_kl,
         entropy_coef=args.entropy_coef,
         correction=args.vllm_importance_sampling_mode if trainer.use_vllm else "none",
         correction_cap=args.vllm_importance_sampling_clip_max,

@@ -1,0 +1,49 @@
+"""Triton's kernels compile ahead of time for GPUs that are not here, and fit their registers."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="triton is not installed")
+
+from fastrl.kernels.group_advantage import triton_impl
+from fastrl.kernels.grpo_loss import triton_kernels as token_kernels
+from fastrl.kernels.linear_logprob import triton_kernels as row_kernels
+
+ROOT = Path(__file__).resolve().parents[2]
+KERNELS = {
+    name: kernel
+    for module in (row_kernels, token_kernels, triton_impl)
+    for name, kernel in vars(module).items()
+    if name.endswith("_kernel")
+}
+# What may differ between compiled versions; that None is given for a tensor is the only other thing.
+SPECIALISED = {
+    "BLOCK", "ALIGNED", "CAPPED",
+    "POLICY", "KL", "CORRECTION", "SEQUENCE_RATIO", "SEQUENCE_CORRECTION", "SEQUENCE_MEAN",
+    "PER_TOKEN", "LEAVE_OUT", "WHOLE", "SCALE", "BASELINE",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_no_length_is_compiled_for(name):
+    parameters = inspect.signature(KERNELS[name].fn).parameters.values()
+    constants = {each.name for each in parameters if "constexpr" in str(each.annotation)}
+    assert constants <= SPECIALISED
+    assert {each.name for each in parameters if each.name.isupper()} == constants
+
+
+def test_nothing_spills():
+    """In a process where Triton does not interpret; a length that is not marked as one fails to compile."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "bench.resources", "--triton-only"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in KERNELS:
+        assert f"triton {name.removesuffix('_kernel')}" in done.stdout.replace("floors", "floor"), name
