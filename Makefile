@@ -1,10 +1,10 @@
-# Every target sets itself up in .venv: Python >= 3.10, a C++ compiler and pip are all that it needs.
+# Every target but gpu sets itself up in .venv: Python >= 3.10, a C++ compiler and pip are all that it needs.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench gpu resources clean
 .DELETE_ON_ERROR:
 
 demo: .venv/base   ## train with the transfer reward on the tiny world; draws the curves
@@ -22,6 +22,15 @@ lint: .venv/dev    ## ruff, mypy, clang-format
 BENCHES := group_advantage grpo_loss linear_logprob linear_grpo_loss engine
 bench: .venv/dev   ## the micro-benchmarks, each op's tests first; the last line of each is JSON
 	for bench in $(BENCHES); do $(BIN)/python -m bench.bench_$$bench || exit 1; done
+
+# No virtual environment, no network: PYTHON with torch, triton, transformers, nanobind, scikit-build-core, cmake,
+# ninja and pytest beside it. OUT: folder of the JSON; WHEELS: a folder with competitors' wheels.
+BUDGET_S ?= 570
+gpu:               ## the whole GPU suite in BUDGET_S seconds: build, tests, sanitizer, resources, benches
+	$(PYTHON) -m bench.gpu_suite --budget-s $(BUDGET_S) $(if $(OUT),--out $(OUT)) $(if $(WHEELS),--wheels $(WHEELS))
+
+resources: .venv/base   ## registers, spills and shared memory of every GPU kernel
+	$(BIN)/python -m bench.resources
 
 clean:
 	rm -rf .venv build

@@ -1,7 +1,4 @@
-"""grpo_loss on log-probs, forward and backward, against its definition, eager and compiled.
-
-Then the losses of others that start from ready logits, for which fastrl has no op.
-"""
+"""grpo_loss on log-probs, forward and backward, against its definition, eager and compiled."""
 
 from __future__ import annotations
 
@@ -18,16 +15,11 @@ from bench.harness import arguments, compare, finish
 from bench.inputs import VARIANTS, packed_batch
 from bench.launches import launches
 from bench.providers import backends
-from bench.ready_logits import table
 from bench.sidebyside import Row, attempt, device_name, flags, show
 from fastrl.ops import LossConfig, LossOutput, grpo_loss
 
 OP = "grpo_loss"
 TOKENS = {"cuda": (16384, 131072, 1048576), "cpu": (16384, 262144)}
-LOGITS = {
-    "cuda": ((8, 2048, 151936, "bfloat16"), (32, 512, 151936, "bfloat16")),
-    "cpu": ((4, 64, 4096, "float32"),),
-}
 NEEDED = ("old_logprobs", "ref_logprobs", "rollout_logprobs")
 
 
@@ -90,8 +82,6 @@ def main() -> None:
         for variant in given.variant:
             for mask in given.mask:
                 results += elementwise(tokens, mask, variant, given, device)
-    for shape in LOGITS[device][:1] if given.small else LOGITS[device]:
-        results += table(shape, given, device)
     finish(OP, results, given.out)
 
 

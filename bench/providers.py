@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,18 @@ from torch import Tensor
 from bench.competitors import HEAD, Competitor
 from bench.inputs import Case
 from fastrl.ops import grpo_loss, linear_grpo_loss, linear_logprob
+
+FASTEST = ("cpp", "triton")
+"""Backends that are shown with their options too."""
+OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "linear_grpo_loss": {
+        "": {},
+        ", recompute": {"recompute": True},
+        ", batch invariant": {"batch_invariant": True},
+        ", skip 1 %": {"skip_share": 0.01},
+    },
+    "linear_logprob": {"": {}, ", batch invariant": {"batch_invariant": True}},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +65,18 @@ def head_providers(
 ) -> Mapping[str, Provider]:
     """Providers of linear_grpo_loss or linear_logprob by name; the unwanted are not even imported."""
     ours = {"linear_grpo_loss": our_loss, "linear_logprob": our_logprobs}[op]
-    found = [
-        Provider(name=f"fastrl {name}", run=partial(ours, name), reason=reason)
-        for name, reason in backends(op, device, dtype).items()
-        if wanted(f"fastrl {name}")
-    ]
+    found = []
+    for name, reason in backends(op, device, dtype).items():
+        for option, settings in OPTIONS[op].items() if name in FASTEST else {"": {}}.items():
+            label = f"fastrl {name}{option}"
+            run = partial(ours, name, **settings)
+            if wanted(label):
+                found.append(Provider(name=label, run=run, reason=reason, same_loss="skip" not in option))
     found += [theirs(op, competitor, device) for competitor in HEAD if wanted(competitor.name)]
     return {provider.name: provider for provider in found}
 
 
-def our_loss(backend: str, case: Case) -> Outcome:
+def our_loss(backend: str, case: Case, **settings: Any) -> Outcome:
     out = linear_grpo_loss(
         case.hidden,
         case.weight,
@@ -71,13 +86,14 @@ def our_loss(backend: str, case: Case) -> Outcome:
         denominator=case.denominator,
         temperature=case.temperature,
         backend=backend,
+        **settings,
     )
     return Outcome(out.loss, out.logprobs)
 
 
-def our_logprobs(backend: str, case: Case) -> Outcome:
+def our_logprobs(backend: str, case: Case, **settings: Any) -> Outcome:
     logprobs = linear_logprob(
-        case.hidden, case.weight, case.ids, temperature=case.temperature, backend=backend
+        case.hidden, case.weight, case.ids, temperature=case.temperature, backend=backend, **settings
     ).logprobs
     return Outcome(logprobs.sum(), logprobs)
 
@@ -113,7 +129,7 @@ def kept_logprobs(competitor: Competitor, case: Case) -> Tensor:
     """[T]; of a competitor that compacts, 0 where loss_mask is false."""
     mask, function = case.batch["loss_mask"], competitor.function()
     if not competitor.compacts:
-        return function(case.hidden, case.weight, case.ids, case.temperature)[0]  # type: ignore[no-any-return]
+        return function(case.hidden, case.weight, case.ids, case.temperature)[0]
     kept = function(case.hidden[mask], case.weight, case.ids[mask], case.temperature)[0]
     return torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, kept)
 

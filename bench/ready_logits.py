@@ -1,4 +1,4 @@
-"""Policy losses on logits that are in memory already: the competitors that take them, side by side."""
+"""Policy losses on logits that are in memory already, side by side."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from bench.harness import compare
 from bench.inputs import VARIANTS, packed_batch
 from bench.launches import launches
 from bench.memory import extra_bytes_cuda
+from bench.providers import backends
 from bench.sidebyside import MIB, Row, attempt, show
-from fastrl.ops import grpo_loss
+from fastrl.ops import grpo_loss, logits_grpo_loss
 
 GATE_ROWS = 64
 
@@ -45,6 +46,19 @@ def own_copy(competitor: Competitor, case: LogitsCase) -> LogitsCase:
     return replace(case, logits=case.logits.detach().clone().requires_grad_())
 
 
+def our_loss(backend: str, case: LogitsCase) -> Tensor:
+    """The logits as they lie, packed: each sequence's last row predicts nothing and is not trained."""
+    sequences, rows, vocab = case.logits.shape
+    mask = torch.nn.functional.pad(case.batch["loss_mask"].view(sequences, rows - 1), (0, 1))
+    ends = torch.arange(sequences + 1, dtype=torch.int32, device=mask.device) * rows
+    batch = case.batch | {"loss_mask": mask.flatten(), "cu_seqlens": ends}
+    ids = torch.nn.functional.pad(case.ids, (0, 1)).flatten()
+    flat = case.logits.view(-1, vocab)
+    return logits_grpo_loss(
+        flat, ids, **batch, config=case.config, denominator=case.denominator, backend=backend
+    ).loss
+
+
 def exact_gradient(case: LogitsCase) -> Tensor:
     logits = case.logits.detach().double().requires_grad_()
     scores = torch.log_softmax(logits[:, :-1], -1).gather(-1, case.ids[..., None]).flatten()
@@ -55,33 +69,40 @@ def exact_gradient(case: LogitsCase) -> Tensor:
 
 
 def table(shape: tuple[int, int, int, str], given: argparse.Namespace, device: str) -> list[Row]:
-    """One shape [B, L, V]: rows of every competitor, fastrl's absence among them."""
+    """One shape [B, L, V]: rows of fastrl's backends and of every competitor."""
     sequences, length, vocab, dtype = shape
     make = partial(build, vocab=vocab, dtype=getattr(torch, dtype), device=device)
     torch.compiler.reset()
     case, small = make(sequences, length), make(sequences, min(length, GATE_ROWS))
     truth = exact_gradient(small)
     title = f"ready logits B={sequences} L={length} V={vocab} {dtype}, forward and backward"
-    reason = "has no op that takes logits: linear_grpo_loss does not make them"
-    rows: dict[str, Row] = {
-        "fastrl": {"provider": "fastrl", "version": "", "reason": reason, "spec": {"shape": title}}
-    }
-    runs: dict[str, Callable[[], tuple[Tensor]]] = {}
+    rows: dict[str, Row] = {}
+    functions: dict[str, Callable[[LogitsCase], Tensor]] = {}
+    cases: dict[str, LogitsCase] = {}
+    for name, reason in backends("logits_grpo_loss", device, getattr(torch, dtype)).items():
+        name = f"fastrl {name}"
+        rows[name] = {"provider": name, "version": "", "reason": reason}
+        functions[name], cases[name] = partial(our_loss, name.split()[1]), case
     for each in LOGITS:
-        row: Row = {"provider": each.name, "version": each.version(), "reason": each.reason(device)}
-        rows[each.name] = row | {"spec": {"shape": title}}
+        rows[each.name] = {"provider": each.name, "version": each.version(), "reason": each.reason(device)}
+        if rows[each.name]["reason"] is None:
+            functions[each.name], cases[each.name] = each.function(), own_copy(each, case)
+    runs: dict[str, Callable[[], tuple[Tensor]]] = {}
+    for name, row in rows.items():
+        row["spec"] = {"shape": title}
         if row["reason"] is None:
-            run = partial(gradient, each.function(), own_copy(each, case))
-            if attempt(rows[each.name], run):
-                runs[each.name] = run
+            run = partial(gradient, functions[name], cases[name])
+            if attempt(row, run):
+                runs[name] = run
     for name, times in compare(runs, given.rounds, device, 9 if device == "cuda" else 1).items():
         rows[name] |= times | {"launches": launches(runs[name], device)}
         if device == "cuda":
             rows[name]["memory"] = {"extra_mib": extra_bytes_cuda(runs[name]) / MIB}
-    for each in LOGITS:
-        if each.name in runs:
-            found = gradient(each.function(), own_copy(each, small))[0]
-            rows[each.name]["gates"] = gate(found, truth, dtype)
+    for name in runs:
+        found = gradient(
+            functions[name], replace(small, logits=small.logits.detach().clone().requires_grad_())
+        )
+        rows[name]["gates"] = gate(found[0], truth, dtype)
     show(title, list(rows.values()))
     return list(rows.values())
 

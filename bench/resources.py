@@ -64,17 +64,17 @@ def triton_cases() -> Iterator[Case]:
 
 def _row_cases() -> Iterator[Case]:
     from fastrl.kernels.linear_logprob.triton_kernels import floor_kernel, gradient_kernel, score_kernel
-    from fastrl.kernels.linear_logprob.triton_rows import MANY_READINGS, ONE_READING
+    from fastrl.kernels.linear_logprob.triton_rows import FLOORS, GRADIENT, SCORE
 
     absent = {"bias": None, "temperature": None}
     for name, kernel, blocks, rest in (
-        ("score", score_kernel, ONE_READING, {"floor": None}),
-        ("gradient", gradient_kernel, ONE_READING, {"floor": None, "grad_entropy": None}),
-        ("floors", floor_kernel, MANY_READINGS, {}),
+        ("score", score_kernel, SCORE, {"floor": None}),
+        ("gradient", gradient_kernel, GRADIENT, {"floor": None, "grad_entropy": None}),
+        ("floors", floor_kernel, FLOORS, {}),
     ):
         for aligned in (True, False):
             given = blocks.options(8 if aligned else 1)
-            options = {key: given.pop(key) for key in ("num_warps", "enable_fp_fusion")}
+            options = {key: given.pop(key) for key in ("num_warps", "maxnreg", "enable_fp_fusion")}
             title = f"{name} fp32{'' if aligned else ' unaligned'}"
             plain = {**absent, **rest, **given, "CAPPED": False}
             yield Case(title, kernel, plain, {"out": "bf16"} if name == "gradient" else {}, options)
@@ -91,7 +91,7 @@ def _token_cases() -> Iterator[Case]:
     yield Case("select", triton_kernels.select_kernel, select, {}, OPTIONS)
     whole = {"CORRECTION": "truncate", "BLOCK": BLOCK}
     yield Case("sequence", triton_kernels.sequence_kernel, whole, {}, OPTIONS)
-    common = {"PER_TOKEN": False, "BLOCK": BLOCK, "KL": "k3"}
+    common = {"PER_TOKEN": False, "BLOCK": BLOCK, "KL": "k3", "KL_RATIO": False}
     tensors = ("rows", "rollout_logprobs", "ref_logprobs", "terms", "entropy_slopes")
     modes = ("SEQUENCE_RATIO", "SEQUENCE_CORRECTION", "SEQUENCE_MEAN")
     plain = {**common, **dict.fromkeys(tensors), **dict.fromkeys(modes, False), "CORRECTION": "none"}

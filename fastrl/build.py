@@ -121,7 +121,7 @@ def imported_reward(path: str) -> Callable[..., Any]:
     function = getattr(importlib.import_module(module), name, None)
     if not callable(function):
         raise ValueError(f"[reward] functions: {module} has no function {name!r}")
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def build_eval_problems(config: RlConfig) -> list[Problem]:

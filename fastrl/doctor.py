@@ -63,7 +63,7 @@ OPTIONAL = {
     "wandb": "run.report_to wandb",
     "tensorboard": "run.report_to tensorboard",
 }
-OPS = ("group_advantage", "grpo_loss", "linear_logprob", "linear_grpo_loss")
+OPS = ("group_advantage", "grpo_loss", "linear_logprob", "linear_grpo_loss", "logits_grpo_loss")
 SELF_CHECK_LIMIT = 2e-5
 
 

@@ -6,6 +6,7 @@ from fastrl.kernels.group_advantage import GroupRewards, group_advantage
 from fastrl.kernels.grpo_loss import grpo_loss
 from fastrl.kernels.linear_grpo_loss import linear_grpo_loss
 from fastrl.kernels.linear_logprob import linear_logprob
+from fastrl.kernels.logits_grpo_loss import logits_grpo_loss
 
 __all__ = [
     "GroupRewards",
@@ -16,4 +17,5 @@ __all__ = [
     "grpo_loss",
     "linear_grpo_loss",
     "linear_logprob",
+    "logits_grpo_loss",
 ]

@@ -65,7 +65,7 @@ def make_batch(
     config: LossConfig,
     denominator: float,
 ) -> LossBatch:
-    """Checked against `tokens`, any tensor whose first dimension is T. optional: old, ref, rollout log-probs."""
+    """Checked against `tokens`, whose first dimension is T. optional: old, ref and rollout log-probs."""
     if isinstance(advantages, GroupRewards):
         of = advantages
         advantages = group_advantage(

@@ -23,6 +23,10 @@ class Scaling:
     top_k: int
     top_p: float
 
+    def cuts(self, vocab: int) -> bool:
+        """Some tokens may be outside the support."""
+        return 0 < self.top_k < vocab or self.top_p < 1
+
     def encode(self) -> str:
         return _encode(self.temperature, self.logit_scale, self.softcap, self.top_k, self.top_p)
 
@@ -75,8 +79,7 @@ class Head:
 
     @property
     def has_support(self) -> bool:
-        """Some tokens may be outside the support."""
-        return 0 < self.top_k < self.vocab or self.top_p < 1
+        return self.scaling.cuts(self.vocab)
 
 
 def check_head(op: str, hidden: Tensor, ids: Tensor, head: Head) -> None:

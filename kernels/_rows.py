@@ -22,7 +22,7 @@ class Tile:
     """[n, width], rows apart by any stride, elements adjacent."""
     first: int
     ids: Tensor
-    """[n] int64, columns of the whole vocabulary."""
+    """[n] int64, columns of the whole vocabulary; -1: the row is left out, its scores are anything."""
     bias: Tensor | None
     """[V], of the whole vocabulary."""
     temperature: float | Tensor
@@ -69,7 +69,8 @@ class RowScores:
         running = torch.empty(6, num_rows, dtype=torch.float64, device=device)
         final = torch.empty(4, num_rows, dtype=dtype, device=device)
         top1 = torch.empty(num_rows, dtype=torch.bool, device=device)
-        return RowScores(*running.unbind(), *final.unbind(), top1)
+        fields = [*running.unbind(), *final.unbind(), top1]
+        return RowScores(*fields)
 
     def part(self, rows: slice) -> RowScores:
         return RowScores(*(getattr(self, name)[rows] for name in self.__slots__))

@@ -37,12 +37,12 @@ def active_rows(active: Tensor, most: int | None) -> Tensor:
 
 
 def split_rows(rows: Tensor, layout: Layout, whole_chunks: bool, padding: int) -> list[Tensor]:
-    """Chunks of the layout, at least one; whole_chunks: all of exactly layout.rows rows, filled with `padding`."""
+    """Chunks of the layout, at least one; whole_chunks: all of layout.rows rows, filled with `padding`."""
     if whole_chunks:
         missing = -len(rows) % layout.rows
         rows = pad(rows, (0, missing), value=padding)
-        return list(rows.split(layout.rows)) or [rows]
-    return list(rows.split(layout.chunk_sizes(len(rows))))
+        return list(torch.split(rows, layout.rows)) or [rows]
+    return list(torch.split(rows, layout.chunk_sizes(len(rows))))
 
 
 def pack_sequences(rows: Tensor, cu_seqlens: Tensor, most: int) -> list[Tensor] | None:
@@ -57,4 +57,4 @@ def pack_sequences(rows: Tensor, cu_seqlens: Tensor, most: int) -> list[Tensor] 
         if sizes[-1] + length > most:
             sizes.append(0)
         sizes[-1] += length
-    return list(rows.split(sizes))
+    return list(torch.split(rows, sizes))

@@ -21,7 +21,7 @@ STATS = (
 
 
 def present_stats(stats: Tensor, batch: LossBatch, scores: tuple[str, ...]) -> dict[str, Tensor]:
-    """The statistics that there were inputs for, by name. scores: which of them were given beside logprobs."""
+    """The statistics that there were inputs for, by name. scores: those given beside logprobs."""
     has_rollout = batch.rollout_logprobs is not None
     absent = {"loss"} | {"entropy_sum", "self_certainty_sum", "top1_sum"} - {f"{name}_sum" for name in scores}
     if batch.ref_logprobs is None:

@@ -166,6 +166,7 @@ void score_tile(const Tile& tile, const RowScores& scores, std::int64_t vocab, i
   const bool last = tile.first + tile.width == vocab;
   const auto score = [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
+      if (tile.ids[r] < 0) continue;
       Running row{kMinusInfinity, 0, 0, 0, 0, kMinusInfinity};
       if (tile.first > 0) {
         row = {scores.max[r],      scores.others[r], scores.excluded[r],

@@ -21,7 +21,7 @@ struct Tile {
   std::int64_t width = 0;
   std::int64_t stride = 0;
   std::int64_t first = 0;
-  const std::int64_t* ids = nullptr;  // [rows], of the whole vocabulary
+  const std::int64_t* ids = nullptr;  // [rows], of the whole vocabulary; -1: the row is left out
   const float* floor = nullptr;       // [rows], smallest z in the support; null: all are
   HeadScaling scaling;
 };

@@ -57,6 +57,7 @@ void support_floors(const Tile& tile, std::int64_t top_k, double top_p, float* f
   const auto find = [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> z(tile.width + kLanes), scratch;
     for (std::int64_t r = begin; r < end; ++r) {
+      if (tile.ids[r] < 0) continue;
       z.resize(tile.width + kLanes);
       make_z(tile.logits + r * tile.stride, 0, tile.width, scaling_of(tile, r), z.data());
       z.resize(tile.width);

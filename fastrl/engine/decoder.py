@@ -81,7 +81,7 @@ class Decoder:
         """Logits [T, V] of tokens ids [T] at positions [T]; with keep [E]: of those tokens only."""
         if self.lean is not None:
             hidden = self.lean.hidden(ids, positions, batch)
-            return self.model.lm_head(hidden if keep is None else hidden[keep])  # type: ignore[no-any-return]
+            return self.model.lm_head(hidden if keep is None else hidden[keep])
         with attending(batch):
             out = self.model(
                 input_ids=ids[None],

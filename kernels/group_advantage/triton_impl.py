@@ -12,7 +12,7 @@ from torch import Tensor
 from fastrl.kernels.config import AdvantageBaseline, AdvantageScale
 
 BLOCK = 1024
-OPTIONS: dict[str, Any] = {"num_warps": 8, "enable_fp_fusion": False}
+OPTIONS: dict[str, Any] = {"num_warps": 8, "maxnreg": 128, "enable_fp_fusion": False}
 INFINITY = tl.constexpr(float("inf"))
 
 

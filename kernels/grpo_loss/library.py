@@ -95,11 +95,11 @@ def grpo_loss_op(
         batch, math.select(batch, leave_out=False), TokenScores(None, logprobs, entropy, None, None)
     )
     by_entropy = logprobs.new_empty(0) if slopes.entropy is None else slopes.entropy
-    loss = slopes.stats[STATS.index("loss")].to(logprobs.dtype)
+    loss = slopes.stats[STATS.index("loss")].to(logprobs.dtype, copy=True)
     return loss, slopes.logprobs, by_entropy, slopes.stats
 
 
-@grpo_loss_op.register_fake  # type: ignore[untyped-decorator]
+@grpo_loss_op.register_fake
 def _(logprobs: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     by_entropy = LossConfig.decode(others[8]).entropy_coef != 0
     return (

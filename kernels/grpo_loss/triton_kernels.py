@@ -194,7 +194,7 @@ def token_kernel(
     slopes: tl.tensor, entropy_slopes: tl.tensor | None, partials: tl.tensor,
     steps: tl.tensor, blocks: tl.tensor, low: tl.float64, high: tl.float64, dual_clip: tl.float64,
     kl_coef: tl.float64, entropy_coef: tl.float64, cap: tl.float64, denominator: tl.float64,
-    POLICY: tl.constexpr, KL: tl.constexpr, CORRECTION: tl.constexpr,
+    POLICY: tl.constexpr, KL: tl.constexpr, KL_RATIO: tl.constexpr, CORRECTION: tl.constexpr,
     SEQUENCE_RATIO: tl.constexpr, SEQUENCE_CORRECTION: tl.constexpr,
     SEQUENCE_MEAN: tl.constexpr, PER_TOKEN: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
@@ -230,6 +230,9 @@ def token_kernel(
     kl = nothing
     if ref_logprobs is not None:
         kl, kl_slope = _kl(logprob - _load(ref_logprobs, place, counts), KL)
+        if KL_RATIO:
+            kl_slope = ratio * (kl_slope + tl.where(tl.abs(log_ratio) > LIMIT, 0.0, kl))
+            kl *= ratio
         loss += kl_coef * kl
         slope += kl_coef * kl_slope
     surprise = nothing if entropy is None else _load(entropy, token, counts)

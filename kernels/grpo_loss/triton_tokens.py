@@ -128,6 +128,7 @@ def _coefficients(config: LossConfig) -> dict[str, Any]:
         "cap": float(config.correction_cap),
         "POLICY": policy,
         "KL": config.kl_estimator,
+        "KL_RATIO": config.kl_ratio,
         "SEQUENCE_MEAN": config.averages_sequences,
     }
 

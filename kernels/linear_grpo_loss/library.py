@@ -1,4 +1,4 @@
-"""linear_grpo_loss as a torch operator: gradients come with the loss, the backward scales and hands them over."""
+"""linear_grpo_loss as a torch operator: gradients come with the loss, the backward hands them over."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def linear_grpo_loss_op(
     stats = fold_stats(found.stats)
     grads = [hidden.new_empty(0) if each is None else each for each in gradients]
     return (
-        stats[STATS.index("loss")].to(found.logprobs.dtype),
+        stats[STATS.index("loss")].to(found.logprobs.dtype, copy=True),
         found.logprobs[:-1].clone(),
         found.entropy[:-1].clone(),
         loss_pass.selection.computed.clone(),
@@ -90,7 +90,7 @@ def linear_grpo_loss_op(
     )
 
 
-@linear_grpo_loss_op.register_fake  # type: ignore[untyped-decorator]
+@linear_grpo_loss_op.register_fake
 def _(hidden: Tensor, weight: Tensor, bias: Tensor | None, *others: Any) -> Outputs:
     num_rows = hidden.shape[0]
     accurate = torch.promote_types(hidden.dtype, torch.float32)
@@ -113,23 +113,27 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
 
 
 def _backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Any, ...]:
+    scaled = hand_over("linear_grpo_loss", ctx, grad_loss, ctx.needed)
+    return (*scaled, *([None] * (NUM_INPUTS - 3)))
+
+
+def hand_over(op: str, ctx: Any, grad_loss: Tensor, needed: list[bool]) -> list[Tensor | None]:
+    """The saved gradients, scaled in place and given away; None where not needed.
+
+    Raises: RuntimeError: they were given away before.
+    """
     if ctx.handed_over:
         raise RuntimeError(
-            "[linear_grpo_loss] backward: expected one call, got a second; the gradients were handed over"
+            f"[{op}] backward: expected one call, got a second; the gradients were handed over"
         )
     ctx.handed_over = True
-    compiling = torch.compiler.is_compiling()
-    scaled: list[Tensor | None] = []
-    for gradient, wanted in zip(ctx.saved_tensors, ctx.needed, strict=True):
-        if not wanted:
-            scaled.append(None)
-        elif compiling:
-            scaled.append(gradient * grad_loss.to(gradient.dtype))
-        else:
-            # A GPU is not asked for the value; on the CPU the usual scale of 1 saves a pass over the weight.
-            same = not grad_loss.is_cuda and bool(grad_loss == 1)
-            scaled.append(gradient if same else gradient.mul_(grad_loss))
-    return (*scaled, *([None] * (NUM_INPUTS - 3)))
+    gradients = [each if wanted else None for each, wanted in zip(ctx.saved_tensors, needed, strict=True)]
+    if torch.compiler.is_compiling():
+        return [None if each is None else each * grad_loss.to(each.dtype) for each in gradients]
+    # A GPU is not asked for the value; on the CPU the usual scale of 1 saves a pass over the weight.
+    if grad_loss.device.type == "cpu" and bool(grad_loss == 1):
+        return gradients
+    return [None if each is None else each.mul_(grad_loss) for each in gradients]
 
 
 linear_grpo_loss_op.register_autograd(_backward, setup_context=_keep)

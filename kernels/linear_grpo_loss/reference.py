@@ -13,9 +13,14 @@ from fastrl.kernels.linear_logprob.reference import raw_logits, score_logits
 
 
 def linear_grpo_loss_reference(hidden: Tensor, ids: Tensor, head: Head, batch: LossBatch) -> LossOutput:
+    return loss_of_logits(raw_logits(hidden, head), ids, head, batch)
+
+
+def loss_of_logits(raw: Tensor, ids: Tensor, head: Head, batch: LossBatch) -> LossOutput:
+    """head's weight is looked at for its number of rows alone."""
     selection = select_reference(batch, leave_out=True)
     computed = selection.computed
-    scored = score_logits(raw_logits(hidden, head), torch.where(computed, ids, 0), head)
+    scored = score_logits(raw, torch.where(computed, ids, 0), head)
     loss, stats = grpo_loss_reference(scored.logprobs, scored.entropy, batch, selection)
     for name, value in (("self_certainty_sum", scored.self_certainty), ("top1_sum", scored.top1)):
         stats[name] = torch.where(computed, value.double(), 0.0).sum()

@@ -68,7 +68,7 @@ def linear_logprob_op(
     return score(hidden, ids, head, row_math(backend), chunk_rows, batch_invariant)
 
 
-@linear_logprob_op.register_fake  # type: ignore[untyped-decorator]
+@linear_logprob_op.register_fake
 def _(hidden: Tensor, weight: Tensor, bias: Any, ids: Any, temperature: Any, scaling: str, *_: Any) -> Scores:
     num_rows = hidden.shape[0]
     head = Head.of(weight, bias, temperature, Scaling.decode(scaling))
@@ -118,7 +118,7 @@ def linear_logprob_backward_op(
     return nothing[0], nothing[1], nothing[2]
 
 
-@linear_logprob_backward_op.register_fake  # type: ignore[untyped-decorator]
+@linear_logprob_backward_op.register_fake
 def _(
     grad_logprobs: Tensor, grad_entropy: Tensor, hidden: Tensor, weight: Tensor, bias: Any, *others: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -141,7 +141,7 @@ def empty_gradients(
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Scores) -> None:
     hidden, weight, bias, ids, temperature, *ctx.how = inputs
-    logprobs, entropy, _, top1, running, floor = output
+    logprobs, entropy, _, _, running, floor = output
     ctx.save_for_backward(hidden, weight, bias, ids, temperature, logprobs, entropy, running, floor)
     ctx.mark_non_differentiable(*output[2:])
     ctx.set_materialize_grads(True)

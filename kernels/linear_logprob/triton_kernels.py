@@ -56,13 +56,15 @@ def score_kernel(
 ) -> None:  # fmt: skip
     """A program a row: its running scores go on over the tile's columns."""
     row = tl.program_id(0).to(tl.int64)
+    ident = tl.load(ids + row)
+    width = tl.where(ident < 0, 0, width)  # a row that is left out reads nothing
     width, first = _known(width, ALIGNED), _known(first, ALIGNED)
     logits += row * _known(stride, ALIGNED)
     if bias is not None:
         bias += first
     if temperature is not None:
         outward = outward / tl.load(temperature + row).to(tl.float32)
-    own = (tl.load(ids + row) - first).to(tl.int32)
+    own = (ident - first).to(tl.int32)
 
     later = first > 0
     largest = tl.load(max + row, mask=later, other=-INFINITY).to(tl.float32)

@@ -21,18 +21,22 @@ class Blocks:
 
     columns: int
     num_warps: int
+    maxnreg: int | None = None
 
     def options(self, *lengths: int) -> dict[str, Any]:
         return {
             "ALIGNED": all(length % VECTOR == 0 for length in lengths),
             "BLOCK": self.columns,
             "num_warps": self.num_warps,
+            "maxnreg": self.maxnreg,
             "enable_fp_fusion": False,  # so that every kernel makes the same z, bit for bit
         }
 
 
-ONE_READING = Blocks(columns=4096, num_warps=8)  # 16 columns a thread: most of its instructions are theirs
-MANY_READINGS = Blocks(columns=4096, num_warps=16)  # a search waits for each reading to end
+# 16 columns a thread, so that most of its instructions are theirs; registers for 4 rows on a multiprocessor.
+SCORE = Blocks(columns=4096, num_warps=8, maxnreg=64)
+GRADIENT = Blocks(columns=4096, num_warps=8)
+FLOORS = Blocks(columns=4096, num_warps=16)  # each step of the search waits for a whole reading
 
 
 class TritonRows:
@@ -46,7 +50,7 @@ class TritonRows:
             **_inputs(tile),
             **{name: getattr(scores, name) for name in RowScores.__slots__},
             vocab=vocab,
-            **ONE_READING.options(tile.logits.stride(0), width, tile.first),
+            **SCORE.options(tile.logits.stride(0), width, tile.first),
         )
 
     def gradient(
@@ -55,7 +59,7 @@ class TritonRows:
         num_rows, width = tile.logits.shape
         if num_rows == 0:
             return
-        blocks = triton.cdiv(width, ONE_READING.columns)
+        blocks = triton.cdiv(width, GRADIENT.columns)
         gradient_kernel[(num_rows * blocks,)](
             **_inputs(tile),
             max=scores.max,
@@ -67,14 +71,14 @@ class TritonRows:
             out=out,
             out_stride=out.stride(0),
             blocks=blocks,
-            **ONE_READING.options(tile.logits.stride(0), out.stride(0), width, tile.first),
+            **GRADIENT.options(tile.logits.stride(0), out.stride(0), width, tile.first),
         )
 
     def floors(self, tile: Tile, top_k: int, top_p: float) -> Tensor:
         num_rows, width = tile.logits.shape
         out = torch.empty(num_rows, dtype=torch.float32, device=tile.logits.device)
         if num_rows:
-            options = MANY_READINGS.options(tile.logits.stride(0), width)
+            options = FLOORS.options(tile.logits.stride(0), width)
             floor_kernel[(num_rows,)](**_logits(tile), out=out, top_k=top_k, top_p=top_p, **options)
         return out
 

@@ -1,7 +1,8 @@
 """Liger 0.8.5's fused linear GRPO loss, in plain torch, on the same hidden states and head.
 
 Compared: loss types grpo, bnpo, dr_grpo, dapo, cispo; importance_sampling_level "sequence" with grpo (gspo);
-beta with reference log-probs or a reference head, use_bias_correction_kl, delta, temperature, bias, vllm_is_ratio, a frozen head.
+beta with reference log-probs or a reference head, use_bias_correction_kl, delta, temperature, bias,
+vllm_is_ratio, a frozen head.
 Liger has, and fastrl has not: sapo, luspo, vespo; sequence ratios with other loss types.
 
 Where Liger's meaning differs:

@@ -29,7 +29,7 @@ def oracle(hidden, weight, ids, top_k, top_p, temperature=1.0):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("top_k", "top_p"), SUPPORTS)
-@pytest.mark.parametrize("vocab", [11, 257, 5000])
+@pytest.mark.parametrize("vocab", [11, 2500])
 def test_against_the_oracle(backend, top_k, top_p, vocab, poisoned):
     hidden, weight = torch.randn(9, 8, requires_grad=True), torch.randn(vocab, 8, requires_grad=True)
     ids = torch.randint(0, vocab, (9,))
@@ -64,7 +64,7 @@ def test_hand_worked(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_samplers_own_logprobs(backend):
     """What the engine's sampler keeps is what is scored; it draws from these very log-probs."""
-    hidden, weight = torch.randn(40, 8), torch.randn(1000, 8)
+    hidden, weight = torch.randn(12, 8), torch.randn(600, 8)
     for top_k, top_p in SUPPORTS:
         kept = keep_likely(hidden @ weight.T / 0.7, top_k, top_p).log_softmax(-1)
         ids = torch.multinomial(kept.exp(), 1)[:, 0]

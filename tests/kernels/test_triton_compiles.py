@@ -26,7 +26,7 @@ KERNELS = {
 # What may differ between compiled versions; that None is given for a tensor is the only other thing.
 SPECIALISED = {
     "BLOCK", "ALIGNED", "CAPPED",
-    "POLICY", "KL", "CORRECTION", "SEQUENCE_RATIO", "SEQUENCE_CORRECTION", "SEQUENCE_MEAN",
+    "POLICY", "KL", "KL_RATIO", "CORRECTION", "SEQUENCE_RATIO", "SEQUENCE_CORRECTION", "SEQUENCE_MEAN",
     "PER_TOKEN", "LEAVE_OUT", "WHOLE", "SCALE", "BASELINE",
 }  # fmt: skip
 

@@ -1,0 +1,264 @@
+"""The GPU suite in one command, within one time budget: build, tests, sanitizer, kernels' resources, benches.
+
+    python -m bench.gpu_suite [--out DIR] [--wheels DIR] [--budget-s 570]        what `make gpu` runs
+
+With this interpreter and what is installed beside it; nothing is downloaded. The most valuable parts come
+first; one that fails or runs out of time does not stop the others. Without a GPU: as far as it goes, the
+smallest shapes. Exits with 1 where a part failed, or tests ran out of time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRATCH = ROOT / "build" / "gpu-suite"
+TESTS = "tests/kernels"
+ARCHITECTURES = "80-real;90a-real"
+BENCHES = ("linear_grpo_loss", "linear_logprob", "grpo_loss", "group_advantage")
+LEAST_S = 5.0
+"""A part is not started with less time left."""
+TAIL, WIDTH = 40, 180
+"""Lines of a part's output that are shown, and their length; the log has all of it."""
+MACHINE = """
+import inspect, json, numpy, torch, triton.runtime.interpreter as interpreter
+try:
+    int(numpy.zeros(1))
+    interprets = True
+except TypeError:
+    interprets = "int(self.handle.data)" not in inspect.getsource(interpreter)
+gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+versions = {"torch": torch.__version__, "triton": interpreter.triton.__version__, "numpy": numpy.__version__}
+print(json.dumps({"gpu": gpu, "cuda": torch.version.cuda, **versions, "interprets": interprets}))
+"""
+NO_INTERPRETER = "Triton's interpreter does not work with this numpy"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One command of the suite."""
+
+    name: str
+    command: list[str]
+    limit_s: float
+    env: dict[str, str] = field(default_factory=dict)
+    writes: Path | None = None
+    """A file that has to be there when the part has passed."""
+    must_finish: bool = False
+    """Running out of time counts as failing."""
+    missing: str | None = None
+    """Why it can't run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    part: str
+    outcome: str
+    """passed, failed, stopped, or not run."""
+    seconds: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """Where files go, and what the machine has."""
+
+    out: Path
+    wheels: Path | None
+    gpu: str | None
+    interprets: bool
+    """Triton's kernels run without a GPU, too."""
+
+    def parts(self) -> Iterator[Part]:
+        yield self.build()
+        if self.gpu is not None:
+            yield pytest("tests marked gpu", 180, "-m", "gpu", TESTS)
+        reason = None if self.gpu is not None or self.interprets else NO_INTERPRETER
+        yield replace(pytest("tests of Triton's kernels", 150, *triton_tests()), missing=reason)
+        yield self.sanitizer("memcheck")
+        yield python("resources", 60, "bench.resources")
+        for op, limit_s in zip(BENCHES, (120, 60, 60, 30), strict=True):
+            yield self.bench(op, limit_s, small=True)
+        if self.gpu is not None:  # a longer run that is stopped leaves the small one's file
+            for op, limit_s in zip(BENCHES[:3], (150, 90, 60), strict=True):
+                yield self.bench(op, limit_s, small=False)
+            yield self.sanitizer("racecheck")
+        yield self.tests_on_cpu()
+
+    def build(self) -> Part:
+        mode = "ON" if self.gpu is not None and shutil.which("nvcc") else "AUTO"
+        settings = (f"FASTRL_CUDA={mode}", f"CMAKE_CUDA_ARCHITECTURES={ARCHITECTURES}")
+        command = [sys.executable, "-m", "pip", "install", "--verbose", "--no-build-isolation", "--no-deps"]
+        command += ["--no-index", "--editable", str(ROOT)]
+        command += [word for each in settings for word in ("-C", f"cmake.define.{each}")]
+        return Part(f"build ({mode})", command, 240, must_finish=True)
+
+    def tests_on_cpu(self) -> Part:
+        """Any machine can run them, so that a GPU's time may run out over them."""
+        flags = [f"--ignore={path}" for path in triton_tests()]
+        flags += [] if self.interprets else ["-k", "not triton"]
+        part = pytest("tests on the CPU", 300, "-m", "not gpu", TESTS, *flags)
+        return replace(part, env={"CUDA_VISIBLE_DEVICES": ""}, must_finish=self.gpu is None)
+
+    def sanitizer(self, tool: str) -> Part:
+        command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "1"]
+        command += pytest("", 0, "-m", "gpu", f"{TESTS}/test_gpu.py", "-k", "every_op_once").command
+        found = shutil.which("compute-sanitizer") is not None
+        missing = None if found else "compute-sanitizer is not on PATH"
+        missing = "there is no GPU" if self.gpu is None else missing
+        # its own allocator, so that a tensor's end is an allocation's end
+        return Part(tool, command, 120, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}, missing=missing)
+
+    def bench(self, op: str, limit_s: float, small: bool) -> Part:
+        out = self.out / f"{op}_{'cpu' if self.gpu is None else 'gpu'}.json"
+        flags = ["--no-test", "--out", str(out), *(["--small"] if small else [])]
+        if self.wheels is not None and op != "group_advantage":
+            flags += ["--wheels", str(self.wheels)]
+        name = f"bench {op}{', small' if small else ''}"
+        return python(name, limit_s, f"bench.bench_{op}", *flags, writes=out)
+
+
+def python(name: str, limit_s: float, module: str, *flags: str, writes: Path | None = None) -> Part:
+    return Part(name, [sys.executable, "-m", module, *flags], limit_s, writes=writes)
+
+
+def pytest(name: str, limit_s: float, *flags: str) -> Part:
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *flags]
+    command += ["--continue-on-collection-errors"]
+    if importlib.util.find_spec("hypothesis") is None:
+        command += [f"--ignore={path}" for path in needing_hypothesis()]
+    return Part(name, command, limit_s, must_finish=True)
+
+
+def triton_tests() -> list[str]:
+    """Without a GPU they run in Triton's interpreter."""
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / TESTS).glob("test_triton_*.py"))
+
+
+def needing_hypothesis() -> list[str]:
+    needing = re.compile(r"^(from|import) hypothesis\b", re.MULTILINE)
+    files = sorted((ROOT / TESTS).glob("test_*.py"))
+    return [str(path.relative_to(ROOT)) for path in files if needing.search(path.read_text())]
+
+
+def run(part: Part, limit_s: float, log: Path) -> Outcome:
+    """Runs a part; at its limit it is stopped with everything that it started. Its output goes to the log."""
+    if part.missing is not None:
+        return Outcome(part.name, "not run", 0.0, part.missing)
+    began, start, clock = time.monotonic(), log.stat().st_size, time.time()
+    code = call(part, limit_s, log)
+    seconds = time.monotonic() - began
+    show(log, start)
+    if code is None:
+        return Outcome(part.name, "stopped", seconds, f"ran out of its {limit_s:.0f} s")
+    if code != 0:
+        return Outcome(part.name, "failed", seconds, f"exit code {code}")
+    if part.writes is not None and not (part.writes.exists() and part.writes.stat().st_mtime > clock - 1):
+        return Outcome(part.name, "failed", seconds, f"did not write {part.writes.name}")
+    return Outcome(part.name, "passed", seconds)
+
+
+def call(part: Part, limit_s: float, log: Path) -> int | None:
+    """The exit code; None where the time ran out."""
+    env = {**os.environ, "PYTHONUNBUFFERED": "1", **part.env}
+    with log.open("ab") as sink:
+        process = subprocess.Popen(
+            part.command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            return process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # what the part left running ends with it
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def show(log: Path, start: int) -> None:
+    """The last lines of what was written from `start` on, but for the JSON."""
+    with log.open("rb") as source:
+        source.seek(start)
+        lines = source.read().decode(errors="replace").splitlines()
+    for line in [line for line in lines if line.strip() and not line.startswith("{")][-TAIL:]:
+        print(f"    {line[:WIDTH]}")
+
+
+def machine() -> dict[str, Any]:
+    done = subprocess.run([sys.executable, "-c", MACHINE], check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(
+            f"[gpu] expected torch, triton and numpy to import, got {done.stderr.strip()[-500:]}"
+        )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu_suite")
+    parser.add_argument("--out", type=Path, help="folder of the JSON (bench/results; without a GPU: build/)")
+    parser.add_argument("--wheels", type=Path, help="a folder with competitors' wheels or files")
+    parser.add_argument("--budget-s", type=float, default=570, help="seconds for everything")
+    given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what runs is stopped, too
+    deadline, found = time.monotonic() + given.budget_s, machine()
+    scratch = (given.out or SCRATCH).resolve()
+    out = scratch if given.out or found["gpu"] is None else ROOT / "bench" / "results"
+    for folder in (scratch, out):
+        folder.mkdir(parents=True, exist_ok=True)
+    print(", ".join(f"{name} {value}" for name, value in found.items()))
+    if importlib.util.find_spec("hypothesis") is None:
+        print(f"hypothesis is not installed, left out: {', '.join(needing_hypothesis())}")
+    if not found["interprets"]:
+        print(f"{NO_INTERPRETER}: tests that need it are left out")
+    wheels = None if given.wheels is None else given.wheels.resolve()
+    outcomes, failed = run_all(
+        Suite(out, wheels, found["gpu"], found["interprets"]), deadline, scratch, found
+    )
+    print(f"\n{'part':34}{'outcome':10}{'s':>7}")
+    for each in outcomes:
+        print(f"{each.part:34}{each.outcome:10}{each.seconds:7.1f}  {each.note}")
+    print(f"JSON in {out}, the log in {scratch}")
+    return int(failed)
+
+
+def run_all(
+    suite: Suite, deadline: float, scratch: Path, found: dict[str, Any]
+) -> tuple[list[Outcome], bool]:
+    """(what became of each part, whether one that counts failed); the summary is kept after each."""
+    outcomes, failed = [], False
+    log = scratch / "gpu_suite.log"
+    log.write_text("")
+    for part in suite.parts():
+        left = deadline - time.monotonic()
+        print(f"\n== {part.name}, {left:.0f} s left", flush=True)
+        if left < LEAST_S:
+            outcome = Outcome(part.name, "not run", 0.0, "the time is spent")
+        else:
+            outcome = run(part, min(part.limit_s, left), log)
+        print(f"   {outcome.outcome}, {outcome.seconds:.1f} s {outcome.note}", flush=True)
+        unfinished = part.must_finish and outcome.outcome in ("stopped", "not run")
+        failed = failed or outcome.outcome == "failed" or unfinished
+        outcomes.append(outcome)
+        summary = {**found, "parts": [asdict(each) for each in outcomes]}
+        (scratch / "gpu_suite.json").write_text(json.dumps(summary, indent=1) + "\n")
+    return outcomes, failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
