@@ -19,8 +19,8 @@ lint: .venv/dev    ## ruff, mypy, clang-format
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh')
 
-BENCHES := group_advantage grpo_loss linear_logprob linear_grpo_loss engine
-bench: .venv/dev   ## the micro-benchmarks, each op's tests first; the last line of each is JSON
+BENCHES := group_advantage grpo_loss linear_logprob linear_grpo_loss logits_grpo_loss engine
+bench: .venv/bench ## the micro-benchmarks beside every competitor, each op's tests first; the last line of each is JSON
 	for bench in $(BENCHES); do $(BIN)/python -m bench.bench_$$bench || exit 1; done
 
 # No virtual environment, no network: PYTHON with torch, triton, transformers, nanobind, scikit-build-core, cmake,
@@ -29,7 +29,7 @@ BUDGET_S ?= 570
 gpu:               ## the whole GPU suite in BUDGET_S seconds: build, tests, sanitizer, resources, benches
 	$(PYTHON) -m bench.gpu_suite --budget-s $(BUDGET_S) $(if $(OUT),--out $(OUT)) $(if $(WHEELS),--wheels $(WHEELS))
 
-resources: .venv/base   ## registers, spills and shared memory of every GPU kernel
+resources: .venv/dev   ## registers, spills and shared memory of every GPU kernel
 	$(BIN)/python -m bench.resources
 
 clean:
@@ -48,4 +48,10 @@ clean:
 
 .venv/dev: .venv/base
 	$(BIN)/python -m pip install --quiet --editable '.[dev,trl]'
+	touch $@
+
+# verl without its dependencies: two of its files are read, and it would bring an older transformers.
+.venv/bench: .venv/dev
+	$(BIN)/python -m pip install --quiet --editable '.[dev,trl,bench]'
+	$(BIN)/python -m pip install --quiet --no-deps verl==0.9.1
 	touch $@

@@ -2,9 +2,8 @@
 
     python -m bench.gpu_suite [--out DIR] [--wheels DIR] [--budget-s 570]        what `make gpu` runs
 
-With this interpreter and what is installed beside it; nothing is downloaded. The most valuable parts come
-first; one that fails or runs out of time does not stop the others. Without a GPU: as far as it goes, the
-smallest shapes. Exits with 1 where a part failed, or tests ran out of time.
+Nothing is downloaded. The most valuable parts come first; none that fails or runs out of time stops the rest.
+Without a GPU it goes as far as it can. Exits with 1 where a part failed, or tests ran out of time.
 """
 
 from __future__ import annotations
@@ -30,10 +29,8 @@ SCRATCH = ROOT / "build" / "gpu-suite"
 TESTS = "tests/kernels"
 ARCHITECTURES = "80-real;90a-real"
 BENCHES = ("linear_grpo_loss", "linear_logprob", "grpo_loss", "group_advantage")
-LEAST_S = 5.0
-"""A part is not started with less time left."""
-TAIL, WIDTH = 40, 180
-"""Lines of a part's output that are shown, and their length; the log has all of it."""
+LEAST_S = 5.0  # with less time left, no part is started
+TAIL, WIDTH = 40, 180  # lines of a part's output that are shown, and their length; the log has all
 MACHINE = """
 import inspect, json, numpy, torch, triton.runtime.interpreter as interpreter
 try:
@@ -70,13 +67,11 @@ class Outcome:
     outcome: str
     """passed, failed, stopped, or not run."""
     seconds: float
-    note: str = ""
+    note: str
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """Where files go, and what the machine has."""
-
     out: Path
     wheels: Path | None
     gpu: str | None
@@ -91,7 +86,7 @@ class Suite:
         yield replace(pytest("tests of Triton's kernels", 150, *triton_tests()), missing=reason)
         yield self.sanitizer("memcheck")
         yield python("resources", 60, "bench.resources")
-        for op, limit_s in zip(BENCHES, (120, 60, 60, 30), strict=True):
+        for op, limit_s in zip(BENCHES, (120, 90, 60, 30), strict=True):
             yield self.bench(op, limit_s, small=True)
         if self.gpu is not None:  # a longer run that is stopped leaves the small one's file
             for op, limit_s in zip(BENCHES[:3], (150, 90, 60), strict=True):
@@ -118,8 +113,8 @@ class Suite:
         command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "1"]
         command += pytest("", 0, "-m", "gpu", f"{TESTS}/test_gpu.py", "-k", "every_op_once").command
         found = shutil.which("compute-sanitizer") is not None
-        missing = None if found else "compute-sanitizer is not on PATH"
-        missing = "there is no GPU" if self.gpu is None else missing
+        on_path = None if found else "compute-sanitizer is not on PATH"
+        missing = "there is no GPU" if self.gpu is None else on_path
         # its own allocator, so that a tensor's end is an allocation's end
         return Part(tool, command, 120, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}, missing=missing)
 
@@ -169,7 +164,7 @@ def run(part: Part, limit_s: float, log: Path) -> Outcome:
         return Outcome(part.name, "failed", seconds, f"exit code {code}")
     if part.writes is not None and not (part.writes.exists() and part.writes.stat().st_mtime > clock - 1):
         return Outcome(part.name, "failed", seconds, f"did not write {part.writes.name}")
-    return Outcome(part.name, "passed", seconds)
+    return Outcome(part.name, "passed", seconds, "")
 
 
 def call(part: Part, limit_s: float, log: Path) -> int | None:
@@ -192,9 +187,7 @@ def call(part: Part, limit_s: float, log: Path) -> int | None:
 
 def show(log: Path, start: int) -> None:
     """The last lines of what was written from `start` on, but for the JSON."""
-    with log.open("rb") as source:
-        source.seek(start)
-        lines = source.read().decode(errors="replace").splitlines()
+    lines = log.read_bytes()[start:].decode(errors="replace").splitlines()
     for line in [line for line in lines if line.strip() and not line.startswith("{")][-TAIL:]:
         print(f"    {line[:WIDTH]}")
 
@@ -202,11 +195,8 @@ def show(log: Path, start: int) -> None:
 def machine() -> dict[str, Any]:
     done = subprocess.run([sys.executable, "-c", MACHINE], check=False, capture_output=True, text=True)
     if done.returncode != 0:
-        raise SystemExit(
-            f"[gpu] expected torch, triton and numpy to import, got {done.stderr.strip()[-500:]}"
-        )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+        raise SystemExit(f"[gpu] torch, triton, numpy: expected them to import, got {done.stderr[-500:]}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def main() -> int:
@@ -219,17 +209,15 @@ def main() -> int:
     deadline, found = time.monotonic() + given.budget_s, machine()
     scratch = (given.out or SCRATCH).resolve()
     out = scratch if given.out or found["gpu"] is None else ROOT / "bench" / "results"
-    for folder in (scratch, out):
-        folder.mkdir(parents=True, exist_ok=True)
+    scratch.mkdir(parents=True, exist_ok=True)
     print(", ".join(f"{name} {value}" for name, value in found.items()))
     if importlib.util.find_spec("hypothesis") is None:
         print(f"hypothesis is not installed, left out: {', '.join(needing_hypothesis())}")
     if not found["interprets"]:
         print(f"{NO_INTERPRETER}: tests that need it are left out")
     wheels = None if given.wheels is None else given.wheels.resolve()
-    outcomes, failed = run_all(
-        Suite(out, wheels, found["gpu"], found["interprets"]), deadline, scratch, found
-    )
+    suite = Suite(out, wheels, found["gpu"], found["interprets"])
+    outcomes, failed = run_all(suite, deadline, scratch, found)
     print(f"\n{'part':34}{'outcome':10}{'s':>7}")
     for each in outcomes:
         print(f"{each.part:34}{each.outcome:10}{each.seconds:7.1f}  {each.note}")
@@ -237,12 +225,10 @@ def main() -> int:
     return int(failed)
 
 
-def run_all(
-    suite: Suite, deadline: float, scratch: Path, found: dict[str, Any]
-) -> tuple[list[Outcome], bool]:
+def run_all(suite: Suite, deadline: float, folder: Path, found: dict[str, Any]) -> tuple[list[Outcome], bool]:
     """(what became of each part, whether one that counts failed); the summary is kept after each."""
     outcomes, failed = [], False
-    log = scratch / "gpu_suite.log"
+    log = folder / "gpu_suite.log"
     log.write_text("")
     for part in suite.parts():
         left = deadline - time.monotonic()
@@ -252,11 +238,11 @@ def run_all(
         else:
             outcome = run(part, min(part.limit_s, left), log)
         print(f"   {outcome.outcome}, {outcome.seconds:.1f} s {outcome.note}", flush=True)
-        unfinished = part.must_finish and outcome.outcome in ("stopped", "not run")
+        unfinished = part.must_finish and part.missing is None and outcome.outcome != "passed"
         failed = failed or outcome.outcome == "failed" or unfinished
         outcomes.append(outcome)
         summary = {**found, "parts": [asdict(each) for each in outcomes]}
-        (scratch / "gpu_suite.json").write_text(json.dumps(summary, indent=1) + "\n")
+        (folder / "gpu_suite.json").write_text(json.dumps(summary, indent=1) + "\n")
     return outcomes, failed
 
 

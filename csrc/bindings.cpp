@@ -38,8 +38,8 @@ fastrl::Tile tile(Address logits, std::int64_t rows, std::int64_t width, std::in
 fastrl::RowScores row_scores(Address max, Address others, Address excluded, Address weighted, Address sum_z,
                              Address target, Address total, Address logprobs, Address entropy,
                              Address self_certainty, Address top1) {
-  return {at<double>(max),    at<double>(others), at<double>(excluded), at<double>(weighted),
-          at<double>(sum_z),  at<double>(target), at<float>(total),     at<float>(logprobs),
+  return {at<double>(max),    at<double>(others),        at<double>(excluded), at<double>(weighted),
+          at<double>(sum_z),  at<double>(target),        at<float>(total),     at<float>(logprobs),
           at<float>(entropy), at<float>(self_certainty), at<bool>(top1)};
 }
 
@@ -95,16 +95,16 @@ fastrl::GrpoResults grpo_results(Address slopes, Address entropy_slopes, Address
 }
 
 void bind_structs(nb::module_& m) {
-  nb::class_<fastrl::Tile>(m, "Tile").def_static(
-      "of", &tile, "logits"_a, "rows"_a, "width"_a, "stride"_a, "first"_a, "ids"_a, "floor"_a, "bias"_a,
-      "temperature"_a, "inverse_temperature"_a, "logit_scale"_a, "softcap"_a);
+  nb::class_<fastrl::Tile>(m, "Tile").def_static("of", &tile, "logits"_a, "rows"_a, "width"_a, "stride"_a,
+                                                 "first"_a, "ids"_a, "floor"_a, "bias"_a, "temperature"_a,
+                                                 "inverse_temperature"_a, "logit_scale"_a, "softcap"_a);
   nb::class_<fastrl::RowScores>(m, "RowScores")
       .def_static("of", &row_scores, "max"_a, "others"_a, "excluded"_a, "weighted"_a, "sum_z"_a, "target"_a,
                   "total"_a, "logprobs"_a, "entropy"_a, "self_certainty"_a, "top1"_a);
   nb::class_<fastrl::GrpoConfig>(m, "GrpoConfig")
       .def_static("of", &grpo_config, "policy"_a, "low"_a, "high"_a, "dual_clip"_a, "kl"_a, "kl_coef"_a,
-                  "kl_ratio"_a, "entropy_coef"_a, "average_sequences"_a, "correction"_a, "correct_sequences"_a,
-                  "correction_cap"_a);
+                  "kl_ratio"_a, "entropy_coef"_a, "average_sequences"_a, "correction"_a,
+                  "correct_sequences"_a, "correction_cap"_a);
   nb::class_<fastrl::GrpoBatch>(m, "GrpoBatch")
       .def_static("of", &grpo_batch, "tokens"_a, "sequences"_a, "cu_seqlens"_a, "advantages"_a,
                   "advantages_per_token"_a, "loss_mask"_a, "old_logprobs"_a, "ref_logprobs"_a,

@@ -12,6 +12,8 @@ import torch
 
 import fastrl
 import fastrl._C as _C
+from fastrl.kernels.grpo_loss.native import native_config
+from fastrl.ops import LossConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 needs_cmake = pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not on PATH")
@@ -100,27 +102,26 @@ def test_the_module_is_of_this_version():
 
 def test_the_stub_lies_beside_the_module():
     stub = Path(_C.__file__).with_name("_C.pyi").read_text()
-    for name in ("score_rows", "gradient_rows", "grpo_loss_cpu", "grpo_loss_cuda", "group_advantage_cpu"):
+    for name in ("score_tile", "gradient_tile", "grpo_loss_cpu", "grpo_loss_cuda", "group_advantage_cpu"):
         assert f"def {name}(" in stub
+
+
+BATCH = ("cu_seqlens", "advantages", "loss_mask", "old_logprobs", "ref_logprobs", "rollout_logprobs")
+
+
+def nothing(names):
+    return dict.fromkeys(names, 0)
 
 
 def test_cuda_without_a_gpu_says_why():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    config = _C.GrpoConfig.of(
-        policy=0, low=0.8, high=1.2, dual_clip=0, kl=3, kl_coef=0, entropy_coef=0, correction=0,
-        correct_sequences=False, correction_cap=1,
-    )  # fmt: skip
-    names = (
-        "cu_seqlens",
-        "logprobs",
-        "advantages",
-        "weights",
-        "old_logprobs",
-        "ref_logprobs",
-        "rollout_logprobs",
+    config = native_config(LossConfig())
+    batch = _C.GrpoBatch.of(
+        tokens=0, sequences=0, denominator=1, advantages_per_token=False, **nothing(BATCH)
     )
-    batch = _C.GrpoTokens.of(tokens=0, sequences=0, entropy=0, **dict.fromkeys(names, 0))
+    selection, scores = _C.GrpoSelection.of(0, 0), _C.GrpoScores.of(0, 0, 0, 0, 0, 0)
+    results = _C.GrpoResults.of(0, 0, 0)
     words = "launch: expected success" if _C.cuda_built() else "expected a build with CUDA, got one without"
     with pytest.raises(RuntimeError, match=rf"\[grpo_loss\] .*{words}|\[grpo_loss\] {words}"):
-        _C.grpo_loss_cuda(batch=batch, config=config, slopes=0, stats=0, scratch=0, stream=0)
+        _C.grpo_loss_cuda(batch, selection, scores, config, results, scratch=0, stream=0)

@@ -54,7 +54,8 @@ Stats add_block(const GrpoBatch& batch, const GrpoSelection& selection, const Gr
     }
     if (s < 0) s = sequence_of(batch, t);
     while (t >= batch.cu_seqlens[s + 1]) ++s;
-    add_token(batch, selection, scores, config, i, t, s, terms.empty() ? none : terms[s], results, stats.data());
+    add_token(batch, selection, scores, config, i, t, s, terms.empty() ? none : terms[s], results,
+              stats.data());
   }
   return stats;
 }
@@ -85,12 +86,13 @@ void grpo_loss_cpu(const GrpoBatch& batch, const GrpoSelection& selection, const
   if (by_sequence(batch, config)) terms = gather_sequences(batch, selection, scores, config, num_threads);
   const std::int64_t num_blocks = (scores.count + kBlock - 1) / kBlock;
   std::vector<Stats> blocks(num_blocks);
-  parallel_for(num_blocks, scores.count * kWorkAToken, num_threads, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t b = begin; b < end; ++b) {
-      const std::int64_t last = std::min((b + 1) * kBlock, scores.count);
-      blocks[b] = add_block(batch, selection, scores, config, terms, results, b * kBlock, last);
-    }
-  });
+  parallel_for(num_blocks, scores.count * kWorkAToken, num_threads,
+               [&](std::int64_t begin, std::int64_t end) {
+                 for (std::int64_t b = begin; b < end; ++b) {
+                   const std::int64_t last = std::min((b + 1) * kBlock, scores.count);
+                   blocks[b] = add_block(batch, selection, scores, config, terms, results, b * kBlock, last);
+                 }
+               });
   Stats total = start();
   for (const Stats& block : blocks) {
     for (int i = 0; i < kNumGrpoStats; ++i) total[i] = fold(i, total[i], block[i]);

@@ -72,7 +72,8 @@ __global__ void token_kernel(GrpoBatch batch, GrpoSelection selection, GrpoScore
     if (results.entropy_slopes) results.entropy_slopes[i] = 0;
     if (t >= 0) {
       const std::int64_t s = sequence_of(batch, t);
-      add_token(batch, selection, scores, config, i, t, s, terms ? terms[s] : SequenceTerms{}, results, stats);
+      add_token(batch, selection, scores, config, i, t, s, terms ? terms[s] : SequenceTerms{}, results,
+                stats);
     }
   }
   for (int stat = 0; stat < kNumGrpoStats; ++stat) {
@@ -111,7 +112,8 @@ void grpo_select_cuda(const GrpoBatch& batch, bool leave_out, bool whole, const 
                       void* stream) {
   if (batch.sequences == 0) return;
   const auto blocks = static_cast<unsigned>(batch.sequences);
-  select_kernel<<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(batch, leave_out, whole, selection);
+  select_kernel<<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(batch, leave_out, whole,
+                                                                            selection);
   check_launch("grpo_loss");
 }
 
@@ -127,8 +129,8 @@ void grpo_loss_cuda(const GrpoBatch& batch, const GrpoSelection& selection, cons
   const bool whole = by_sequence(batch, config) && batch.sequences > 0;
   const auto num_blocks = blocks_of(scores.count);
   if (whole) {
-    sequence_terms_kernel<<<static_cast<unsigned>(batch.sequences), kThreads, 0, queue>>>(batch, selection, scores,
-                                                                                          config, terms);
+    sequence_terms_kernel<<<static_cast<unsigned>(batch.sequences), kThreads, 0, queue>>>(
+        batch, selection, scores, config, terms);
     check_launch("grpo_loss");
   }
   if (num_blocks > 0) {

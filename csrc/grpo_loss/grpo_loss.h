@@ -32,7 +32,7 @@ struct GrpoScores {
   std::int64_t count = 0;
   const std::int64_t* rows = nullptr;  // rising places in [0, T), then T: counts for nothing. null: all T
   const float* logprobs = nullptr;
-  const float* entropy = nullptr;         // optional, as the next two
+  const float* entropy = nullptr;  // optional, as the next two
   const float* self_certainty = nullptr;
   const bool* top1 = nullptr;
 };

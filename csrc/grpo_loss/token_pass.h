@@ -87,7 +87,8 @@ FASTRL_HOST_DEVICE inline float rollout_difference(const GrpoBatch& batch, std::
 }
 
 FASTRL_HOST_DEVICE inline void add_to_sequence(const GrpoBatch& batch, const GrpoSelection& selection,
-                                               const GrpoScores& scores, std::int64_t i, SequenceTerms& terms) {
+                                               const GrpoScores& scores, std::int64_t i,
+                                               SequenceTerms& terms) {
   const std::int64_t t = place_of(batch, selection, scores, i);
   if (t < 0) return;
   bool known;

@@ -47,7 +47,8 @@ FASTRL_INLINE void max_and_sum(const float* z, std::int64_t width, float& max, d
 }
 
 // Adds exp(z - shift) to the row. Padding and the row's own id are -inf.
-FASTRL_INLINE void add_exponentials(const float* z, std::int64_t width, float shift, float floor, Running& row) {
+FASTRL_INLINE void add_exponentials(const float* z, std::int64_t width, float shift, float floor,
+                                    Running& row) {
   Lanes others{}, excluded{}, weighted{}, zero{};
   for (std::int64_t v = 0; v < width; v += kLanes) {
     Lanes x, e;
@@ -89,7 +90,9 @@ FASTRL_CLONES void score_row(const Tile& tile, std::int64_t r, Running& row) {
 void finish(const RowScores& scores, std::int64_t r, const Running& row, std::int64_t vocab) {
   const double shifted = row.target - row.max, mine = std::exp(shifted), total = row.others + mine;
   // log1p(others) keeps what 1 + others would round away.
-  const auto log_of = [&](double others) { return shifted == 0 ? std::log1p(others) : std::log(others + mine); };
+  const auto log_of = [&](double others) {
+    return shifted == 0 ? std::log1p(others) : std::log(others + mine);
+  };
   const double log_total = log_of(row.others), weighted = row.weighted + (mine == 0 ? 0 : mine * shifted);
   const double size = static_cast<double>(vocab);
   scores.total[r] = static_cast<float>(total);
@@ -146,15 +149,18 @@ void gradient_of_row(const Tile& tile, const RowScores& scores, std::int64_t r, 
   const float inverse_temp = s.temperature ? 1 / s.temperature[r] : s.inverse_temperature;
   const double target = scores.target[r], total = scores.others[r] + std::exp(target - scores.max[r]);
   const float logprob = scores.logprobs[r], entropy = scores.entropy[r];
-  const float outer = s.logit_scale * inverse_temp, inverse_cap = s.softcap > 0 ? 1 / (s.softcap * inverse_temp) : 0;
-  gradient_row(tile, r,
-               {static_cast<float>(scores.max[r]), static_cast<float>(1 / total), static_cast<float>(std::log(total)),
-                grad_logprobs, grad_entropy, entropy, outer, inverse_cap, tile.floor ? tile.floor[r] : kMinusInfinity},
-               out);
+  const float outer = s.logit_scale * inverse_temp,
+              inverse_cap = s.softcap > 0 ? 1 / (s.softcap * inverse_temp) : 0;
+  gradient_row(
+      tile, r,
+      {static_cast<float>(scores.max[r]), static_cast<float>(1 / total), static_cast<float>(std::log(total)),
+       grad_logprobs, grad_entropy, entropy, outer, inverse_cap, tile.floor ? tile.floor[r] : kMinusInfinity},
+      out);
   const std::int64_t own = tile.ids[r] - tile.first;
   if (own < 0 || own >= tile.width) return;
   // 1 - p of a likely token, without rounding p first.
-  const float capped = static_cast<float>(target) * inverse_cap, slope = inverse_cap == 0 ? 1 : 1 - capped * capped;
+  const float capped = static_cast<float>(target) * inverse_cap,
+              slope = inverse_cap == 0 ? 1 : 1 - capped * capped;
   const float by_entropy =
       grad_entropy == 0 || logprob == kMinusInfinity ? 0 : std::exp(logprob) * (logprob + entropy);
   out[own] = outer * slope * (-grad_logprobs * std::expm1(logprob) - grad_entropy * by_entropy);
@@ -189,7 +195,8 @@ void gradient_tile(const Tile& tile, const RowScores& scores, const float* grad_
                    const float* grad_entropy, float* out, std::int64_t out_stride, int num_threads) {
   const auto differentiate = [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
-      gradient_of_row(tile, scores, r, grad_logprobs[r], grad_entropy ? grad_entropy[r] : 0, out + r * out_stride);
+      gradient_of_row(tile, scores, r, grad_logprobs[r], grad_entropy ? grad_entropy[r] : 0,
+                      out + r * out_stride);
     }
   };
   parallel_for(tile.rows, tile.rows * tile.width * kWorkALogit, num_threads, differentiate);

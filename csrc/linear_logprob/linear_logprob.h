@@ -50,8 +50,8 @@ void score_tile(const Tile& tile, const RowScores& scores, std::int64_t vocab, i
 void gradient_tile(const Tile& tile, const RowScores& scores, const float* grad_logprobs,
                    const float* grad_entropy, float* out, std::int64_t out_stride, int num_threads);
 
-// floors [rows] from a tile of the whole vocabulary: where the support of the top_k likeliest tokens (0: all),
-// and of them the smallest set of mass >= top_p, ends.
+// floors [rows] from a tile of the whole vocabulary: where the support of the top_k likeliest tokens (0:
+// all), and of them the smallest set of mass >= top_p, ends.
 void support_floors(const Tile& tile, std::int64_t top_k, double top_p, float* floors, int num_threads);
 
 }  // namespace fastrl
