@@ -22,7 +22,7 @@ def main() -> None:
         rows = compare(providers, given.rounds)
         show(f"{groups} groups of 8", rows, rewards.numel() * 16 / 1e9, "GB")
         results += [{"groups": groups, "provider": name, **row} for name, row in rows.items()]
-    finish("group_advantage", results)
+    finish("group_advantage", results, given.out)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ class LossConfig:
 
     def encode(self) -> str:
         """What a custom op takes; a compiled caller sees a constant."""
-        return _encode(self)
+        return _encode(tuple((name, getattr(self, name)) for name in FIELDS))
 
     @staticmethod
     def decode(text: str) -> LossConfig:
@@ -101,9 +101,12 @@ class LossConfig:
         return float(max(1, num_tokens))
 
 
+FIELDS = tuple(each.name for each in dataclasses.fields(LossConfig))
+
+
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _encode(config: LossConfig) -> str:
-    return json.dumps(dataclasses.asdict(config))
+def _encode(fields: tuple[tuple[str, object], ...]) -> str:
+    return json.dumps(dict(fields))
 
 
 @lru_cache(maxsize=64)

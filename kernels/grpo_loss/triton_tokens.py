@@ -33,7 +33,7 @@ class TritonTokens:
         lengths = torch.empty(num_sequences, dtype=torch.int32, device=loss_mask.device)
         if num_sequences:
             select_kernel[(num_sequences,)](
-                batch.cu_seqlens,
+                batch.cu_seqlens.contiguous(),
                 batch.advantages.contiguous(),
                 loss_mask,
                 computed,
@@ -89,11 +89,11 @@ def _inputs(batch: LossBatch, selection: Selection, scores: TokenScores) -> dict
     corrects = batch.rollout_logprobs is not None
     return {
         "rows": scores.rows,
-        "logprobs": scores.logprobs,
+        "logprobs": scores.logprobs.contiguous(),
         "old_logprobs": _packed(batch.old_logprobs),
         "rollout_logprobs": _packed(batch.rollout_logprobs),
         "computed": selection.computed,
-        "cu_seqlens": batch.cu_seqlens,
+        "cu_seqlens": batch.cu_seqlens.contiguous(),
         "num_tokens": scores.logprobs.shape[0],
         "num_places": selection.computed.shape[0],
         "num_sequences": batch.cu_seqlens.shape[0] - 1,
@@ -106,9 +106,9 @@ def _others(batch: LossBatch, selection: Selection, scores: TokenScores) -> dict
     """What the kernel of tokens alone reads."""
     return {
         "ref_logprobs": _packed(batch.ref_logprobs),
-        "entropy": scores.entropy,
-        "self_certainty": scores.self_certainty,
-        "top1": scores.top1,
+        "entropy": _packed(scores.entropy),
+        "self_certainty": _packed(scores.self_certainty),
+        "top1": _packed(scores.top1),
         "advantages": batch.advantages.contiguous(),
         "lengths": selection.lengths,
         "steps": selection.lengths.shape[0].bit_length(),

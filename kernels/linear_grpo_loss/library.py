@@ -128,7 +128,7 @@ def hand_over(op: str, ctx: Any, grad_loss: Tensor, needed: list[bool]) -> list[
         )
     ctx.handed_over = True
     gradients = [each if wanted else None for each, wanted in zip(ctx.saved_tensors, needed, strict=True)]
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or type(grad_loss) is not Tensor:  # a tracer's stand-in has no value
         return [None if each is None else each * grad_loss.to(each.dtype) for each in gradients]
     # A GPU is not asked for the value; on the CPU the usual scale of 1 saves a pass over the weight.
     if grad_loss.device.type == "cpu" and bool(grad_loss == 1):

@@ -66,8 +66,8 @@ class TritonRows:
             total=scores.total,
             logprobs=scores.logprobs,
             entropy=scores.entropy,
-            grad_logprobs=grad_logprobs,
-            grad_entropy=grad_entropy,
+            grad_logprobs=grad_logprobs.contiguous(),
+            grad_entropy=None if grad_entropy is None else grad_entropy.contiguous(),
             out=out,
             out_stride=out.stride(0),
             blocks=blocks,
@@ -84,7 +84,7 @@ class TritonRows:
 
 
 def _inputs(tile: Tile) -> dict[str, Any]:
-    return {**_logits(tile), "first": tile.first, "ids": tile.ids, "floor": tile.floor}
+    return {**_logits(tile), "first": tile.first, "ids": tile.ids.contiguous(), "floor": tile.floor}
 
 
 def _logits(tile: Tile) -> dict[str, Any]:
@@ -96,8 +96,8 @@ def _logits(tile: Tile) -> dict[str, Any]:
         "logits": tile.logits,
         "stride": tile.logits.stride(0),
         "width": tile.logits.shape[1],
-        "bias": tile.bias,
-        "temperature": tile.temperature if by_row else None,
+        "bias": None if tile.bias is None else tile.bias.contiguous(),
+        "temperature": tile.temperature.contiguous() if by_row else None,
         "outward": float(outward) if by_row else outward / tile.temperature,
         "inward": inward,
         "CAPPED": tile.softcap is not None,

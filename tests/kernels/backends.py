@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 
-FAST = ("cpp", "torch", *(("triton",) if importlib.util.find_spec("triton") else ()))
+INTERPRETED = importlib.util.find_spec("triton") is not None and os.environ.get("TRITON_INTERPRET") == "1"
+FAST = ("cpp", "torch", *(("triton",) if INTERPRETED else ()))
 BACKENDS = (*FAST, "reference")
