@@ -34,9 +34,9 @@ def main() -> None:
     sequences = 8 if device == "cuda" else 4
     bench = Bench.start(OP, given)
     results: list[Row] = []
-    for shape, distribution, mask, variant in product(
-        shapes[:1] if given.small else shapes, given.distribution, given.mask, given.variant
-    ):
+    shapes = shapes[:1] if given.small else shapes
+    shapes = tuple(s for s in shapes if given.tokens in (None, s[0]) and given.dtype in (None, s[3]))
+    for shape, distribution, mask, variant in product(shapes, given.distribution, given.mask, given.variant):
         tokens, width, vocab, dtype = shape
         spec = CaseSpec(
             tokens=tokens,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,6 +22,8 @@ from bench.providers import Provider, gradients, head_providers, scores
 Row = dict[str, object]
 MIB = 2**20
 NAME = 46
+SLOW_MS, SLOW = 20_000.0, 2.0
+"""On a CPU: what takes longer than both 20 s and twice the fastest is timed once."""
 
 
 def failures() -> tuple[type[Exception], ...]:
@@ -42,6 +45,8 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--distribution", nargs="+", choices=DISTRIBUTIONS, default=["random"])
     parser.add_argument("--mask", nargs="+", choices=MASKS, default=["dense", "realistic"])
     parser.add_argument("--variant", nargs="+", choices=list(VARIANTS), default=["dapo"])
+    parser.add_argument("--tokens", type=int, help="of the shapes, those with so many tokens")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the shapes, those of this dtype")
     parser.add_argument("--only", help="providers by comma, by whole names or how a word of them begins")
     parser.add_argument("--wheels", type=Path, help="a folder with competitors' wheels or files")
     parser.add_argument("--gate-rows", type=int, default=ROWS, help="rows compared with float64; 0: none")
@@ -98,10 +103,17 @@ class Bench:
         return [{"pass": "train" if train else "score", **row} for row in rows.values()]
 
     def time(self, rows: dict[str, Row], runs: Mapping[str, Callable[[], object]]) -> None:
+        """Interleaved; those that are far behind are timed once, and say so."""
         # `attempt` has called each once already
-        warm_ups = 9 if self.device == "cuda" else 1
-        for name, times in compare(runs, self.given.rounds, self.device, warm_ups).items():
-            rows[name].update(times)
+        first = {name: float(str(rows[name]["attempt_ms"])) for name in runs}
+        limit = max(SLOW_MS, SLOW * min(first.values(), default=0.0))
+        slow = {name: run for name, run in runs.items() if first[name] > limit and self.device == "cpu"}
+        rest = {name: run for name, run in runs.items() if name not in slow}
+        warm_ups = 9 if self.device == "cuda" else 0
+        for name, times in compare(rest, self.given.rounds, self.device, warm_ups).items():
+            rows[name] |= {**times, "rounds": self.given.rounds}
+        for name, times in compare(slow, 1, self.device, 0).items():
+            rows[name] |= {**times, "rounds": 1}
 
     def memory(self, provider: Provider, spec: CaseSpec, case: Case) -> Row:
         if self.device == "cuda":
@@ -122,6 +134,7 @@ class Bench:
 
 def attempt(row: Row, run: Callable[[], object]) -> bool:
     """True: it ran. Otherwise its row keeps the reason."""
+    start = time.perf_counter()
     try:
         run()
     except FAILURES as error:
@@ -130,6 +143,7 @@ def attempt(row: Row, run: Callable[[], object]) -> bool:
             torch.cuda.empty_cache()
         row["reason"] = f"failed: {type(error).__name__}: {words[0][:200]}"
         return False
+    row.setdefault("attempt_ms", (time.perf_counter() - start) * 1e3)
     return True
 
 
@@ -162,6 +176,8 @@ def line(row: Row) -> str:
         number(gate.get("dx_rel"), 9, ".1e") + number(gate.get("dw_rel"), 9, ".1e"),
     ]
     late = f"  ({row['reason']})" if row["reason"] else ""
+    late += "  timed once" if row.get("rounds") == 1 else ""
+    late += "  alone = in the batch" if gate.get("batch_invariant") else ""
     return f"{name:{NAME}}{''.join(figures)}  {verdict}{late}"
 
 
