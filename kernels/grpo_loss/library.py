@@ -112,6 +112,7 @@ def _(logprobs: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.save_for_backward(output[1], output[2])
+    ctx.set_materialize_grads(False)  # no zeros in the size of the other outputs
     ctx.mark_non_differentiable(*output[1:])
 
 

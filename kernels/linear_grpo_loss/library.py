@@ -109,6 +109,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
     ctx.save_for_backward(*output[6:])
     ctx.needed = inputs[-1]
     ctx.handed_over = False
+    ctx.set_materialize_grads(False)  # no zeros in the size of the other outputs
     ctx.mark_non_differentiable(*output[1:])
 
 
