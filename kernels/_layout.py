@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-CPU_KEPT_LOGITS = 1 << 26  # 256 MiB of float32
+CPU_KEPT_LOGITS = 40 << 20  # 160 MiB of float32
 CPU_ROWS, CPU_COLUMNS = 4096, 2048  # a tile of the weight and one of logits stay in the cache
 GPU_PIECE_LOGITS, GPU_KEPT_GRADIENTS = 80 << 20, 550 << 20  # 0.3 GiB of float32, 1.1 GiB of bfloat16
 GPU_ROWS, GPU_COLUMNS = 8192, 16384

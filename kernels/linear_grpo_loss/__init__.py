@@ -70,7 +70,7 @@ def linear_grpo_loss(
         loss_mask.
     Raises: as the two ops do.
     Numerics: float32 logits and accumulation whatever the dtype of hidden.
-    Cost: a chunk's logits (about 256 MiB on a CPU; a GPU: 0.3 GiB, and 1.1 GiB of their gradients) and the
+    Cost: a chunk's logits (about 160 MiB on a CPU; a GPU: 0.3 GiB, and 1.1 GiB of their gradients) and the
         gradients, the weight's in float32. Three matrix products a row, two of which are not made under
         no_grad or where the input needs no gradient; one more with recompute, and where the ratio or the
         correction is a sequence's and a sequence doesn't fit in a chunk (or, given max_active_rows, the

@@ -51,7 +51,7 @@ def linear_logprob(
         softcap: > 0, or None for no cap.
         top_k, top_p: what the sampler was given, so that a ratio compares the distributions that were
             sampled from; 0 and 1: every token.
-        chunk_rows: rows that are worked on at once; None: what fits in about 300 MiB (GPU: 1 GiB).
+        chunk_rows: rows that are worked on at once; None: by device and vocabulary.
         batch_invariant: products have one shape, chunks padded to chunk_rows (None: 256): a row's results do
             not depend on the rows around it, at the cost of the padding.
         max_active_rows: at least the rows whose incoming gradients will not be 0; None: they are counted,
