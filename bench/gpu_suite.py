@@ -28,7 +28,15 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRATCH = ROOT / "build" / "gpu-suite"
 TESTS = "tests/kernels"
 ARCHITECTURES = "80-real;90a-real"
-BENCHES = ("linear_grpo_loss", "linear_logprob", "logits_grpo_loss", "grpo_loss", "group_advantage")
+BENCHES = (
+    "linear_grpo_loss",
+    "linear_logprob",
+    "logits_grpo_loss",
+    "grpo_loss",
+    "tree_decode",
+    "prefix_attention",
+    "group_advantage",
+)
 LEAST_S = 5.0  # with less time left, no part is started
 TAIL, WIDTH = 40, 180  # lines of a part's output that are shown, and their length; the log has all
 MACHINE = """
@@ -86,10 +94,10 @@ class Suite:
         yield replace(pytest("tests of Triton's kernels", 150, *triton_tests()), missing=reason)
         yield self.sanitizer("memcheck")
         yield python("resources", 60, "bench.resources")
-        for op, limit_s in zip(BENCHES, (120, 90, 60, 60, 30), strict=True):
+        for op, limit_s in zip(BENCHES, (120, 90, 60, 60, 60, 60, 30), strict=True):
             yield self.bench(op, limit_s, small=True)
         if self.gpu is not None:  # a longer run that is stopped leaves the small one's file
-            for op, limit_s in zip(BENCHES[:4], (150, 90, 60, 60), strict=True):
+            for op, limit_s in zip(BENCHES[:6], (150, 90, 60, 60, 90, 90), strict=True):
                 yield self.bench(op, limit_s, small=False)
             yield self.sanitizer("racecheck")
         yield self.tests_on_cpu()

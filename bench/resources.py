@@ -27,6 +27,8 @@ POINTS_TO = {
     **dict.fromkeys(("terms", "partials", "stats"), "fp64"),
     **dict.fromkeys(("ids", "rows", "group_ids"), "i64"),
     **dict.fromkeys(("cu_seqlens", "lengths"), "i32"),
+    **dict.fromkeys(("depths", "subtree_stop", "bounds", "tiles"), "i32"),
+    **dict.fromkeys(("items", "trunk_starts", "prefix_lengths", "tail_lengths", "block_table"), "i32"),
     **dict.fromkeys(("top1", "computed", "loss_mask"), "i1"),
 }
 FLOATS = ("outward", "inward")
@@ -55,6 +57,8 @@ class Resources:
 def triton_cases() -> Iterator[Case]:
     yield from _row_cases()
     yield from _token_cases()
+    yield from _decode_cases()
+    yield from _prefix_cases()
     from fastrl.kernels.group_advantage.triton_impl import BLOCK, OPTIONS, group_advantage_kernel
 
     for scale, baseline in (("std", "leave_one_out"), ("batch", "mean")):
@@ -100,6 +104,44 @@ def _token_cases() -> Iterator[Case]:
         full = {**common, **dict.fromkeys(modes, True), "CORRECTION": "mask", "POLICY": policy}
         yield Case(f"token {policy}, all options", triton_kernels.token_kernel, full, {}, OPTIONS)
     yield Case("fold", triton_kernels.fold_kernel, {"BLOCK": BLOCK}, {}, OPTIONS)
+
+
+def _decode_cases() -> Iterator[Case]:
+    import triton.language as tl
+
+    from fastrl.kernels.tree_decode.triton_impl import MERGE, MERGE_OPTIONS, Blocks
+    from fastrl.kernels.tree_decode.triton_kernels import decode_kernel, decode_merge_kernel
+
+    tensors = ("query", "keys", "values")
+    for dtype, dot, bits in (("bf16", tl.bfloat16, 16), ("fp32", tl.float32, 32)):
+        for width in (64, 128, 256):
+            blocks = Blocks.of(width, width, 7, bits // 8)
+            for options in (False, True):
+                modes = dict.fromkeys(("WINDOWED", "CAPPED"), options)
+                constants = {**blocks.constants, **modes, "ALIGNED": not options, "DOT": dot}
+                name = f"decode {width} {dtype}{', all options' if options else ''}"
+                yield Case(name, decode_kernel, constants, dict.fromkeys(tensors, dtype), blocks.options)
+        merge = {**MERGE, "BLOCK_V": 128}
+        yield Case(f"decode_merge {dtype}", decode_merge_kernel, merge, {"out": dtype}, MERGE_OPTIONS)
+
+
+def _prefix_cases() -> Iterator[Case]:
+    import triton.language as tl
+
+    from fastrl.kernels.prefix_attention import triton_kernels
+    from fastrl.kernels.prefix_attention.triton_impl import DELTA_ROWS, constants, tiles_of
+
+    tensors = ("query", "key", "value", "grad", "out", "grad_query", "grad_key", "grad_value")
+    dtypes = dict.fromkeys(tensors, "bf16")
+    for head, options in ((64, False), (64, True), (96, True), (128, False), (128, True), (256, True)):
+        tiles, common = tiles_of(head), constants(head, head, options, options, tl.bfloat16)
+        for part in ("forward", "query_gradient", "key_gradient"):
+            kernel, tile = getattr(triton_kernels, f"prefix_{part}_kernel"), getattr(tiles, part)
+            title = f"prefix_{part} K {head}{', all options' if options else ''}"
+            yield Case(title, kernel, {**common, **tile.constants()}, dtypes, tile.options())
+    rows = {"HEAD_VALUE": 96, "BLOCK_VALUE": 128, "TILE_QUERY": DELTA_ROWS}
+    kernel, options = triton_kernels.prefix_delta_kernel, tiles_of(96).forward.options()
+    yield Case("prefix_delta K 96", kernel, rows, dtypes, options)
 
 
 def signature(case: Case) -> dict[str, str]:

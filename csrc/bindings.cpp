@@ -1,13 +1,17 @@
 // The only file that knows Python. Tensors come as addresses: kernels/*/cpp_impl.py checks and keeps them
 // alive.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/array.h>
 
+#include <array>
 #include <cstdint>
 
 #include "common/version.h"
 #include "group_advantage/group_advantage.h"
 #include "grpo_loss/grpo_loss.h"
 #include "linear_logprob/linear_logprob.h"
+#include "prefix_tree/prefix_tree.h"
+#include "tree_decode/tree_decode.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -159,6 +163,79 @@ void bind_tokens(nb::module_& m) {
       "batch"_a, "selection"_a, "scores"_a, "config"_a, "results"_a, "scratch"_a, "stream"_a, WithoutGil());
 }
 
+void bind_prefix_tree(nb::module_& m) {
+  nb::class_<fastrl::PrefixTree>(m, "PrefixTree", "Keeps the addresses that it was made of.")
+      .def_static(
+          "of",
+          [](Address tokens, Address cu_seqlens, std::int64_t sequences) {
+            return fastrl::PrefixTree(at<const std::int64_t>(tokens), at<const std::int64_t>(cu_seqlens),
+                                      sequences);
+          },
+          "tokens"_a, "cu_seqlens"_a, "sequences"_a, WithoutGil())
+      .def_prop_ro("num_slots", &fastrl::PrefixTree::num_slots)
+      .def_prop_ro("num_segments", &fastrl::PrefixTree::num_segments)
+      .def(
+          "write",
+          [](const fastrl::PrefixTree& tree, Address tokens, Address depths, Address starts, Address parents,
+             Address stops, Address ends, Address counts, Address slots) {
+            tree.write({at<std::int64_t>(tokens), at<std::int64_t>(depths), at<std::int64_t>(starts),
+                        at<std::int64_t>(parents), at<std::int64_t>(stops), at<std::int64_t>(ends),
+                        at<std::int64_t>(counts), at<std::int64_t>(slots)});
+          },
+          "tokens"_a, "depths"_a, "starts"_a, "parents"_a, "stops"_a, "ends"_a, "counts"_a, "slots"_a,
+          WithoutGil());
+}
+
+using Numbers3 = std::array<std::int64_t, 3>;
+
+fastrl::DecodeTensor decode_tensor(const Numbers3& numbers) {
+  return {at<const void>(static_cast<Address>(numbers[0])), numbers[1], numbers[2]};
+}
+
+fastrl::DecodePlan decode_plan(Address items, std::int64_t num_items, std::int64_t tile, Address trunk_starts,
+                               Address prefix_lengths, Address block_table, const Numbers3& table_shape,
+                               std::int64_t block_size) {
+  return {at<const fastrl::DecodeItem>(items),
+          num_items,
+          tile,
+          at<const std::int32_t>(trunk_starts),
+          at<const std::int32_t>(prefix_lengths),
+          at<const std::int32_t>(block_table),
+          table_shape[0],
+          table_shape[1],
+          table_shape[2],
+          block_size};
+}
+
+fastrl::DecodeLayer decode_layer(const Numbers3& query, const Numbers3& keys, const Numbers3& values,
+                                 Address out, bool bf16, const std::array<std::int64_t, 5>& sizes,
+                                 Address tail_lengths, float scaling, float softcap, std::int64_t window) {
+  return {decode_tensor(query),
+          decode_tensor(keys),
+          decode_tensor(values),
+          at<void>(out),
+          bf16,
+          sizes[0],
+          sizes[1],
+          sizes[2],
+          sizes[3],
+          sizes[4],
+          at<const std::int32_t>(tail_lengths),
+          scaling,
+          softcap,
+          window};
+}
+
+void bind_tree_decode(nb::module_& m) {
+  nb::class_<fastrl::DecodePlan>(m, "DecodePlan")
+      .def_static("of", &decode_plan, "items"_a, "num_items"_a, "tile"_a, "trunk_starts"_a,
+                  "prefix_lengths"_a, "block_table"_a, "table_shape"_a, "block_size"_a);
+  nb::class_<fastrl::DecodeLayer>(m, "DecodeLayer")
+      .def_static("of", &decode_layer, "query"_a, "keys"_a, "values"_a, "out"_a, "bf16"_a, "sizes"_a,
+                  "tail_lengths"_a, "scaling"_a, "softcap"_a, "window"_a);
+  m.def("tree_decode_cpu", &fastrl::tree_decode_cpu, "plan"_a, "layer"_a, "num_threads"_a, WithoutGil());
+}
+
 }  // namespace
 
 NB_MODULE(_C, m) {
@@ -170,6 +247,8 @@ NB_MODULE(_C, m) {
 
   bind_rows(m);
   bind_tokens(m);
+  bind_tree_decode(m);
+  bind_prefix_tree(m);
   m.def(
       "group_advantage_cpu",
       [](Address rewards, Address group_ids, std::int64_t count, int scale, int baseline, double eps,

@@ -40,6 +40,8 @@ class RlParts:
     reference: Policy | None
     """The frozen start of training; None where no KL is asked for."""
     engine: Engine
+    receivers: list[Engine]
+    """Engines of rewards that sleep while no reward is asked for."""
     optimizer: torch.optim.AdamW
     problems: list[Problem]
     order: ProblemOrder
@@ -65,33 +67,51 @@ def build_rl(config: RlConfig, checkpoint: Path | None = None) -> RlParts:
     policy = Policy.load(trained, device)
     grader = AnswerGrader(num_workers=config.reward.answer_workers, timeout_s=config.reward.answer_timeout_s)
     engine = build_engine(config.model, config.engine, device)
+    if config.engine.sleep:
+        engine.sleep()
+    receivers: list[Engine] = []
     return RlParts(
         policy=policy,
         reference=frozen(Policy.load(config.model, device)) if config.loss.kl_coef else None,
         engine=engine,
+        receivers=receivers,
         optimizer=make_optimizer(policy, config.train),
         problems=problems,
         order=ProblemOrder(len(problems), config.run.seed),
-        rewards=build_rewards(config, policy, grader, device),
+        rewards=build_rewards(config, policy, grader, device, receivers),
         grader=grader,
         eval_problems=build_eval_problems(config),
     )
 
 
 def build_engine(model: ModelConfig, config: EngineConfig, device: torch.device) -> Engine:
-    return TorchEngine.from_pretrained(
-        model.path,
-        dtype=compute_dtype(model, device),
-        device=device,
-        max_batch_tokens=config.max_batch_tokens,
-        trust_remote_code=model.trust_remote_code,
-    )
+    """The engine of a checkpoint, awake.
+
+    Raises:
+        ValueError: the kind is not one that builds, or vLLM is not installed.
+    """
+    shared: dict[str, Any] = {
+        "dtype": compute_dtype(model, device),
+        "device": device,
+        "max_batch_tokens": config.max_batch_tokens,
+        "keep_prompts": config.keep_prompts,
+        "trust_remote_code": model.trust_remote_code,
+    }
+    if config.kind == "vllm":
+        # here, since it is optional
+        from fastrl.engine.vllm_engine import VllmEngine
+
+        return VllmEngine(model.path, enforce_eager=config.enforce_eager, **shared)
+    if config.kind == "torch":
+        return TorchEngine.from_pretrained(model.path, **shared)
+    raise ValueError(f"[engine] kind: expected torch or vllm, got {config.kind!r}")
 
 
 def build_rewards(
-    config: RlConfig, policy: Policy, grader: AnswerGrader, device: torch.device
+    config: RlConfig, policy: Policy, grader: AnswerGrader, device: torch.device, receivers: list[Engine]
 ) -> list[WeightedReward]:
-    """The functions that reward.functions names; a dotted path is imported."""
+    """The functions that reward.functions names; a dotted path is imported. Engines that shall sleep do so,
+    and join `receivers`."""
 
     def make(name: str) -> Callable[..., Any]:
         if name == "answer":
@@ -99,7 +119,10 @@ def build_rewards(
         if name == "format":
             return FormatReward()
         if name == "transfer":
-            receiver = build_engine(config.transfer.receiver, config.engine, device)
+            receiver = build_engine(config.transfer.receiver, config.receiver_engine, device)
+            if config.receiver_engine.sleep:
+                receiver.sleep()
+                receivers.append(receiver)
             return TransferReward(
                 receiver, policy.tokenizer, grader, config.transfer,
                 max_new_tokens=config.rollout.max_new_tokens, seed=config.run.seed,

@@ -10,9 +10,10 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from fastrl.build import choose_device, imported_reward
-from fastrl.config import Config, ModelConfig, RlConfig, SftConfig, refuse
+from fastrl.config import Config, EngineConfig, ModelConfig, RlConfig, SftConfig, refuse
 from fastrl.data.problems import Problem, load_problems
 from fastrl.data.prompts import render_prompt
+from fastrl.engine.vllm_adapter import unusable
 from fastrl.policy.model import choose_attention
 from fastrl.report.trackers import check_trackers
 
@@ -37,6 +38,9 @@ def check_config(config: Config) -> None:
             raise FileNotFoundError(f"[data] path: expected an existing file, got {config.data.path!r}")
         return
     check_rewards(config)
+    check_engine("engine", config.engine)
+    if config.uses_transfer:
+        check_engine("transfer.engine", config.receiver_engine)
     check_trackers(config.run.report_to)
     problems = load_problems(config.data)
     if config.eval.path is not None:
@@ -55,6 +59,12 @@ def check_rewards(config: RlConfig) -> None:
         refuse("reward", "weights", "at least one that is not 0", config.reward.weights)
     if config.uses_transfer and not config.transfer.receiver.path:
         refuse("transfer", "receiver.path", "a model folder, since reward.functions has transfer", "")
+
+
+def check_engine(section: str, engine: EngineConfig) -> None:
+    """The package that an engine needs is there, in a version that fits."""
+    if engine.kind == "vllm" and (reason := unusable()):
+        raise ValueError(f"[{section}] kind: vllm was asked for, and {reason}")
 
 
 def check_imported(path: str) -> None:
@@ -78,8 +88,8 @@ def check_lengths(config: RlConfig, problems: Sequence[Problem]) -> None:
     if config.uses_transfer:
         longest += config.transfer.slack_tokens
         names = "rollout.max_new_tokens + transfer.slack_tokens"
-        receiver = config.transfer.receiver
-        check_fits("transfer.receiver", receiver, problems, longest, names, config.engine.max_batch_tokens)
+        receiver, room = config.transfer.receiver, config.receiver_engine.max_batch_tokens
+        check_fits("transfer.receiver", receiver, problems, longest, names, room)
 
 
 def check_fits(

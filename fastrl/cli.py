@@ -1,4 +1,4 @@
-"""The command line: fastrl demo | train | eval | plot | doctor. Each command's work is done elsewhere."""
+"""The command line: fastrl demo | tiny | plan | train | eval | plot | doctor. Work is done elsewhere."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ usage: fastrl COMMAND ...
 
   demo                              train in the tiny world and compare before with after
   tiny [--dir FOLDER]               make the tiny world that the *-tiny recipes train in
+  plan RECIPE [--field value ...]   what the run will hold in memory, and what to change where it does not fit
+      --gpu_gib N                   on a GPU of N GiB, in place of this machine
   train RECIPE [--field value ...]  run a stage; RECIPE is a .yaml file or one of: {recipes}
       --dry-run                     check, and show what would run; no model is loaded
       --help                        every field, with the recipe's values
@@ -58,6 +60,19 @@ def train(arguments: list[str]) -> int:
 
     print(run_stage(config))
     return 0
+
+
+def plan(arguments: list[str]) -> int:
+    """0: it fits. 1: it does not."""
+    from fastrl.load import load_config
+    from fastrl.plan import Device, report
+
+    gpu_gib = take_number(arguments, "plan", "--gpu_gib")
+    asks_help = any(flag in arguments[:1] for flag in ("-h", "--help"))
+    config = load_config(None if asks_help else take_positional(arguments, "plan", "RECIPE"), arguments)
+    fits, text = report(config, Device.here(config) if gpu_gib is None else Device.gpu(gpu_gib))
+    print(text)
+    return 0 if fits else 1
 
 
 def describe(config: Config) -> str:
@@ -158,6 +173,20 @@ def take_flag(arguments: list[str], flag: str) -> bool:
     return found
 
 
+def take_number(arguments: list[str], command: str, flag: str) -> float | None:
+    """The number after the flag; both are taken out. None: the flag is not there."""
+    if flag not in arguments:
+        return None
+    place = arguments.index(flag)
+    _, *values = arguments[place : place + 2]
+    del arguments[place : place + 2]
+    try:
+        return float(values[0])
+    except (IndexError, ValueError) as error:
+        got = repr(values[0]) if values else "nothing"
+        raise ValueError(f"[{command}] {flag[2:]}: expected a number, got {got}") from error
+
+
 def take_positional(arguments: list[str], command: str, name: str) -> str:
     if not arguments or arguments[0].startswith("-"):
         got = f"{arguments[0]!r} in its place" if arguments else "nothing"
@@ -168,6 +197,7 @@ def take_positional(arguments: list[str], command: str, name: str) -> str:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": demo,
     "tiny": tiny,
+    "plan": plan,
     "train": train,
     "eval": evaluate,
     "plot": plot,

@@ -8,7 +8,7 @@ from typing import Literal
 
 from fastrl.kernels.config import AdvantageBaseline, AdvantageScale, LossConfig
 
-Attention = Literal["auto", "sdpa", "flex", "flash"]
+Attention = Literal["auto", "sdpa", "flex", "flash", "prefix"]
 
 
 def refuse(section: str, name: str, expected: str, got: object) -> None:
@@ -36,7 +36,10 @@ class ModelConfig:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute type; auto is bfloat16 on a GPU and float32 on a CPU. Trained weights stay float32."""
     attention: Attention = "auto"
-    """Packed attention: auto is flash where flash-attn is installed and a GPU is used, sdpa otherwise."""
+    """Packed attention: auto is prefix on a CPU; on a GPU flash where flash-attn is installed, else sdpa."""
+    share_prefixes: bool = True
+    """With prefix attention: tokens that sequences of a micro-batch begin with alike (the prompt of a group)
+    are computed once. Loss and gradients stay the same."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     trust_remote_code: bool = False
@@ -67,13 +70,33 @@ class DataConfig:
 class EngineConfig:
     """How a model generates."""
 
-    kind: Literal["torch"] = "torch"
-    """torch: the embedded engine, any Hugging Face decoder."""
+    kind: Literal["torch", "vllm", "same"] = "torch"
+    """torch: the embedded engine, any Hugging Face decoder. vllm: vLLM in this process; it must be installed.
+    same: as in the engine section, of transfer.engine alone."""
     max_batch_tokens: int = 65536
     """> 0; tokens of KV cache that one generation batch may hold. More requests wait their turn."""
+    keep_prompts: bool = False
+    """Keys and values of prompts outlive a call, until weights change: less prefill where prompts come again,
+    and what follows may differ in its last bits."""
+    sleep: bool = False
+    """The engine gives its memory back while others work: for a policy and a receiver on one GPU."""
+    enforce_eager: bool = False
+    """vllm on a GPU without CUDA graphs: starts sooner, decodes slower."""
 
     def __post_init__(self) -> None:
         check_positive("engine", self, "max_batch_tokens")
+        if self.kind == "torch" and self.enforce_eager:
+            refuse("engine", "enforce_eager", "false, since kind torch has no such choice", True)
+        for each in dataclasses.fields(self)[1:]:
+            if self.kind == "same" and getattr(self, each.name) != each.default:
+                refuse("transfer.engine", "kind", f"torch or vllm, since {each.name} is set", self.kind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiverEngineConfig(EngineConfig):
+    """How the receiver generates: as the engine section says, unless a kind is named here."""
+
+    kind: Literal["torch", "vllm", "same"] = "same"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +162,7 @@ class TransferConfig:
 
     receiver: ModelConfig = field(default_factory=ModelConfig)
     """The frozen model that reads the prefix. Needed where reward.functions has transfer."""
+    engine: ReceiverEngineConfig = field(default_factory=ReceiverEngineConfig)
     num_cuts: int = 1
     """K: prefixes taken of each rollout, each at its own tau ~ U(0, 1]."""
     num_continuations: int = 1
@@ -147,13 +171,29 @@ class TransferConfig:
     """Rollouts of one prompt are cut at the same taus: no rollout is favoured for a lucky long prefix."""
     strip_answer: bool = False
     """A prefix ends before the first answer marker, so that it never holds the answer."""
+    mode: Literal["sample", "force", "teacher"] = "sample"
+    """sample: the receiver writes on to its end. force: after forcing_text it writes the answer alone.
+    teacher: it writes nothing; the reward is its probability of the gold answer after forcing_text."""
+    forcing_text: str = "\n\nThe final answer is \\boxed{"
+    """Comes after the cut in modes force and teacher."""
+    forcing_end: str = "}"
+    """Ends the answer in modes force and teacher."""
+    answer_tokens: int = 32
+    """Longest answer in mode force, in the receiver's tokens."""
+    early_stop: bool = False
+    """Continuations that can no longer change the order of their group's rewards end. Rewards of rollouts whose
+    place is known then are means over fewer continuations; off is exact."""
     temperature: float = 0.7
     top_p: float = 0.95
     slack_tokens: int = 256
     """A continuation may have rollout.max_new_tokens - cut + this many tokens."""
 
     def __post_init__(self) -> None:
-        check_positive("transfer", self, "num_cuts", "num_continuations")
+        check_positive("transfer", self, "num_cuts", "num_continuations", "answer_tokens")
+        if self.mode != "sample" and not self.forcing_end:
+            refuse("transfer", "forcing_end", "at least one character", self.forcing_end)
+        if self.early_stop and self.mode == "teacher":
+            refuse("transfer", "early_stop", "false, since mode teacher samples nothing", True)
         check_at_least("transfer", self, 0, "temperature", "slack_tokens")
         if not 0 < self.top_p <= 1:
             refuse("transfer", "top_p", "a number in (0, 1]", self.top_p)
@@ -244,10 +284,16 @@ class RlConfig:
     def __post_init__(self) -> None:
         if self.loss.loss_type == "rloo" and self.reward.baseline != "leave_one_out":
             refuse("reward", "baseline", "leave_one_out, since loss.loss_type is rloo", self.reward.baseline)
+        if self.engine.kind == "same":
+            refuse("engine", "kind", "torch or vllm", self.engine.kind)
 
     @property
     def uses_transfer(self) -> bool:
         return "transfer" in self.reward.functions
+
+    @property
+    def receiver_engine(self) -> EngineConfig:
+        return self.engine if self.transfer.engine.kind == "same" else self.transfer.engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

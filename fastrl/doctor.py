@@ -187,3 +187,18 @@ def optional_lines() -> Iterator[Line]:
     for name, purpose in OPTIONAL.items():
         version = package_version(name)
         yield Line("info" if version is None else "ok", name, f"{version or 'not installed'} ({purpose})")
+    yield vllm_line()
+
+
+def vllm_line() -> Line:
+    """vLLM goes by two names, and a version that does not fit is refused at a start."""
+    if package_version("torch") is None:
+        return Line("info", "vllm", "needs torch, which is missing")
+    from fastrl.engine.vllm_adapter import unusable, version
+
+    found, reason = version(), unusable()
+    if found is None:
+        return Line("info", "vllm", "not installed (engine.kind vllm)")
+    return (
+        Line("ok", "vllm", f"{found} (engine.kind vllm)") if reason is None else Line("warn", "vllm", reason)
+    )

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "cancelled"]
+"""cancelled: what the completion would have told was known before it ended."""
 
 
 class Message(TypedDict):
@@ -63,6 +64,7 @@ class Branch:
     token_ids: Sequence[int]
     """Tokens after the prompt; may be empty."""
     num_samples: int = 1
+    """0: it is there to be scored alone."""
     max_new_tokens: int
     seed: int
     """Sample j of this branch draws with a seed made from (seed, j) alone."""

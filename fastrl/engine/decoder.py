@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -100,6 +101,12 @@ class Decoder:
             out = self.model.get_decoder()(input_ids=ids[None], position_ids=positions[None], use_cache=False)
         hidden: Tensor = out.last_hidden_state[0]
         return hidden
+
+    def head_logits(self, hidden: Tensor) -> Tensor:
+        """Logits [E, V] of last hidden states [E, D]."""
+        head = self.head
+        logits = F.linear(hidden, head.weight, head.bias) * head.logit_scale
+        return logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)
 
     def place(self) -> None:
         """To be called after the model has moved to another device."""

@@ -1,127 +1,106 @@
-"""Trees waiting for their turn, and how many of their requests fit into a token budget."""
+"""Trees waiting for their turn: what they ask for, what they hold, where their tokens lie."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Collection
+from dataclasses import dataclass, field
 
 import numpy as np
-from torch import Tensor
+from numpy.typing import NDArray
 
-from fastrl.engine.kv_cache import PrefixKV
-from fastrl.engine.prefix_tree import Ints, PrefixTrie, build_trie
+from fastrl.engine.kv_pool import BLOCK, Ints, blocks_of
 from fastrl.engine.sampling import request_keys
+from fastrl.ops import PrefixForest, prefix_tree
 from fastrl.types import PrefixTree
 
 
 @dataclass(slots=True)
 class Job:
-    """One tree and its requests: request r continues paths[path[r]][:path_length[r]] with limit[r] tokens."""
+    """One tree and its requests: request r continues the path down to segment[r] with limit[r] tokens."""
 
-    trie: PrefixTrie
+    forest: PrefixForest
+    """Segment 0 is the prompt."""
     rows: Ints
-    """The caller's names of the requests; the arrays below run parallel to it, sorted by path."""
-    end_slot: Ints
-    path: Ints
-    path_length: Ints
+    """The caller's names of the requests; the arrays below run parallel to it, sorted by segment."""
+    segment: Ints
     limit: Ints
     key: Ints
-    kv: PrefixKV | None = None
-    base: int = 0
-    """Where the trie's slots begin in kv."""
-    first: tuple[Tensor, Tensor] | None = None
-    """Ids and log-probs of every request's first token, drawn when the tree is prefilled."""
+    branch_slots: list[Ints]
+    """[branches] forest slots of each branch's tokens."""
+    scored: Ints
+    """Forest slots whose tokens' log-probs are wanted, given those above them."""
+    slots: Ints | None = None
+    """[forest slots] where each token lies in the pool, once there is room for the tree."""
+    logprobs: NDArray[np.float32] | None = None
+    """[forest slots], filled at `scored` when the tree is prefilled."""
+    holds: list[tuple[int, int]] = field(default_factory=list)
+    """(first slot, tokens) of what it keeps in the pool for itself."""
+    known: int = 0
+    """The tree's first tokens whose keys and values were in the pool before."""
+    started: int = 0
+    """Requests rows[:started] have begun."""
 
-    def part(self, start: int, stop: int | None) -> Job:
-        """The job with these of its requests only."""
-        rows = slice(start, stop)
-        return replace(
-            self,
-            rows=self.rows[rows],
-            end_slot=self.end_slot[rows],
-            path=self.path[rows],
-            path_length=self.path_length[rows],
-            limit=self.limit[rows],
-            key=self.key[rows],
-            first=None if self.first is None else (self.first[0][rows], self.first[1][rows]),
-        )
+    @property
+    def prompt_ids(self) -> Ints:
+        prompt: Ints = self.forest.tokens[: self.forest.starts[1]]
+        return prompt
+
+    @property
+    def prompt_len(self) -> int:
+        return int(self.forest.starts[1])
+
+    @property
+    def end_slots(self) -> Ints:
+        """[requests] forest slot of the last token that each request continues."""
+        ends: Ints = self.forest.starts[self.segment + 1] - 1
+        return ends
+
+    @property
+    def prefix_lengths(self) -> Ints:
+        """[requests] tokens that each request continues."""
+        lengths: Ints = self.forest.depths[self.end_slots] + 1
+        return lengths
+
+    @property
+    def tail_blocks(self) -> Ints:
+        """[requests] blocks for each request's own tokens; the last one never goes through the model."""
+        blocks: Ints = -(-(self.limit - 1) // BLOCK)
+        return blocks
+
+    def blocks_needed(self) -> int:
+        """Of the tree and its largest request: with fewer in the pool it can't run at all."""
+        return blocks_of(self.forest.num_slots) + int(self.tail_blocks.max(initial=0))
 
 
-def make_job(tree: PrefixTree, first_row: int) -> Job:
-    """Requests of a tree; rows are named in the order [branch][sample] from first_row on."""
-    trie = build_trie(tree.prompt_ids, [branch.token_ids for branch in tree.branches])
+def make_job(tree: PrefixTree, first_row: int, scored: Collection[int] = ()) -> Job:
+    """Requests of a tree; rows are named in the order [branch][sample] from first_row on.
+
+    scored: branches whose tokens' log-probs are wanted.
+
+    Raises:
+        ValueError: the prompt is empty.
+    """
+    if len(tree.prompt_ids) == 0:
+        raise ValueError("[engine] prompt_ids: expected at least one token, got none")
+    # the prompt itself comes first, so that it is a segment of its own
+    prompt = np.asarray(tree.prompt_ids, dtype=np.int64)
+    below = [np.asarray(branch.token_ids, dtype=np.int64) for branch in tree.branches]
+    lengths = [len(prompt), *(len(prompt) + len(ids) for ids in below)]
+    tokens = np.concatenate([prompt, *(part for ids in below for part in (prompt, ids))])
+    ends = np.cumsum(lengths)
+    forest = prefix_tree((tokens, np.concatenate(([0], ends))))
+    branch_slots = [forest.slots[end - len(ids) : end] for end, ids in zip(ends[1:], below, strict=True)]
     samples = [(b, j) for b, branch in enumerate(tree.branches) for j in range(branch.num_samples)]
     keys = request_keys([tree.branches[b].seed for b, _ in samples], [j for _, j in samples])
     branch = np.asarray([b for b, _ in samples], dtype=np.int64)
-    order = np.lexsort((trie.end_lengths[branch], trie.end_paths[branch]))
-    branch = branch[order]
+    order = np.argsort(forest.ends[branch + 1], kind="stable")
     limits = np.asarray([b.max_new_tokens for b in tree.branches], dtype=np.int64)
     return Job(
-        trie=trie,
+        forest=forest,
         rows=first_row + order,
-        end_slot=trie.end_slots()[branch],
-        path=trie.end_paths[branch],
-        path_length=trie.end_lengths[branch],
-        limit=limits[branch],
+        segment=forest.ends[branch + 1][order],
+        limit=limits[branch][order],
         key=np.asarray(keys, dtype=np.int64)[order],
+        branch_slots=branch_slots,
+        scored=np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *(branch_slots[b] for b in scored)])),
     )
-
-
-class Cost(NamedTuple):
-    """What requests hold together: shared prefixes padded to the longest, and room for their tokens."""
-
-    trees: int = 0
-    prompt: int = 0
-    paths: int = 0
-    path: int = 0
-    rows: int = 0
-    limit: int = 0
-
-    @property
-    def tokens(self) -> int:
-        return self.trees * self.prompt + self.paths * self.path + self.rows * self.limit
-
-    def joined(self, other: Cost) -> Cost:
-        return Cost(
-            self.trees + other.trees,
-            max(self.prompt, other.prompt),
-            self.paths + other.paths,
-            max(self.path, other.path),
-            self.rows + other.rows,
-            max(self.limit, other.limit),
-        )
-
-
-def cost_of(job: Job, count: int) -> Cost:
-    """Of a job's first `count` requests."""
-    lengths = job.path_length[:count]
-    paths = len(np.unique(job.path[:count][lengths > 0]))
-    return Cost(1, job.trie.prompt_len, paths, int(lengths.max()), count, int(job.limit[:count].max()))
-
-
-def choose(queue: Sequence[Job], free: int, at_least_one: bool) -> list[int]:
-    """How many requests of each job at the queue's front to start within `free` tokens.
-
-    Jobs go whole; one that alone is more than `free` goes in parts where nothing else runs
-    (at_least_one) or a part of it has run already. A prefilled job goes alone, it has its own storage.
-    """
-    counts: list[int] = []
-    total = Cost()
-    for job in queue:
-        if counts and job.kv is not None:
-            break
-        both = total.joined(cost_of(job, len(job.rows)))
-        if both.tokens > free:
-            break
-        counts.append(len(job.rows))
-        total = both
-        if job.kv is not None:
-            break
-    if counts or not (at_least_one or queue[0].kv is not None):
-        return counts
-    job = queue[0]
-    fits = bisect_right(range(1, len(job.rows)), free, key=lambda n: cost_of(job, n).tokens)
-    fits = max(fits, int(at_least_one))
-    return [fits] if fits else []

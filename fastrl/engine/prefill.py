@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastrl.engine.attention import AttentionLayer
-from fastrl.engine.kv_cache import PrefixKV
-from fastrl.engine.prefix_tree import Span
+from fastrl.engine.kv_pool import Ints, KVPool, on_device
+from fastrl.ops import PrefixForest
 
 _PASS_TOKENS = 8192
 _PASS_SCORES = 1 << 25
@@ -21,8 +21,44 @@ _SMALLEST_PIECE = 64
 _PADDING_ALLOWED = 1.5
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Consecutive tokens [start, stop) of a stream that goes through the model."""
+
+    start: int
+    stop: int
+    context: Ints
+    """Pool slots of the path from its first token to the span's last one, the span's own included."""
+
+
+def spans_of(forest: PrefixForest, slots: Ints, known: int, start: int) -> list[Span]:
+    """The forest's tokens from slot `known` on as spans of a stream, of which the first is token `start`.
+
+    Segments that follow one another downwards make one span.
+
+    Args:
+        slots: pool slot of each forest slot.
+        known: the forest's first slots, all within its first path, whose keys and values are in the pool.
+    """
+    # a segment begins a span unless it is the first one below the segment before it
+    heads = np.flatnonzero(np.concatenate(([True], forest.parents[1:] != np.arange(forest.num_segments - 1))))
+    bounds = np.concatenate((forest.starts[heads], [forest.num_slots]))
+    paths: list[Ints] = []
+    spans = []
+    for head, first, stop in zip(heads.tolist(), bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        own = np.arange(first, stop)
+        parent = int(forest.parents[head])
+        if parent >= 0:
+            above = paths[int(np.searchsorted(heads, parent, side="right")) - 1]
+            own = np.concatenate((above[: forest.depths[first]], own))
+        paths.append(own)
+        if stop > known:
+            spans.append(Span(start + max(first, known) - known, start + stop - known, slots[own]))
+    return spans
+
+
 def passes(spans: Sequence[Span]) -> Iterator[list[Span]]:
-    """Cut spans, whose slots follow one another, into forward passes of bounded size."""
+    """Cut spans, which follow one another, into forward passes of bounded size."""
     current: list[Span] = []
     tokens = scores = 0
     for span in spans:
@@ -64,12 +100,14 @@ class _Bucket:
 
 
 class PrefillBatch:
-    """One forward pass over spans; keys and values go into `kv`, whose slots the spans name."""
+    """One forward pass over spans; keys and values go into `pool`, whose slots the spans name."""
 
-    def __init__(self, kv: PrefixKV, spans: Sequence[Span], device: torch.device) -> None:
-        self.kv = kv
-        self.first_slot = spans[0].start
-        self.num_tokens = spans[-1].stop - self.first_slot
+    def __init__(self, pool: KVPool, spans: Sequence[Span], device: torch.device) -> None:
+        self.pool = pool
+        self.first = spans[0].start
+        self.num_tokens = spans[-1].stop - self.first
+        own = np.concatenate([span.context[span.start - span.stop :] for span in spans])
+        self.slots = on_device(own, device)
         self.buckets = [self._bucket(group, device) for group in _similar(spans)]
 
     def _bucket(self, spans: Sequence[Span], device: torch.device) -> _Bucket:
@@ -79,7 +117,7 @@ class PrefillBatch:
         context = np.empty((len(spans), longest_context), dtype=np.int64)
         valid, targets = [], []
         for i, span in enumerate(spans):
-            tokens = np.arange(span.start, span.stop) - self.first_slot
+            tokens = np.arange(span.start, span.stop) - self.first
             queries[i, : len(tokens)] = tokens
             context[i, : len(span.context)] = span.context
             context[i, len(span.context) :] = span.context[0]
@@ -97,7 +135,7 @@ class PrefillBatch:
         )
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, how: AttentionLayer) -> Tensor:
-        all_keys, all_values = self.kv.write(how.layer, self.first_slot, key, value)
+        all_keys, all_values = self.pool.write(how.layer, self.slots, key, value)
         out = query.new_empty((self.num_tokens, query.shape[1], value.shape[2]))
         for bucket in self.buckets:
             q = query[bucket.queries].transpose(1, 2)

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from fastrl.engine.decoder import Decoder
 from fastrl.engine.jobs import make_job
+from fastrl.engine.kv_pool import BLOCK, KVPool
+from fastrl.engine.prompts import PromptCache
 from fastrl.engine.protocol import EngineStats
 from fastrl.engine.scheduler import Scheduler
 from fastrl.engine.scoring import score_sequences
@@ -28,11 +30,13 @@ def probe(decoder: Decoder, vocabulary: Vocabulary) -> None:
     )
     greedy = SamplingParams(temperature=0, max_new_tokens=_NEW)
     stop = StopRule(vocabulary, (), greedy)
-    found = Scheduler(decoder, greedy, stop, _PROMPT + _NEW, EngineStats()).run([make_job(tree, 0)])[0]
+    pool, job = KVPool(3 * BLOCK), make_job(tree, 0)
+    scheduler = Scheduler(decoder, greedy, stop, pool, PromptCache(pool, keeps=False), EngineStats())
+    found = scheduler.run([job])[0]
     sequence = torch.tensor(prompt + found.token_ids, device=decoder.device)
     expected = decoder.own_logits(sequence)[:-1].float().log_softmax(-1)
     own = expected.gather(-1, sequence[1:, None])[:, 0].cpu()
-    scored = score_sequences(decoder, [sequence.tolist()], 1.0, len(sequence))[0].logprobs[1:]
+    scored = score_sequences(decoder, [sequence.tolist()], 1.0, None, EngineStats())[0].logprobs[1:]
     _compare(decoder, "generate", own[_PROMPT - 1 :], found.logprobs)
     _compare(decoder, "score", own, scored)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,10 +25,18 @@ class EngineStats:
     """Prefill tokens if every completion were prefilled on its own."""
     prefill_tokens: int = 0
     """Prefill tokens that went through the model."""
+    cached_tokens: int = 0
+    """Prefill tokens whose keys and values were there from an earlier request."""
     decode_tokens: int = 0
     """Sampled tokens that went through the model (the last one of a completion never does)."""
     generated_tokens: int = 0
     """Tokens returned in completions."""
+    kv_tokens_read: int = 0
+    """Tokens whose keys and values decode steps read, a shared one once a step for all rows below it."""
+    kv_tokens_asked: int = 0
+    """The same if every row read its own context."""
+    scored_tokens: int = 0
+    """Tokens that went through the model to be scored."""
     prefill_ms: float = 0.0
     decode_ms: float = 0.0
 
@@ -40,6 +48,13 @@ class Scores:
     logprobs: list[float]
     entropy: list[float]
     self_certainty: list[float]
+
+
+Place = tuple[int, int, int]
+"""(tree, branch, sample) of a completion."""
+
+Watcher = Callable[[Sequence[tuple[Place, Completion]]], Iterable[Place]]
+"""Is told which completions have ended, and names others that need not go on."""
 
 
 class Engine(Protocol):
@@ -57,13 +72,26 @@ class Engine(Protocol):
         so a completion does not depend on what else is in the batch."""
 
     def continue_prefixes(
-        self, trees: Sequence[PrefixTree], sampling: SamplingParams
+        self, trees: Sequence[PrefixTree], sampling: SamplingParams, watch: Watcher | None = None
     ) -> list[list[list[Completion]]]:
         """[tree][branch][sample]; shared token paths are prefilled once. Each branch's own max_new_tokens
-        and seed take the place of the sampling's."""
+        and seed take the place of the sampling's. What `watch` names ends as "cancelled"."""
 
-    def score(self, sequences: Sequence[Sequence[int]], temperature: float = 1.0) -> list[Scores]:
-        """Log-probability, entropy and self-certainty of every token of every sequence."""
+    def continue_and_score(
+        self, trees: Sequence[PrefixTree], sampling: SamplingParams, scored: Sequence[Collection[int]],
+        temperature: float = 1.0, watch: Watcher | None = None,
+    ) -> tuple[list[list[list[Completion]]], list[dict[int, list[float]]]]:  # fmt: skip
+        """continue_prefixes, and the log-probs of some branches of each tree: {branch: [token]}. A
+        scored branch may have num_samples 0."""
+
+    def score(
+        self,
+        sequences: Sequence[Sequence[int]],
+        temperature: float = 1.0,
+        starts: Sequence[int] | None = None,
+    ) -> list[Scores]:
+        """Log-probability, entropy and self-certainty of every token of every sequence; with starts, of those
+        from starts[i] on alone (the others are 0)."""
 
     def load_weights(self, tensors: Iterable[tuple[str, Tensor]], version: int) -> str:
         """Copy every weight in; returns a checksum of what arrived. A missing or unknown name is an error."""

@@ -46,16 +46,18 @@ def request_keys(seeds: Sequence[int], samples: Sequence[int]) -> list[int]:
     ]
 
 
-def uniforms(keys: Tensor, start: int, count: int) -> Tensor:
+def uniforms(keys: Tensor, start: int | Tensor, count: int) -> Tensor:
     """Random numbers of completion positions [start, start + count) of every request.
 
-        u[r, i] = splitmix64(keys[r], start + i) >> 11, times 2^-53
+        u[r, i] = splitmix64(keys[r], start[r] + i) >> 11, times 2^-53
 
     Args:
         keys: int64 [R], from `request_keys`.
+        start: one for all, or int64 [R].
     Returns: float64 [R, count] in [0, 1); the same bits on every device.
     """
-    steps = torch.arange(start + 1, start + count + 1, device=keys.device) * _signed(_GOLDEN)
+    first = start[:, None] if isinstance(start, Tensor) else start
+    steps = (first + torch.arange(1, count + 1, device=keys.device)) * _signed(_GOLDEN)
     return _shift(_mix(keys[:, None] + steps), 11).double() * 2.0**-53
 
 

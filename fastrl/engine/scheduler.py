@@ -1,56 +1,76 @@
-"""Which requests run when: prefill, admission under the token budget, decode to the end."""
+"""Which requests run when: a tree gets room in the pool, is prefilled once, its requests join as they fit."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from fastrl.engine.cohort import Cohort, DecodeBatch, Finished
+from fastrl.engine.book import Book, Finished
 from fastrl.engine.decoder import Decoder
-from fastrl.engine.jobs import Job, choose
-from fastrl.engine.kv_cache import PrefixKV
-from fastrl.engine.prefill import PrefillBatch, passes
-from fastrl.engine.prefix_tree import Span
+from fastrl.engine.jobs import Job
+from fastrl.engine.kv_pool import Ints, KVPool, blocks_of, on_device
+from fastrl.engine.prefill import PrefillBatch, Span, passes
+from fastrl.engine.prompts import PromptCache
 from fastrl.engine.protocol import EngineStats
+from fastrl.engine.running import Running
 from fastrl.engine.sampling import draw, uniforms
 from fastrl.engine.stopping import StopRule
+from fastrl.engine.stream import Stream
 from fastrl.types import SamplingParams
 
-_CHECK_EVERY = {"cpu": 2}
-_CHECK_EVERY_ON_DEVICE = 8
-_ADMIT_AT = 0.25
-"""While rows are decoding, others join when this share of the budget is free: few large cohorts."""
+_LOOK_EVERY = {"cpu": 2}
+_LOOK_EVERY_ON_DEVICE = 8
+_JOIN_AT = 0.25
+"""While rows decode, others join when this share of the pool is free: few prefills of many tokens each."""
+_SETTLE_AT = 0.85
+"""Rows that have ended leave the batch when no more than this share is alive."""
+
+Watch = Callable[[Sequence[Finished]], Iterable[int]]
+"""Is told which requests have ended, and names requests that need not go on."""
 
 
 class Scheduler:
-    """Runs jobs to their end within `max_batch_tokens` tokens of keys and values."""
+    """Runs jobs to their end within the pool."""
 
     def __init__(
-        self, decoder: Decoder, sampling: SamplingParams, stop: StopRule, max_batch_tokens: int,
-        stats: EngineStats,
+        self, decoder: Decoder, sampling: SamplingParams, stop: StopRule, pool: KVPool, prompts: PromptCache,
+        stats: EngineStats, score_temperature: float = 1.0,
     ) -> None:  # fmt: skip
         self.decoder, self.sampling, self.stop, self.stats = decoder, sampling, stop, stats
-        self.max_batch_tokens = max_batch_tokens
+        self.score_temperature = score_temperature
+        self.pool, self.prompts = pool, prompts
         self.device = decoder.device
-        self.check_every = _CHECK_EVERY.get(self.device.type, _CHECK_EVERY_ON_DEVICE)
+        self.look_every = _LOOK_EVERY.get(self.device.type, _LOOK_EVERY_ON_DEVICE)
 
-    def run(self, jobs: Sequence[Job]) -> list[Finished]:
-        """Every request of every job, in no particular order."""
-        # alike lengths share a cohort, where they are padded to one
-        self.queue = deque(sorted(jobs, key=lambda job: (job.trie.prompt_len, job.trie.num_slots)))
-        self.cohorts: list[Cohort] = []
-        finished: list[Finished] = []
-        while self.queue or self.cohorts:
-            self._time("prefill_ms", self._admit)
-            self._time("decode_ms", self._decode)
-            for cohort in [c for c in self.cohorts if not c.check()]:
-                finished += cohort.results()
-                self.cohorts.remove(cohort)
-        return finished
+    def run(self, jobs: Sequence[Job], watch: Watch | None = None) -> list[Finished]:
+        """Every request of every job, in no particular order; their names are 0 .. number of requests - 1."""
+        if not jobs:
+            return []
+        names = np.concatenate([job.rows for job in jobs])
+        limits = np.zeros(len(names), dtype=np.int64)
+        limits[names] = np.concatenate([job.limit for job in jobs])
+        self.book = Book(limits, self.stop, self.look_every)
+        self.running = Running(self.pool, self.book, self.sampling, self.stats, self.device)
+        self.finished: list[Finished] = []
+        self.watch = watch
+        # trees of alike size share a prefill, where they are padded to one
+        self.waiting = deque(sorted(jobs, key=lambda job: (job.prompt_len, job.forest.num_slots)))
+        done = False
+        try:
+            while self.waiting or self.running.num_rows:
+                self._time("prefill_ms", self._admit)
+                self._time("decode_ms", self._decode)
+            done = True
+        finally:
+            if not done:  # what the requests held is held by nobody
+                self.prompts.forget()
+                self.pool.free()
+        return self.finished
 
     def _time(self, name: str, work: Callable[[], None]) -> None:
         began = time.perf_counter()
@@ -60,68 +80,147 @@ class Scheduler:
         setattr(self.stats, name, getattr(self.stats, name) + (time.perf_counter() - began) * 1e3)
 
     def _admit(self) -> None:
-        """Start a cohort of as many waiting requests as fit, if that is worthwhile."""
-        if not self.queue:
+        """Let those leave that have ended, and those join that fit, if either is worthwhile."""
+        alive, rows = self.running.num_alive, self.running.num_rows
+        free = self.pool.free_blocks + self.running.ended_blocks
+        joins = bool(self.waiting) and (not alive or free >= _JOIN_AT * self.pool.num_blocks)
+        if not joins and (alive == rows or alive > _SETTLE_AT * rows):
             return
-        held = self.queue[0].kv.num_slots if self.queue[0].kv is not None else 0
-        free = self.max_batch_tokens - held - sum(cohort.num_tokens for cohort in self.cohorts)
-        if self.cohorts and free < _ADMIT_AT * self.max_batch_tokens:
+        self._release(self.running.settle())
+        if not joins:
             return
-        counts = choose(self.queue, free, at_least_one=not self.cohorts)
-        if not counts:
-            return
-        jobs = [self.queue.popleft() for _ in counts]
-        if jobs[0].kv is None:
-            self._prefill(jobs)
-        parts = [job.part(0, count) for job, count in zip(jobs, counts, strict=True)]
-        self.cohorts.append(Cohort(parts, self.sampling, self.stop, self.device))
-        rest = jobs[-1].part(counts[-1], None)
-        if len(rest.rows):
-            self.queue.appendleft(rest)
+        chosen = self._choose()
+        fresh = [job for job, requests in chosen if not requests[0]]
+        if fresh:
+            self._prefill(fresh)
+        joining = [(job, requests[self.book.alive(job.rows[requests])]) for job, requests in chosen]
+        self._release(self.running.settle([(job, living) for job, living in joining if len(living)]))
+        self._release([job for job, living in joining if not len(living) and job not in self.running.jobs])
+
+    def _choose(self) -> list[tuple[Job, Ints]]:
+        """Jobs at the queue's front and how many of their requests start; room for the trees is taken.
+
+        Jobs go whole; one that alone is more than there is room for goes in parts, where nothing else runs
+        or a part of it has run already.
+        """
+        chosen: list[tuple[Job, Ints]] = []
+        promised = 0
+        while self.waiting:
+            job = self.waiting[0]
+            alone = not chosen and not self.running.num_rows
+            if not self._place(job, promised, whole=not alone):
+                break
+            room = np.cumsum(job.tail_blocks[job.started :]) <= self.pool.free_blocks - promised
+            count = int(room.sum())
+            if not count:
+                break
+            requests = np.arange(job.started, job.started + count)
+            job.started += count
+            promised += int(job.tail_blocks[requests].sum())
+            chosen.append((job, requests))
+            if job.started < len(job.rows):
+                break
+            self.waiting.popleft()
+        return chosen
+
+    def _place(self, job: Job, promised: int, whole: bool) -> bool:
+        """Slots for the job's tree, if it has none; False where there is no room (whole: for all of it)."""
+        if job.slots is not None:
+            return True
+        prompt = tuple(job.prompt_ids.tolist()) if self.prompts.keeps else None
+        cached = None if prompt is None else self.prompts.take(prompt)
+        tails = job.tail_blocks.sum() if whole else job.tail_blocks[0]
+        prompt_len, num_slots = job.prompt_len, job.forest.num_slots
+        pieces = [num_slots] if prompt is None else [prompt_len, num_slots - prompt_len]
+        if cached is not None:
+            pieces = pieces[1:]
+        starts = self._take_trunks(pieces, promised + int(tails))
+        if starts is None:
+            if cached is not None and prompt is not None:
+                self.prompts.leave(prompt)
+            return False
+        ranges = list(zip(starts, pieces, strict=True))
+        job.holds = ranges if prompt is None else ranges[-1:]
+        job.known = 0 if cached is None else prompt_len - 1  # the last one's logits may be asked for
+        if cached is not None:
+            ranges.insert(0, (cached, prompt_len))
+        elif prompt is not None:
+            self.prompts.put(prompt, starts[0])
+        job.slots = np.concatenate([np.arange(start, start + length) for start, length in ranges])
+        return True
+
+    def _take_trunks(self, pieces: Sequence[int], spared: int) -> list[int] | None:
+        """Pieces of the pool with `spared` blocks left beside them; kept prompts make room."""
+        needed = sum(blocks_of(piece) for piece in pieces) + spared
+        starts: list[int] = []
+        while self.pool.free_blocks >= needed or self.prompts.evict():
+            if self.pool.free_blocks < needed:
+                continue
+            for piece in pieces[len(starts) :]:
+                start = self.pool.take_trunk(piece)
+                if start is None:
+                    break
+                starts.append(start)
+                needed -= blocks_of(piece)
+            if len(starts) == len(pieces):
+                return starts
+            if not self.prompts.evict():
+                break
+        for start, piece in zip(starts, pieces, strict=False):
+            self.pool.give_trunk(start, piece)
+        return None
+
+    def _release(self, jobs: Iterable[Job]) -> None:
+        """Trees go when none of their requests runs or waits."""
+        for job in jobs:
+            if job.started < len(job.rows):
+                continue
+            for start, length in job.holds:
+                self.pool.give_trunk(start, length)
+            if self.prompts.keeps:
+                self.prompts.leave(tuple(job.prompt_ids.tolist()))
+            job.holds, job.slots = [], None
 
     def _prefill(self, jobs: Sequence[Job]) -> None:
-        """Run every token of the jobs' tries through the model once; draw the requests' first tokens."""
-        kv = PrefixKV(sum(job.trie.num_slots for job in jobs))
-        spans: list[Span] = []
-        base = 0
-        for job in jobs:
-            job.kv, job.base = kv, base
-            spans += [Span(s.start + base, s.stop + base, s.context + base) for s in job.trie.spans]
-            base += job.trie.num_slots
-        tokens = torch.from_numpy(np.concatenate([job.trie.tokens for job in jobs])).to(self.device)
-        depths = torch.from_numpy(np.concatenate([job.trie.depths for job in jobs])).to(self.device)
-        ends = np.concatenate([job.end_slot + job.base for job in jobs])
-        keys = torch.from_numpy(np.concatenate([job.key for job in jobs])).to(self.device)
-        u = uniforms(keys, 0, 1)[:, 0]
-        ids = torch.empty(len(ends), dtype=torch.int64, device=self.device)
-        logprobs = torch.empty(len(ends), device=self.device)
-        for piece in passes(spans):
-            first, last = piece[0].start, piece[-1].stop
-            here = np.flatnonzero((ends >= first) & (ends < last))
-            slots, source = np.unique(ends[here], return_inverse=True)
-            keep = torch.from_numpy(slots - first).to(self.device)
-            batch = PrefillBatch(kv, piece, self.device)
-            logits = self.decoder.logits(tokens[first:last], depths[first:last], batch, keep)
+        """Run every token of the jobs' trees through the model once; draw the requests' first tokens."""
+        stream = Stream(jobs, self.device)
+        u = uniforms(on_device(np.concatenate([job.key for job in jobs]), self.device), 0, 1)[:, 0]
+        ids = torch.empty(len(u), dtype=torch.int64, device=self.device)
+        logprobs = torch.empty(len(u), device=self.device)
+        for piece in passes(stream.spans):
+            first, stop = piece[0].start, piece[-1].stop
+            here = np.flatnonzero((stream.ends >= first) & (stream.ends < stop))
+            places, source = np.unique(stream.ends[here], return_inverse=True)
+            logits = self._pass(stream, piece, places - first)
             if len(here):
-                rows = torch.from_numpy(here).to(self.device)
-                ids[rows], logprobs[rows] = draw(
-                    logits, u[rows], self.sampling, torch.from_numpy(source).to(self.device)
-                )
-        sizes = [len(job.rows) for job in jobs]
-        for job, own_ids, own_logprobs in zip(
-            jobs, torch.split(ids, sizes), torch.split(logprobs, sizes), strict=True
-        ):
-            job.first = (own_ids, own_logprobs)
-        self.stats.prefill_tokens += kv.num_slots
+                rows = on_device(here, self.device)
+                drawn = draw(logits, u[rows], self.sampling, on_device(source, self.device))
+                ids[rows], logprobs[rows] = drawn
+        stream.finish()
+        self.stats.prefill_tokens += len(stream.tokens)
+        self.stats.cached_tokens += sum(job.known for job in jobs)
+        names = np.concatenate([job.rows for job in jobs])
+        self._end(self.book.record(names, ids[:, None].cpu().numpy(), logprobs[:, None].cpu().numpy()))
+
+    def _pass(self, stream: Stream, piece: Sequence[Span], places: Ints) -> Tensor:
+        """One forward pass; logits [places, V] of its tokens at these places."""
+        part = slice(piece[0].start, piece[-1].stop)
+        tokens, depths = stream.tokens[part], stream.depths[part]
+        batch, keep = PrefillBatch(self.pool, piece, self.device), on_device(places, self.device)
+        if not stream.scores:
+            return self.decoder.logits(tokens, depths, batch, keep)
+        hidden = self.decoder.hidden(tokens, depths, batch)
+        stream.score(hidden, piece[0].start, self.decoder.head, self.score_temperature)
+        return self.decoder.head_logits(hidden[keep])
 
     def _decode(self) -> None:
-        """A few steps of all cohorts, between two looks at who has ended."""
-        steps = min(self.check_every, *(cohort.tokens_to_go for cohort in self.cohorts), self.check_every)
-        window = self.decoder.smallest_window
-        for _ in range(steps):
-            positions = [cohort.begin_step(window, self.decoder.max_model_len) for cohort in self.cohorts]
-            batch = DecodeBatch(self.cohorts)
-            ids = torch.cat([cohort.last for cohort in self.cohorts])
-            logits = self.decoder.logits(ids, torch.cat(positions), batch)
-            for cohort, own in zip(self.cohorts, torch.split(logits, batch.sizes), strict=True):
-                cohort.take(own)
+        """A few steps of all rows, between two looks at who has ended."""
+        for _ in range(min(self.look_every, self.running.tokens_to_go)):
+            ids, positions = self.running.begin_step()
+            self.running.take(self.decoder.logits(ids, positions, self.running))
+        self._end(self.running.look())
+
+    def _end(self, finished: list[Finished]) -> None:
+        self.finished += finished
+        if finished and self.watch is not None:
+            self.finished += self.book.cancel(np.asarray([*self.watch(finished)], dtype=np.int64))

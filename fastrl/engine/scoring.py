@@ -1,72 +1,88 @@
-"""Log-probabilities of given sequences, many in one forward pass."""
+"""Log-probabilities of given sequences, many in one forward pass, what they share computed once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fastrl.engine.decoder import Decoder
-from fastrl.engine.kv_cache import PrefixKV
-from fastrl.engine.prefill import PrefillBatch
-from fastrl.engine.prefix_tree import Span
-from fastrl.engine.protocol import Scores
-from fastrl.ops import linear_logprob
+from fastrl.engine.kv_pool import Ints, KVPool, on_device
+from fastrl.engine.prefill import PrefillBatch, passes, spans_of
+from fastrl.engine.protocol import EngineStats, Scores
+from fastrl.ops import PrefixForest, linear_logprob, prefix_tree
 
-_PASS_TOKENS = 8192
+_BATCH_TOKENS = 32768
 
 
 def score_sequences(
-    decoder: Decoder, sequences: Sequence[Sequence[int]], temperature: float, max_batch_tokens: int
-) -> list[Scores]:
-    """Scores of every token given those before it; entry 0 of each is 0.
+    decoder: Decoder, sequences: Sequence[Sequence[int]], temperature: float, starts: Sequence[int] | None,
+    stats: EngineStats,
+) -> list[Scores]:  # fmt: skip
+    """Scores of token t >= max(1, starts[i]) given those before it; the others are 0."""
+    first = [1] * len(sequences) if starts is None else [max(1, start) for start in starts]
+    scores = [Scores(*([0.0] * len(sequence) for _ in range(3))) for sequence in sequences]
+    for batch in _batches(sequences):
+        forest = prefix_tree([sequences[i] for i in batch])
+        ends = np.cumsum([len(sequences[i]) for i in batch])
+        wanted = [
+            forest.slots[end - len(sequences[i]) + first[i] : end] for i, end in zip(batch, ends, strict=True)
+        ]
+        values = _score_forest(decoder, forest, np.unique(np.concatenate(wanted)), temperature)
+        stats.scored_tokens += forest.num_slots
+        for i, slots in zip(batch, wanted, strict=True):
+            for name, column in zip(("logprobs", "entropy", "self_certainty"), values, strict=True):
+                getattr(scores[i], name)[first[i] :] = column[slots].tolist()
+    return scores
 
-    Sequences of similar length share a pass, without padding between them.
-    """
-    scores = [_blank(len(sequence)) for sequence in sequences]
-    budget = min(_PASS_TOKENS, max_batch_tokens)
+
+def _batches(sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Sequences in the order of their tokens, so that those that share stand together, cut by size."""
     batch: list[int] = []
     tokens = 0
-    for i in sorted(range(len(sequences)), key=lambda i: len(sequences[i])):
+    for i in sorted(range(len(sequences)), key=lambda i: tuple(sequences[i])):
         if len(sequences[i]) < 2:
             continue
-        if batch and tokens + len(sequences[i]) > budget:
-            _score_batch(decoder, sequences, batch, temperature, scores)
+        if batch and tokens + len(sequences[i]) > _BATCH_TOKENS:
+            yield batch
             batch, tokens = [], 0
         batch.append(i)
         tokens += len(sequences[i])
     if batch:
-        _score_batch(decoder, sequences, batch, temperature, scores)
-    return scores
+        yield batch
 
 
-def _blank(length: int) -> Scores:
-    return Scores([0.0] * length, [0.0] * length, [0.0] * length)
-
-
-def _score_batch(
-    decoder: Decoder, sequences: Sequence[Sequence[int]], batch: Sequence[int], temperature: float,
-    scores: list[Scores],
-) -> None:  # fmt: skip
-    """Fill scores[i] for every i of the batch."""
-    lengths = [len(sequences[i]) for i in batch]
-    ends = np.cumsum(lengths)
-    slots = [np.arange(end - length, end) for end, length in zip(ends, lengths, strict=True)]
-    spans = [Span(int(own[0]), int(own[-1]) + 1, own) for own in slots]
-    device = decoder.device
-    ids = torch.tensor([token for i in batch for token in sequences[i]], device=device)
-    positions = torch.from_numpy(np.concatenate([np.arange(length) for length in lengths])).to(device)
-    hidden = decoder.hidden(ids, positions, PrefillBatch(PrefixKV(int(ends[-1])), spans, device))
-    rows = torch.from_numpy(np.concatenate([own[:-1] for own in slots])).to(device)
+def _score_forest(
+    decoder: Decoder, forest: PrefixForest, wanted: Ints, temperature: float
+) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """[3, slots] log-prob, entropy and self-certainty of the wanted slots' tokens given those above them."""
+    device, num_slots = decoder.device, forest.num_slots
+    values = np.zeros((3, num_slots), dtype=np.float32)
+    if not len(wanted):
+        return values
+    tokens, depths = on_device(forest.tokens, device), on_device(forest.depths, device)
+    pool, spans = KVPool(num_slots), spans_of(forest, np.arange(num_slots), 0, 0)
+    parts = []
+    for piece in passes(spans):
+        first, stop = piece[0].start, piece[-1].stop
+        batch = PrefillBatch(pool, piece, device)
+        parts.append(decoder.hidden(tokens[first:stop], depths[first:stop], batch))
+    hidden = torch.cat(parts)
+    above = slots_above(forest)
     out = linear_logprob(
-        hidden[rows], decoder.head.weight, ids[rows + 1], temperature=temperature, **decoder.head.options()
-    )
+        hidden[on_device(above[wanted], device)], decoder.head.weight, tokens[on_device(wanted, device)],
+        temperature=temperature, **decoder.head.options(),
+    )  # fmt: skip
     columns: list[Tensor] = [out.logprobs, out.entropy, out.self_certainty]
-    values = torch.stack(columns).cpu().numpy()
-    end = 0
-    for i, length in zip(batch, lengths, strict=True):
-        begin, end = end, end + length - 1
-        for name, row in zip(("logprobs", "entropy", "self_certainty"), values, strict=True):
-            getattr(scores[i], name)[1:] = row[begin:end].tolist()
+    values[:, wanted] = torch.stack(columns).cpu().numpy()
+    return values
+
+
+def slots_above(forest: PrefixForest) -> Ints:
+    """[slots] the slot above each one; anything above a first token."""
+    above: Ints = np.arange(-1, forest.num_slots - 1)
+    below = forest.parents >= 0  # a segment's first token hangs below its parent's last
+    above[forest.starts[:-1][below]] = forest.starts[forest.parents[below] + 1] - 1
+    return above

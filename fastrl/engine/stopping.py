@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrl.engine.prefix_tree import Ints
+from fastrl.engine.kv_pool import Ints
 from fastrl.types import SamplingParams
 
 
@@ -56,19 +56,20 @@ class StopRule:
         self.ends[[t for t in (*end_ids, *sampling.stop_token_ids) if t < vocab_size]] = True
         self.may_finish = vocabulary.may_finish(self.strings) if self.strings else None
 
-    def first_stop(self, new: Ints, tokens: NDArray[np.int32], start: int, alive: NDArray[np.bool_]) -> Ints:
-        """Index within new [R, w] of the token that ends each row, or w.
+    def first_stop(self, new: Ints, tokens: NDArray[np.int32], rows: Ints, starts: Ints) -> Ints:
+        """Index within new [n, w] of the token that ends each request, or w.
 
-        tokens [R, >= start + w] holds the rows from their first token on; new is its part from `start`.
+        tokens [N, ...] holds every request from its first token on; new[i] is its part of request rows[i]
+        from starts[i] on.
         """
         width = new.shape[1]
         ended = self.ends[new]
         stop: Ints = np.where(ended.any(1), ended.argmax(1), width)
         if self.may_finish is not None:
-            candidates = self.may_finish[new] & (np.arange(width) < stop[:, None]) & alive[:, None]
-            for row, column in zip(*np.nonzero(candidates), strict=True):
-                if column < stop[row] and self._has_string(tokens[row, : start + column + 1]):
-                    stop[row] = column
+            candidates = self.may_finish[new] & (np.arange(width) < stop[:, None])
+            for i, column in zip(*np.nonzero(candidates), strict=True):
+                if column < stop[i] and self._has_string(tokens[rows[i], : starts[i] + column + 1]):
+                    stop[i] = column
         return stop
 
     def _has_string(self, ids: NDArray[np.int32]) -> bool:

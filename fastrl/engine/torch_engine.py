@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel
 
+from fastrl.engine.book import Finished
 from fastrl.engine.decoder import Decoder
 from fastrl.engine.jobs import Job, make_job
-from fastrl.engine.prefix_tree import Ints
+from fastrl.engine.kv_pool import BLOCK, Ints, KVPool
 from fastrl.engine.probe import probe
-from fastrl.engine.protocol import EngineStats, Scores, checksum
-from fastrl.engine.scheduler import Scheduler
+from fastrl.engine.prompts import PromptCache
+from fastrl.engine.protocol import EngineStats, Place, Scores, Watcher, checksum
+from fastrl.engine.scheduler import Scheduler, Watch
 from fastrl.engine.scoring import score_sequences
 from fastrl.engine.stopping import StopRule, Vocabulary
 from fastrl.engine.weights import copy_weights, named_weights
@@ -26,8 +28,14 @@ from fastrl.types import Branch, Completion, PrefixTree, SamplingParams
 class TorchEngine:
     """`fastrl.engine.protocol.Engine` over a Hugging Face decoder. The model becomes the engine's own."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: Any, *, max_batch_tokens: int = 65536) -> None:
-        """max_batch_tokens: > 0, tokens of KV cache that run at once; more requests wait their turn.
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: Any, *, max_batch_tokens: int = 65536,
+        keep_prompts: bool = False,
+    ) -> None:  # fmt: skip
+        """A pool of KV cache for max_batch_tokens > 0 tokens; requests that find no room wait their turn.
+
+        keep_prompts: prompts stay in the pool between calls, until other tokens need the room or the weights
+            change. What follows a kept prompt may differ in its last bits from what follows a fresh one.
 
         Raises:
             NotImplementedError: the model keeps more than keys and values, or attends in a way that the
@@ -40,7 +48,9 @@ class TorchEngine:
         self._vocabulary = Vocabulary(tokenizer, self.decoder.vocab_size)
         probe(self.decoder, self._vocabulary)
         self.max_model_len = self.decoder.max_model_len
-        self.max_batch_tokens = max_batch_tokens
+        # a tree and a tail end in blocks of their own: what fits by its tokens shall fit by its blocks
+        self.pool = KVPool(max_batch_tokens + BLOCK)
+        self.prompts = PromptCache(self.pool, keep_prompts)
         self.weights_version = 0
         self._device = self.decoder.device
         self._asleep = False
@@ -50,12 +60,12 @@ class TorchEngine:
     @classmethod
     def from_pretrained(
         cls, path: str, *, dtype: torch.dtype, device: torch.device, max_batch_tokens: int = 65536,
-        trust_remote_code: bool = False,
+        keep_prompts: bool = False, trust_remote_code: bool = False,
     ) -> TorchEngine:  # fmt: skip
         """The engine of a checkpoint folder or hub name, with its tokenizer."""
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
         model = Decoder.load(path, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
-        return cls(model, tokenizer, max_batch_tokens=max_batch_tokens)
+        return cls(model, tokenizer, max_batch_tokens=max_batch_tokens, keep_prompts=keep_prompts)
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: SamplingParams, *, seeds: Sequence[int], n: int = 1
@@ -71,50 +81,96 @@ class TorchEngine:
         ]
         return [branches[0] for branches in self.continue_prefixes(trees, sampling)]
 
-    @torch.inference_mode()
     def continue_prefixes(
-        self, trees: Sequence[PrefixTree], sampling: SamplingParams
+        self, trees: Sequence[PrefixTree], sampling: SamplingParams, watch: Watcher | None = None
     ) -> list[list[list[Completion]]]:
         """[tree][branch][sample]; every distinct token path of a tree is prefilled once.
 
-        prefill tokens = sum over trees of |distinct non-empty prefixes of prompt + branch|
+        prefill tokens = sum over trees of |distinct non-empty prefixes of prompt + branch|, less cached ones
         """
+        return self._run(trees, sampling, watch, [()] * len(trees), 1.0)[0]
+
+    def continue_and_score(
+        self, trees: Sequence[PrefixTree], sampling: SamplingParams, scored: Sequence[Collection[int]],
+        temperature: float = 1.0, watch: Watcher | None = None,
+    ) -> tuple[list[list[list[Completion]]], list[dict[int, list[float]]]]:  # fmt: skip
+        """continue_prefixes, and from the same prefill the log-probs (nats) of some branches' tokens.
+
+        scored: branches of each tree. Returns: completions, and for each tree {branch: log-probs}.
+        """
+        completions, jobs = self._run(trees, sampling, watch, scored, temperature)
+        found: list[dict[int, list[float]]] = []
+        for job, branches in zip(jobs, scored, strict=True):
+            values = np.zeros(0, dtype=np.float32) if job.logprobs is None else job.logprobs
+            found.append({branch: values[job.branch_slots[branch]].tolist() for branch in branches})
+        return completions, found
+
+    @torch.inference_mode()
+    def _run(
+        self, trees: Sequence[PrefixTree], sampling: SamplingParams, watch: Watcher | None,
+        scored: Sequence[Collection[int]], temperature: float,
+    ) -> tuple[list[list[list[Completion]]], list[Job]]:  # fmt: skip
         self._check_awake()
         jobs: list[Job] = []
-        num_rows = 0
-        for tree in trees:
-            self._check(tree)
-            jobs.append(make_job(tree, num_rows))
-            self._check_ids("prompt", jobs[-1].trie.tokens)
-            num_rows += len(jobs[-1].rows)
+        places: list[Place] = []
+        for number, (tree, branches) in enumerate(zip(trees, scored, strict=True)):
+            jobs.append(make_job(tree, len(places), branches))
+            self._check(tree, jobs[-1])
+            places += [
+                (number, b, j) for b, each in enumerate(tree.branches) for j in range(each.num_samples)
+            ]
             self._stats.prompt_tokens_asked += sum(
                 b.num_samples * (len(tree.prompt_ids) + len(b.token_ids)) for b in tree.branches
             )
-        self._stats.requests += num_rows
+        self._stats.requests += len(places)
         stop = StopRule(self._vocabulary, self._end_ids, sampling)
-        scheduler = Scheduler(self.decoder, sampling, stop, self.max_batch_tokens, self._stats)
-        finished = sorted(scheduler.run([job for job in jobs if len(job.rows)]), key=lambda f: f.row)
+        scheduler = Scheduler(self.decoder, sampling, stop, self.pool, self.prompts, self._stats, temperature)
+        told = None if watch is None else self._told(watch, places)
+        finished = sorted(scheduler.run([job for job in jobs if len(job.rows)], told), key=lambda f: f.row)
         self._stats.generated_tokens += sum(len(f.token_ids) for f in finished)
         self._stats.decode_tokens += sum(len(f.token_ids) - 1 for f in finished)
-        texts = self.tokenizer.batch_decode([f.token_ids for f in finished], skip_special_tokens=True)
-        completions = iter(
-            Completion(
-                token_ids=f.token_ids, logprobs=f.logprobs, text=text,
-                finish_reason="stop" if f.stopped else "length",
-            )
-            for f, text in zip(finished, texts, strict=True)
-        )  # fmt: skip
+        completions = iter(self._completions(finished))
         return [
             [[next(completions) for _ in range(branch.num_samples)] for branch in tree.branches]
             for tree in trees
+        ], jobs
+
+    def _completions(self, finished: Sequence[Finished]) -> list[Completion]:
+        if not finished:
+            return []  # decoders make a text of nothing
+        texts = self.tokenizer.batch_decode([f.token_ids for f in finished], skip_special_tokens=True)
+        return [
+            Completion(token_ids=f.token_ids, logprobs=f.logprobs, text=text, finish_reason=f.reason)
+            for f, text in zip(finished, texts, strict=True)
         ]
 
+    def _told(self, watch: Watcher, places: Sequence[Place]) -> Watch:
+        """The scheduler's rows as the caller's (tree, branch, sample)."""
+        rows = {place: row for row, place in enumerate(places)}
+
+        def told(finished: Sequence[Finished]) -> Iterator[int]:
+            ended = zip([places[f.row] for f in finished], self._completions(finished), strict=True)
+            return (rows[place] for place in watch(list(ended)))
+
+        return told
+
     @torch.inference_mode()
-    def score(self, sequences: Sequence[Sequence[int]], temperature: float = 1.0) -> list[Scores]:
-        """Log-probability, entropy and self-certainty (nats) of every token given those before it."""
+    def score(
+        self,
+        sequences: Sequence[Sequence[int]],
+        temperature: float = 1.0,
+        starts: Sequence[int] | None = None,
+    ) -> list[Scores]:
+        """Log-probability, entropy and self-certainty (nats) of every token given those before it.
+
+        starts: per sequence, tokens before this one are not scored (0); None: 1 everywhere. What sequences
+        share from their first token on is computed once.
+        """
         self._check_awake()
         if not temperature > 0:
             raise ValueError(f"[engine] temperature: expected > 0, got {temperature}")
+        if starts is not None and len(starts) != len(sequences):
+            raise ValueError(f"[engine] starts: expected {len(sequences)}, one a sequence, got {len(starts)}")
         longest = max((len(sequence) for sequence in sequences), default=0)
         if longest > self.max_model_len:
             raise ValueError(
@@ -122,7 +178,7 @@ class TorchEngine:
             )
         for sequence in sequences:
             self._check_ids("sequences", sequence)
-        return score_sequences(self.decoder, sequences, temperature, self.max_batch_tokens)
+        return score_sequences(self.decoder, sequences, temperature, starts, self._stats)
 
     def load_weights(self, tensors: Iterable[tuple[str, Tensor]], version: int) -> str:
         """Copy every weight in, cast to the engine's type; returns the checksum of what it then holds.
@@ -131,16 +187,19 @@ class TorchEngine:
             ValueError: a name is unknown or missing, or a shape differs. The weights are then undefined.
         """
         self._check_awake()
+        self.prompts.clear()
         copy_weights(self.decoder.model, tensors)
         self.decoder.refresh()
         self.weights_version = version
         return checksum(named_weights(self.decoder.model))
 
     def sleep(self, level: int = 1) -> None:
-        """Level 1, the only one: weights move to host memory. No cache outlives a call."""
+        """Level 1, the only one: weights move to host memory, the cache's memory is given back."""
         if level != 1:
             raise ValueError(f"[engine] level: expected 1, got {level}")
         self._asleep = True
+        self.prompts.clear()
+        self.pool.drop_memory()
         self.decoder.model.to("cpu")
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -164,22 +223,27 @@ class TorchEngine:
         if len(outside):
             raise ValueError(f"[engine] {name}: expected token ids in [0, {size}), got {outside[0]}")
 
-    def _check(self, tree: PrefixTree) -> None:
+    def _check(self, tree: PrefixTree, job: Job) -> None:
+        self._check_ids("prompt", job.forest.tokens)
         for branch in tree.branches:
-            if branch.num_samples < 1:
-                raise ValueError(f"[engine] num_samples: expected >= 1, got {branch.num_samples}")
+            if branch.num_samples < 0:
+                raise ValueError(f"[engine] num_samples: expected >= 0, got {branch.num_samples}")
             if branch.max_new_tokens < 1:
                 raise ValueError(f"[engine] max_new_tokens: expected >= 1, got {branch.max_new_tokens}")
             prefix = len(tree.prompt_ids) + len(branch.token_ids)
-            for name, room in (
-                ("max_model_len", self.max_model_len),
-                ("max_batch_tokens", self.max_batch_tokens),
-            ):
-                if prefix + branch.max_new_tokens > room:
-                    raise ValueError(
-                        f"[engine] prompt: expected prompt + max_new_tokens <= {name} {room}, "
-                        f"got {prefix} + {branch.max_new_tokens}"
-                    )
+            if prefix + branch.max_new_tokens * (branch.num_samples > 0) > self.max_model_len:
+                raise ValueError(
+                    f"[engine] prompt: expected prompt + max_new_tokens <= max_model_len "
+                    f"{self.max_model_len}, got {prefix} + {branch.max_new_tokens}"
+                )
+        if len(job.scored) and not len(job.rows):
+            raise ValueError("[engine] num_samples: expected >= 1 in a branch of each scored tree, got 0")
+        if job.blocks_needed() > self.pool.num_blocks:
+            raise ValueError(
+                f"[engine] max_batch_tokens: expected >= {(job.blocks_needed() - 1) * BLOCK} for a tree of "
+                f"{job.forest.num_slots} tokens and its longest continuation, "
+                f"got {(self.pool.num_blocks - 1) * BLOCK}"
+            )
 
 
 def _whole_prompt(n: int, max_new_tokens: int, seed: int) -> Branch:

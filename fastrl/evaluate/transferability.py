@@ -78,7 +78,7 @@ def transferability(
     reader = Receiver(receiver, policy_tokenizer, grader, config, max_new_tokens)
     rows = [(i, completion) for i, samples in enumerate(completions) for completion in samples]
     cuts = [reader.cutter.cut(completion.token_ids, taus) for _, completion in rows]
-    continuations = reader.continue_cuts(
+    continuations, _ = reader.continue_cuts(
         [problems[i].messages for i, _ in rows],
         cuts,
         [problems[i].solution for i, _ in rows],

@@ -2,7 +2,8 @@
 
 A packed row [1, H, N, K] holds S sequences end to end. Each attends to itself alone, causally:
 `sdpa` lifts the sequences into [S, H, L, K] for the attention and back; `flex` masks by sequence number;
-`flash` is transformers' own flash_attention_2, which takes cu_seqlens as it is.
+`flash` is transformers' own flash_attention_2, which takes cu_seqlens as it is; `prefix` takes a forest whose
+sequences share their beginnings, and alone can.
 """
 
 from __future__ import annotations
@@ -16,20 +17,30 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from fastrl.integrations.prefix_attention import PREFIX, refuse_unsupported
 from fastrl.policy.packing import PackedBatch
 
 SDPA, FLEX, FLASH = "fastrl_sdpa", "fastrl_flex", "flash_attention_2"
-UNSUPPORTED = ("s_aux",)  # attention sinks
 
 
 def attention_kwargs(implementation: str, batch: PackedBatch) -> dict[str, Any]:
     """What travels through model.forward down to the attention function."""
+    if implementation == PREFIX:
+        return {"prefix_layout": batch.tree}
     if implementation == FLASH:
-        lengths = {"cu_seq_lens_q": batch.cu_seqlens, "cu_seq_lens_k": batch.cu_seqlens}
+        bounds = unshared(batch)
+        lengths = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds}
         return lengths | {"max_length_q": batch.max_seqlen, "max_length_k": batch.max_seqlen}
     if implementation == FLEX:
         return {"packed_block_mask": block_mask(batch)}
     return {"packed_layout": padded_layout(batch)}
+
+
+def unshared(batch: PackedBatch) -> Tensor:
+    """cu_seqlens of a batch in which every sequence has all of its tokens."""
+    if batch.cu_seqlens is None:
+        raise ValueError("[model] attention: expected prefix where sequences share tokens, got another one")
+    return batch.cu_seqlens
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +58,7 @@ class PaddedLayout:
 
 
 def padded_layout(batch: PackedBatch) -> PaddedLayout:
-    starts = batch.cu_seqlens[:-1].long()
+    starts = unshared(batch)[:-1].long()
     tokens = torch.arange(batch.num_tokens, device=starts.device)
     drop = (torch.bucketize(tokens, starts, right=True) - 1) * batch.max_seqlen + batch.position_ids
     places = len(starts) * batch.max_seqlen
@@ -61,7 +72,7 @@ def block_mask(batch: PackedBatch) -> Any:
     """FlexAttention's mask: causal, and within one sequence."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    starts = batch.cu_seqlens[:-1].long()
+    starts = unshared(batch)[:-1].long()
     document = torch.bucketize(torch.arange(batch.num_tokens, device=starts.device), starts, right=True)
 
     def visible(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
@@ -163,14 +174,6 @@ def flex_attention(
     grouped = query.shape[1] != key.shape[1]
     out = compiled_flex()(query, key, value, block_mask=packed_block_mask, scale=scaling, enable_gqa=grouped)
     return out.transpose(1, 2), None
-
-
-def refuse_unsupported(kwargs: dict[str, Any]) -> None:
-    for name in UNSUPPORTED:
-        if kwargs.get(name) is not None:
-            raise ValueError(
-                f"[model] attention: this model's attention needs {name}, which is not supported"
-            )
 
 
 def _no_mask(*args: Any, **kwargs: Any) -> None:

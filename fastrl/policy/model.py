@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fastrl.config import ModelConfig
+from fastrl.integrations.prefix_attention import PREFIX
 from fastrl.ops import linear_logprob
 from fastrl.policy.attention import FLASH, FLEX, SDPA, attention_kwargs
-from fastrl.policy.packing import PackedBatch
+from fastrl.policy.packing import PackedBatch, TrainSequence, microbatches, pack, shared_microbatches
+
+SHAREABLE_LAYERS = {"full_attention", "sliding_attention"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,11 @@ class Head:
 class Policy:
     """The model that is trained. Weights are float32; it computes in `dtype`."""
 
-    def __init__(self, model: Any, tokenizer: Any, dtype: torch.dtype, attention: str) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, dtype: torch.dtype, attention: str, share_prefixes: bool = False
+    ) -> None:
         self.model, self.tokenizer, self.dtype, self.attention = model, tokenizer, dtype, attention
+        self.share_prefixes = share_prefixes and attention == PREFIX
         self.device: torch.device = model.device
         self.head = head_of(model)
 
@@ -50,11 +56,26 @@ class Policy:
             trust_remote_code=config.trust_remote_code,
         )
         tokenizer = AutoTokenizer.from_pretrained(config.path, trust_remote_code=config.trust_remote_code)
+        check_layers(model, attention)
         without_dropout(model)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         model.to(device).train()
-        return cls(model, tokenizer, compute_dtype(config, device), attention)
+        return cls(model, tokenizer, compute_dtype(config, device), attention, config.share_prefixes)
+
+    def microbatches(
+        self, sequences: Sequence[TrainSequence], budget: int, groups: Sequence[int] | None = None
+    ) -> list[list[int]]:
+        """Indices grouped so that each micro-batch reads at most `budget` tokens, shared ones counted once; a
+        group's sequences stay together where they share. groups: None: each is one of its own."""
+        if self.share_prefixes:
+            groups = range(len(sequences)) if groups is None else groups
+            return shared_microbatches([each.token_ids for each in sequences], groups, budget)
+        return microbatches([len(each.token_ids) for each in sequences], budget)
+
+    def pack(self, sequences: Sequence[TrainSequence]) -> PackedBatch:
+        """One micro-batch, on the policy's device."""
+        return pack(sequences, self.device, self.share_prefixes)
 
     def hidden(self, batch: PackedBatch) -> Tensor:
         """[T, D] in the compute dtype: the hidden states that predict trained tokens."""
@@ -117,6 +138,16 @@ def head_of(model: Any) -> Head:
     )
 
 
+def check_layers(model: Any, attention: str) -> None:
+    """Prefix attention speaks for attention layers alone; in a recurrent one sequences of a row would mix."""
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
+    if attention == PREFIX and not kinds <= SHAREABLE_LAYERS:
+        raise ValueError(
+            f"[model] attention: prefix takes {' and '.join(sorted(SHAREABLE_LAYERS))} layers, "
+            f"got {', '.join(sorted(kinds))}"
+        )
+
+
 def without_dropout(model: nn.Module) -> None:
     """The engine samples without dropout; a trainer with it would learn from another policy's log-probs."""
     module: Any
@@ -141,6 +172,8 @@ def choose_attention(config: ModelConfig, device: torch.device) -> str:
         )
     if config.attention == "flex" and device.type != "cuda":
         raise ValueError("[model] attention: flex trains on a GPU only; use sdpa")
+    if config.attention == "auto" and device.type == "cpu":
+        return PREFIX
     if config.attention == "auto":
         return FLASH if flash_usable and compute_dtype(config, device) != torch.float32 else SDPA
-    return {"sdpa": SDPA, "flex": FLEX, "flash": FLASH}[config.attention]
+    return {"sdpa": SDPA, "flex": FLEX, "flash": FLASH, "prefix": PREFIX}[config.attention]

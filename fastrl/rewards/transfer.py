@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,13 @@ class TransferReward:
         tau_k ~ U(0, 1],  l_k = floor(tau_k * |y|),  z_kn ~ receiver(. | x, y[:l_k])
         reward = mean over K cuts and N continuations of 1[answer(y[:l_k] z_kn) == gold]
 
-    A continuation that does not finish counts as wrong. Every draw is a function of seed, step, rollout and
+    In mode "force" the receiver reads the forcing text after the cut and writes the answer alone; in mode
+    "teacher" it writes nothing:
+
+        reward = mean over K cuts of p_receiver(gold answer | x, y[:l_k], forcing text)
+
+    A continuation that does not finish counts as wrong; one that was cancelled, since it could not change the
+    order of its group, counts as nothing. Every draw is a function of seed, step, rollout and
     cut, so that a resumed run repeats it. A rollout is known by its entry in rollout_ids where the trainer
     numbers its rollouts (fastrl does: ranks and refills share no number), by its row otherwise.
 
@@ -33,6 +40,8 @@ class TransferReward:
         policy_tokenizer: of completion_ids.
         max_new_tokens: longest rollout; see Receiver.
         seed: of the run.
+        ref_temperature: the receiver is the policy's own start, with its tokens: log-probs of the rollouts at
+            this temperature come out of the same prefill, as the column ref_logprobs. None: it is not.
     """
 
     def __init__(
@@ -43,8 +52,10 @@ class TransferReward:
         config: TransferConfig,
         max_new_tokens: int,
         seed: int,
+        ref_temperature: float | None = None,
     ) -> None:
         self.__name__ = "transfer"
+        self.ref_temperature = ref_temperature
         self.config = config
         self.seed = seed
         self.receiver = Receiver(receiver, policy_tokenizer, grader, config, max_new_tokens)
@@ -72,19 +83,41 @@ class TransferReward:
             self.receiver.cutter.cut(token_ids, self._taus(step, ids[row], ids[groups.index(groups[row])]))
             for (row, token_ids), _ in zip(enumerate(completion_ids), prompts, strict=True)
         ]
-        continuations = self.receiver.continue_cuts(
-            prompts, cuts, solution, self.seed, "transfer", step, ids=ids
-        )
+        if self.config.mode == "teacher":
+            return self._taught(prompts, cuts, solution, log_extra, log_metric)
+        whole = () if self.ref_temperature is None else completion_ids
+        continuations, ref_logprobs = self.receiver.continue_cuts(
+            prompts, cuts, solution, self.seed, "transfer", step, ids=ids, whole=whole,
+            temperature=self.ref_temperature or 1.0,
+        )  # fmt: skip
         rows: list[list[Scored]] = [
             list(zip(row_cuts, found, strict=True))
             for row_cuts, found in zip(cuts, continuations, strict=True)
         ]
         if log_extra is not None:
             log_extra("cuts", [[_record(*scored) for scored in row] for row in rows])
+            if ref_logprobs:
+                log_extra("ref_logprobs", ref_logprobs)
         if log_metric is not None:
             for name, value in _metrics([scored for row in rows for scored in row]).items():
                 log_metric(f"transfer/{name}", value)
-        return [mean([_share_correct(found) for _, found in row]) for row in rows]
+        return [_share_correct([each for _, found in row for each in found]) for row in rows]
+
+    def _taught(
+        self, prompts: Sequence[Any], cuts: Sequence[Sequence[Cut]], solution: Sequence[Any],
+        log_extra: LogExtra | None, log_metric: LogMetric | None,
+    ) -> list[float | None]:  # fmt: skip
+        logprobs = self.receiver.answer_logprobs(prompts, cuts, solution)
+        rewards: list[float | None] = [mean([math.exp(value) for value in row]) for row in logprobs]
+        if log_extra is not None:
+            rows = zip(cuts, logprobs, strict=True)
+            log_extra("cuts", [[_taught_record(*each) for each in zip(*row, strict=True)] for row in rows])
+        if log_metric is not None:
+            flat = [value for row in logprobs for value in row]
+            log_metric("transfer/mean", mean([math.exp(value) for value in flat]))
+            log_metric("transfer/answer_logprob", mean(flat))
+            log_metric("transfer/tau_mean", mean([cut.tau for row in cuts for cut in row]))
+        return rewards
 
     def _taus(self, step: int, rollout: int, first_of_group: int) -> list[float]:
         owner = ("group", first_of_group) if self.config.tau_shared_in_group else ("rollout", rollout)
@@ -92,22 +125,28 @@ class TransferReward:
 
 
 def _share_correct(continuations: Sequence[Continuation]) -> float:
-    return mean([float(continuation.correct) for continuation in continuations])
+    """Of those that were not cancelled."""
+    return mean([float(each.correct) for each in continuations if each.finish_reason != "cancelled"])
 
 
 def _metrics(scored: Sequence[Scored]) -> dict[str, float]:
     """Means over cuts; those with and without the answer in the prefix apart, where there are any."""
     if not scored:
         return {}
+    all_found = [each for _, found in scored for each in found]
+    written = [each for each in all_found if each.finish_reason != "cancelled"]
+    scored = [
+        (cut, found) for cut, found in scored if any(each.finish_reason != "cancelled" for each in found)
+    ]
     with_answer = [_share_correct(found) for cut, found in scored if cut.has_answer]
     without_answer = [_share_correct(found) for cut, found in scored if not cut.has_answer]
-    written = [continuation for _, found in scored for continuation in found]
     metrics = {
         "mean": mean(with_answer + without_answer),
         "num_with_answer": float(len(with_answer)),
         "num_without_answer": float(len(without_answer)),
         "tau_mean": mean([cut.tau for cut, _ in scored]),
-        "unfinished": mean([float(continuation.verdict is None) for continuation in written]),
+        "unfinished": mean([float(each.verdict is None) for each in written]),
+        "cancelled": mean([float(each.finish_reason == "cancelled") for each in all_found]),
     }
     if with_answer:
         metrics["with_answer"] = mean(with_answer)
@@ -118,18 +157,34 @@ def _metrics(scored: Sequence[Scored]) -> dict[str, float]:
     return metrics
 
 
-def _record(cut: Cut, continuations: Sequence[Continuation]) -> dict[str, Any]:
+def _cut_record(cut: Cut) -> dict[str, Any]:
     return {
         "tau": cut.tau,
         "position": cut.position,
         "prefix_end": cut.text[-PREFIX_END:],
         "has_answer": cut.has_answer,
+    }
+
+
+def _taught_record(cut: Cut, answer_logprob: float) -> dict[str, Any]:
+    return {**_cut_record(cut), "answer_logprob": answer_logprob}
+
+
+def _record(cut: Cut, continuations: Sequence[Continuation]) -> dict[str, Any]:
+    return {
+        **_cut_record(cut),
         "continuations": [
             {
                 "text": continuation.text,
                 "finish_reason": continuation.finish_reason,
-                "verdict": "unfinished" if continuation.verdict is None else continuation.verdict.value,
+                "verdict": _verdict(continuation),
             }
             for continuation in continuations
         ],
     }
+
+
+def _verdict(continuation: Continuation) -> str:
+    if continuation.finish_reason == "cancelled":
+        return "cancelled"
+    return "unfinished" if continuation.verdict is None else continuation.verdict.value

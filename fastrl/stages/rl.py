@@ -18,7 +18,7 @@ from fastrl.run import Run
 from fastrl.seeding import seed_of
 from fastrl.stages.advantages import fill_advantages
 from fastrl.stages.metrics import Metrics, step_metrics
-from fastrl.stages.sample import sample_groups
+from fastrl.stages.sample import awake, sample_groups
 from fastrl.stages.update import update_policy
 from fastrl.types import Rollout, SamplingParams
 
@@ -54,6 +54,8 @@ def train(
     while step < config.train.num_steps:
         torch.manual_seed(seed_of(config.run.seed, "torch", step, ranks.rank))
         with run.time("weight_sync"):
+            if config.engine.sleep:
+                parts.engine.wake()
             parts.engine.load_weights(parts.policy.named_weights(), version=step)
         sampled = sample_groups(parts, config, run, ranks, step, draw)
         draw = sampled.draw
@@ -86,7 +88,7 @@ def evaluation(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step: i
     """eval/... of the current weights, by the first rank; empty where no evaluation is configured."""
     if not parts.eval_problems or not ranks.first:
         return {}
-    with run.time("eval"):
+    with run.time("eval"), awake([parts.engine] if config.engine.sleep else []):
         parts.engine.load_weights(parts.policy.named_weights(), version=step)
         result = evaluate(
             parts.engine,

@@ -6,7 +6,8 @@ import asyncio
 import inspect
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from fastrl.config import RlConfig
 from fastrl.data.problems import Problem, reward_columns
 from fastrl.data.prompts import render_prompt
 from fastrl.distributed import Ranks
+from fastrl.engine.protocol import Engine
 from fastrl.run import Run
 from fastrl.seeding import seed_of
 from fastrl.types import Rollout, SamplingParams
@@ -44,9 +46,9 @@ def sample_groups(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step
         draws = range(out.draw, out.draw + wanted - len(groups))
         out.draw, out.groups_drawn = draws.stop, out.groups_drawn + len(draws)
         problems = [parts.problems[parts.order[d * ranks.size + ranks.rank]] for d in draws]
-        with run.time("rollout"):
+        with run.time("rollout"), awake([parts.engine] if config.engine.sleep else []):
             fresh = generate(parts, config, problems, [d * ranks.size + ranks.rank for d in draws])
-        with run.time("reward"):
+        with run.time("reward"), awake(parts.receivers):
             flat = [(problem, r) for problem, group in zip(problems, fresh, strict=True) for r in group]
             ids = [(d * ranks.size + ranks.rank) * size + j for d in draws for j in range(size)]
             reward_rollouts(parts.rewards, [p for p, _ in flat], [r for _, r in flat], ids, step, out.metrics)
@@ -58,6 +60,18 @@ def sample_groups(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step
             rollout.group = number * ranks.size + ranks.rank
     out.rollouts = [rollout for group in groups for rollout in group]
     return out
+
+
+@contextmanager
+def awake(engines: Sequence[Engine]) -> Iterator[None]:
+    """These engines have their memory inside, and have given it back afterwards."""
+    for engine in engines:
+        engine.wake()
+    try:
+        yield
+    finally:
+        for engine in engines:
+            engine.sleep()
 
 
 def share(num_prompts: int, ranks: Ranks) -> int:

@@ -16,7 +16,7 @@ from fastrl.config import SftConfig, TrainConfig
 from fastrl.ops import linear_logprob
 from fastrl.policy.model import Policy
 from fastrl.policy.optimizer import apply_gradients, make_optimizer
-from fastrl.policy.packing import TrainSequence, microbatches, pack
+from fastrl.policy.packing import TrainSequence
 from fastrl.run import Run
 from fastrl.seeding import seed_of
 from fastrl.stages.conversations import read_conversations
@@ -84,9 +84,8 @@ def accumulate(
     Micro-batches are summed under one denominator, so how the batch is cut changes nothing.
     """
     loss, entropy = torch.zeros(2, device=policy.device)
-    lengths = [len(sequence.token_ids) for sequence in batch]
-    for indices in microbatches(lengths, tokens_per_microbatch):
-        packed = pack([batch[index] for index in indices], policy.device)
+    for indices in policy.microbatches(batch, tokens_per_microbatch):
+        packed = policy.pack([batch[index] for index in indices])
         out = linear_logprob(policy.hidden(packed), policy.head.weight, packed.ids, **policy.head.options())
         part = -out.logprobs.sum() / num_tokens
         part.backward()

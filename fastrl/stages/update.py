@@ -3,7 +3,7 @@ matter how the batch is cut into micro-batches or spread over ranks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from fastrl.distributed import Ranks
 from fastrl.ops import linear_grpo_loss
 from fastrl.policy.model import Policy
 from fastrl.policy.optimizer import apply_gradients
-from fastrl.policy.packing import TrainSequence, microbatches, pack
+from fastrl.policy.packing import PackedBatch, TrainSequence
 from fastrl.types import Rollout
 
 Stats = dict[str, Tensor]
@@ -66,10 +66,7 @@ def accumulate_gradients(
     num_tokens, num_sequences = ranks.sum([sum(len(rollouts[i].completion_ids) for i in batch), len(batch)])
     denominator = config.loss.denominator(int(num_tokens), int(num_sequences), config.rollout.max_new_tokens)
     active = [i for i in batch if carries_gradient(rollouts[i], config)]
-    lengths = [len(rollouts[i].prompt_ids) + len(rollouts[i].completion_ids) for i in active]
-    for places in microbatches(lengths, config.train.tokens_per_microbatch):
-        chosen = [active[place] for place in places]
-        packed = pack([train_sequence(rollouts[i]) for i in chosen], policy.device)
+    for chosen, packed in packed_batches(policy, rollouts, active, config.train.tokens_per_microbatch):
         out = linear_grpo_loss(
             policy.hidden(packed),
             policy.head.weight,
@@ -93,6 +90,15 @@ def accumulate_gradients(
         add_stats(stats, {**out.stats, "loss_sum": out.loss.detach()})
 
 
+def packed_batches(
+    policy: Policy, rollouts: Sequence[Rollout], active: Sequence[int], budget: int
+) -> Iterator[tuple[list[int], PackedBatch]]:
+    """Micro-batches of the active rollouts: which they are, and their tokens."""
+    sequences = [train_sequence(rollouts[i]) for i in active]
+    for places in policy.microbatches(sequences, budget, [rollouts[i].group for i in active]):
+        yield [active[place] for place in places], policy.pack([sequences[place] for place in places])
+
+
 def carries_gradient(rollout: Rollout, config: RlConfig) -> bool:
     """A zero advantage moves nothing, unless a KL or an entropy term does."""
     return rollout.advantage != 0 or config.loss.kl_coef != 0 or config.loss.entropy_coef != 0
@@ -110,10 +116,7 @@ def score_rollouts(
     carries none."""
     out: list[Tensor | None] = [None] * len(rollouts)
     active = [i for i, rollout in enumerate(rollouts) if carries_gradient(rollout, config)]
-    lengths = [len(rollouts[i].prompt_ids) + len(rollouts[i].completion_ids) for i in active]
-    for places in microbatches(lengths, config.train.tokens_per_microbatch):
-        chosen = [active[place] for place in places]
-        packed = pack([train_sequence(rollouts[i]) for i in chosen], policy.device)
+    for chosen, packed in packed_batches(policy, rollouts, active, config.train.tokens_per_microbatch):
         logprobs = policy.logprobs(packed, config.rollout.temperature, top_k, top_p)
         pieces = torch.split(logprobs, [len(rollouts[i].completion_ids) for i in chosen])
         for i, piece in zip(chosen, pieces, strict=True):

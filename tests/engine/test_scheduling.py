@@ -1,13 +1,19 @@
+import random
+
 import numpy as np
 import pytest
+import torch
+from engine_cases import CPU, ids, ragged_trees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastrl.engine.jobs import Cost, choose, cost_of, make_job
-from fastrl.engine.prefill import passes
-from fastrl.engine.prefix_tree import build_trie
+from fastrl.engine.jobs import make_job
+from fastrl.engine.kv_pool import BLOCK, KVPool, blocks_of
+from fastrl.engine.prefill import passes, spans_of
 from fastrl.engine.sampling import request_keys
 from fastrl.engine.stopping import StopRule, Vocabulary
+from fastrl.engine.torch_engine import TorchEngine
+from fastrl.ops import prefix_tree
 from fastrl.types import Branch, PrefixTree, SamplingParams
 
 
@@ -23,58 +29,198 @@ def tree(prompt_len: int, *branches: tuple[int, int, int]) -> PrefixTree:
 
 
 def test_job_keeps_names_and_keys_together():
-    job = make_job(tree(4, (3, 2, 5), (0, 1, 6), (2, 1, 7)), first_row=10)
-    named = dict(zip(job.rows.tolist(), zip(job.path_length, job.limit, job.key, strict=True), strict=True))
+    job = make_job(tree(4, (3, 2, 5), (0, 1, 6), (2, 1, 17)), first_row=10)
+    found = zip(job.prefix_lengths, job.limit, job.tail_blocks, job.key, strict=True)
     keys = request_keys([0, 0, 1, 2], [0, 1, 0, 0])
-    assert named == {10: (3, 5, keys[0]), 11: (3, 5, keys[1]), 12: (0, 6, keys[2]), 13: (2, 7, keys[3])}
-
-
-def test_cost_is_padded_tiers_and_room_to_generate():
-    a, b = make_job(tree(4, (3, 2, 5), (0, 1, 6)), 0), make_job(tree(9, (2, 1, 8)), 3)
-    assert cost_of(a, 3) == Cost(trees=1, prompt=4, paths=1, path=3, rows=3, limit=6)
-    both = Cost(trees=2, prompt=9, paths=2, path=3, rows=4, limit=8)
-    assert cost_of(a, 3).joined(cost_of(b, 1)) == cost_of(b, 1).joined(cost_of(a, 3)) == both
-    assert both.tokens == 2 * 9 + 2 * 3 + 4 * 8
-
-
-def test_choose():
-    jobs = [
-        make_job(tree(10, (0, 4, 5)), 0),
-        make_job(tree(10, (0, 4, 5)), 4),
-        make_job(tree(10, (0, 4, 5)), 8),
-    ]
-    assert choose(jobs, free=90, at_least_one=True) == [4, 4, 4]
-    assert choose(jobs, free=89, at_least_one=True) == [4, 4]
-    assert choose(jobs, free=29, at_least_one=False) == []
-    assert choose(jobs, free=29, at_least_one=True) == [3]  # 10 + 3 * 5 <= 29 < 10 + 4 * 5
-    assert choose(jobs, free=0, at_least_one=True) == [1]
+    assert dict(zip(job.rows.tolist(), found, strict=True)) == {
+        10: (7, 5, 1, keys[0]), 11: (7, 5, 1, keys[1]), 12: (4, 6, 1, keys[2]), 13: (6, 17, 1, keys[3])
+    }  # fmt: skip
+    assert (np.diff(job.segment) >= 0).all()
+    assert job.prompt_len == 4
+    assert job.blocks_needed() == 1 + 1
+    assert make_job(tree(17, (3, 1, 18)), 0).blocks_needed() == 2 + 2
+    assert make_job(tree(1, (0, 1, 1)), 0).tail_blocks.tolist() == [0]  # its only token never is an input
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(1, 20), st.integers(0, 30))
-def test_passes_cover_every_token_once(lengths, limit, prompt_len):
-    branches = [[branch, *range(length)] for branch, length in enumerate(lengths)]
-    trie = build_trie([1] * (prompt_len + 1), branches)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastrl.engine.prefill._PASS_TOKENS", limit)
-        patch.setattr("fastrl.engine.prefill._PASS_SCORES", 200)
-        patch.setattr("fastrl.engine.prefill._SMALLEST_PIECE", 1)
-        pieces = list(passes(trie.spans))
-    flat = [span for piece in pieces for span in piece]
-    assert [slot for span in flat for slot in range(span.start, span.stop)] == list(range(trie.num_slots))
-    for piece in pieces:
-        assert sum(span.stop - span.start for span in piece) <= limit
-        scores = sum((span.stop - span.start) * len(span.context) for span in piece)
-        assert scores <= 200 or sum(span.stop - span.start for span in piece) == 1
-    for span in flat:
-        assert span.context[-1] == span.stop - 1
-        assert len(span.context) == trie.depths[span.stop - 1] + 1
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 90)), max_size=40))
+def test_pool_gives_no_slot_twice(steps):
+    pool = KVPool(40 * BLOCK)
+    held: dict[int, list[tuple[int, int]]] = {}
+    for number, (trunk, tokens) in enumerate(steps):
+        if trunk:
+            start = pool.take_trunk(tokens)
+            if start is not None:
+                held[number] = [(start, tokens)]
+        elif pool.free_blocks >= blocks_of(tokens):
+            held[number] = [(int(s), BLOCK) for s in pool.take_blocks(blocks_of(tokens))]
+        slots = [slot for ranges in held.values() for s, n in ranges for slot in range(s, s + n)]
+        assert len(slots) == len(set(slots))
+        assert all(0 <= slot < 40 * BLOCK for slot in slots)
+        assert pool.used_tokens == sum(blocks_of(n) * BLOCK for ranges in held.values() for _, n in ranges)
+        if number % 3 == 2 and held:
+            for start, length in held.pop(next(iter(held))):
+                pool.give_trunk(start, length)
+    with pytest.raises(RuntimeError, match=r"\[kv_pool\] blocks: expected 99 free ones"):
+        pool.take_blocks(99)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 2), max_size=12), min_size=1, max_size=6), st.integers(1, 20))
+def test_passes_cover_every_token_once(branches, limit):
+    forest = prefix_tree([[9, 9], *([9, 9, *branch] for branch in branches)])
+    places = 1000 + np.arange(forest.num_slots)
+    for known in (0, 1):
+        spans = spans_of(forest, places, known, start=7)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("fastrl.engine.prefill._PASS_TOKENS", limit)
+            patch.setattr("fastrl.engine.prefill._PASS_SCORES", 200)
+            patch.setattr("fastrl.engine.prefill._SMALLEST_PIECE", 1)
+            pieces = list(passes(spans))
+        flat = [span for piece in pieces for span in piece]
+        stream = [token for span in flat for token in range(span.start, span.stop)]
+        assert stream == list(range(7, 7 + forest.num_slots - known))
+        for piece in pieces:
+            assert sum(span.stop - span.start for span in piece) <= limit
+            scores = sum((span.stop - span.start) * len(span.context) for span in piece)
+            assert scores <= 200 or sum(span.stop - span.start for span in piece) == 1
+        for span in flat:
+            path = span.context - 1000
+            assert path[-1] == span.stop - 1 - 7 + known
+            assert forest.depths[path].tolist() == list(range(len(path)))
+            stops = forest.subtree_stop()
+            assert all(slot <= path[-1] < stops[slot] for slot in path)
+
+
+def small_engine(checkpoints, **options) -> TorchEngine:
+    return TorchEngine.from_pretrained(str(checkpoints["llama"]), dtype=torch.float32, device=CPU, **options)
+
+
+def tokens(found) -> list:
+    return [[[c.token_ids for c in branch] for branch in branches] for branches in found]
+
+
+def test_nothing_stays_in_the_pool(family, checkpoints):
+    trees = ragged_trees(seed=6, num_trees=5)
+    expected = tokens(family("llama").engine.continue_prefixes(trees, SamplingParams()))
+    for budget in (48, 100, 1000):
+        engine = small_engine(checkpoints, max_batch_tokens=budget)
+        assert tokens(engine.continue_prefixes(trees, SamplingParams())) == expected
+        assert engine.pool.used_tokens == 0
+        engine.sleep()
+        engine.wake()
+        assert tokens(engine.continue_prefixes(trees, SamplingParams())) == expected
+
+
+def test_a_pool_too_small_for_a_tree_says_what_it_takes(checkpoints):
+    asked = tree(30, (40, 2, 33))  # 70 tokens are 5 blocks, 32 are 2
+    with pytest.raises(
+        ValueError, match=r"max_batch_tokens: expected >= 96 for a tree of 70 tokens .* got 80"
+    ):
+        small_engine(checkpoints, max_batch_tokens=80).continue_prefixes([asked], SamplingParams())
+    found = small_engine(checkpoints, max_batch_tokens=96).continue_prefixes([asked], SamplingParams())
+    assert len(found[0][0]) == 2
+
+
+def test_a_failed_call_holds_nothing(checkpoints):
+    engine = small_engine(checkpoints, keep_prompts=True)
+    weights = {name: p.clone() for name, p in engine.decoder.model.named_parameters()}
+    poisoned = {**weights, "lm_head.weight": weights["lm_head.weight"] * torch.nan}
+    engine.load_weights(poisoned.items(), 1)
+    with pytest.raises(FloatingPointError):
+        engine.generate([[5, 6]], SamplingParams(max_new_tokens=3), seeds=[0])
+    assert engine.pool.used_tokens == 0
+    engine.load_weights(weights.items(), 2)
+    assert engine.generate([[5, 6]], SamplingParams(max_new_tokens=3), seeds=[0])
+
+
+def test_kept_prompts_are_not_computed_again(family, checkpoints):
+    g = torch.Generator().manual_seed(3)
+    prompts = [ids(g, length) for length in (20, 33, 5)]
+    trees = [
+        PrefixTree(
+            prompt_ids=p, branches=[Branch(token_ids=b, max_new_tokens=6, seed=0) for b in ((), p[:3])]
+        )
+        for p in prompts
+    ]
+    engine = small_engine(checkpoints, keep_prompts=True, max_batch_tokens=256)
+    expected = tokens(family("llama").engine.continue_prefixes(trees, SamplingParams(temperature=0)))
+    for number in range(3):
+        before = engine.stats()
+        assert tokens(engine.continue_prefixes(trees, SamplingParams(temperature=0))) == expected
+        after = engine.stats()
+        # a prompt's last token is computed again, for its logits
+        cached = sum(len(p) - 1 for p in prompts) if number else 0
+        assert after.cached_tokens - before.cached_tokens == cached
+        assert after.prefill_tokens - before.prefill_tokens == sum(len(p) + 3 for p in prompts) - cached
+    assert engine.prompts.num_tokens == 58
+    engine.continue_prefixes([tree(100, (0, 1, 10))], SamplingParams())  # there is room beside the others
+    assert engine.prompts.num_tokens == 58 + 100
+    engine.continue_prefixes([tree(200, (0, 1, 10))], SamplingParams())  # there is none in one piece
+    assert engine.prompts.num_tokens == 200
+    engine.load_weights(engine.decoder.model.named_parameters(), 1)
+    assert engine.prompts.num_tokens == engine.pool.used_tokens == 0
+
+
+def test_what_the_watcher_names_ends_early(family):
+    engine = family("qwen3").engine
+    branches = [Branch(token_ids=[7] * i, num_samples=3, max_new_tokens=4 + 30 * i, seed=i) for i in range(3)]
+    asked = [PrefixTree(prompt_ids=[5, 6], branches=branches)] * 2
+    sampling = SamplingParams(temperature=1.3)
+    free = engine.continue_prefixes(asked, sampling)
+    told = []
+
+    def watch(ended):
+        told.extend(ended)
+        return [(1, 2, sample) for sample in range(3)] + [(1, 2, 0)]
+
+    found = engine.continue_prefixes(asked, sampling, watch)
+    cancelled = [c for c in found[1][2] if c.finish_reason == "cancelled"]
+    assert cancelled
+    for c, whole in zip(found[1][2], free[1][2], strict=True):
+        assert c.token_ids == whole.token_ids[: len(c.token_ids)]
+        assert c.finish_reason == "cancelled" or len(c.token_ids) == len(whole.token_ids)
+    assert tokens([found[0], found[1][:2]]) == tokens([free[0], free[1][:2]])
+    places = [place for place, _ in told]
+    assert len(places) == len(set(places)) == 18 - len(cancelled)
+    assert all(found[t][b][s] == completion for (t, b, s), completion in told)
+    assert engine.pool.used_tokens == 0
+
+
+def test_counters_equal_the_closed_forms(checkpoints):
+    """L + G R K / (K + 1) prefilled tokens, G N (K L + R K / 2) asked; rollouts of R tokens share nothing."""
+    engine, rng = small_engine(checkpoints), random.Random(1)
+    for _ in range(200):
+        length, rollouts, cuts, samples = (
+            rng.randint(1, 9),
+            rng.randint(1, 4),
+            rng.randint(1, 4),
+            rng.randint(1, 3),
+        )
+        whole = (cuts + 1) * rng.randint(1, 4)
+        branches = [
+            Branch(
+                token_ids=[10 + r, *[4] * (whole * k // (cuts + 1) - 1)], num_samples=samples,
+                max_new_tokens=1, seed=0,
+            )
+            for r in range(rollouts)
+            for k in range(1, cuts + 1)
+        ]  # fmt: skip
+        before = engine.stats()
+        engine.continue_prefixes([PrefixTree(prompt_ids=[5] * length, branches=branches)], SamplingParams())
+        after = engine.stats()
+        computed = length + rollouts * whole * cuts // (cuts + 1)
+        asked = rollouts * samples * (cuts * length + whole * cuts // 2)
+        assert after.prefill_tokens - before.prefill_tokens == computed
+        assert after.prompt_tokens_asked - before.prompt_tokens_asked == asked
+    assert engine.pool.used_tokens == 0
 
 
 def stops(tokenizer, sampling: SamplingParams, tokens: list[list[int]], start: int) -> list[int]:
     rule = StopRule(Vocabulary(tokenizer, 260), [1], sampling)
     rows = np.asarray(tokens, dtype=np.int32)
-    return rule.first_stop(rows[:, start:], rows, start, np.ones(len(rows), dtype=bool)).tolist()
+    names = np.arange(len(rows))
+    return rule.first_stop(rows[:, start:], rows, names, np.full(len(rows), start)).tolist()
 
 
 def test_first_stop(family):

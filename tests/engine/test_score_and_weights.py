@@ -15,7 +15,8 @@ from fastrl.types import SamplingParams
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_scores_against_float64(family, monkeypatch, name, temperature):
     f = family(name)
-    monkeypatch.setattr("fastrl.engine.scoring._PASS_TOKENS", 40)  # several passes
+    monkeypatch.setattr("fastrl.engine.scoring._BATCH_TOKENS", 40)  # several batches
+    monkeypatch.setattr("fastrl.engine.prefill._PASS_TOKENS", 16)  # and several passes of each
     g = torch.Generator().manual_seed(1)
     sequences = [ids(g, n) for n in (7, 1, 30, 0, 12, 2, 30, 41)]
     found = f.engine.score(sequences, temperature)

@@ -15,11 +15,13 @@ pytest.importorskip("triton", reason="triton is not installed")
 from fastrl.kernels.group_advantage import triton_impl
 from fastrl.kernels.grpo_loss import triton_kernels as token_kernels
 from fastrl.kernels.linear_logprob import triton_kernels as row_kernels
+from fastrl.kernels.prefix_attention import triton_kernels as prefix_kernels
+from fastrl.kernels.tree_decode import triton_kernels as decode_kernels
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = {
     name: kernel
-    for module in (row_kernels, token_kernels, triton_impl)
+    for module in (row_kernels, token_kernels, triton_impl, decode_kernels, prefix_kernels)
     for name, kernel in vars(module).items()
     if name.endswith("_kernel")
 }
@@ -28,6 +30,8 @@ SPECIALISED = {
     "BLOCK", "ALIGNED", "CAPPED",
     "POLICY", "KL", "KL_RATIO", "CORRECTION", "SEQUENCE_RATIO", "SEQUENCE_CORRECTION", "SEQUENCE_MEAN",
     "PER_TOKEN", "LEAVE_OUT", "WHOLE", "SCALE", "BASELINE",
+    "WINDOWED", "DOT", "TRUNK_M", "TAIL_M", "BLOCK_N", "BLOCK_K", "BLOCK_V", "BLOCK_P",
+    "HEAD", "HEAD_VALUE", "BLOCK_HEAD", "BLOCK_VALUE", "TILE_QUERY", "TILE_KEY",
 }  # fmt: skip
 
 

@@ -1,0 +1,213 @@
+"""The receiver's phase: G rollouts cut K times, each cut continued N times, in several ways of doing it.
+
+    python -m bench.bench_receiver [--prompts 2] [--rounds 3] [--grow cuts samples rollout]
+
+    tree        one tree a prompt: every distinct prefix prefilled once, trunks read once a decode step
+    vllm rules  the same prefill (which flatters it: vLLM computes up to a block more a request), every row
+                reads its own context
+    fork        every cut prefilled on its own, its continuations share it
+    flat        every continuation on its own
+    vLLM        a real vLLM, where it is installed: prefix caching, all requests at once in depth-first order
+
+Ways take turns in every round; the last line is JSON. Same model, same prefixes, same lengths (no end token).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config
+
+from fastrl.engine.protocol import Engine
+from fastrl.engine.running import Running
+from fastrl.engine.torch_engine import TorchEngine
+from fastrl.ops import DecodePlan
+from fastrl.run import environment
+from fastrl.types import Branch, PrefixTree, SamplingParams
+
+VOCAB = 512
+GROWTH = {"cuts": (1, 2, 4, 8), "samples": (1, 4, 16), "rollout": (60, 250, 1000)}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One receiver phase."""
+
+    prompts: int = 2
+    prompt: int = 64
+    rollouts: int = 8
+    cuts: int = 4
+    samples: int = 4
+    rollout: int = 250
+    new: int = 64
+
+    def trees(self) -> list[PrefixTree]:
+        g = torch.Generator().manual_seed(0)
+        draw = lambda length: torch.randint(1, VOCAB, (length,), generator=g).tolist()
+        ends = [self.rollout * k // (self.cuts + 1) for k in range(1, self.cuts + 1)]
+        return [
+            PrefixTree(
+                prompt_ids=draw(self.prompt),
+                branches=[
+                    Branch(token_ids=own[:end], num_samples=self.samples, max_new_tokens=self.new, seed=i)
+                    for i, own in enumerate(draw(self.rollout) for _ in range(self.rollouts))
+                    for end in ends
+                ],
+            )
+            for _ in range(self.prompts)
+        ]
+
+
+def config(layers: int, width: int) -> Qwen3Config:
+    return Qwen3Config(
+        vocab_size=VOCAB, hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=max(32, width // 4),
+        max_position_embeddings=4096, tie_word_embeddings=True, initializer_range=0.15,
+        eos_token_id=None, bos_token_id=None, pad_token_id=0,
+    )  # fmt: skip
+
+
+def write_model(folder: Path, layers: int, width: int) -> None:
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config(layers, width)).save_pretrained(folder)
+    words = Tokenizer(models.WordLevel({f"<{i}>": i for i in range(VOCAB)}, unk_token="<0>"))
+    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def every_row_reads_its_own() -> Iterator[None]:
+    """Decode without sharing: each segment once for each row below it."""
+    shared = Running._make_plan
+
+    def flat(running: Running) -> DecodePlan:
+        plan = shared(running)
+        rows = plan.segments[:, 3] - plan.segments[:, 2]
+        segments = np.repeat(plan.segments, rows, axis=0)
+        place = np.arange(len(segments)) - np.repeat(np.cumsum(rows) - rows, rows)
+        segments[:, 2] += place
+        segments[:, 3] = segments[:, 2] + 1
+        return DecodePlan.make(
+            segments,
+            np.repeat(plan.positions, rows),
+            plan.prefix_lengths,
+            plan.block_table,
+            block_size=plan.block_size,
+        )
+
+    Running._make_plan = flat
+    try:
+        yield
+    finally:
+        Running._make_plan = shared
+
+
+def ways(engine: Engine, trees: Sequence[PrefixTree]) -> dict[str, Callable[[], Any]]:
+    sampling = SamplingParams()
+    forks = [
+        PrefixTree(prompt_ids=[*tree.prompt_ids, *b.token_ids], branches=[replace(b, token_ids=())])
+        for tree in trees
+        for b in tree.branches
+    ]
+    flat = [
+        replace(fork, branches=[replace(fork.branches[0], num_samples=1, seed=j)])
+        for fork in forks
+        for j in range(fork.branches[0].num_samples)
+    ]
+
+    def vllm_rules() -> None:
+        with every_row_reads_its_own():
+            engine.continue_prefixes(trees, sampling)
+
+    return {
+        "tree": lambda: engine.continue_prefixes(trees, sampling),
+        "vllm rules": vllm_rules,
+        "fork": lambda: engine.continue_prefixes(forks, sampling),
+        "flat": lambda: engine.continue_prefixes(flat, sampling),
+    }
+
+
+def vllm_engine(folder: Path) -> Engine | None:
+    if importlib.util.find_spec("vllm") is None:
+        return None
+    from fastrl.engine.vllm_engine import VllmEngine
+
+    return VllmEngine.from_pretrained(str(folder), dtype=torch.float32, device=torch.device("cpu"))
+
+
+def table(shape: Shape, engine: Engine, vllm: Engine | None, rounds: int) -> list[dict[str, Any]]:
+    trees = shape.trees()
+    runs = {name: (engine, run) for name, run in ways(engine, trees).items()}
+    if vllm is not None:
+        runs["vLLM"] = (vllm, lambda: vllm.continue_prefixes(trees, SamplingParams()))
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    counted: dict[str, dict[str, float]] = {}
+    for number in range(rounds + 1):
+        for name, (of, run) in runs.items():
+            before = asdict(of.stats())
+            began = time.perf_counter()
+            run()
+            if number:
+                seconds[name].append(time.perf_counter() - began)
+            counted[name] = {field: value - before[field] for field, value in asdict(of.stats()).items()}
+    print(
+        f"\n{shape}\n{'':12} {'median ms':>10} {'min':>8} {'max':>8} {'x tree':>7} {'prefilled':>10} {'KV read':>12}"
+    )
+    rows = []
+    base = statistics.median(seconds["tree"])
+    for name, times in seconds.items():
+        median = statistics.median(times)
+        ratio = statistics.median(t / own for t, own in zip(times, seconds["tree"], strict=True))
+        read = counted[name].get("kv_tokens_read", 0)
+        print(
+            f"{name:12} {median * 1e3:10.0f} {min(times) * 1e3:8.0f} {max(times) * 1e3:8.0f} {ratio:7.2f} "
+            f"{counted[name]['prefill_tokens']:10.0f} {read or float('nan'):12.0f}"
+        )
+        rows.append(
+            {"shape": asdict(shape), "way": name, "seconds": times, "ratio": median / base, **counted[name]}
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--prompts", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--grow", nargs="*", choices=list(GROWTH), default=[], help="what to let grow")
+    parser.add_argument("--no-vllm", action="store_true")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    first = Shape(prompts=given.prompts)
+    shapes = [first] + [replace(first, **{name: value}) for name in given.grow for value in GROWTH[name]]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_model(folder, given.layers, given.width)
+        vllm = None if given.no_vllm else vllm_engine(folder)
+        engine = TorchEngine.from_pretrained(
+            str(folder), dtype=torch.float32, device=torch.device("cpu"), max_batch_tokens=1 << 18
+        )
+        results = [row for shape in shapes for row in table(shape, engine, vllm, given.rounds)]
+    found = {"model": [given.layers, given.width], "environment": environment(), "results": results}
+    if given.out:
+        given.out.write_text(json.dumps(found) + "\n")
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""The proof that weights arrived in vLLM's model: what its kernels use, read back and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_IDENTITY_ROWS = 1024
+"""Columns of a packed matrix that are read back at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where vLLM holds a checkpoint's tensor: rows [start, start + length) of a module's parameter."""
+
+    module: str
+    parameter: str
+    start: int
+
+
+class WeightLedger:
+    """Knows the tensors of a checkpoint by name and shape, and where vLLM's model holds each.
+
+    vLLM stacks matrices (q, k, v) and its CPU build packs them and throws the original away. A stacked one is
+    read back by its rows. A packed one is read back by the kernel itself: it is applied to the identity,
+
+        y = I W^T,   every sum has one term that is not 0, so that y is W^T to the bit
+
+    (but for the sign of a 0). So a tensor that was lost, swapped, altered by a bit or packed wrongly shows.
+    """
+
+    def __init__(self, checkpoint: nn.Module, held: nn.Module, dtype: torch.dtype) -> None:
+        """checkpoint: the Hugging Face model, on the meta device; held: vLLM's; dtype: vLLM's compute type.
+
+        Raises:
+            NotImplementedError: vLLM holds a tensor where it can't be found.
+        """
+        self.held, self.dtype = held, dtype
+        self.kind = type(checkpoint).__name__
+        self.parameters = dict(checkpoint.named_parameters(remove_duplicate=False))
+        self.names = [name for name, _ in checkpoint.named_parameters()]
+        """Tied tensors once."""
+        self.places = {name: place for name in self.parameters if (place := self._place(name))}
+        placed = {id(self.parameters[name]) for name in self.places}
+        for name in self.names:
+            if id(self.parameters[name]) not in placed:
+                raise NotImplementedError(
+                    f"[load_weights] {name}: expected a place in vLLM's {type(held).__name__}, found none; "
+                    "engine.kind torch trains every model"
+                )
+
+    def accept(self, tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+        """Every tensor under its checkpoint name, tied ones once.
+
+        Raises:
+            ValueError: a name is unknown or missing, a shape differs, or two names of one tied tensor bring
+                different values. Nothing has been changed.
+        """
+        arrived: dict[int, tuple[str, Tensor]] = {}
+        for name, source in tensors:
+            target = self.parameters.get(name)
+            if target is None:
+                raise ValueError(f"[load_weights] {name}: expected a parameter of {self.kind}, got this name")
+            if target.shape != source.shape:
+                raise ValueError(
+                    f"[load_weights] {name}: expected shape {tuple(target.shape)}, got {tuple(source.shape)}"
+                )
+            twin, values = arrived.setdefault(id(target), (name, source))
+            if twin != name and not torch.equal(values, source.to(values)):
+                raise ValueError(
+                    f"[load_weights] {name}: expected the values of {twin}, which it is tied to, got others"
+                )
+        for name in self.names:
+            if id(self.parameters[name]) not in arrived:
+                raise ValueError(
+                    f"[load_weights] {name}: expected {len(self.names)} parameters, this one is missing"
+                )
+        return {name: arrived[id(self.parameters[name])][1] for name in self.names}
+
+    @torch.no_grad()
+    def prove(self, sent: Mapping[str, Tensor]) -> None:
+        """Every tensor that was sent is what vLLM's model now computes with.
+
+        Raises:
+            RuntimeError: one is not; the engine's weights are undefined.
+        """
+        values = {id(self.parameters[name]): tensor for name, tensor in sent.items()}
+        last: tuple[tuple[str, str], list[Tensor]] | None = None
+        for name, place in self.places.items():
+            source = values[id(self.parameters[name])]
+            key = (place.module, place.parameter)
+            if last is None or last[0] != key:  # q, k and v are read once
+                last = (key, list(self._read(*key, source.shape[-1])))
+            for whole in last[1]:
+                found = whole[place.start : place.start + source.shape[0]]
+                wrong = _differences(found, source, self.dtype)
+                if wrong:
+                    raise RuntimeError(
+                        f"[load_weights] {name}: expected vLLM to hold what was sent, {wrong} of "
+                        f"{source.numel()} values differ; load every weight again, or start anew"
+                    )
+
+    def _place(self, name: str) -> Place | None:
+        """None: vLLM has no such module (a head that is tied may have none)."""
+        path, _, parameter = name.rpartition(".")
+        if self._module(path) is not None:
+            return Place(path, parameter, 0)
+        parent, _, leaf = path.rpartition(".")
+        stacks: dict[str, list[str]] = getattr(self.held, "packed_modules_mapping", {})
+        for stack, parts in stacks.items():
+            if leaf in parts and self._module(f"{parent}.{stack}") is not None:
+                before = [f"{parent}.{part}.{parameter}" for part in parts[: parts.index(leaf)]]
+                return Place(
+                    f"{parent}.{stack}", parameter, sum(len(self.parameters[part]) for part in before)
+                )
+        return None
+
+    def _module(self, path: str) -> nn.Module | None:
+        try:
+            return self.held.get_submodule(path)
+        except AttributeError:
+            return None
+
+    def _read(self, path: str, parameter: str, width: int) -> Iterable[Tensor]:
+        """A parameter, as itself and, where a kernel has a packed copy, as that."""
+        module: Any = self.held.get_submodule(path)
+        plain: Tensor = getattr(module, parameter)
+        if plain.numel():
+            yield plain
+        if parameter == "weight" and hasattr(module, "cpu_linear"):
+            identity = torch.eye(width, dtype=self.dtype)
+            parts = [
+                module.quant_method.apply(module, part) for part in torch.split(identity, _IDENTITY_ROWS)
+            ]
+            yield torch.cat(parts).T
+
+
+def _differences(found: Tensor, source: Tensor, dtype: torch.dtype) -> int:
+    """How many values are not the source's, rounded to the type that they are held in."""
+    if found.shape != source.shape:
+        return source.numel()
+    wanted = source.to(found.device).to(dtype).to(found.dtype)
+    return 0 if torch.equal(found, wanted) else int((found != wanted).sum())

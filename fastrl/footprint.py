@@ -1,0 +1,186 @@
+"""What a model takes up, from its configuration alone: its tensors have shapes, and no memory behind them."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.weak import WeakIdKeyDictionary
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
+
+from fastrl.check import check_reachable
+from fastrl.config import ModelConfig, refuse
+from fastrl.policy.model import without_dropout
+
+OUTLINE = "fastrl_outline"
+
+
+class Footprint:
+    """Bytes of a model's weights, of what training keeps for them, of keys and values, of activations."""
+
+    def __init__(self, section: str, model: ModelConfig) -> None:
+        """section: where the configuration has the model, for the error.
+
+        Raises: ValueError, FileNotFoundError: there is no such model; only its config.json is read.
+        """
+        self.model, self.config = model, read_config(section, model)
+        self._walked: dict[tuple[int, torch.dtype, bool], int | None] = {}
+        self._mode = FakeTensorMode()
+        with self._mode:
+            self._outline = self._make()
+        self.sizes = [parameter.numel() for parameter in self._outline.parameters()]
+        """Of every parameter; tied ones count once."""
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(self.sizes)
+
+    @property
+    def vocab(self) -> int:
+        return int(self._outline.get_output_embeddings().weight.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Of a hidden state."""
+        return int(self._outline.get_output_embeddings().weight.shape[1])
+
+    def weights(self, dtype: torch.dtype) -> int:
+        return self.num_parameters * dtype.itemsize
+
+    def adam(self) -> int:
+        """Two float32 moments of every weight, and a float32 step count a tensor."""
+        return 8 * self.num_parameters + 4 * len(self.sizes)
+
+    def kv_per_token(self, dtype: torch.dtype) -> int:
+        """2 (keys, values) x layers x key-value heads x head size x itemsize."""
+        text = self.config.get_text_config()
+        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        return int(2 * text.num_hidden_layers * heads * size * dtype.itemsize)
+
+    def activations(self, num_tokens: int, dtype: torch.dtype, checkpointing: bool) -> int | None:
+        """Most bytes alive at once in a forward and backward of so many tokens, beside weights and gradients.
+
+        Both are walked through with tensors that have no memory. Attention keeps query, key, value, output
+        and one float32 a row and head, as fused kernels do; with `dtype` bfloat16 the cast weights count.
+
+        Returns: None: shapes inside depend on values (as in a mixture of experts), so it can't be known.
+        """
+        asked = num_tokens, dtype, checkpointing
+        if asked not in self._walked:
+            self._walked[asked] = self._walk(*asked)
+        return self._walked[asked]
+
+    def _walk(self, num_tokens: int, dtype: torch.dtype, checkpointing: bool) -> int | None:
+        model = self._outline
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+        else:
+            model.gradient_checkpointing_disable()
+        with self._mode:
+            for parameter in model.parameters():
+                parameter.grad = torch.empty_like(parameter)
+            ids = torch.zeros(1, num_tokens, dtype=torch.long)
+            known = [*model.parameters(), *(p.grad for p in model.parameters()), *model.buffers(), ids]
+            try:
+                with LiveBytes(known) as live:
+                    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+                    hidden.backward(torch.empty_like(hidden))
+            except (DataDependentOutputException, DynamicOutputShapeException):
+                return None
+        return live.most
+
+    def _make(self) -> Any:
+        make: Any = AutoModelForCausalLM.from_config
+        model = make(
+            self.config,
+            dtype=torch.float32,
+            attn_implementation=OUTLINE,
+            experts_implementation="eager",  # the others ask tensors without memory for their values
+            trust_remote_code=self.model.trust_remote_code,
+        )
+        without_dropout(model)
+        return model.train()
+
+
+def read_config(section: str, model: ModelConfig) -> Any:
+    if not model.path:
+        refuse(section, "path", "a model folder or hub name", "")
+    if not Path(model.path).is_dir():
+        check_reachable(section, model.path)
+    elif not (Path(model.path) / "config.json").is_file():
+        refuse(section, "path", "a folder with config.json", model.path)
+    try:
+        return AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
+    except OSError as error:
+        raise ValueError(
+            f"[{section}] path: expected a model folder or hub name, got {model.path!r}: {error}"
+        ) from error
+
+
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of tensors made inside, from their first operation until nothing holds them."""
+
+    def __init__(self, known: Iterable[Tensor]) -> None:
+        """known: tensors that were there before and are not counted."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.most = 0
+        self._seen = WeakIdKeyDictionary()
+        for tensor in known:
+            self._seen[tensor.untyped_storage()] = True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        tree_map_only(Tensor, self._see, out)
+        return out
+
+    def _see(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage in self._seen:
+            return
+        self._seen[storage] = True
+        size = storage.nbytes()
+        weakref.finalize(storage, self._gone, size)
+        self.now += size
+        self.most = max(self.most, self.now)
+
+    def _gone(self, size: int) -> None:
+        self.now -= size
+
+
+class _Kept(torch.autograd.Function):
+    """Attention that computes nothing and keeps what a fused kernel keeps for its backward."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        out = query.new_empty((*query.shape[:-1], value.shape[-1]))
+        ctx.save_for_backward(query, key, value, out, query.new_empty(query.shape[:-1], dtype=torch.float32))
+        return out.transpose(1, 2).contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value, _, _ = ctx.saved_tensors
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+def _attend(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
+) -> tuple[Tensor, None]:
+    out: Tensor = _Kept.apply(query.to(value.dtype), key.to(value.dtype), value)  # type: ignore[no-untyped-call]
+    return out, None
+
+
+# It has no mask: transformers builds none for a name that has no mask function.
+AttentionInterface.register(OUTLINE, _attend)

@@ -1,0 +1,302 @@
+"""A memory plan before a run starts: what a device will hold, whether it fits, and what to change."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from fastrl.build import choose_device
+from fastrl.config import Config, EngineConfig, ModelConfig, RlConfig, refuse
+from fastrl.engine.kv_pool import BLOCK, blocks_of
+from fastrl.footprint import Footprint
+from fastrl.kernels._layout import kept_layout, tiled_layout
+from fastrl.policy.model import compute_dtype
+from fastrl.stages.update import is_off_policy
+
+T = TypeVar("T")
+USABLE = 0.92
+"""Of a device's memory; the rest is for its runtime, fragmentation, and an engine's passing needs."""
+MOMENTS = ("rollout", "reward", "update")
+CHECKPOINTING, MICROBATCH = "model.gradient_checkpointing", "train.tokens_per_microbatch"
+SLEEP, RECEIVER_SLEEP = "engine.sleep", "transfer.engine.sleep"
+BATCH_TOKENS, RECEIVER_TOKENS = "engine.max_batch_tokens", "transfer.engine.max_batch_tokens"
+OPTIONS = (SLEEP, RECEIVER_SLEEP, CHECKPOINTING, MICROBATCH, BATCH_TOKENS, RECEIVER_TOKENS)
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where a run's tensors lie."""
+
+    kind: str
+    """cpu or cuda."""
+    name: str
+    num_bytes: int
+
+    @classmethod
+    def here(cls, config: Config) -> Device:
+        """The device that the run would take on this machine."""
+        device = choose_device(config.run)
+        if device.type == "cuda":
+            properties = torch.cuda.get_device_properties(device)
+            return cls("cuda", properties.name, properties.total_memory)
+        num_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        limit = CGROUP_LIMIT.read_text().strip() if CGROUP_LIMIT.is_file() else "max"
+        return cls("cpu", "RAM", num_bytes if limit == "max" else min(num_bytes, int(limit)))
+
+    @classmethod
+    def gpu(cls, gib: float) -> Device:
+        """A GPU that need not be here."""
+        if not gib > 0:
+            refuse("plan", "gpu_gib", "> 0", gib)
+        return cls("cuda", "GPU", round(gib * 2**30))
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Something that takes memory."""
+
+    name: str
+    num_bytes: int | None
+    """None: can't be known, and is not in the sum."""
+    how: str
+    """Where the number comes from."""
+    when: str = "always"
+    """always, or the one of MOMENTS at which it is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Options that would make it fit, by dotted name."""
+
+    options: dict[str, Any]
+    num_bytes: int
+    """Of the whole plan with them."""
+
+
+class Planner:
+    """Plans of one configuration and its neighbours; models are outlined once."""
+
+    def __init__(self, config: Config, device: Device) -> None:
+        self.config, self.device = config, device
+        self.usable = int(USABLE * device.num_bytes)
+        self._footprints: dict[str, Footprint] = {}
+
+    def items(self, config: Config | None = None) -> list[Item]:
+        """Everything that one process of the run holds. Of several each holds as much, and all gradients once
+        more while they are summed, when activations are gone."""
+        config = config or self.config
+        items = self._training(config)
+        if isinstance(config, RlConfig):
+            items += self._engine("policy engine", config.model, config.engine, "rollout")
+            if config.uses_transfer:
+                receiver, engine = config.transfer.receiver, config.receiver_engine
+                items += self._engine("receiver", receiver, engine, "reward")
+            if config.loss.kl_coef:
+                size = self._footprint(config.model).weights(torch.float32)
+                items.append(Item("reference weights", size, "the policy as it was, for loss.kl_coef"))
+        return items
+
+    def needed(self, config: Config | None = None) -> int:
+        """Bytes at the moment that needs most."""
+        items = self.items(config)
+        return max(held(items, moment) for moment in MOMENTS)
+
+    def changes(self) -> list[Change]:
+        """Each that is enough alone; where none is, all together, enough or not. Empty: it fits as it is."""
+        if self.needed() <= self.usable:
+            return []
+        config = self.config
+        knobs: list[Callable[[Config], Config]] = [
+            partial(with_option, name=CHECKPOINTING, value=True), partial(self._largest, name=MICROBATCH)
+        ]  # fmt: skip
+        if isinstance(config, RlConfig):
+            own = config.uses_transfer and config.transfer.engine.kind != "same"
+            knobs.insert(0, self._asleep)
+            knobs += [partial(self._largest, name=n) for n in (BATCH_TOKENS, *([RECEIVER_TOKENS] * own))]
+        alone = [knob(self.config) for knob in knobs]
+        enough = [self._change(config) for config in alone if self.needed(config) <= self.usable]
+        if enough:
+            return enough
+        together = self.config
+        for knob in knobs:
+            together = knob(together)
+        return [self._change(together)]
+
+    def least(self, name: str) -> int:
+        """The smallest useful value of an option in tokens: one whole completion, as none is split."""
+        if not isinstance(self.config, RlConfig):
+            return 1024
+        continues = name != MICROBATCH and self.config.uses_transfer
+        slack = self.config.transfer.slack_tokens if continues else 0
+        return self.config.rollout.max_new_tokens + slack
+
+    def _training(self, config: Config) -> list[Item]:
+        policy = self._footprint(config.model)
+        count = f"{policy.num_parameters:,} x"
+        tokens = max(config.train.tokens_per_microbatch, self.least(MICROBATCH))
+        how = f"a forward and backward of {tokens:,} tokens, walked through without memory"
+        if config.model.gradient_checkpointing:
+            how += ", with checkpointing"
+        activations = self._activations(config, tokens)
+        if activations is None:
+            how = "not known: shapes inside depend on the data (a mixture of experts); not in the sum"
+        return [
+            Item("policy weights", policy.weights(torch.float32), f"{count} 4, float32"),
+            Item("gradients", policy.weights(torch.float32), f"{count} 4, float32"),
+            Item("optimizer states", policy.adam(), f"{count} 8, AdamW's two moments"),
+            Item("activations", activations, how, "update"),
+            *self._head(config, tokens),
+        ]
+
+    def _head(self, config: Config, tokens: int) -> list[Item]:
+        """What the loss needs beside its input: a chunk of logits, their gradients, the weight's gradient."""
+        policy, device = self._footprint(config.model), torch.device(self.device.kind)
+        vocab, itemsize = policy.vocab, self._dtype(config.model).itemsize
+        layout = tiled_layout(device, vocab, None)
+        if isinstance(config, RlConfig):
+            support = config.rollout.top_k > 0 or config.rollout.top_p < 1
+            ratio = config.loss.loss_type == "gspo" and is_off_policy(config)
+            layout = kept_layout(device, vocab, None, support or ratio or config.loss.corrects_sequences)
+        rows = layout.chunk_sizes(tokens)[0]
+        columns = vocab if layout.keep else layout.columns
+        logits = min(rows, layout.piece) * columns * 4
+        gradient_itemsize = 4 if device.type == "cpu" else itemsize
+        if gradient_itemsize < 4 or layout.piece < rows:
+            logits += rows * columns * gradient_itemsize
+        beside = 4 * vocab * policy.width + 2 * (tokens + 1) * policy.width * itemsize
+        return [
+            Item(
+                "logits",
+                logits,
+                f"a chunk of {rows:,} rows x {columns:,} columns, and its gradients",
+                "update",
+            ),
+            Item("head", beside, "hidden states, their gradient, and the head's, float32", "update"),
+        ]
+
+    def _engine(self, name: str, model: ModelConfig, engine: EngineConfig, moment: str) -> list[Item]:
+        footprint, dtype = self._footprint(model), self._dtype(model)
+        tokens = engine.max_batch_tokens + (BLOCK if engine.kind == "torch" else 0)
+        slots, each = blocks_of(tokens) * BLOCK, footprint.kv_per_token(dtype)
+        cache_when = moment if engine.sleep else "always"
+        when = cache_when if self.device.kind == "cuda" else "always"  # weights sleep in the host's memory
+        spelled = str(dtype).removeprefix("torch.")
+        weights = f"{footprint.num_parameters:,} x {dtype.itemsize}, {spelled}"
+        return [
+            Item(f"{name} weights", footprint.weights(dtype), weights, when),
+            Item(
+                f"{name} KV cache", slots * each, f"{slots:,} tokens x {each:,} bytes, {spelled}", cache_when
+            ),
+        ]
+
+    def _footprint(self, model: ModelConfig) -> Footprint:
+        if model.path not in self._footprints:
+            section = "model" if model.path == self.config.model.path else "transfer.receiver"
+            self._footprints[model.path] = Footprint(section, model)
+        return self._footprints[model.path]
+
+    def _dtype(self, model: ModelConfig) -> torch.dtype:
+        return compute_dtype(model, torch.device(self.device.kind))
+
+    def _activations(self, config: Config, tokens: int) -> int | None:
+        """As walked at the configured number of tokens and at the least; between them the chord."""
+        least = self.least(MICROBATCH)
+        most = max(self.config.train.tokens_per_microbatch, least)
+        above = self._walk(most, config.model.gradient_checkpointing)
+        if tokens == most or above is None:
+            return above
+        below = self._walk(least, config.model.gradient_checkpointing)
+        assert below is not None
+        return below + -(-(above - below) * (tokens - least) // (most - least))
+
+    def _walk(self, tokens: int, checkpointing: bool) -> int | None:
+        model = self.config.model
+        return self._footprint(model).activations(tokens, self._dtype(model), checkpointing)
+
+    def _asleep(self, config: Config) -> Config:
+        config = with_option(config, SLEEP, True)
+        own = isinstance(config, RlConfig) and config.transfer.engine.kind != "same"
+        return with_option(config, RECEIVER_SLEEP, True) if own else config
+
+    def _largest(self, config: Config, name: str) -> Config:
+        """With the largest value below its own that fits, in steps of 64; with the least where none does."""
+        if self.needed(config) <= self.usable:
+            return config
+        now = get_option(config, name)
+        low = -(-self.least(name) // 64)
+        high = max(low, now // 64)
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.needed(with_option(config, name, 64 * middle)) <= self.usable:
+                low = middle
+            else:
+                high = middle - 1
+        return with_option(config, name, min(now, 64 * low))
+
+    def _change(self, config: Config) -> Change:
+        options = {
+            name: get_option(config, name)
+            for name in OPTIONS
+            if get_option(config, name) != get_option(self.config, name)
+        }
+        return Change(options, self.needed(config))
+
+
+def held(items: Sequence[Item], moment: str) -> int:
+    """Bytes of what is there at a moment."""
+    return sum(item.num_bytes or 0 for item in items if item.when in ("always", moment))
+
+
+def get_option(config: Any, name: str) -> Any:
+    """None: a configuration of this stage has no such option."""
+    first, _, rest = name.partition(".")
+    value = getattr(config, first, None)
+    return get_option(value, rest) if rest else value
+
+
+def with_option(config: T, name: str, value: Any) -> T:
+    """The configuration with one option, by its dotted name, changed."""
+    first, _, rest = name.partition(".")
+    changed = with_option(getattr(config, first), rest, value) if rest else value
+    return replace(config, **{first: changed})  # type: ignore[type-var]
+
+
+def report(config: Config, device: Device) -> tuple[bool, str]:
+    """Whether the plan fits the device, and the page that says so."""
+    planner = Planner(config, device)
+    items, needed = planner.items(), planner.needed()
+    lines = [f"{item.name:24s}{size(item.num_bytes):>12s}  {item.when:8s}{item.how}" for item in items]
+    moment = max(MOMENTS, key=lambda each: held(items, each))
+    lines.append(f"{'at once':24s}{size(needed):>12s}  {moment:8s}of {size(device.num_bytes)}, {device.name}")
+    if needed <= planner.usable:
+        lines.append(f"fits: {size(planner.usable - needed)} below {USABLE:.0%} of the device")
+        return True, "\n".join(lines)
+    lines.append(f"does not fit: {size(needed - planner.usable)} above {USABLE:.0%} of the device")
+    return False, "\n".join([*lines, *advice(planner.changes(), planner.usable)])
+
+
+def advice(changes: Sequence[Change], usable: int) -> list[str]:
+    if changes[0].num_bytes > usable:
+        lines = ["it takes a larger device or a smaller model, and does not fit even with"]
+    else:
+        lines = ["it fits with any one of" if len(changes) > 1 else "it fits with"]
+    for change in changes:
+        flags = " ".join(f"--{name} {str(value).lower()}" for name, value in change.options.items())
+        lines.append(f"  {flags}  ({size(change.num_bytes)} at once)")
+    return lines
+
+
+def size(num_bytes: int | None) -> str:
+    if num_bytes is None:
+        return "?"
+    for unit, scale in (("GiB", 2**30), ("MiB", 2**20)):
+        if num_bytes >= scale:
+            return f"{num_bytes / scale:.2f} {unit}"
+    return f"{num_bytes / 2**10:.2f} KiB"

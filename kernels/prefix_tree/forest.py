@@ -1,0 +1,94 @@
+"""PrefixForest: sequences merged into a trie, cut into segments; what all of prefix reuse reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PrefixForest:
+    """Sequences that share their prefixes: every distinct path of tokens is held once.
+
+        slot j is an ancestor of slot i, or i itself, exactly if  j <= i < subtree_stop()[j]
+
+    A slot is one node of the trie, a segment a run of slots without a fork that no sequence ends inside of.
+    Both are numbered in depth-first pre-order, children in the order in which sequences first reach them, so
+    a subtree is a range of segments and a range of slots. M slots, n segments, S sequences, N input tokens;
+    all arrays are int64.
+
+    For the sequences [5 6 7], [5 6], [5 8], [9]:
+
+        slot      0  1  2  3  4        segment    0   1   2   3   4
+        tokens    5  6  7  8  9        slots      0   1   2   3   4
+        depths    0  1  2  1  0        parents   -1   0   1   0  -1
+                                       stops      4   3   3   4   5
+        ends      2  1  3  4           counts     3   2   1   1   1
+        slots     0 1 2, 0 1, 0 3, 4
+    """
+
+    tokens: Ints
+    """[M] token of each slot."""
+    depths: Ints
+    """[M] position of each slot in its sequences, 0 for a first token."""
+    starts: Ints
+    """[n + 1] slots of segment s are starts[s] .. starts[s + 1] - 1, at least one."""
+    parents: Ints
+    """[n] segment above, smaller than s; -1 for a root."""
+    stops: Ints
+    """[n] the subtree of segment s is the segments s .. stops[s] - 1."""
+    ends: Ints
+    """[S] sequence i ends with the last token of segment ends[i]; -1 for an empty sequence."""
+    counts: Ints
+    """[n] sequences that pass through a segment or end with it."""
+    slots: Ints
+    """[N] slot of every input token, sequences end to end."""
+
+    @property
+    def num_slots(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def num_segments(self) -> int:
+        return len(self.parents)
+
+    @property
+    def num_sequences(self) -> int:
+        return len(self.ends)
+
+    def segment_of(self) -> Ints:
+        """[M] segment of each slot."""
+        return np.repeat(np.arange(self.num_segments, dtype=np.int64), np.diff(self.starts))
+
+    def subtree_stop(self) -> Ints:
+        """[M] the subtree of slot j is the slots j .. subtree_stop[j] - 1."""
+        return np.repeat(self.starts[self.stops], np.diff(self.starts))
+
+    def context_lengths(self) -> Ints:
+        """[n] tokens from the root to the last one of each segment, itself included."""
+        return self.depths[self.starts[1:] - 1] + 1
+
+    def path(self, segment: int) -> Ints:
+        """Segments from the root to this one, itself included."""
+        found = [segment]
+        while (above := int(self.parents[found[-1]])) >= 0:
+            found.append(above)
+        return np.asarray(found[::-1], dtype=np.int64)
+
+    def row_ranges(self, rows_per_segment: Ints) -> tuple[Ints, Ints]:
+        """(row_start [n], row_stop [n]): of rows in the order of the segment that they continue, those below.
+
+            row_start[s] = rows of segments before s        row_stop[s] = rows of segments before stops[s]
+
+        Rows row_start[s] .. row_stop[s] - 1 see segment s whole; those that continue s itself come first.
+
+        Args:
+            rows_per_segment: [n] int64, rows that continue each segment.
+        """
+        before = np.zeros(self.num_segments + 1, dtype=np.int64)
+        np.cumsum(rows_per_segment, out=before[1:])
+        return before[:-1], before[self.stops]
