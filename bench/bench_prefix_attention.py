@@ -13,6 +13,7 @@ import importlib.util
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -100,21 +101,12 @@ class Case:
         return int((self.shared.tree.host_depths + 1).sum())
 
 
-def backends(device: torch.device) -> tuple[str, ...]:
-    return ("triton", "torch") if device.type == "cuda" else ("torch",)
-
-
 def layer_providers(case: Case, device: torch.device) -> Iterator[tuple[str, bool, Attention]]:
     """(name, whether prompts are shared, attention)"""
-    for backend in backends(device):
-        for share, batch in ((True, case.shared), (False, case.repeated)):
-            yield (
-                f"fastrl {backend}, {'shared' if share else 'repeated'}",
-                share,
-                lambda q, k, v, tree=batch.tree, backend=backend: prefix_attention(
-                    q, k, v, tree, backend=backend
-                ),
-            )
+    backend = "triton" if device.type == "cuda" else "torch"
+    for name, batch in (("shared", case.shared), ("repeated", case.repeated)):
+        attend = partial(prefix_attention, tree=batch.tree, backend=backend)
+        yield f"fastrl {backend}, {name}", batch is case.shared, attend
     layout = padded_layout(case.repeated)
     yield (
         "padded SDPA",

@@ -1,4 +1,4 @@
-"""prefix_tree: C++ against its definition and the NumPy trie of one prompt, on trees and on the worst."""
+"""prefix_tree: C++ against its definition, on trees of rollouts and on the worst that can come."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.harness import arguments, compare, finish, show
-from fastrl.engine.prefix_tree import build_trie
 from fastrl.ops import prefix_tree
 
 VOCAB = 32_000
@@ -18,7 +17,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Trees as the engine's trie takes them: a beginning that all share, and what follows it."""
+    """Trees: a beginning that all share, and what follows it."""
 
     name: str
     trees: list[tuple[Ints, list[Ints]]]
@@ -64,11 +63,9 @@ def providers(shape: Shape) -> tuple[dict[str, Callable[[], int]], int]:
     lists = [sequence.tolist() for sequence in sequences]
     tokens = np.concatenate(sequences)
     bounds = np.concatenate(([0], np.cumsum([len(sequence) for sequence in sequences])))
-    trees = [(prompt.tolist(), [branch.tolist() for branch in branches]) for prompt, branches in shape.trees]
     return {
         "cpp": lambda: prefix_tree((tokens, bounds), backend="cpp").num_slots,
         "cpp, token lists": lambda: prefix_tree(lists, backend="cpp").num_slots,
-        "numpy trie": lambda: sum(build_trie(*tree).num_slots for tree in trees),
         "reference": lambda: prefix_tree((tokens, bounds), backend="reference").num_slots,
     }, len(tokens)
 

@@ -163,7 +163,8 @@ def table(shape: Shape, engine: Engine, vllm: Engine | None, rounds: int) -> lis
                 seconds[name].append(time.perf_counter() - began)
             counted[name] = {field: value - before[field] for field, value in asdict(of.stats()).items()}
     print(
-        f"\n{shape}\n{'':12} {'median ms':>10} {'min':>8} {'max':>8} {'x tree':>7} {'prefilled':>10} {'KV read':>12}"
+        f"\n{shape}\n{'':12} {'median ms':>10} {'min':>8} {'max':>8} {'x tree':>7} {'prefilled':>10} "
+        f"{'KV read':>12}"
     )
     rows = []
     base = statistics.median(seconds["tree"])

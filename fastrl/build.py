@@ -38,16 +38,21 @@ class RlParts:
 
     policy: Policy
     reference: Policy | None
-    """The frozen start of training; None where no KL is asked for."""
+    """The frozen start of training; None where no KL is asked for, or the receiver is it."""
     engine: Engine
-    receivers: list[Engine]
-    """Engines of rewards that sleep while no reward is asked for."""
+    receivers: dict[str, Engine]
+    """Engines of rewards."""
     optimizer: torch.optim.AdamW
     problems: list[Problem]
     order: ProblemOrder
     rewards: list[WeightedReward]
     grader: AnswerGrader
     eval_problems: list[Problem]
+
+    @property
+    def engines(self) -> dict[str, Engine]:
+        """All of them, under the names that metrics carry."""
+        return {"policy": self.engine, **self.receivers}
 
 
 def choose_device(config: RunConfig) -> torch.device:
@@ -69,10 +74,11 @@ def build_rl(config: RlConfig, checkpoint: Path | None = None) -> RlParts:
     engine = build_engine(config.model, config.engine, device)
     if config.engine.sleep:
         engine.sleep()
-    receivers: list[Engine] = []
+    receivers: dict[str, Engine] = {}
+    needs_reference = config.loss.kl_coef and not receiver_is_reference(config)
     return RlParts(
         policy=policy,
-        reference=frozen(Policy.load(config.model, device)) if config.loss.kl_coef else None,
+        reference=frozen(Policy.load(config.model, device)) if needs_reference else None,
         engine=engine,
         receivers=receivers,
         optimizer=make_optimizer(policy, config.train),
@@ -108,10 +114,10 @@ def build_engine(model: ModelConfig, config: EngineConfig, device: torch.device)
 
 
 def build_rewards(
-    config: RlConfig, policy: Policy, grader: AnswerGrader, device: torch.device, receivers: list[Engine]
+    config: RlConfig, policy: Policy, grader: AnswerGrader, device: torch.device, receivers: dict[str, Engine]
 ) -> list[WeightedReward]:
-    """The functions that reward.functions names; a dotted path is imported. Engines that shall sleep do so,
-    and join `receivers`."""
+    """The functions that reward.functions names; a dotted path is imported. Their engines join `receivers`,
+    asleep where they shall sleep."""
 
     def make(name: str) -> Callable[..., Any]:
         if name == "answer":
@@ -122,15 +128,23 @@ def build_rewards(
             receiver = build_engine(config.transfer.receiver, config.receiver_engine, device)
             if config.receiver_engine.sleep:
                 receiver.sleep()
-                receivers.append(receiver)
+            receivers["receiver"] = receiver
             return TransferReward(
                 receiver, policy.tokenizer, grader, config.transfer,
                 max_new_tokens=config.rollout.max_new_tokens, seed=config.run.seed,
+                ref_temperature=config.rollout.temperature if receiver_is_reference(config) else None,
             )  # fmt: skip
         return imported_reward(name)
 
     pairs = zip(config.reward.functions, config.reward.weights, strict=True)
     return [WeightedReward(name, make(name), weight) for name, weight in pairs]
+
+
+def receiver_is_reference(config: RlConfig) -> bool:
+    """The receiver is the policy's start: its prefill gives the reference's log-probs as well."""
+    transfer = config.transfer
+    same_start = config.uses_transfer and transfer.receiver.path == config.model.path
+    return bool(config.loss.kl_coef) and same_start and transfer.mode != "teacher"
 
 
 def imported_reward(path: str) -> Callable[..., Any]:

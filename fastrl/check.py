@@ -89,7 +89,8 @@ def check_lengths(config: RlConfig, problems: Sequence[Problem]) -> None:
         longest += config.transfer.slack_tokens
         names = "rollout.max_new_tokens + transfer.slack_tokens"
         receiver, room = config.transfer.receiver, config.receiver_engine.max_batch_tokens
-        check_fits("transfer.receiver", receiver, problems, longest, names, room)
+        engine = "engine" if config.transfer.engine.kind == "same" else "transfer.engine"
+        check_fits("transfer.receiver", receiver, problems, longest, names, room, engine)
 
 
 def check_fits(
@@ -99,6 +100,7 @@ def check_fits(
     new_tokens: int,
     names: str,
     batch_tokens: int,
+    engine: str = "engine",
 ) -> None:
     """Prompt + new_tokens <= what the model's positions and the engine's cache hold."""
     room = check_model(section, model)
@@ -110,7 +112,7 @@ def check_fits(
     if room is not None and need > room:
         raise ValueError(f"[{section}] path: expected a model that holds {need} tokens, got {room}: {asked}")
     if need > batch_tokens:
-        raise ValueError(f"[engine] max_batch_tokens: expected >= {need}, got {batch_tokens}: {asked}")
+        raise ValueError(f"[{engine}] max_batch_tokens: expected >= {need}, got {batch_tokens}: {asked}")
 
 
 def longest_prompt(tokenizer: Any, problems: Sequence[Problem]) -> tuple[Problem, int]:

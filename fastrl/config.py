@@ -181,8 +181,8 @@ class TransferConfig:
     answer_tokens: int = 32
     """Longest answer in mode force, in the receiver's tokens."""
     early_stop: bool = False
-    """Continuations that can no longer change the order of their group's rewards end. Rewards of rollouts whose
-    place is known then are means over fewer continuations; off is exact."""
+    """Continuations that can no longer change the order of their group's rewards end. Rewards of rollouts
+    whose place is known then are means over fewer continuations; off is exact."""
     temperature: float = 0.7
     top_p: float = 0.95
     slack_tokens: int = 256

@@ -137,17 +137,15 @@ FASTRL_INLINE float largest_of(Lanes x) {
 }
 #endif
 
-// Rows of tokens [begin, begin + count), and up to kChunk the last one again.
+// Rows of tokens [begin, begin + count), and the last one again where a vector of tokens goes on.
 template <class Element>
 FASTRL_INLINE void locate(const Tokens& tokens, std::int64_t begin, std::int64_t count,
                           const Pool<Element>& pool, void* room, const Element** at) {
   std::int64_t block = begin / tokens.block_size, within = begin % tokens.block_size;
-  for (std::int64_t t = 0; t < count; ++t) {
-    at[t] = pool.data + (tokens.blocks[block] + within) * pool.stride;
-    if (++within == tokens.block_size) {
-      within = 0;
-      ++block;
-    }
+  for (std::int64_t t = 0; t < count; ++block, within = 0) {
+    const Element* row = pool.data + (tokens.blocks[block] + within) * pool.stride;
+    const std::int64_t end = std::min(count, t + tokens.block_size - within);
+    for (; t < end; ++t, row += pool.stride) at[t] = row;
   }
   const std::int64_t whole = padded(pool.width);
   if (whole != pool.width) {
@@ -158,7 +156,7 @@ FASTRL_INLINE void locate(const Tokens& tokens, std::int64_t begin, std::int64_t
       at[t] = rows;
     }
   }
-  for (std::int64_t t = count; t < kChunk; ++t) at[t] = at[count - 1];
+  for (std::int64_t t = count; t < padded(count); ++t) at[t] = at[count - 1];
 }
 
 template <class Element>

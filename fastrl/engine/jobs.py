@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,8 +25,10 @@ class Job:
     segment: Ints
     limit: Ints
     key: Ints
-    branch_slots: list[Ints]
-    """[branches] forest slots of each branch's tokens."""
+    branches: list[int]
+    """Of the tree; sequence i + 1 of the forest is the prompt and branches[i]."""
+    branch_slots: dict[int, Ints]
+    """Forest slots of each branch's tokens."""
     scored: Ints
     """Forest slots whose tokens' log-probs are wanted, given those above them."""
     slots: Ints | None = None
@@ -35,6 +37,7 @@ class Job:
     """[forest slots], filled at `scored` when the tree is prefilled."""
     holds: list[tuple[int, int]] = field(default_factory=list)
     """(first slot, tokens) of what it keeps in the pool for itself."""
+    prefilled: bool = False
     known: int = 0
     """The tree's first tokens whose keys and values were in the pool before."""
     started: int = 0
@@ -72,8 +75,10 @@ class Job:
         return blocks_of(self.forest.num_slots) + int(self.tail_blocks.max(initial=0))
 
 
-def make_job(tree: PrefixTree, first_row: int, scored: Collection[int] = ()) -> Job:
-    """Requests of a tree; rows are named in the order [branch][sample] from first_row on.
+def make_job(
+    tree: PrefixTree, first_rows: Sequence[int], branches: Sequence[int], scored: Collection[int] = ()
+) -> Job:
+    """Requests of some branches of a tree; sample j of branch b is named first_rows[b] + j.
 
     scored: branches whose tokens' log-probs are wanted.
 
@@ -84,23 +89,36 @@ def make_job(tree: PrefixTree, first_row: int, scored: Collection[int] = ()) -> 
         raise ValueError("[engine] prompt_ids: expected at least one token, got none")
     # the prompt itself comes first, so that it is a segment of its own
     prompt = np.asarray(tree.prompt_ids, dtype=np.int64)
-    below = [np.asarray(branch.token_ids, dtype=np.int64) for branch in tree.branches]
-    lengths = [len(prompt), *(len(prompt) + len(ids) for ids in below)]
+    below = [np.asarray(tree.branches[b].token_ids, dtype=np.int64) for b in branches]
+    stops = np.cumsum([len(prompt), *(len(prompt) + len(ids) for ids in below)])
     tokens = np.concatenate([prompt, *(part for ids in below for part in (prompt, ids))])
-    ends = np.cumsum(lengths)
-    forest = prefix_tree((tokens, np.concatenate(([0], ends))))
-    branch_slots = [forest.slots[end - len(ids) : end] for end, ids in zip(ends[1:], below, strict=True)]
-    samples = [(b, j) for b, branch in enumerate(tree.branches) for j in range(branch.num_samples)]
-    keys = request_keys([tree.branches[b].seed for b, _ in samples], [j for _, j in samples])
-    branch = np.asarray([b for b, _ in samples], dtype=np.int64)
-    order = np.argsort(forest.ends[branch + 1], kind="stable")
-    limits = np.asarray([b.max_new_tokens for b in tree.branches], dtype=np.int64)
+    forest = prefix_tree((tokens, np.concatenate(([0], stops))))
+    slots = {
+        b: forest.slots[stop - len(ids) : stop]
+        for b, ids, stop in zip(branches, below, stops[1:], strict=True)
+    }
+    samples = [(place, b, j) for place, b in enumerate(branches) for j in range(tree.branches[b].num_samples)]
+    keys = request_keys([tree.branches[b].seed for _, b, _ in samples], [j for _, _, j in samples])
+    segment = forest.ends[1 + np.asarray([place for place, _, _ in samples], dtype=np.int64)]
+    order = np.argsort(segment, kind="stable")
+
+    def sorted_by_segment(values: Sequence[int]) -> Ints:
+        return np.asarray(values, dtype=np.int64)[order]
+
     return Job(
         forest=forest,
-        rows=first_row + order,
-        segment=forest.ends[branch + 1][order],
-        limit=limits[branch][order],
-        key=np.asarray(keys, dtype=np.int64)[order],
-        branch_slots=branch_slots,
-        scored=np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *(branch_slots[b] for b in scored)])),
+        branches=list(branches),
+        rows=sorted_by_segment([first_rows[b] + j for _, b, j in samples]),
+        segment=segment[order],
+        limit=sorted_by_segment([tree.branches[b].max_new_tokens for _, b, _ in samples]),
+        key=sorted_by_segment(keys),
+        branch_slots=slots,
+        scored=np.unique(
+            np.concatenate([np.zeros(0, dtype=np.int64), *(slots[b] for b in branches if b in scored)])
+        ),
     )
+
+
+def depth_first(job: Job) -> list[int]:
+    """The job's branches, those that share most side by side."""
+    return [job.branches[place] for place in np.argsort(job.forest.ends[1:], kind="stable")]

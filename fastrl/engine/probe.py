@@ -30,7 +30,7 @@ def probe(decoder: Decoder, vocabulary: Vocabulary) -> None:
     )
     greedy = SamplingParams(temperature=0, max_new_tokens=_NEW)
     stop = StopRule(vocabulary, (), greedy)
-    pool, job = KVPool(3 * BLOCK), make_job(tree, 0)
+    pool, job = KVPool(3 * BLOCK), make_job(tree, [0], [0])
     scheduler = Scheduler(decoder, greedy, stop, pool, PromptCache(pool, keeps=False), EngineStats())
     found = scheduler.run([job])[0]
     sequence = torch.tensor(prompt + found.token_ids, device=decoder.device)

@@ -62,6 +62,7 @@ class Running:
         self.jobs: list[Job] = []
         self.rows = _Rows(*(np.zeros(0, dtype=np.int64),) * 6, np.zeros((0, 0), dtype=np.int64))
         self._new: list[tuple[Tensor, Tensor]] = []
+        self._plan: DecodePlan
 
     @property
     def num_rows(self) -> int:
@@ -128,8 +129,12 @@ class Running:
 
     def _arrange(self) -> None:
         """What the device needs until the next change."""
-        rows, book, move = self.rows, self.book, lambda array: on_device(array, self.device)
+        rows, book = self.rows, self.book
         lengths = book.lengths[rows.name]
+
+        def move(array: Ints) -> Tensor:
+            return on_device(array, self.device)
+
         self._last = move(book.tokens[rows.name, lengths - 1].astype(np.int64))
         self._keys, self._starts = move(rows.key), move(lengths)
         self._uniforms, self._drawn = uniforms(self._keys, self._starts, _UNIFORMS_AHEAD), 0

@@ -90,7 +90,7 @@ class Scheduler:
         if not joins:
             return
         chosen = self._choose()
-        fresh = [job for job, requests in chosen if not requests[0]]
+        fresh = [job for job, _ in chosen if not job.prefilled]
         if fresh:
             self._prefill(fresh)
         joining = [(job, requests[self.book.alive(job.rows[requests])]) for job, requests in chosen]
@@ -112,7 +112,7 @@ class Scheduler:
                 break
             room = np.cumsum(job.tail_blocks[job.started :]) <= self.pool.free_blocks - promised
             count = int(room.sum())
-            if not count:
+            if len(job.rows) and not count:
                 break
             requests = np.arange(job.started, job.started + count)
             job.started += count
@@ -129,7 +129,7 @@ class Scheduler:
             return True
         prompt = tuple(job.prompt_ids.tolist()) if self.prompts.keeps else None
         cached = None if prompt is None else self.prompts.take(prompt)
-        tails = job.tail_blocks.sum() if whole else job.tail_blocks[0]
+        tails = job.tail_blocks.sum() if whole else job.tail_blocks[:1].sum()
         prompt_len, num_slots = job.prompt_len, job.forest.num_slots
         pieces = [num_slots] if prompt is None else [prompt_len, num_slots - prompt_len]
         if cached is not None:
@@ -197,6 +197,8 @@ class Scheduler:
                 drawn = draw(logits, u[rows], self.sampling, on_device(source, self.device))
                 ids[rows], logprobs[rows] = drawn
         stream.finish()
+        for job in jobs:
+            job.prefilled = True
         self.stats.prefill_tokens += len(stream.tokens)
         self.stats.cached_tokens += sum(job.known for job in jobs)
         names = np.concatenate([job.rows for job in jobs])

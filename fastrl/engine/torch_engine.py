@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from fastrl.engine.book import Finished
 from fastrl.engine.decoder import Decoder
-from fastrl.engine.jobs import Job, make_job
+from fastrl.engine.jobs import Job, depth_first, make_job
 from fastrl.engine.kv_pool import BLOCK, Ints, KVPool
 from fastrl.engine.probe import probe
 from fastrl.engine.prompts import PromptCache
@@ -99,26 +99,29 @@ class TorchEngine:
         scored: branches of each tree. Returns: completions, and for each tree {branch: log-probs}.
         """
         completions, jobs = self._run(trees, sampling, watch, scored, temperature)
-        found: list[dict[int, list[float]]] = []
-        for job, branches in zip(jobs, scored, strict=True):
-            values = np.zeros(0, dtype=np.float32) if job.logprobs is None else job.logprobs
-            found.append({branch: values[job.branch_slots[branch]].tolist() for branch in branches})
+        found: list[dict[int, list[float]]] = [{} for _ in trees]
+        for number, job in jobs:
+            for branch in set(job.branches) & set(scored[number]):
+                assert job.logprobs is not None, "every job has been prefilled"
+                found[number][branch] = job.logprobs[job.branch_slots[branch]].tolist()
         return completions, found
 
     @torch.inference_mode()
     def _run(
         self, trees: Sequence[PrefixTree], sampling: SamplingParams, watch: Watcher | None,
         scored: Sequence[Collection[int]], temperature: float,
-    ) -> tuple[list[list[list[Completion]]], list[Job]]:  # fmt: skip
+    ) -> tuple[list[list[list[Completion]]], list[tuple[int, Job]]]:  # fmt: skip
+        """Completions, and the jobs that it took with the number of the tree of each."""
         self._check_awake()
-        jobs: list[Job] = []
+        jobs: list[tuple[int, Job]] = []
         places: list[Place] = []
-        for number, (tree, branches) in enumerate(zip(trees, scored, strict=True)):
-            jobs.append(make_job(tree, len(places), branches))
-            self._check(tree, jobs[-1])
-            places += [
-                (number, b, j) for b, each in enumerate(tree.branches) for j in range(each.num_samples)
-            ]
+        for number, (tree, wanted) in enumerate(zip(trees, scored, strict=True)):
+            self._check(tree)
+            counts = [branch.num_samples for branch in tree.branches]
+            first_rows = np.cumsum([len(places), *counts]).tolist()
+            own = self._jobs(tree, first_rows, range(len(counts)), wanted) if counts else []
+            jobs += [(number, job) for job in own]
+            places += [(number, b, j) for b, count in enumerate(counts) for j in range(count)]
             self._stats.prompt_tokens_asked += sum(
                 b.num_samples * (len(tree.prompt_ids) + len(b.token_ids)) for b in tree.branches
             )
@@ -126,7 +129,7 @@ class TorchEngine:
         stop = StopRule(self._vocabulary, self._end_ids, sampling)
         scheduler = Scheduler(self.decoder, sampling, stop, self.pool, self.prompts, self._stats, temperature)
         told = None if watch is None else self._told(watch, places)
-        finished = sorted(scheduler.run([job for job in jobs if len(job.rows)], told), key=lambda f: f.row)
+        finished = sorted(scheduler.run([job for _, job in jobs], told), key=lambda f: f.row)
         self._stats.generated_tokens += sum(len(f.token_ids) for f in finished)
         self._stats.decode_tokens += sum(len(f.token_ids) - 1 for f in finished)
         completions = iter(self._completions(finished))
@@ -134,6 +137,23 @@ class TorchEngine:
             [[next(completions) for _ in range(branch.num_samples)] for branch in tree.branches]
             for tree in trees
         ], jobs
+
+    def _jobs(
+        self, tree: PrefixTree, first_rows: Sequence[int], branches: Sequence[int], scored: Collection[int]
+    ) -> list[Job]:
+        """The tree as one job, or in halves where the pool can't hold it with its longest continuation."""
+        job = make_job(tree, first_rows, branches, scored)
+        if job.blocks_needed() <= self.pool.num_blocks:
+            return [job]
+        if len(branches) == 1:
+            raise ValueError(
+                f"[engine] max_batch_tokens: expected >= {(job.blocks_needed() - 1) * BLOCK} for a path of "
+                f"{job.forest.num_slots} tokens and its continuation, "
+                f"got {(self.pool.num_blocks - 1) * BLOCK}"
+            )
+        order, half = depth_first(job), len(branches) // 2
+        parts = (order[:half], order[half:])
+        return [each for part in parts for each in self._jobs(tree, first_rows, part, scored)]
 
     def _completions(self, finished: Sequence[Finished]) -> list[Completion]:
         if not finished:
@@ -223,9 +243,10 @@ class TorchEngine:
         if len(outside):
             raise ValueError(f"[engine] {name}: expected token ids in [0, {size}), got {outside[0]}")
 
-    def _check(self, tree: PrefixTree, job: Job) -> None:
-        self._check_ids("prompt", job.forest.tokens)
+    def _check(self, tree: PrefixTree) -> None:
+        self._check_ids("prompt", tree.prompt_ids)
         for branch in tree.branches:
+            self._check_ids("prompt", branch.token_ids)
             if branch.num_samples < 0:
                 raise ValueError(f"[engine] num_samples: expected >= 0, got {branch.num_samples}")
             if branch.max_new_tokens < 1:
@@ -236,14 +257,6 @@ class TorchEngine:
                     f"[engine] prompt: expected prompt + max_new_tokens <= max_model_len "
                     f"{self.max_model_len}, got {prefix} + {branch.max_new_tokens}"
                 )
-        if len(job.scored) and not len(job.rows):
-            raise ValueError("[engine] num_samples: expected >= 1 in a branch of each scored tree, got 0")
-        if job.blocks_needed() > self.pool.num_blocks:
-            raise ValueError(
-                f"[engine] max_batch_tokens: expected >= {(job.blocks_needed() - 1) * BLOCK} for a tree of "
-                f"{job.forest.num_slots} tokens and its longest continuation, "
-                f"got {(self.pool.num_blocks - 1) * BLOCK}"
-            )
 
 
 def _whole_prompt(n: int, max_new_tokens: int, seed: int) -> Branch:

@@ -207,6 +207,9 @@ class VllmEngine:
     def _completions(self, answers: Sequence[Answer]) -> list[Completion]:
         if not answers:
             return []
+        for answer in answers:
+            if answer.reason not in REASONS:
+                raise RuntimeError(f"[engine] vllm: expected a completion to end, got {answer.reason!r}")
         if any(np.isnan(answer.logprobs).any() for answer in answers):
             raise FloatingPointError("[engine] logits: expected numbers, got nan; are the weights finite?")
         texts = self.tokenizer.batch_decode([a.token_ids for a in answers], skip_special_tokens=True)
@@ -234,11 +237,15 @@ class VllmEngine:
         stats.requests += len(requests)
         stats.prompt_tokens_asked += sum(len(request.prompt_ids) for request in requests)
         for request, answer in zip(requests, answers, strict=True):
-            if answer.token_ids:  # else it was cancelled before its turn
+            prompt, generated = len(request.prompt_ids), len(answer.token_ids)
+            if generated:  # else it was cancelled before its turn
                 stats.cached_tokens += answer.cached_tokens
-                stats.prefill_tokens += len(request.prompt_ids) - answer.cached_tokens
-                stats.decode_tokens += len(answer.token_ids) - 1
-                stats.generated_tokens += len(answer.token_ids)
+                stats.prefill_tokens += prompt - answer.cached_tokens
+                stats.decode_tokens += generated - 1
+                stats.generated_tokens += generated
+                reads = (generated - 1) * prompt + generated * (generated - 1) // 2
+                stats.kv_tokens_read += reads  # every row reads its own context
+                stats.kv_tokens_asked += reads
 
     def _score(self, ids: list[int], temperature: float, start: int) -> Scores:
         """The last token is scored by the logits that vLLM samples from, all others by its prompt logits."""

@@ -16,17 +16,21 @@ def count(engines: Mapping[str, Engine]) -> Counted:
 
 
 def engine_metrics(before: Counted, after: Counted, ranks: Ranks) -> dict[str, float]:
-    """engine/NAME/COUNTER of the step, summed over ranks, and the shares of work that sharing saved.
+    """engine/NAME/COUNTER and time/NAME_PHASE_s of the step, summed over ranks, and what sharing saved.
 
-        prefill_saved  = 1 - prefill_tokens / prompt_tokens_asked
-        kv_reads_saved = 1 - kv_tokens_read / kv_tokens_asked
+    prefill_saved  = 1 - prefill_tokens / prompt_tokens_asked
+    kv_reads_saved = 1 - kv_tokens_read / kv_tokens_asked
     """
     metrics: dict[str, float] = {}
     for name, end in after.items():
         start = asdict(before[name])
         counters = {field: value - start[field] for field, value in asdict(end).items()}
         summed = dict(zip(counters, ranks.sum(list(counters.values())), strict=True))
-        metrics |= {f"engine/{name}/{field}": value for field, value in summed.items()}
+        for field, value in summed.items():
+            if field.endswith("_ms"):
+                metrics[f"time/{name}_{field.removesuffix('_ms')}_s"] = value / 1e3
+            else:
+                metrics[f"engine/{name}/{field}"] = value
         for saved, done, asked in (
             ("prefill_saved", "prefill_tokens", "prompt_tokens_asked"),
             ("kv_reads_saved", "kv_tokens_read", "kv_tokens_asked"),

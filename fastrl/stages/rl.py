@@ -17,6 +17,7 @@ from fastrl.report.reporter import Reporter
 from fastrl.run import Run
 from fastrl.seeding import seed_of
 from fastrl.stages.advantages import fill_advantages
+from fastrl.stages.engine_metrics import count, engine_metrics
 from fastrl.stages.metrics import Metrics, step_metrics
 from fastrl.stages.sample import awake, sample_groups
 from fastrl.stages.update import update_policy
@@ -53,6 +54,7 @@ def train(
     step, draw = state["step"], state["draws"][ranks.rank]
     while step < config.train.num_steps:
         torch.manual_seed(seed_of(config.run.seed, "torch", step, ranks.rank))
+        counted = count(parts.engines)
         with run.time("weight_sync"):
             if config.engine.sleep:
                 parts.engine.wake()
@@ -66,6 +68,7 @@ def train(
 
         step += 1
         metrics = step_metrics(sampled, parts.rewards, stats, norms, lr, ranks)
+        metrics |= engine_metrics(counted, count(parts.engines), ranks)
         if wants(step, config.eval.every, config.train.num_steps):
             metrics |= evaluation(parts, config, run, ranks, step)
         if wants(step, config.run.log_completions_every, config.train.num_steps):

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -48,7 +48,7 @@ def sample_groups(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step
         problems = [parts.problems[parts.order[d * ranks.size + ranks.rank]] for d in draws]
         with run.time("rollout"), awake([parts.engine] if config.engine.sleep else []):
             fresh = generate(parts, config, problems, [d * ranks.size + ranks.rank for d in draws])
-        with run.time("reward"), awake(parts.receivers):
+        with run.time("reward"), awake(parts.receivers.values() if config.receiver_engine.sleep else ()):
             flat = [(problem, r) for problem, group in zip(problems, fresh, strict=True) for r in group]
             ids = [(d * ranks.size + ranks.rank) * size + j for d in draws for j in range(size)]
             reward_rollouts(parts.rewards, [p for p, _ in flat], [r for _, r in flat], ids, step, out.metrics)
@@ -63,7 +63,7 @@ def sample_groups(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step
 
 
 @contextmanager
-def awake(engines: Sequence[Engine]) -> Iterator[None]:
+def awake(engines: Collection[Engine]) -> Iterator[None]:
     """These engines have their memory inside, and have given it back afterwards."""
     for engine in engines:
         engine.wake()

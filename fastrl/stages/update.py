@@ -28,7 +28,10 @@ def update_policy(
     support = (config.rollout.top_k, config.rollout.top_p)
     old = score_rollouts(parts.policy, rollouts, config, *support) if is_off_policy(config) else nothing
     # The reference is asked about all tokens: it need not find likely what the policy does.
-    ref = score_rollouts(parts.reference, rollouts, config) if parts.reference else nothing
+    if parts.reference:
+        ref = score_rollouts(parts.reference, rollouts, config)
+    else:
+        ref = scored_by_receiver(rollouts, config, parts.policy.device)
     stats: Stats = {}
     norms = []
     for _ in range(config.train.epochs_per_batch):
@@ -122,6 +125,15 @@ def score_rollouts(
         for i, piece in zip(chosen, pieces, strict=True):
             out[i] = piece
     return out
+
+
+def scored_by_receiver(
+    rollouts: Sequence[Rollout], config: RlConfig, device: torch.device
+) -> list[Tensor | None]:
+    """The reference's log-probs where the transfer reward has brought them; None where there is no KL."""
+    if not config.loss.kl_coef:
+        return [None] * len(rollouts)
+    return [torch.tensor(rollout.extras["ref_logprobs"], device=device) for rollout in rollouts]
 
 
 def join(pieces: Sequence[Tensor | None]) -> Tensor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ SPLIT = 512
 """Tokens of a piece: enough that its partial result costs little, few enough to fill a GPU."""
 ALIGNED = 64
 LAST_SLOT = 2**31 - 1
-FIRST_ROW, LAST_ROW = 2, 4  # columns of segments and pieces: [row_start, row_stop)
+ROWS = slice(2, 4)  # columns row_start and row_stop of segments and pieces
 
 Ints = NDArray[np.int32]
 
@@ -93,23 +94,15 @@ class DecodePlan:
             ValueError: shapes disagree, or segments, positions and prefix_lengths do not describe a forest.
             TypeError: block_table is not int32.
         """
-        table, where = np.asarray(segments, dtype=np.int64).reshape(-1, 4), np.asarray(positions, np.int64)
         prefixes = np.array(prefix_lengths, dtype=np.int32)  # a copy, unlike the block table
         check_dtype(OP, "block_table", block_table, torch.int32)
         if block_table.dim() != 2 or prefixes.shape != block_table.shape[:1]:
             refuse(OP, "block_table", f"shape {(*prefixes.shape, 'B')}", tuple(block_table.shape))
         if block_table.numel() > len(prefixes) and block_table.stride(1) != 1:
             refuse(OP, "block_table", "a contiguous last dimension", f"a stride of {block_table.stride(1)}")
-        if where.shape != table.shape[:1]:
-            refuse(OP, "positions", f"shape {table.shape[:1]}", where.shape)
         if block_size < 1 or split < 1:
             refuse(OP, "block_size, split", ">= 1", (block_size, split))
-        used = (table[:, 1] > 0) & (table[:, LAST_ROW - 1] > table[:, FIRST_ROW])
-        table, where = table[used], where[used]
-        order = np.argsort(where, kind="stable")
-        table, where = table[order], where[order]
-        _check_ranges(table, len(prefixes))
-        table, where = table.astype(np.int32), where.astype(np.int32)
+        table, where = _by_position(np.asarray(segments), np.asarray(positions), len(prefixes))
         num, size = _splits(table[:, 1], split)
         ranks, counts = _ranks(table, where, num, prefixes)
         return cls(
@@ -179,12 +172,20 @@ def _splits(lengths: Ints, split: int) -> tuple[Ints, Ints]:
     return -(-lengths // size), size
 
 
-def _check_ranges(segments: NDArray[np.int64], rows: int) -> None:
-    slot, length, start, stop = segments.T
+def _by_position(segments: NDArray[Any], positions: NDArray[Any], rows: int) -> tuple[Ints, Ints]:
+    """Those with rows and tokens, by rising position."""
+    table, where = segments.astype(np.int64).reshape(-1, 4), positions.astype(np.int64)
+    if where.shape != table.shape[:1]:
+        refuse(OP, "positions", f"shape {table.shape[:1]}", where.shape)
+    used = (table[:, 1] > 0) & (table[:, 3] > table[:, 2])
+    table, where = table[used], where[used]
+    slot, length, start, stop = table.T
     wrong = (slot < 0) | (slot + length > LAST_SLOT) | (start < 0) | (stop > rows)
     if wrong.any():
-        got = tuple(segments[wrong][0].tolist())
+        got = tuple(table[wrong][0].tolist())
         refuse(OP, "segments", f"slots in [0, {LAST_SLOT}) and rows in [0, {rows}]", got)
+    order = np.argsort(where, kind="stable")
+    return table[order].astype(np.int32), where[order].astype(np.int32)
 
 
 def _ranks(segments: Ints, positions: Ints, num: Ints, prefix_lengths: Ints) -> tuple[Ints, Ints]:
@@ -211,7 +212,7 @@ def _pieces(segments: Ints, positions: Ints, num: Ints, size: Ints, ranks: Ints)
     whole, step, position, rank = (np.repeat(each, num, axis=0) for each in tables)
     begin = place[:, None] * step
     length = np.minimum(step, whole[:, 1:2] - begin)
-    slots, rows = whole[:, :1] + begin, whole[:, FIRST_ROW:LAST_ROW]
+    slots, rows = whole[:, :1] + begin, whole[:, ROWS]
     return np.concatenate((slots, length, rows, position + begin, rank + place[:, None]), 1, dtype=np.int32)
 
 
@@ -227,8 +228,8 @@ def _starts(counts: Ints) -> Ints:
 
 def _among(rows: NDArray[np.int64], table: Ints) -> tuple[Ints, NDArray[np.bool_]]:
     """(the table with ranges of rows counted among these rows alone, which of its lines have any)."""
-    ranges = np.searchsorted(rows, table[:, FIRST_ROW:LAST_ROW])
+    ranges = np.searchsorted(rows, table[:, ROWS])
     used = ranges[:, 0] < ranges[:, 1]
     moved = table[used]
-    moved[:, FIRST_ROW:LAST_ROW] = ranges[used]
+    moved[:, ROWS] = ranges[used]
     return moved, used

@@ -46,9 +46,9 @@ def tree_decode_torch(
     first_seen = prefixes * 0 if window is None else prefixes + tail_lengths - window
 
     for slot, length, start, stop, position, _ in plan.pieces.tolist():
-        rows, slots = slice(start, stop), slice(slot, slot + length)
-        scores = _capped(_by_head(queries[rows], keys[slots].to(wide).permute(1, 2, 0)), softcap)
-        mixed = values[slots].to(wide)
+        rows, piece = slice(start, stop), slice(slot, slot + length)
+        scores = _capped(_by_head(queries[rows], keys[piece].to(wide).permute(1, 2, 0)), softcap)
+        mixed = values[piece].to(wide)
         if window is not None:
             at = torch.arange(position, position + length, device=device)
             hidden = at < first_seen[rows, None]

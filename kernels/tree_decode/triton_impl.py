@@ -34,20 +34,23 @@ class Blocks:
     options: dict[str, Any]
 
     @classmethod
-    def of(cls, width: int, value_width: int, group: int, itemsize: int) -> Blocks:
+    def of(cls, width: int, value_width: int, group: int, itemsize: int, aligned: bool) -> Blocks:
+        """16-bit rows are multiplied by tensor cores; others, and those read by element, a few at a time."""
         block_k, block_v = (max(LEAST, triton.next_power_of_2(each)) for each in (width, value_width))
-        tail = max(LEAST, triton.next_power_of_2(group))
-        row_bytes = max(block_k, block_v) * itemsize
+        tail, row_bytes = max(LEAST, triton.next_power_of_2(group)), max(block_k, block_v) * itemsize
+        wide = itemsize == 2 and aligned
         constants = {
-            "TRUNK_M": max(QUERIES, tail) if itemsize == 2 else max(LEAST, tail),
+            "TRUNK_M": max(QUERIES, tail) if wide else tail,
             "TAIL_M": tail,
-            "BLOCK_N": 64 if row_bytes <= 256 else 32,
+            "BLOCK_N": LEAST if not wide else 64 if row_bytes <= 128 else 32,
             "BLOCK_K": block_k,
             "BLOCK_V": block_v,
+            "ALIGNED": aligned,
         }
         options = {
             "num_warps": 4 if row_bytes <= 256 else 8,
-            "num_stages": 3 if row_bytes <= 256 else 2,
+            "num_stages": 1 if not aligned else 3 if row_bytes <= 256 else 2,
+            "maxnreg": 255,  # left alone, the assembler stops at 128 and spills
             "enable_fp_fusion": True,
         }
         return cls(constants, options)
@@ -68,7 +71,10 @@ def tree_decode_triton(
     out = query.new_empty(num_rows, query_heads, value_width)
     if num_rows == 0:
         return out
-    blocks = Blocks.of(width, value_width, query_heads // heads, query.element_size())
+    tensors = _tensors(query, keys, values)
+    lengths = (width, value_width, *(each for name, each in tensors.items() if "stride" in name))
+    aligned = all(length % VECTOR == 0 for length in lengths)
+    blocks = Blocks.of(width, value_width, query_heads // heads, query.element_size(), aligned)
     work = plan.work(blocks.constants["TRUNK_M"] // (query_heads // heads))
     tail_lengths, tail_partials = tail_lengths.contiguous(), int(plan.trunk_starts[-1])
     num_partials = tail_partials + num_rows * plan.num_tail_pieces
@@ -87,7 +93,7 @@ def tree_decode_triton(
     num_items = work.items.shape[0]
     decode_kernel[(num_items + num_rows * plan.num_tail_pieces, heads)](
         **shared,
-        **_tensors(query, keys, values),
+        **tensors,
         items=work.items,
         prefix_lengths=work.prefix_lengths,
         block_table=plan.block_table,
@@ -115,8 +121,7 @@ def _tensors(query: Tensor, keys: Tensor, values: Tensor) -> dict[str, Any]:
     strides = {}
     for name, tensor in (("query", query), ("key", keys), ("value", values)):
         strides[f"{name}_stride"], strides[f"{name}_head_stride"] = tensor.stride(0), tensor.stride(1)
-    lengths = (*strides.values(), query.shape[2], values.shape[2])
-    return {**given, **strides, "ALIGNED": all(length % VECTOR == 0 for length in lengths)}
+    return {**given, **strides}
 
 
 def _scaling(scaling: float, softcap: float | None) -> dict[str, Any]:

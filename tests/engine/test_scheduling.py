@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def tree(prompt_len: int, *branches: tuple[int, int, int]) -> PrefixTree:
 
 
 def test_job_keeps_names_and_keys_together():
-    job = make_job(tree(4, (3, 2, 5), (0, 1, 6), (2, 1, 17)), first_row=10)
+    job = make_job(tree(4, (3, 2, 5), (0, 1, 6), (2, 1, 17)), [10, 12, 13], range(3))
     found = zip(job.prefix_lengths, job.limit, job.tail_blocks, job.key, strict=True)
     keys = request_keys([0, 0, 1, 2], [0, 1, 0, 0])
     assert dict(zip(job.rows.tolist(), found, strict=True)) == {
@@ -38,8 +39,9 @@ def test_job_keeps_names_and_keys_together():
     assert (np.diff(job.segment) >= 0).all()
     assert job.prompt_len == 4
     assert job.blocks_needed() == 1 + 1
-    assert make_job(tree(17, (3, 1, 18)), 0).blocks_needed() == 2 + 2
-    assert make_job(tree(1, (0, 1, 1)), 0).tail_blocks.tolist() == [0]  # its only token never is an input
+    assert make_job(tree(17, (3, 1, 18)), [0], [0]).blocks_needed() == 2 + 2
+    single = make_job(tree(1, (0, 1, 1)), [0], [0])
+    assert single.tail_blocks.tolist() == [0]  # its only token never is an input
 
 
 @settings(max_examples=100, deadline=None)
@@ -112,14 +114,37 @@ def test_nothing_stays_in_the_pool(family, checkpoints):
         assert tokens(engine.continue_prefixes(trees, SamplingParams())) == expected
 
 
-def test_a_pool_too_small_for_a_tree_says_what_it_takes(checkpoints):
+def test_a_pool_too_small_for_a_path_says_what_it_takes(checkpoints):
     asked = tree(30, (40, 2, 33))  # 70 tokens are 5 blocks, 32 are 2
     with pytest.raises(
-        ValueError, match=r"max_batch_tokens: expected >= 96 for a tree of 70 tokens .* got 80"
+        ValueError, match=r"max_batch_tokens: expected >= 96 for a path of 70 tokens .* got 80"
     ):
         small_engine(checkpoints, max_batch_tokens=80).continue_prefixes([asked], SamplingParams())
     found = small_engine(checkpoints, max_batch_tokens=96).continue_prefixes([asked], SamplingParams())
     assert len(found[0][0]) == 2
+
+
+def test_a_tree_too_large_for_the_pool_goes_in_parts(family, checkpoints):
+    (whole,) = ragged_trees(seed=8, num_trees=1)
+    branches = [
+        replace(branch, token_ids=[*branch.token_ids, *[9 + i] * 40])
+        for i, branch in enumerate(whole.branches)
+    ]
+    branches.append(Branch(token_ids=branches[2].token_ids[:20], num_samples=0, max_new_tokens=1, seed=0))
+    asked, sampling = replace(whole, branches=branches), SamplingParams()
+    scored = [(1, 6, 8)]
+    expected = family("llama").engine.continue_and_score([asked], sampling, scored)
+    engine = small_engine(checkpoints, max_batch_tokens=128)
+    found = engine.continue_and_score([asked], sampling, scored)
+    assert tokens(found[0]) == tokens(expected[0])
+    assert found[1][0].keys() == set(scored[0])
+    for branch, values in found[1][0].items():
+        sequence = [*asked.prompt_ids, *branches[branch].token_ids]
+        own = engine.score([sequence])[0].logprobs[len(asked.prompt_ids) :]
+        assert values == pytest.approx(own, abs=1e-4)
+        assert values == pytest.approx(expected[1][0][branch], abs=1e-4)
+    assert engine.stats().prefill_tokens > family("llama").engine.pool.used_tokens == 0
+    assert engine.pool.used_tokens == 0
 
 
 def test_a_failed_call_holds_nothing(checkpoints):

@@ -189,6 +189,12 @@ def test_counters_are_those_of_shared_blocks(both):
         assert counted["prefill_tokens"] == computed_by_blocks(paths)
         assert counted["cached_tokens"] == sum(map(len, paths)) - computed_by_blocks(paths)
         assert counted["generated_tokens"] == sum(made) and counted["decode_tokens"] == sum(made) - 27
+        context = [
+            (p, len(c.token_ids))
+            for p, c in zip(paths, [c for t in found for s in t for c in s], strict=True)
+        ]
+        reads = sum(len(p) + t for p, n in context for t in range(1, n))
+        assert counted["kv_tokens_read"] == counted["kv_tokens_asked"] == reads
         assert counted["prefill_ms"] > 0 and counted["decode_ms"] > 0
 
 

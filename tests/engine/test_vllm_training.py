@@ -145,6 +145,12 @@ def test_a_vllm_that_does_not_fit_is_refused_before_a_model_is_loaded(config, mo
     assert line.status == ("info" if found is None else "warn")
 
 
+def test_one_request_must_fit_the_receivers_own_engine(config):
+    small = ReceiverEngineConfig(kind="torch", max_batch_tokens=20)
+    with pytest.raises(ValueError, match=r"^\[transfer\.engine\] max_batch_tokens: expected >= 25, got 20"):
+        check_config(replace(config, transfer=replace(config.transfer, engine=small)))
+
+
 def test_a_torchvision_for_cuda_is_named(monkeypatch):
     def broken(name):
         raise RuntimeError("operator torchvision::nms does not exist")

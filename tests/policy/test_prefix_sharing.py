@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from fastrl.config import ModelConfig, RlConfig, RolloutConfig, TrainConfig
 from fastrl.distributed import Ranks
+from fastrl.integrations.prefix_attention import PREFIX
 from fastrl.kernels.config import LossConfig
 from fastrl.ops import prefix_tree
 from fastrl.policy.attention import attention_kwargs
-from fastrl.policy.model import Policy
+from fastrl.policy.model import Policy, check_layers
 from fastrl.policy.packing import TrainSequence, pack, shared_microbatches
 from fastrl.stages.sft import accumulate
 from fastrl.stages.update import accumulate_gradients, packed_batches, score_rollouts
@@ -85,6 +86,12 @@ def test_scores_equal(checkpoints, family):
         for a, b, rollout in zip(got, wanted, todo, strict=True):
             assert len(a) == len(rollout.completion_ids)
             torch.testing.assert_close(a, b, rtol=1e-5, atol=2e-5)
+
+
+def test_it_is_what_a_cpu_does_of_itself(checkpoints):
+    policy = Policy.load(ModelConfig(path=str(checkpoints["llama"])), CPU)
+    assert policy.attention == PREFIX and policy.share_prefixes
+    assert not policy_of(checkpoints["llama"], "sdpa").share_prefixes
 
 
 def test_sft_shares_a_system_prompt(checkpoints):
@@ -185,11 +192,9 @@ def test_microbatches_of_groups_by_hand():
 def test_layers_that_are_not_attention_are_refused(checkpoints):
     policy = policy_of(checkpoints["qwen3"], "sdpa")
     policy.model.config.layer_types = ["full_attention", "linear_attention"]
-    from fastrl.policy.model import check_layers
-
     check_layers(policy.model, "fastrl_sdpa")
     with pytest.raises(ValueError, match=r"attention: prefix takes .* got full_attention, linear_att"):
-        check_layers(policy.model, "fastrl_prefix")
+        check_layers(policy.model, PREFIX)
 
 
 def test_slots_of_a_batch_are_counted(checkpoints):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -217,3 +218,51 @@ def test_ranks_without_signal_do_not_wait_for_ever(checkpoints, problems, tmp_pa
     subprocess.run(arguments, env=environment, check=True, timeout=240)
     (line,) = [line for line in curve(tmp_path / "flat") if line["step"] == 1]
     assert line["grad_norm"] == 0 and line["frac_zero_advantage"] == 1
+
+
+def test_a_receiver_that_is_the_start_is_the_reference_too(checkpoints, problems, tmp_path):
+    """One model less, and the same run: log-probs of the reference come out of the receiver's prefill."""
+    copy = tmp_path / "the same model elsewhere"
+    shutil.copytree(checkpoints["qwen3"], copy)
+    curves = {}
+    for name, receiver in (("one", checkpoints["qwen3"]), ("two", copy)):
+        changed = config(
+            checkpoints, problems, tmp_path / name,
+            reward=RewardConfig(functions=("transfer", "reward_functions.vowels"), weights=(1.0, 1.0)),
+            transfer=TransferConfig(receiver=ModelConfig(path=str(receiver)), slack_tokens=4, num_cuts=2),
+            loss=LossConfig(kl_coef=0.5),
+            train=TrainConfig(num_steps=2, learning_rate=1e-3),
+        )  # fmt: skip
+        run_stage(changed)
+        curves[name] = curve(tmp_path / name)[1:]
+    for one, two in zip(curves["one"], curves["two"], strict=True):
+        assert one["kl"] == pytest.approx(two["kl"], rel=1e-3, abs=1e-7)
+        assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-3)
+        assert one["loss"] == pytest.approx(two["loss"], abs=1e-5)
+        # whole rollouts go through the receiver instead of a second model
+        assert one["engine/receiver/prefill_tokens"] > two["engine/receiver/prefill_tokens"]
+    assert curves["one"][1]["kl"] > 1e-6
+
+
+def test_engines_are_counted(checkpoints, problems, tmp_path):
+    changed = config(
+        checkpoints, problems, tmp_path / "run",
+        reward=RewardConfig(functions=("transfer", "reward_functions.vowels"), weights=(1.0, 1.0)),
+        transfer=TransferConfig(
+            receiver=ModelConfig(path=str(checkpoints["llama"])),
+            slack_tokens=4,
+            num_cuts=2,
+            num_continuations=3,
+        ),
+        train=TrainConfig(num_steps=1),
+    )  # fmt: skip
+    run_stage(changed)
+    step = read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]
+    assert step["engine/policy/requests"] == 16
+    assert step["engine/policy/generated_tokens"] == step["num_tokens"]
+    assert step["engine/policy/prefill_tokens"] * 4 == step["engine/policy/prompt_tokens_asked"]
+    assert step["engine/policy/prefill_saved"] == pytest.approx(0.75)
+    assert step["engine/receiver/requests"] == 16 * 2 * 3
+    assert 0 < step["engine/receiver/kv_tokens_read"] < step["engine/receiver/kv_tokens_asked"]
+    assert 0 < step["engine/receiver/kv_reads_saved"] < 1
+    assert step["time/receiver_decode_s"] > 0
