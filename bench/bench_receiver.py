@@ -144,7 +144,7 @@ def vllm_engine(folder: Path) -> Engine | None:
         return None
     from fastrl.engine.vllm_engine import VllmEngine
 
-    return VllmEngine.from_pretrained(str(folder), dtype=torch.float32, device=torch.device("cpu"))
+    return VllmEngine(str(folder), dtype=torch.float32, device=torch.device("cpu"), max_batch_tokens=1 << 17)
 
 
 def table(shape: Shape, engine: Engine, vllm: Engine | None, rounds: int) -> list[dict[str, Any]]:

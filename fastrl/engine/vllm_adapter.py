@@ -167,9 +167,8 @@ class Vllm:
                     self._engine.abort_request([str(number)])
                     answers[number] = _cancelled(so_far.pop(number, None))
 
-        for number, request in enumerate(requests):
-            self._add(number, request.prompt_ids, _params(request, sampling, end_ids, kind))
-        self._steps(take)
+        asked = [(each.prompt_ids, _params(each, sampling, end_ids, kind)) for each in requests]
+        self._run(asked, take)
         return [answers[number] for number in range(len(requests))]
 
     def prompt_rows(
@@ -212,8 +211,7 @@ class Vllm:
         )  # fmt: skip
         model.compute_logits = looked_at
         try:
-            self._add(0, ids, params)
-            self._steps(take)
+            self._run([(ids, params)], take)
         finally:
             del model.compute_logits
         if seen[1] == len(ids) - 1:  # one of vLLM's two model runners leaves the last position out
@@ -244,16 +242,16 @@ class Vllm:
         if not self._on_cpu:
             self._llm.wake_up()
 
-    def _add(self, number: int, ids: list[int], params: Any) -> None:
-        self._engine.add_request(str(number), {"type": "token", "prompt_token_ids": ids}, params)
-
-    def _steps(self, take: Callable[[Iterable[Any]], None]) -> None:
-        """Run what was added to its end; an error on the way leaves nothing behind."""
+    def _run(
+        self, asked: Sequence[tuple[list[int], Any]], take: Callable[[Iterable[Any]], None]
+    ) -> None:  # fmt: skip
+        """(prompt, parameters) of requests 0, 1, ... to their end; an error on the way leaves none behind."""
         try:
-            with (
-                _undisturbed(self._device),
-                self._eagerly(),
-            ):  # rows without a seed would draw from the global generator
+            # the sampler draws from the global generator too, and throws that away
+            with _undisturbed(self._device), self._eagerly():
+                for number, (ids, params) in enumerate(asked):
+                    prompt = {"type": "token", "prompt_token_ids": ids}
+                    self._engine.add_request(str(number), prompt, params)
                 while self._engine.has_unfinished_requests():
                     take(self._engine.step())
         finally:

@@ -66,13 +66,10 @@ def masked_attention(
         return out.transpose(1, 2)
     shared_by = query.shape[1] // key.shape[1]
     key, value = (each.repeat_interleave(shared_by, dim=1) for each in (key, value))
-    scores = (query @ key.transpose(-1, -2)).float() * (
-        query.shape[-1] ** -0.5 if scaling is None else scaling
-    )
-    scores = softcap * torch.tanh(scores / softcap)
-    added = torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, float("-inf"))
-    weights = (scores + (added if mask.dtype == torch.bool else mask)).softmax(-1)
-    return (weights.to(value.dtype) @ value).transpose(1, 2)
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = softcap * torch.tanh((query @ key.transpose(-1, -2)).float() * scaling / softcap)
+    seen = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+    return (seen.softmax(-1).to(value.dtype) @ value).transpose(1, 2)
 
 
 def mark_tokens(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -81,9 +82,14 @@ def tree_decode(
         refuse(OP, "window", ">= 1 or None", window)
     if softcap is not None and not softcap > 0:
         refuse(OP, "softcap", "> 0 or None", softcap)
-    run = pick(OP, backend, IMPLEMENTATIONS, query.device, query.dtype).run
-    out: Tensor = run(query, keys, values, plan, tail_lengths, scaling, softcap, window)
+    chosen = _choose(backend, query.device, query.dtype)
+    out: Tensor = chosen.run(query, keys, values, plan, tail_lengths, scaling, softcap, window)
     return out
+
+
+@cache  # once a layer and step is often
+def _choose(backend: str, device: torch.device, dtype: torch.dtype) -> Implementation:
+    return pick(OP, backend, IMPLEMENTATIONS, device, dtype)
 
 
 def _check(query: Tensor, keys: Tensor, values: Tensor, plan: DecodePlan, tail_lengths: Tensor) -> None:

@@ -331,3 +331,19 @@ def test_sleep_and_wake(both):
     assert engine.generate([[9, 8]], SamplingParams(max_new_tokens=5), seeds=[0]) == before
     with pytest.raises(ValueError, match="level: expected 1, got 2"):
         engine.sleep(2)
+
+
+def test_an_error_leaves_no_request_behind(both):
+    engine = both("llama").vllm
+    expected = engine.generate([[9, 8]], SamplingParams(max_new_tokens=5), seeds=[0])
+    tree = PrefixTree(
+        prompt_ids=[9],
+        branches=[Branch(token_ids=[8], num_samples=1, max_new_tokens=n, seed=0) for n in (2, 90)],
+    )
+
+    def watch(ended):
+        raise ArithmeticError("of the caller")
+
+    with pytest.raises(ArithmeticError):
+        engine.continue_prefixes([tree], SamplingParams(), watch)
+    assert engine.generate([[9, 8]], SamplingParams(max_new_tokens=5), seeds=[0]) == expected

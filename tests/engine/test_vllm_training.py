@@ -147,7 +147,7 @@ def test_a_vllm_that_does_not_fit_is_refused_before_a_model_is_loaded(config, mo
 
 def test_one_request_must_fit_the_receivers_own_engine(config):
     small = ReceiverEngineConfig(kind="torch", max_batch_tokens=20)
-    with pytest.raises(ValueError, match=r"^\[transfer\.engine\] max_batch_tokens: expected >= 25, got 20"):
+    with pytest.raises(ValueError, match=r"^\[transfer\.engine\] max_batch_tokens: expected >= 23, got 20"):
         check_config(replace(config, transfer=replace(config.transfer, engine=small)))
 
 

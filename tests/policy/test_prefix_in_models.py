@@ -94,6 +94,19 @@ def test_generation_with_a_cache(checkpoints, family):
     assert torch.equal(*by)
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_a_mask_that_is_given(checkpoints, family):
+    """[B, 1, N, N], as a caller makes it: what it shows is seen, nothing else."""
+    eager, ours = models(checkpoints[family])
+    ids, sees = draw(1, 9), torch.ones(9, 9, dtype=torch.bool).tril()
+    sees[6:, 2:4] = False
+    mask = torch.zeros(1, 1, 9, 9).masked_fill(~sees, torch.finfo(torch.float32).min)
+    wanted = eager(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    for given in (mask, sees[None, None]):
+        got = ours(input_ids=ids, attention_mask=given, use_cache=False).logits
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=2e-5)
+
+
 def test_refusals(checkpoints):
     _, ours = models(checkpoints["llama"])
     mask = torch.tensor([[1, 1, 0, 1]])
