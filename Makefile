@@ -11,7 +11,7 @@ demo: .venv/base   ## train with the transfer reward on the tiny world; draws th
 	$(BIN)/fastrl demo
 
 test: .venv/vllm   ## the whole test suite
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/dev    ## ruff, mypy, clang-format
 	$(BIN)/ruff check .
@@ -19,7 +19,7 @@ lint: .venv/dev    ## ruff, mypy, clang-format
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh')
 
-BENCHES := group_advantage grpo_loss linear_logprob linear_grpo_loss logits_grpo_loss engine
+BENCHES := group_advantage grpo_loss linear_logprob linear_grpo_loss logits_grpo_loss prefix_tree tree_decode prefix_attention engine receiver
 bench: .venv/bench ## the micro-benchmarks beside every competitor, each op's tests first; the last line of each is JSON
 	for bench in $(BENCHES); do $(BIN)/python -m bench.bench_$$bench || exit 1; done
 

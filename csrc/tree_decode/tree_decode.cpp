@@ -73,26 +73,25 @@ struct Scratch {
   std::vector<float> floats;
   std::vector<std::int64_t> first;
   std::vector<float*> sums;
-  float *scaled, *max, *total, *own_sums;
+  float *max, *total, *own_sums;
   Chunk chunk;
 
   Scratch(const DecodeLayer& layer, std::int64_t most) : first(most), sums(most) {
     const std::int64_t width = padded(layer.width), value_width = padded(layer.value_width);
     const std::int64_t own = layer.query_heads / layer.heads * value_width;
-    const std::int64_t sizes[] = {most * width, most,           most * kLanes,
-                                  own,          width * kChunk, most * kChunk,
-                                  most,         width * kChunk, value_width * kChunk};
+    const std::int64_t sizes[] = {
+        most, most * kLanes, own, width * kChunk, most * kChunk, most, width * kChunk, value_width * kChunk};
     std::int64_t size = 0;
     for (const std::int64_t each : sizes) size += each;
     floats.resize(size);
-    float* places[9];
+    float* places[8];
     float* next = floats.data();
-    for (int i = 0; i < 9; ++i) {
+    for (int i = 0; i < 8; ++i) {
       places[i] = next;
       next += sizes[i];
     }
-    scaled = places[0], max = places[1], total = places[2], own_sums = places[3];
-    chunk = {places[4], places[5], places[6], places[7], places[8]};
+    max = places[0], total = places[1], own_sums = places[2];
+    chunk = {places[3], places[4], places[5], places[6], places[7]};
   }
 };
 
@@ -100,9 +99,28 @@ struct Scratch {
 template <class Element>
 class Decode {
  public:
-  Decode(const DecodePlan& plan, const DecodeLayer& layer, float* partials)
-      : plan_(plan), layer_(layer), partials_(partials), group_(layer.query_heads / layer.heads) {
+  Decode(const DecodePlan& plan, const DecodeLayer& layer, float* scaled, float* partials)
+      : plan_(plan),
+        layer_(layer),
+        scaled_(scaled),
+        partials_(partials),
+        group_(layer.query_heads / layer.heads) {
     how_ = layer.softcap > 0 ? Scoring{1 / layer.softcap, layer.softcap} : Scoring{1, 0};
+  }
+
+  // [heads, rows, group, padded width]: queries of one head and some rows lie together. Before any work.
+  void scale_queries() {
+    const std::int64_t width = padded(layer_.width);
+    float* to = scaled_;
+    for (std::int64_t head = 0; head < layer_.query_heads; head += group_) {
+      for (std::int64_t i = 0; i < plan_.rows * group_; ++i, to += width) {
+        const Element* from = static_cast<const Element*>(layer_.query.data) +
+                              i / group_ * layer_.query.stride +
+                              (head + i % group_) * layer_.query.head_stride;
+        for (std::int64_t k = 0; k < layer_.width; ++k) to[k] = layer_.scaling * to_float(from[k]);
+        std::fill(to + layer_.width, to + width, 0.0f);
+      }
+    }
   }
 
   void work() {
@@ -133,20 +151,13 @@ class Decode {
     return plan_.prefix_lengths[row] + layer_.tail_lengths[row] - layer_.window;
   }
 
-  void scale_queries(std::int64_t row, std::int64_t head, float* to) const {
+  // `count` queries of the head, from those of a row on, against some tokens.
+  void gather(const Tokens& tokens, std::int64_t row, std::int64_t head, std::int64_t count,
+              const Scratch& scratch) const {
     const std::int64_t width = padded(layer_.width);
-    for (std::int64_t j = 0; j < group_; ++j, to += width) {
-      const Element* from = static_cast<const Element*>(layer_.query.data) + row * layer_.query.stride +
-                            (head * group_ + j) * layer_.query.head_stride;
-      for (std::int64_t k = 0; k < layer_.width; ++k) to[k] = layer_.scaling * to_float(from[k]);
-      std::fill(to + layer_.width, to + width, 0.0f);
-    }
-  }
-
-  // The queries of a worker's scratch against some tokens.
-  void gather(const Tokens& tokens, std::int64_t head, std::int64_t count, const Scratch& scratch) const {
-    const Queries queries{count,       padded(layer_.width), scratch.scaled,     scratch.first.data(),
-                          scratch.max, scratch.total,        scratch.sums.data()};
+    const float* scaled = scaled_ + (head * plan_.rows + row) * group_ * width;
+    const Queries queries{
+        count, width, scaled, scratch.first.data(), scratch.max, scratch.total, scratch.sums.data()};
     attend_any(tokens, pool(layer_.keys, head, layer_.width), pool(layer_.values, head, layer_.value_width),
                how_, queries, scratch.chunk);
   }
@@ -164,13 +175,12 @@ class Decode {
     const std::int64_t value_width = padded(layer_.value_width);
     std::int64_t count = 0;
     for (std::int64_t r = item.row_start; r < item.row_stop; ++r, count += group_) {
-      scale_queries(r, head, scratch.scaled + count * padded(layer_.width));
       for (std::int64_t j = 0; j < group_; ++j) {
         scratch.sums[count + j] = record(r, item.rank, head * group_ + j);
       }
       start(group_, std::max<std::int64_t>(0, first_seen(r) - item.position), scratch, count);
     }
-    gather({&item.slot, item.length, item.length}, head, count, scratch);
+    gather({&item.slot, item.length, item.length}, item.row_start, head, count, scratch);
     for (std::int64_t q = 0; q < count; ++q) {
       scratch.sums[q][value_width] = added_up(scratch.total + q * kLanes);
       scratch.sums[q][value_width + 1] = scratch.max[q];
@@ -180,14 +190,13 @@ class Decode {
   void row(std::int64_t r, std::int64_t head, Scratch& scratch) const {
     const std::int64_t width = padded(layer_.value_width);
     for (std::int64_t j = 0; j < group_; ++j) scratch.sums[j] = scratch.own_sums + j * width;
-    scale_queries(r, head, scratch.scaled);
     start(group_, std::max<std::int64_t>(0, first_seen(r) - plan_.prefix_lengths[r]), scratch, 0);
     const std::int64_t ranks = plan_.trunk_starts[r + 1] - plan_.trunk_starts[r];
     for (std::int64_t j = 0; j < group_; ++j) {
       merge({record(r, 0, head * group_ + j), ranks, layer_.query_heads * record_size(layer_), width},
             scratch.max[j], scratch.total[j * kLanes], scratch.sums[j]);
     }
-    gather({plan_.block_table + r * plan_.table_stride, plan_.block_size, layer_.tail_lengths[r]}, head,
+    gather({plan_.block_table + r * plan_.table_stride, plan_.block_size, layer_.tail_lengths[r]}, r, head,
            group_, scratch);
     Element* out =
         static_cast<Element*>(layer_.out) + (r * layer_.query_heads + head * group_) * layer_.value_width;
@@ -199,7 +208,7 @@ class Decode {
 
   const DecodePlan& plan_;
   const DecodeLayer& layer_;
-  float* partials_;
+  float *scaled_, *partials_;
   std::int64_t group_;
   Scoring how_;
   std::atomic<std::int64_t> next_piece_{0}, pieces_done_{0}, next_row_{0};
@@ -207,11 +216,13 @@ class Decode {
 
 template <class Element>
 void decode_rows(const DecodePlan& plan, const DecodeLayer& layer, std::int64_t work, int num_threads) {
-  // Kept from call to call: fresh memory would cost more than the pieces that are written to it.
-  thread_local std::vector<float> partials;
-  const std::size_t size = plan.trunk_starts[plan.rows] * layer.query_heads * record_size(layer);
-  if (partials.size() < size) partials.resize(size);
-  Decode<Element> decode(plan, layer, partials.data());
+  // Kept from call to call: fresh memory would cost more than what is written to it.
+  thread_local std::vector<float> room;
+  const std::int64_t scaled = plan.rows * layer.query_heads * padded(layer.width);
+  const std::int64_t partials = plan.trunk_starts[plan.rows] * layer.query_heads * record_size(layer);
+  if (static_cast<std::int64_t>(room.size()) < scaled + partials) room.resize(scaled + partials);
+  Decode<Element> decode(plan, layer, room.data(), room.data() + scaled);
+  decode.scale_queries();
   parallel_for(num_threads, work, num_threads, [&decode](std::int64_t, std::int64_t) { decode.work(); });
 }
 
@@ -243,7 +254,8 @@ std::int64_t checked_tails(const DecodePlan& plan, const DecodeLayer& layer) {
 void tree_decode_cpu(const DecodePlan& plan, const DecodeLayer& layer, int num_threads) {
   std::int64_t tokens = checked_tails(plan, layer);
   for (std::int64_t i = 0; i < plan.num_items; ++i) {
-    tokens += plan.items[i].length * (plan.items[i].row_stop - plan.items[i].row_start);
+    const DecodeItem& item = plan.items[i];
+    tokens += static_cast<std::int64_t>(item.length) * (item.row_stop - item.row_start);
   }
   const std::int64_t products = tokens * layer.query_heads * (layer.width + layer.value_width);
   if (layer.bf16) {

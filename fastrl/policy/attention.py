@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from fastrl.integrations.prefix_attention import PREFIX, refuse_unsupported
 from fastrl.policy.packing import PackedBatch
+from fastrl.policy.prefix_attention import PREFIX, refuse_unsupported
 
 SDPA, FLEX, FLASH = "fastrl_sdpa", "fastrl_flex", "flash_attention_2"
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fastrl.config import ModelConfig
-from fastrl.integrations.prefix_attention import PREFIX
 from fastrl.ops import linear_logprob
 from fastrl.policy.attention import FLASH, FLEX, SDPA, attention_kwargs
 from fastrl.policy.packing import PackedBatch, TrainSequence, microbatches, pack, shared_microbatches
+from fastrl.policy.prefix_attention import PREFIX
 
 SHAREABLE_LAYERS = {"full_attention", "sliding_attention"}
 

@@ -97,6 +97,7 @@ def _cut(segments: Array, device: torch.device) -> Pieces:
         first_depth = 0 if parent < 0 else depths[stops[parent] - 1] + 1
         depths[starts[s] : stops[s]] = first_depth + np.arange(lengths[s])
         num_keys = int(lengths[[*chain, s]].sum())
+        # A trunk costs a join of every row below; without one, every square below repeats these keys as rows.
         again = number_below[s] * num_keys * (num_keys / 2 + ROW)
         if again > ROW * (ends[s] - stops[s]):
             below_a_trunk[s] = True

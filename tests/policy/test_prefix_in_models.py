@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from fastrl.integrations.prefix_attention import PREFIX
 from fastrl.ops import TreeLayout, prefix_tree
+from fastrl.policy.prefix_attention import PREFIX
 
 FAMILIES = ["qwen3", "llama", "gemma2", "mistral_window", "gpt2"]
 

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from fastrl.config import ModelConfig, RlConfig, RolloutConfig, TrainConfig
 from fastrl.distributed import Ranks
-from fastrl.integrations.prefix_attention import PREFIX
 from fastrl.kernels.config import LossConfig
 from fastrl.ops import prefix_tree
 from fastrl.policy.attention import attention_kwargs
 from fastrl.policy.model import Policy, check_layers
 from fastrl.policy.packing import TrainSequence, pack, shared_microbatches
+from fastrl.policy.prefix_attention import PREFIX
 from fastrl.stages.sft import accumulate
 from fastrl.stages.update import accumulate_gradients, packed_batches, score_rollouts
 from fastrl.types import Rollout

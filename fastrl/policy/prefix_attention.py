@@ -1,6 +1,6 @@
 """prefix_attention in any Hugging Face model, and in trainers that are made of one.
 
-    import fastrl.integrations.prefix_attention
+    import fastrl.policy.prefix_attention
     model = AutoModelForCausalLM.from_pretrained(name, attn_implementation="fastrl_prefix")
     model(forest_tokens, position_ids=depths, prefix_layout=TreeLayout.of(forest, device))
 
