@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
-import json
 import statistics
 import tempfile
 import time
@@ -31,15 +30,23 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config
 
+from bench.harness import finish
 from fastrl.engine.protocol import Engine
 from fastrl.engine.running import Running
 from fastrl.engine.torch_engine import TorchEngine
 from fastrl.ops import DecodePlan
-from fastrl.run import environment
 from fastrl.types import Branch, PrefixTree, SamplingParams
 
-VOCAB = 512
 GROWTH = {"cuts": (1, 2, 4, 8), "samples": (1, 4, 16), "rollout": (60, 250, 1000)}
+GEOMETRIES: dict[str, dict[str, int]] = {
+    # layers, width, MLP, heads, key-value heads, their width, vocabulary
+    "tiny": dict(zip("LDMHGKV", (4, 256, 768, 4, 2, 64, 512), strict=True)),
+    "0.5b": dict(zip("LDMHGKV", (24, 896, 4864, 14, 2, 64, 151936), strict=True)),
+    "1.5b": dict(zip("LDMHGKV", (28, 1536, 8960, 12, 2, 128, 151936), strict=True)),
+}
+MAX_BATCH_TOKENS = 1 << 18
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DTYPE = torch.bfloat16 if DEVICE.type == "cuda" else torch.float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,7 @@ class Shape:
 
     def trees(self) -> list[PrefixTree]:
         g = torch.Generator().manual_seed(0)
-        draw = lambda length: torch.randint(1, VOCAB, (length,), generator=g).tolist()
+        draw = lambda length: torch.randint(1, 512, (length,), generator=g).tolist()
         ends = [self.rollout * k // (self.cuts + 1) for k in range(1, self.cuts + 1)]
         return [
             PrefixTree(
@@ -71,19 +78,18 @@ class Shape:
         ]
 
 
-def config(layers: int, width: int) -> Qwen3Config:
-    return Qwen3Config(
-        vocab_size=VOCAB, hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=max(32, width // 4),
-        max_position_embeddings=4096, tie_word_embeddings=True, initializer_range=0.15,
-        eos_token_id=None, bos_token_id=None, pad_token_id=0,
-    )  # fmt: skip
-
-
-def write_model(folder: Path, layers: int, width: int) -> None:
+def write_model(folder: Path, geometry: str) -> None:
+    """Random weights, no end token: every continuation is as long as it may be."""
+    size = GEOMETRIES[geometry]
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config(layers, width)).save_pretrained(folder)
-    words = Tokenizer(models.WordLevel({f"<{i}>": i for i in range(VOCAB)}, unk_token="<0>"))
+    config = Qwen3Config(
+        vocab_size=size["V"], hidden_size=size["D"], intermediate_size=size["M"], num_hidden_layers=size["L"],
+        num_attention_heads=size["H"], num_key_value_heads=size["G"], head_dim=size["K"],
+        max_position_embeddings=8192, tie_word_embeddings=True, eos_token_id=None, bos_token_id=None,
+        pad_token_id=0,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config, dtype=DTYPE).save_pretrained(folder)
+    words = Tokenizer(models.WordLevel({f"<{i}>": i for i in range(size["V"])}, unk_token="<0>"))
     PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)
 
 
@@ -144,7 +150,7 @@ def vllm_engine(folder: Path) -> Engine | None:
         return None
     from fastrl.engine.vllm_engine import VllmEngine
 
-    return VllmEngine(str(folder), dtype=torch.float32, device=torch.device("cpu"), max_batch_tokens=1 << 17)
+    return VllmEngine(str(folder), dtype=DTYPE, device=DEVICE, max_batch_tokens=MAX_BATCH_TOKENS)
 
 
 def table(shape: Shape, engine: Engine, vllm: Engine | None, rounds: int) -> list[dict[str, Any]]:
@@ -183,31 +189,30 @@ def table(shape: Shape, engine: Engine, vllm: Engine | None, rounds: int) -> lis
 
 
 def main() -> None:
+    on_gpu = DEVICE.type == "cuda"
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--prompts", type=int, default=2)
+    parser.add_argument("--geometry", choices=list(GEOMETRIES), default="0.5b" if on_gpu else "tiny")
+    parser.add_argument("--prompts", type=int, default=4 if on_gpu else 2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--grow", nargs="*", choices=list(GROWTH), default=[], help="what to let grow")
     parser.add_argument("--no-vllm", action="store_true")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     first = Shape(prompts=given.prompts)
+    if on_gpu:
+        first = replace(first, prompt=512, rollout=2048, new=512)
     shapes = [first] + [replace(first, **{name: value}) for name in given.grow for value in GROWTH[name]]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_model(folder, given.layers, given.width)
+        write_model(folder, given.geometry)
         vllm = None if given.no_vllm else vllm_engine(folder)
         engine = TorchEngine.from_pretrained(
-            str(folder), dtype=torch.float32, device=torch.device("cpu"), max_batch_tokens=1 << 18
+            str(folder), dtype=DTYPE, device=DEVICE, max_batch_tokens=MAX_BATCH_TOKENS
         )
         results = [row for shape in shapes for row in table(shape, engine, vllm, given.rounds)]
-    found = {"model": [given.layers, given.width], "environment": environment(), "results": results}
-    if given.out:
-        given.out.write_text(json.dumps(found) + "\n")
-    print(json.dumps(found))
+    finish("receiver", [{"geometry": given.geometry, **row} for row in results], given.out)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 SCRATCH = ROOT / "build" / "gpu-suite"
 TESTS = "tests/kernels"
+ENGINE_TESTS = "tests/engine/test_engine_on_a_gpu.py"
 ARCHITECTURES = "80-real;90a-real"
 BENCHES = (
     "linear_grpo_loss",
@@ -89,7 +90,7 @@ class Suite:
     def parts(self) -> Iterator[Part]:
         yield self.build()
         if self.gpu is not None:
-            yield pytest("tests marked gpu", 180, "-m", "gpu", TESTS)
+            yield pytest("tests marked gpu", 180, "-m", "gpu", TESTS, ENGINE_TESTS)
         reason = None if self.gpu is not None or self.interprets else NO_INTERPRETER
         yield replace(pytest("tests of Triton's kernels", 150, *triton_tests()), missing=reason)
         yield self.sanitizer("memcheck")
@@ -100,6 +101,7 @@ class Suite:
             for op, limit_s in zip(BENCHES[:6], (150, 90, 60, 60, 90, 90), strict=True):
                 yield self.bench(op, limit_s, small=False)
             yield self.sanitizer("racecheck")
+            yield self.receiver()
         yield self.tests_on_cpu()
 
     def build(self) -> Part:
@@ -133,6 +135,13 @@ class Suite:
             flags += ["--wheels", str(self.wheels)]
         name = f"bench {op}{', small' if small else ''}"
         return python(name, limit_s, f"bench.bench_{op}", *flags, writes=out)
+
+    def receiver(self) -> Part:
+        """The engine on shared trunks against the same engine without sharing."""
+        out = self.out / "receiver_gpu.json"
+        return python(
+            "bench receiver", 90, "bench.bench_receiver", "--rounds", "2", "--out", str(out), writes=out
+        )
 
 
 def python(name: str, limit_s: float, module: str, *flags: str, writes: Path | None = None) -> Part:
