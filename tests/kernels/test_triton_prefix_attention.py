@@ -36,7 +36,7 @@ def test_options(options):
     check(FOREST, "triton", DTYPE, device=DEVICE, softcap=softcap, window=window, heads=(2, 1))
 
 
-@pytest.mark.parametrize("name", set(forests()) - {"many short rows", "a long trunk"})
+@pytest.mark.parametrize("name", sorted(set(forests()) - {"many short rows", "a long trunk"}))
 @pytest.mark.usefixtures("poisoned", "small_tiles")
 def test_forests(name):
     check(forests()[name], "triton", DTYPE, device=DEVICE, heads=(1, 1))
