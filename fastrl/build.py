@@ -96,6 +96,7 @@ def build_engine(model: ModelConfig, config: EngineConfig, device: torch.device)
     Raises:
         ValueError: the kind is not one that builds, or vLLM is not installed.
     """
+    device = device if config.device == "auto" else torch.device(config.device)
     shared: dict[str, Any] = {
         "dtype": compute_dtype(model, device),
         "device": device,

@@ -9,6 +9,8 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+import torch
+
 from fastrl.build import choose_device, imported_reward
 from fastrl.config import Config, EngineConfig, ModelConfig, RlConfig, SftConfig, refuse
 from fastrl.data.problems import Problem, load_problems
@@ -62,7 +64,10 @@ def check_rewards(config: RlConfig) -> None:
 
 
 def check_engine(section: str, engine: EngineConfig) -> None:
-    """The package that an engine needs is there, in a version that fits."""
+    """The device and the package that an engine needs are there, the package in a version that fits."""
+    devices = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if engine.device not in devices:
+        refuse(section, "device", f"one of {devices}", engine.device)
     if engine.kind == "vllm" and (reason := unusable()):
         raise ValueError(f"[{section}] kind: vllm was asked for, and {reason}")
 

@@ -78,6 +78,8 @@ class EngineConfig:
     keep_prompts: bool = False
     """Keys and values of prompts outlive a call, until weights change: less prefill where prompts come again,
     and what follows may differ in its last bits."""
+    device: str = "auto"
+    """auto: the run's device. cpu, cuda:1, …: one of its own, the same on every rank."""
     sleep: bool = False
     """The engine gives its memory back while others work: for a policy and a receiver on one GPU."""
     enforce_eager: bool = False

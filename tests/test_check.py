@@ -12,6 +12,7 @@ from fastrl.config import (
     EngineConfig,
     EvalConfig,
     ModelConfig,
+    ReceiverEngineConfig,
     RewardConfig,
     RlConfig,
     RolloutConfig,
@@ -183,3 +184,12 @@ def test_sft_is_checked_too(config, tmp_path):
     check_config(sft)
     assert "none.jsonl" in refused(replace(sft, data=DataConfig(path="none.jsonl")), FileNotFoundError)
     assert "[model] path" in refused(replace(sft, model=ModelConfig()))
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "cuda"])
+def test_an_engines_own_device_is_there(config, device):
+    message = refused(replace(config, engine=EngineConfig(device=device)))
+    assert message.startswith("[engine] device: expected one of ['auto', 'cpu'")
+    own = replace(config.transfer, engine=ReceiverEngineConfig(kind="torch", device=device))
+    assert refused(replace(config, transfer=own)).startswith("[transfer.engine] device: expected one of")
+    check_config(replace(config, engine=EngineConfig(device="cpu")))

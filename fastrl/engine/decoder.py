@@ -62,6 +62,11 @@ class Decoder:
         return torch.device(self.head.weight.device)
 
     @property
+    def capturable(self) -> bool:
+        """Whether a pass can be captured as a CUDA graph: ours can, a model's own code may look at values."""
+        return self.lean is not None and self.device.type == "cuda"
+
+    @property
     def vocab_size(self) -> int:
         return int(self.head.weight.shape[0])
 

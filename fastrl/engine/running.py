@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fastrl.engine.attention import AttentionLayer
 from fastrl.engine.book import Book, Finished
+from fastrl.engine.decoder import Decoder
 from fastrl.engine.jobs import Job
 from fastrl.engine.kv_pool import BLOCK, Ints, KVPool, on_device
 from fastrl.engine.protocol import EngineStats
@@ -20,6 +21,8 @@ from fastrl.ops import DecodePlan, tree_decode
 from fastrl.types import SamplingParams
 
 _UNIFORMS_AHEAD = 32
+_WORTH_CAPTURING = 16
+"""Steps that rows must have to go: capturing costs about as much as two of them."""
 
 
 @dataclass(slots=True)
@@ -63,6 +66,7 @@ class Running:
         self.rows = _Rows(*(np.zeros(0, dtype=np.int64),) * 6, np.zeros((0, 0), dtype=np.int64))
         self._new: list[tuple[Tensor, Tensor]] = []
         self._plan: DecodePlan
+        self._graph: torch.cuda.CUDAGraph | None = None
 
     @property
     def num_rows(self) -> int:
@@ -135,12 +139,17 @@ class Running:
         def move(array: Ints) -> Tensor:
             return on_device(array, self.device)
 
-        self._last = move(book.tokens[rows.name, lengths - 1].astype(np.int64))
-        self._keys, self._starts = move(rows.key), move(lengths)
-        self._uniforms, self._drawn = uniforms(self._keys, self._starts, _UNIFORMS_AHEAD), 0
+        self._keys, self._begins = move(rows.key), lengths
         self._prefix_length, self._capacity = move(rows.prefix_length), move(rows.capacity)
-        self._tail = move(lengths - 1)  # tokens of each row whose keys and values are in the pool
         self._blocks = move(rows.blocks)
+        # what a step reads and writes in place, so that a captured one goes on where the last one ended
+        self._last = move(book.tokens[rows.name, lengths - 1].astype(np.int64))
+        self._logprobs = torch.zeros(len(lengths), device=self.device)
+        self._tail = move(lengths - 1)  # tokens of each row whose keys and values are in the pool
+        self._uniforms = uniforms(self._keys, move(lengths), _UNIFORMS_AHEAD)
+        self._drawn = torch.zeros(1, dtype=torch.int64, device=self.device)
+        self._steps = 0
+        self._graph = None
         self._read = int(self._plan.segments[:, 1].sum())
         self._own_tokens, self._above = int((lengths - 1).sum()), int(rows.prefix_length.sum())
 
@@ -162,17 +171,38 @@ class Running:
             block_size=BLOCK,
         )
 
-    def begin_step(self) -> tuple[Tensor, Tensor]:
-        """Ids and positions [R] of the tokens that go through the model next."""
-        # a row that has ended writes over its last token again and again, nobody reads it
-        at = torch.minimum(self._tail, self._capacity - 1)
-        self._slots = self._blocks.gather(1, (at // BLOCK)[:, None])[:, 0] + at % BLOCK
-        self._tail = at + 1
-        self._tail_lengths = self._tail.int()
+    def step(self, decoder: Decoder) -> None:
+        """One token of every row, captured as a CUDA graph where the same rows have steps enough to go."""
+        if self._steps and self._steps % _UNIFORMS_AHEAD == 0:
+            starts = on_device(self._begins + self._steps, self.device)
+            self._uniforms.copy_(uniforms(self._keys, starts, _UNIFORMS_AHEAD))
+            self._drawn.zero_()
+        if self._graph is not None:
+            self._graph.replay()
+        else:
+            self._advance(decoder)
+            if decoder.capturable and self.tokens_to_go >= _WORTH_CAPTURING:
+                self._graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(self._graph):
+                    self._advance(decoder)
+        self._steps += 1
+        self._new.append((self._last.clone(), self._logprobs.clone()))
         self._own_tokens += self.num_rows
         self.stats.kv_tokens_read += self._read + self._own_tokens
         self.stats.kv_tokens_asked += self._above + self._own_tokens
-        return self._last, self._prefix_length + at
+
+    def _advance(self, decoder: Decoder) -> None:
+        """Nothing here depends on the host, and all that outlives it is written in place."""
+        # a row that has ended writes over its last token again and again, nobody reads it
+        at = torch.minimum(self._tail, self._capacity - 1)
+        self._slots = self._blocks.gather(1, (at // BLOCK)[:, None])[:, 0] + at % BLOCK
+        self._tail_lengths = (at + 1).int()
+        logits = decoder.logits(self._last, self._prefix_length + at, self)
+        ids, logprobs = draw(logits, self._uniforms.index_select(1, self._drawn)[:, 0], self.sampling)
+        self._last.copy_(ids)
+        self._logprobs.copy_(logprobs)
+        self._tail.copy_(at + 1)
+        self._drawn += 1
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, how: AttentionLayer) -> Tensor:
         keys, values = self.pool.write(how.layer, self._slots, key, value)
@@ -180,15 +210,6 @@ class Running:
             query, keys, values, self._plan, self._tail_lengths,
             scaling=how.scaling, softcap=how.softcap, window=how.window,
         )  # fmt: skip
-
-    def take(self, logits: Tensor) -> None:
-        """Sample the next token of every row from logits [R, V]."""
-        if self._drawn == _UNIFORMS_AHEAD:
-            self._starts = self._starts + _UNIFORMS_AHEAD
-            self._uniforms, self._drawn = uniforms(self._keys, self._starts, _UNIFORMS_AHEAD), 0
-        self._last, logprobs = draw(logits, self._uniforms[:, self._drawn], self.sampling)
-        self._drawn += 1
-        self._new.append((self._last, logprobs))
 
     def look(self) -> list[Finished]:
         """Write down the tokens since the last look; returns the rows that ended with them.

@@ -218,8 +218,7 @@ class Scheduler:
     def _decode(self) -> None:
         """A few steps of all rows, between two looks at who has ended."""
         for _ in range(min(self.look_every, self.running.tokens_to_go)):
-            ids, positions = self.running.begin_step()
-            self.running.take(self.decoder.logits(ids, positions, self.running))
+            self.running.step(self.decoder)
         self._end(self.running.look())
 
     def _end(self, finished: list[Finished]) -> None:
