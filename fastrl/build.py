@@ -48,6 +48,8 @@ class RlParts:
     rewards: list[WeightedReward]
     grader: AnswerGrader
     eval_problems: list[Problem]
+    overlap: bool
+    """A receiver has a device of its own, so that it may work while the policy samples."""
 
     @property
     def engines(self) -> dict[str, Engine]:
@@ -87,6 +89,8 @@ def build_rl(config: RlConfig, checkpoint: Path | None = None) -> RlParts:
         rewards=build_rewards(config, policy, grader, device, receivers),
         grader=grader,
         eval_problems=build_eval_problems(config),
+        overlap=config.uses_transfer
+        and engine_device(config.receiver_engine, device) != engine_device(config.engine, device),
     )
 
 
@@ -96,7 +100,7 @@ def build_engine(model: ModelConfig, config: EngineConfig, device: torch.device)
     Raises:
         ValueError: the kind is not one that builds, or vLLM is not installed.
     """
-    device = device if config.device == "auto" else torch.device(config.device)
+    device = engine_device(config, device)
     shared: dict[str, Any] = {
         "dtype": compute_dtype(model, device),
         "device": device,
@@ -112,6 +116,11 @@ def build_engine(model: ModelConfig, config: EngineConfig, device: torch.device)
     if config.kind == "torch":
         return TorchEngine.from_pretrained(model.path, **shared)
     raise ValueError(f"[engine] kind: expected torch or vllm, got {config.kind!r}")
+
+
+def engine_device(config: EngineConfig, device: torch.device) -> torch.device:
+    """Its own, or else the run's."""
+    return device if config.device == "auto" else torch.device(config.device)
 
 
 def build_rewards(

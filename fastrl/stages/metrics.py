@@ -28,12 +28,13 @@ def step_metrics(
 ) -> Metrics:
     """Everything that is logged of a step, over all ranks."""
     rows = ranks.gather([row_of(rollout) for rollout in sampled.rollouts])
-    reported = ranks.gather([(name, value) for name, values in sampled.metrics.items() for value in values])
+    reported = ranks.gather([(name, *one) for name, values in sampled.metrics.items() for one in values])
     metrics = reward_metrics(rows, [reward.name for reward in rewards])
     metrics |= length_metrics(rows)
     metrics |= loss_metrics(stats, ranks)
     metrics |= {
-        name: mean(v for n, v in reported if n == name) for name in dict.fromkeys(n for n, _ in reported)
+        name: weighted_mean([(value, weight) for n, value, weight in reported if n == name])
+        for name in dict.fromkeys(n for n, _, _ in reported)
     }
     metrics |= {"grad_norm": mean(norms), "learning_rate": lr}
     metrics["groups_drawn"] = ranks.sum([sampled.groups_drawn])[0]
@@ -123,6 +124,12 @@ def combine(name: str, values: Sequence[float]) -> float:
 def mean(values: Iterable[float]) -> float:
     given = [float(value) for value in values if not math.isnan(value)]
     return math.fsum(given) / len(given) if given else math.nan
+
+
+def weighted_mean(values: Iterable[tuple[float, int]]) -> float:
+    given = [(value, weight) for value, weight in values if not math.isnan(value)]
+    total = sum(weight for _, weight in given)
+    return math.fsum(value * weight for value, weight in given) / total if total else math.nan
 
 
 def deviation(values: Iterable[float]) -> float:

@@ -7,6 +7,7 @@ import inspect
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -22,6 +23,9 @@ from fastrl.run import Run
 from fastrl.seeding import seed_of
 from fastrl.types import Rollout, SamplingParams
 
+Reported = dict[str, list[tuple[float, int]]]
+"""What rewards reported through log_metric, and of how many rollouts."""
+
 
 @dataclass(slots=True)
 class Sampled:
@@ -31,27 +35,19 @@ class Sampled:
     draw: int = 0
     """Where the data stands now: this rank's next draw."""
     groups_drawn: int = 0
-    metrics: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """What rewards reported through log_metric."""
+    metrics: Reported = field(default_factory=lambda: defaultdict(list))
 
 
 def sample_groups(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step: int, draw: int) -> Sampled:
     """num_prompts groups (this rank's share). With dynamic sampling, groups whose rewards are all equal are
     replaced from further draws, max_refills times; what is then still missing stays missing."""
-    size = config.rollout.group_size
     wanted = share(config.rollout.num_prompts, ranks)
     out = Sampled(draw=draw)
     groups: list[list[Rollout]] = []
     for _ in range(1 + config.rollout.max_refills if config.rollout.dynamic_sampling else 1):
         draws = range(out.draw, out.draw + wanted - len(groups))
         out.draw, out.groups_drawn = draws.stop, out.groups_drawn + len(draws)
-        problems = [parts.problems[parts.order[d * ranks.size + ranks.rank]] for d in draws]
-        with run.time("rollout"), awake([parts.engine] if config.engine.sleep else []):
-            fresh = generate(parts, config, problems, [d * ranks.size + ranks.rank for d in draws])
-        with run.time("reward"), awake(parts.receivers.values() if config.receiver_engine.sleep else ()):
-            flat = [(problem, r) for problem, group in zip(problems, fresh, strict=True) for r in group]
-            ids = [(d * ranks.size + ranks.rank) * size + j for d in draws for j in range(size)]
-            reward_rollouts(parts.rewards, [p for p, _ in flat], [r for _, r in flat], ids, step, out.metrics)
+        fresh = scored_groups(parts, config, run, [d * ranks.size + ranks.rank for d in draws], step, out)
         groups += [group for group in fresh if not config.rollout.dynamic_sampling or has_signal(group)]
         if len(groups) == wanted:
             break
@@ -60,6 +56,48 @@ def sample_groups(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step
             rollout.group = number * ranks.size + ranks.rank
     out.rollouts = [rollout for group in groups for rollout in group]
     return out
+
+
+def scored_groups(
+    parts: RlParts, config: RlConfig, run: Run, draws: Sequence[int], step: int, out: Sampled
+) -> list[list[Rollout]]:
+    """Groups of these draws, rewarded. Where a receiver has a device of its own, it works on the first half
+    of the prompts while the second half is sampled."""
+    half = -(-len(draws) // 2) if parts.overlap else len(draws)
+    groups: list[list[Rollout]] = []
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        rewarded: Future[None] | None = None
+        for piece in (draws[:half], draws[half:]):
+            if not piece:
+                continue
+            problems = [parts.problems[parts.order[draw]] for draw in piece]
+            with run.time("rollout"), awake([parts.engine] if config.engine.sleep else []):
+                fresh = generate(parts, config, problems, piece)
+            groups += fresh
+            if parts.overlap and rewarded is None:
+                rewarded = beside.submit(
+                    reward_groups, parts, config, problems, fresh, piece, step, out.metrics
+                )
+                continue
+            with run.time("reward"):
+                if rewarded is not None:
+                    rewarded.result()
+                reward_groups(parts, config, problems, fresh, piece, step, out.metrics)
+        if rewarded is not None:
+            rewarded.result()
+    return groups
+
+
+def reward_groups(
+    parts: RlParts, config: RlConfig, problems: Sequence[Problem], groups: Sequence[Sequence[Rollout]],
+    draws: Sequence[int], step: int, metrics: Reported,
+) -> None:  # fmt: skip
+    """Fill in the rewards of every group's rollouts."""
+    flat = [(problem, r) for problem, group in zip(problems, groups, strict=True) for r in group]
+    size = config.rollout.group_size
+    ids = [draw * size + j for draw in draws for j in range(size)]
+    with awake(parts.receivers.values() if config.receiver_engine.sleep else ()):
+        reward_rollouts(parts.rewards, [p for p, _ in flat], [r for _, r in flat], ids, step, metrics)
 
 
 @contextmanager
@@ -118,7 +156,7 @@ def reward_rollouts(
     rollouts: Sequence[Rollout],
     rollout_ids: Sequence[int],
     step: int,
-    metrics: dict[str, list[float]],
+    metrics: Reported,
 ) -> None:
     """Fill rewards, reward and extras of every rollout: reward = sum of weight * value, None left out.
 
@@ -139,7 +177,7 @@ def reward_rollouts(
             completion_ids=[rollout.completion_ids for rollout in rollouts],
             trainer_state=SimpleNamespace(global_step=step),
             log_extra=log_extra,
-            log_metric=lambda name, value: metrics[name].append(float(value)),
+            log_metric=lambda name, value: metrics[name].append((float(value), len(rollouts))),
             rollout_ids=list(rollout_ids),
             **columns,
         )

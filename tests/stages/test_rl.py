@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from transformers import AutoModelForCausalLM
 
+import fastrl.build
 from fastrl.config import (
     DataConfig,
     EvalConfig,
@@ -266,3 +268,52 @@ def test_engines_are_counted(checkpoints, problems, tmp_path):
     assert 0 < step["engine/receiver/kv_tokens_read"] < step["engine/receiver/kv_tokens_asked"]
     assert 0 < step["engine/receiver/kv_reads_saved"] < 1
     assert step["time/receiver_decode_s"] > 0
+
+
+def test_a_receiver_of_its_own_device_works_while_the_policy_samples(
+    checkpoints, problems, tmp_path, monkeypatch
+):
+    """What it does in the meantime is what it would have done afterwards."""
+    curves, order = {}, []
+    build = fastrl.build.build_rl
+
+    def watched(config, checkpoint=None, overlap=True):
+        parts = build(config, checkpoint)
+        parts.overlap = overlap
+        listen(parts.engine, "generate", "policy", order)
+        listen(parts.receivers["receiver"], "continue_prefixes", "receiver", order)
+        return parts
+
+    for overlap in (False, True):
+        changed = config(
+            checkpoints, problems, tmp_path / str(overlap),
+            reward=RewardConfig(functions=("transfer", "reward_functions.vowels"), weights=(1.0, 1.0)),
+            transfer=TransferConfig(receiver=ModelConfig(path=str(checkpoints["llama"])), slack_tokens=4),
+            rollout=RolloutConfig(num_prompts=5, group_size=4, max_new_tokens=12),
+            train=TrainConfig(num_steps=2, learning_rate=1e-3),
+        )  # fmt: skip
+        monkeypatch.setattr("fastrl.stages.rl.build_rl", partial(watched, overlap=overlap))
+        order.clear()
+        run_stage(changed)
+        curves[overlap] = curve(tmp_path / str(overlap))
+        begun = [event for event in order if event[1] == "begins"]
+        if overlap:
+            assert [name for name, _ in begun].count("policy") == 4
+            assert [name for name, _ in begun].count("receiver") == 4
+        else:
+            assert [name for name, _ in order] == ["policy", "policy", "receiver", "receiver"] * 2
+    for plain, beside in zip(curves[False][1:], curves[True][1:], strict=True):
+        for key in ("reward", "rewards/transfer/mean", "transfer/tau_mean", "num_tokens"):
+            assert plain[key] == pytest.approx(beside[key], rel=1e-6), key
+
+
+def listen(engine, method, name, order):
+    run = getattr(engine, method)
+
+    def heard(*arguments, **options):
+        order.append((name, "begins"))
+        found = run(*arguments, **options)
+        order.append((name, "ends"))
+        return found
+
+    setattr(engine, method, heard)
