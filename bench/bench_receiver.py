@@ -40,6 +40,7 @@ from fastrl.types import Branch, PrefixTree, SamplingParams
 GROWTH = {"cuts": (1, 2, 4, 8), "samples": (1, 4, 16), "rollout": (60, 250, 1000)}
 GEOMETRIES: dict[str, dict[str, int]] = {
     # layers, width, MLP, heads, key-value heads, their width, vocabulary
+    "world": dict(zip("LDMHGKV", (4, 128, 384, 4, 2, 32, 512), strict=True)),
     "tiny": dict(zip("LDMHGKV", (4, 256, 768, 4, 2, 64, 512), strict=True)),
     "0.5b": dict(zip("LDMHGKV", (24, 896, 4864, 14, 2, 64, 151936), strict=True)),
     "1.5b": dict(zip("LDMHGKV", (28, 1536, 8960, 12, 2, 128, 151936), strict=True)),

@@ -14,7 +14,9 @@ namespace {
 
 using namespace decode;
 
-constexpr std::int64_t kProductsAWork = 8;
+// torch's threads go on spinning after an operation of its own, on the cores that ours would take: between
+// two of them a thread pays for milliseconds of work alone.
+constexpr std::int64_t kProductsAWork = 128;
 
 // Compiled for each x86-64 level; templates can't be.
 FASTRL_CLONES void attend_fp32(const Tokens& tokens, const Pool<float>& keys, const Pool<float>& values,

@@ -313,9 +313,9 @@ def test_a_row_has_its_bits_in_any_batch(device, backend, options, dtype):
 @pytest.mark.parametrize("group", range(1, 8))
 def test_bits_do_not_depend_on_the_batch_or_on_threads(group, threads):
     """Sums large enough for several threads, and groups of queries of every size."""
-    segments = [(300, 0, 48, 0), (90, 0, 40, 300), (200, 40, 47, 300)]
+    segments = [(3000, 0, 48, 0), (900, 0, 40, 3000), (2000, 40, 47, 3000)]
     tails = [1 + 5 * row % 97 for row in range(48)]
-    case = make_case(48, (2 * group, 2), (64, 40), segments=segments, tails=tails, block_size=16)
+    case = make_case(48, (4 * group, 4), (64, 40), segments=segments, tails=tails, block_size=16)
     threads(1)
     together = case.run("cpp")
     for row in (0, 17, 41, 47):
