@@ -90,6 +90,8 @@ class Scheduler:
         if not joins:
             return
         chosen = self._choose()
+        if not chosen and not self.running.num_rows:
+            raise RuntimeError("[engine] scheduler: expected room for a request while none runs, got none")
         fresh = [job for job, _ in chosen if not job.prefilled]
         if fresh:
             self._prefill(fresh)
@@ -138,6 +140,9 @@ class Scheduler:
         if starts is None:
             if cached is not None and prompt is not None:
                 self.prompts.leave(prompt)
+                if not whole:  # nothing else runs: the kept prompt itself lies in the way
+                    self.prompts.clear()
+                    return self._place(job, promised, whole)
             return False
         ranges = list(zip(starts, pieces, strict=True))
         job.holds = ranges if prompt is None else ranges[-1:]

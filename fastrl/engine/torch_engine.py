@@ -48,8 +48,9 @@ class TorchEngine:
         self._vocabulary = Vocabulary(tokenizer, self.decoder.vocab_size)
         probe(self.decoder, self._vocabulary)
         self.max_model_len = self.decoder.max_model_len
-        # a tree and a tail end in blocks of their own: what fits by its tokens shall fit by its blocks
-        self.pool = KVPool(max_batch_tokens + BLOCK)
+        # a tree, a tail and a kept prompt end in blocks of their own: what fits by tokens shall fit by blocks
+        self._spare_blocks = 1 + keep_prompts
+        self.pool = KVPool(max_batch_tokens + self._spare_blocks * BLOCK)
         self.prompts = PromptCache(self.pool, keep_prompts)
         self.weights_version = 0
         self._device = self.decoder.device
@@ -143,13 +144,13 @@ class TorchEngine:
     ) -> list[Job]:
         """The tree as one job, or in halves where the pool can't hold it with its longest continuation."""
         job = make_job(tree, first_rows, branches, scored)
-        if job.blocks_needed() <= self.pool.num_blocks:
+        room = self.pool.num_blocks - self._spare_blocks
+        if job.blocks_needed() - 1 <= room:
             return [job]
         if len(branches) == 1:
             raise ValueError(
                 f"[engine] max_batch_tokens: expected >= {(job.blocks_needed() - 1) * BLOCK} for a path of "
-                f"{job.forest.num_slots} tokens and its continuation, "
-                f"got {(self.pool.num_blocks - 1) * BLOCK}"
+                f"{job.forest.num_slots} tokens and its continuation, got {room * BLOCK}"
             )
         order, half = depth_first(job), len(branches) // 2
         parts = (order[:half], order[half:])

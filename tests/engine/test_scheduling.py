@@ -187,6 +187,21 @@ def test_kept_prompts_are_not_computed_again(family, checkpoints):
     assert engine.prompts.num_tokens == engine.pool.used_tokens == 0
 
 
+def test_kept_prompts_never_keep_a_request_waiting(family, checkpoints):
+    """A prompt in blocks of its own takes one more than the tree in one piece; and it may lie in the way."""
+    exact = tree(17, (15, 1, 2))  # 2 blocks in one piece, 3 in two, and one of the tail
+    found = small_engine(checkpoints, keep_prompts=True, max_batch_tokens=32).continue_prefixes(
+        [exact], SamplingParams()
+    )
+    assert tokens(found) == tokens(family("llama").engine.continue_prefixes([exact], SamplingParams()))
+    engine = small_engine(checkpoints, keep_prompts=True, max_batch_tokens=160)
+    for length in (80, 16):
+        engine.continue_prefixes([tree(length, (0, 1, 2))], SamplingParams())
+    assert engine.prompts.num_tokens == 96
+    engine.continue_prefixes([tree(16, (125, 1, 2))], SamplingParams())  # 8 blocks beside the one at place 5
+    assert engine.prompts.num_tokens == 16
+
+
 def test_what_the_watcher_names_ends_early(family):
     engine = family("qwen3").engine
     branches = [Branch(token_ids=[7] * i, num_samples=3, max_new_tokens=4 + 30 * i, seed=i) for i in range(3)]
