@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
-from fastrl.check import check_reachable
+from fastrl.check.model import check_reachable
 from fastrl.config import ModelConfig, refuse
 from fastrl.policy.model import without_dropout
 

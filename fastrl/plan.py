@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from fastrl.build import choose_device
-from fastrl.config import Config, EngineConfig, ModelConfig, RlConfig, refuse
+from fastrl.config import Config, EngineConfig, ModelConfig, RlConfig, SftConfig, refuse
 from fastrl.engine.kv_pool import BLOCK, blocks_of
 from fastrl.footprint import Footprint
 from fastrl.kernels._layout import kept_layout, tiled_layout
@@ -20,6 +20,7 @@ from fastrl.policy.model import compute_dtype
 from fastrl.stages.update import is_off_policy
 
 T = TypeVar("T")
+Planned = RlConfig | SftConfig
 USABLE = 0.92
 """Of a device's memory; the rest is for its runtime, fragmentation, and an engine's passing needs."""
 MOMENTS = ("rollout", "reward", "update")
@@ -83,12 +84,12 @@ class Change:
 class Planner:
     """Plans of one configuration and its neighbours; models are outlined once."""
 
-    def __init__(self, config: Config, device: Device) -> None:
+    def __init__(self, config: Planned, device: Device) -> None:
         self.config, self.device = config, device
         self.usable = int(USABLE * device.num_bytes)
         self._footprints: dict[str, Footprint] = {}
 
-    def items(self, config: Config | None = None) -> list[Item]:
+    def items(self, config: Planned | None = None) -> list[Item]:
         """Everything that one process of the run holds. Of several each holds as much, and all gradients once
         more while they are summed, when activations are gone."""
         config = config or self.config
@@ -103,7 +104,7 @@ class Planner:
                 items.append(Item("reference weights", size, "the policy as it was, for loss.kl_coef"))
         return items
 
-    def needed(self, config: Config | None = None) -> int:
+    def needed(self, config: Planned | None = None) -> int:
         """Bytes at the moment that needs most."""
         items = self.items(config)
         return max(held(items, moment) for moment in MOMENTS)
@@ -113,7 +114,7 @@ class Planner:
         if self.needed() <= self.usable:
             return []
         config = self.config
-        knobs: list[Callable[[Config], Config]] = [
+        knobs: list[Callable[[Planned], Planned]] = [
             partial(with_option, name=CHECKPOINTING, value=True), partial(self._largest, name=MICROBATCH)
         ]  # fmt: skip
         if isinstance(config, RlConfig):
@@ -137,7 +138,7 @@ class Planner:
         slack = self.config.transfer.slack_tokens if continues else 0
         return self.config.rollout.max_new_tokens + slack
 
-    def _training(self, config: Config) -> list[Item]:
+    def _training(self, config: Planned) -> list[Item]:
         policy = self._footprint(config.model)
         count = f"{policy.num_parameters:,} x"
         tokens = max(config.train.tokens_per_microbatch, self.least(MICROBATCH))
@@ -155,7 +156,7 @@ class Planner:
             *self._head(config, tokens),
         ]
 
-    def _head(self, config: Config, tokens: int) -> list[Item]:
+    def _head(self, config: Planned, tokens: int) -> list[Item]:
         """What the loss needs beside its input: a chunk of logits, their gradients, the weight's gradient."""
         policy, device = self._footprint(config.model), torch.device(self.device.kind)
         vocab, itemsize = policy.vocab, self._dtype(config.model).itemsize
@@ -205,7 +206,7 @@ class Planner:
     def _dtype(self, model: ModelConfig) -> torch.dtype:
         return compute_dtype(model, torch.device(self.device.kind))
 
-    def _activations(self, config: Config, tokens: int) -> int | None:
+    def _activations(self, config: Planned, tokens: int) -> int | None:
         """As walked at the configured number of tokens and at the least; between them the chord."""
         least = self.least(MICROBATCH)
         most = max(self.config.train.tokens_per_microbatch, least)
@@ -220,12 +221,12 @@ class Planner:
         model = self.config.model
         return self._footprint(model).activations(tokens, self._dtype(model), checkpointing)
 
-    def _asleep(self, config: Config) -> Config:
+    def _asleep(self, config: Planned) -> Planned:
         config = with_option(config, SLEEP, True)
         own = isinstance(config, RlConfig) and config.transfer.engine.kind != "same"
         return with_option(config, RECEIVER_SLEEP, True) if own else config
 
-    def _largest(self, config: Config, name: str) -> Config:
+    def _largest(self, config: Planned, name: str) -> Planned:
         """With the largest value below its own that fits, in steps of 64; with the least where none does."""
         if self.needed(config) <= self.usable:
             return config
@@ -240,7 +241,7 @@ class Planner:
                 high = middle - 1
         return with_option(config, name, min(now, 64 * low))
 
-    def _change(self, config: Config) -> Change:
+    def _change(self, config: Planned) -> Change:
         options = {
             name: get_option(config, name)
             for name in OPTIONS
@@ -270,6 +271,8 @@ def with_option(config: T, name: str, value: Any) -> T:
 
 def report(config: Config, device: Device) -> tuple[bool, str]:
     """Whether the plan fits the device, and the page that says so."""
+    if not isinstance(config, Planned):
+        refuse("plan", "stage", "rl or sft", config.stage)
     planner = Planner(config, device)
     items, needed = planner.items(), planner.needed()
     lines = [f"{item.name:24s}{size(item.num_bytes):>12s}  {item.when:8s}{item.how}" for item in items]

@@ -13,7 +13,7 @@ from pathlib import Path
 from transformers.utils.logging import disable_progress_bar
 
 from fastrl.check import check_config
-from fastrl.config import Config, RlConfig
+from fastrl.config import Config, RlConfig, SftConfig
 from fastrl.distributed import Ranks
 from fastrl.errors import exit_code
 from fastrl.load import load_config
@@ -30,8 +30,10 @@ def run_stage(config: Config) -> Path:
     if isinstance(config, RlConfig):
         return run_rl(config, ranks)
     if ranks.size > 1:
-        raise ValueError(f"[train] torchrun: the sft stage runs on one rank, got {ranks.size}")
-    return run_sft(config)
+        raise ValueError(f"[train] torchrun: the {config.stage} stage runs on one rank, got {ranks.size}")
+    if isinstance(config, SftConfig):
+        return run_sft(config)
+    raise ValueError(f"[train] stage: expected rl or sft, got {config.stage}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
+Task = Literal["math", "code"]
+"""What an answer is: a value that is compared, or a program that is run."""
+
 FinishReason = Literal["stop", "length", "cancelled"]
 """cancelled: what the completion would have told was known before it ended."""
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from fastrl.check import check_config, check_fits, longest_prompt
+from fastrl.check import check_config, check_fits
+from fastrl.check.model import longest_prompt
 from fastrl.config import (
     DataConfig,
     EngineConfig,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import TracebackType
 
-from fastrl.config import Config
+from fastrl.config import RlConfig
 from fastrl.load import to_dict
 from fastrl.report.console import Console, known
 from fastrl.report.trackers import Tracker, open_trackers
@@ -15,7 +15,7 @@ from fastrl.run import Run
 class Reporter:
     """Open while a run goes on; closes trackers and the live table whatever ends it."""
 
-    def __init__(self, run: Run, config: Config) -> None:
+    def __init__(self, run: Run, config: RlConfig) -> None:
         self.run = run
         self.console: Console | None = None
         self.trackers: list[Tracker] = []

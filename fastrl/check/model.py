@@ -1,101 +1,20 @@
-"""What can be known to be wrong before a model is loaded: files, columns, folders, lengths, packages."""
+"""What can be known of a checkpoint before it is loaded: that it is there, and what it can hold."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-import torch
-
-from fastrl.build import choose_device, imported_reward
-from fastrl.config import Config, EngineConfig, ModelConfig, RlConfig, SftConfig, refuse
-from fastrl.data.problems import Problem, load_problems
+from fastrl.config import ModelConfig, refuse
+from fastrl.data.problems import Problem
 from fastrl.data.prompts import render_prompt
-from fastrl.engine.vllm_adapter import unusable
-from fastrl.policy.model import choose_attention
-from fastrl.report.trackers import check_trackers
 
-BUILT_IN_REWARDS = ("answer", "format", "transfer")
 WEIGHT_FILES = ("*.safetensors", "*.bin")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 PROMPTS_MEASURED = 64
-
-
-def check_config(config: Config) -> None:
-    """Refuse what can't run, as early as it can be known.
-
-    Raises:
-        ValueError, FileNotFoundError: one line that names the field, what it takes and what it got.
-    """
-    device = choose_device(config.run)
-    choose_attention(config.model, device)
-    if isinstance(config, SftConfig):
-        check_model("model", config.model)
-        load_tokenizer("model", config.model)
-        if not Path(config.data.path).is_file():
-            raise FileNotFoundError(f"[data] path: expected an existing file, got {config.data.path!r}")
-        return
-    check_rewards(config)
-    check_engine("engine", config.engine)
-    if config.uses_transfer:
-        check_engine("transfer.engine", config.receiver_engine)
-    check_trackers(config.run.report_to)
-    problems = load_problems(config.data)
-    if config.eval.path is not None:
-        problems = problems + load_problems(
-            replace(config.data, path=config.eval.path, limit=config.eval.limit)
-        )
-    check_lengths(config, problems)
-
-
-def check_rewards(config: RlConfig) -> None:
-    """Every named reward exists, one of them moves the policy, and what it needs is there."""
-    for name in config.reward.functions:
-        if name not in BUILT_IN_REWARDS:
-            check_imported(name)
-    if not any(config.reward.weights):
-        refuse("reward", "weights", "at least one that is not 0", config.reward.weights)
-    if config.uses_transfer and not config.transfer.receiver.path:
-        refuse("transfer", "receiver.path", "a model folder, since reward.functions has transfer", "")
-
-
-def check_engine(section: str, engine: EngineConfig) -> None:
-    """The device and the package that an engine needs are there, the package in a version that fits."""
-    devices = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    if engine.device not in devices:
-        refuse(section, "device", f"one of {devices}", engine.device)
-    if engine.kind == "vllm" and (reason := unusable()):
-        raise ValueError(f"[{section}] kind: vllm was asked for, and {reason}")
-
-
-def check_imported(path: str) -> None:
-    """A dotted path leads to a function; a module that is not there is the user's error."""
-    try:
-        imported_reward(path)
-    except ModuleNotFoundError as error:
-        if error.name is None or not path.startswith(error.name):
-            raise  # the module is there, and what it imports is not
-        raise ValueError(
-            f"[reward] functions: expected a module that can be imported, got {path!r}: {error}"
-        ) from error
-
-
-def check_lengths(config: RlConfig, problems: Sequence[Problem]) -> None:
-    """The longest prompt and a full completion fit into the model, the receiver and the engine's cache."""
-    longest = config.rollout.max_new_tokens
-    check_fits(
-        "model", config.model, problems, longest, "rollout.max_new_tokens", config.engine.max_batch_tokens
-    )
-    if config.uses_transfer:
-        longest += config.transfer.slack_tokens
-        names = "rollout.max_new_tokens + transfer.slack_tokens"
-        receiver, room = config.transfer.receiver, config.receiver_engine.max_batch_tokens
-        engine = "engine" if config.transfer.engine.kind == "same" else "transfer.engine"
-        check_fits("transfer.receiver", receiver, problems, longest, names, room, engine)
 
 
 def check_fits(

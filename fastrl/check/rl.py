@@ -1,0 +1,77 @@
+"""An RL stage, before a model is loaded: files, rewards, lengths, packages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from fastrl.build import imported_reward
+from fastrl.check.model import check_fits
+from fastrl.config import EngineConfig, RlConfig, refuse
+from fastrl.data.problems import Problem, load_problems
+from fastrl.engine.vllm_adapter import unusable
+from fastrl.report.trackers import check_trackers
+
+BUILT_IN_REWARDS = ("answer", "format", "transfer")
+
+
+def check_rl(config: RlConfig) -> None:
+    check_rewards(config)
+    check_engine("engine", config.engine)
+    if config.uses_transfer:
+        check_engine("transfer.engine", config.receiver_engine)
+    check_trackers(config.run.report_to)
+    problems = load_problems(config.data)
+    if config.eval.path is not None:
+        problems = problems + load_problems(
+            replace(config.data, path=config.eval.path, limit=config.eval.limit)
+        )
+    check_lengths(config, problems)
+
+
+def check_rewards(config: RlConfig) -> None:
+    """Every named reward exists, one of them moves the policy, and what it needs is there."""
+    for name in config.reward.functions:
+        if name not in BUILT_IN_REWARDS:
+            check_imported(name)
+    if not any(config.reward.weights):
+        refuse("reward", "weights", "at least one that is not 0", config.reward.weights)
+    if config.uses_transfer and not config.transfer.receiver.path:
+        refuse("transfer", "receiver.path", "a model folder, since reward.functions has transfer", "")
+
+
+def check_engine(section: str, engine: EngineConfig) -> None:
+    """The device and the package that an engine needs are there, the package in a version that fits."""
+    devices = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if engine.device not in devices:
+        refuse(section, "device", f"one of {devices}", engine.device)
+    if engine.kind == "vllm" and (reason := unusable()):
+        raise ValueError(f"[{section}] kind: vllm was asked for, and {reason}")
+
+
+def check_imported(path: str) -> None:
+    """A dotted path leads to a function; a module that is not there is the user's error."""
+    try:
+        imported_reward(path)
+    except ModuleNotFoundError as error:
+        if error.name is None or not path.startswith(error.name):
+            raise  # the module is there, and what it imports is not
+        raise ValueError(
+            f"[reward] functions: expected a module that can be imported, got {path!r}: {error}"
+        ) from error
+
+
+def check_lengths(config: RlConfig, problems: Sequence[Problem]) -> None:
+    """The longest prompt and a full completion fit into the model, the receiver and the engine's cache."""
+    longest = config.rollout.max_new_tokens
+    check_fits(
+        "model", config.model, problems, longest, "rollout.max_new_tokens", config.engine.max_batch_tokens
+    )
+    if config.uses_transfer:
+        longest += config.transfer.slack_tokens
+        names = "rollout.max_new_tokens + transfer.slack_tokens"
+        receiver, room = config.transfer.receiver, config.receiver_engine.max_batch_tokens
+        engine = "engine" if config.transfer.engine.kind == "same" else "transfer.engine"
+        check_fits("transfer.receiver", receiver, problems, longest, names, room, engine)

@@ -1,0 +1,151 @@
+"""One RL stage: what is sampled, rewarded and evaluated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fastrl.config.base import (
+    DataConfig,
+    ModelConfig,
+    RunConfig,
+    TrainConfig,
+    check_at_least,
+    check_positive,
+    refuse,
+)
+from fastrl.config.engine import EngineConfig
+from fastrl.config.transfer import TransferConfig
+from fastrl.config.uplift import UpliftConfig
+from fastrl.kernels.config import AdvantageBaseline, AdvantageScale, LossConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutConfig:
+    """What is sampled in each step."""
+
+    num_prompts: int = 16
+    """Prompts a step."""
+    group_size: int = 8
+    """Completions a prompt; compared with each other. >= 2."""
+    max_new_tokens: int = 512
+    """Longest completion, in tokens."""
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    stop: tuple[str, ...] = ()
+    """Strings that end a completion, beside the tokenizer's end token."""
+    dynamic_sampling: bool = False
+    """Groups whose rewards are all equal are dropped and refilled from further prompts."""
+    max_refills: int = 4
+    """Batches of prompts that dynamic sampling may draw beyond the first; then the step takes what it has."""
+
+    def __post_init__(self) -> None:
+        check_positive("rollout", self, "num_prompts", "max_new_tokens", "temperature")
+        check_at_least("rollout", self, 2, "group_size")
+        check_at_least("rollout", self, 0, "max_refills", "top_k")
+        if not 0 < self.top_p <= 1:
+            refuse("rollout", "top_p", "a number in (0, 1]", self.top_p)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardConfig:
+    """Which rewards, and how they add up."""
+
+    functions: tuple[str, ...] = ("answer", "format")
+    """answer, format, transfer, uplift, rubric, or the dotted path of a function with TRL's signature."""
+    weights: tuple[float, ...] = (1.0, 0.1)
+    """One a function. A reward with weight 0 is measured and logged, and changes nothing."""
+    normalize_each: bool = False
+    """Every reward becomes an advantage of its own before the weighted sum."""
+    scale: AdvantageScale = "std"
+    """Advantages are divided by the group's std, the batch's std, or not."""
+    baseline: AdvantageBaseline = "mean"
+    """Subtracted from a rollout's reward."""
+    answer_timeout_s: float = 5.0
+    """Grading one answer is stopped after this long and counted apart from "wrong"."""
+    answer_workers: int = 2
+    """Grading processes."""
+
+    def __post_init__(self) -> None:
+        if not self.functions:
+            refuse("reward", "functions", "at least one", self.functions)
+        if len(self.functions) != len(self.weights):
+            refuse("reward", "weights", f"{len(self.functions)} numbers, one a function", self.weights)
+        if len(set(self.functions)) != len(self.functions):
+            refuse("reward", "functions", "names without repetition", self.functions)
+        check_positive("reward", self, "answer_timeout_s", "answer_workers")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalConfig:
+    """Evaluation, by `fastrl eval` and before, during and after training."""
+
+    path: str | None = None
+    """File of held-out problems. None: no evaluation during training."""
+    every: int = 0
+    """Evaluate every so many steps; 0: before and after only."""
+    limit: int | None = None
+    num_samples: int = 4
+    """Completions a problem."""
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_at_least("eval", self, 0, "every", "temperature")
+        check_positive("eval", self, "num_samples")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RlConfig:
+    """One RL stage."""
+
+    stage: Literal["rl"] = "rl"
+    run: RunConfig = field(default_factory=RunConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    transfer: TransferConfig = field(default_factory=TransferConfig)
+    uplift: UpliftConfig = field(default_factory=UpliftConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+    def __post_init__(self) -> None:
+        if self.loss.loss_type == "rloo" and self.reward.baseline != "leave_one_out":
+            refuse("reward", "baseline", "leave_one_out, since loss.loss_type is rloo", self.reward.baseline)
+        if self.engine.kind == "same":
+            refuse("engine", "kind", "torch or vllm", self.engine.kind)
+
+    @property
+    def uses_transfer(self) -> bool:
+        return "transfer" in self.reward.functions
+
+    @property
+    def receiver_engine(self) -> EngineConfig:
+        return self.engine if self.transfer.engine.kind == "same" else self.transfer.engine
+
+    @property
+    def uses_uplift(self) -> bool:
+        return "uplift" in self.reward.functions
+
+    @property
+    def executor_engine(self) -> EngineConfig:
+        own = self.uplift.executor.engine
+        return self.engine if own.kind == "same" else own
+
+
+def derived(config: RlConfig) -> dict[str, int]:
+    """The numbers that follow from the configuration, for --dry-run."""
+    rollouts = config.rollout.num_prompts * config.rollout.group_size
+    numbers = {"rollouts_per_step": rollouts}
+    if config.uses_transfer:
+        numbers["continuations_per_step"] = (
+            rollouts * config.transfer.num_cuts * config.transfer.num_continuations
+        )
+    numbers["optimizer_steps"] = (
+        config.train.num_steps * config.train.epochs_per_batch * config.train.updates_per_epoch
+    )
+    return numbers

@@ -1,0 +1,52 @@
+"""The transfer reward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fastrl.config.base import ModelConfig, check_at_least, check_positive, refuse
+from fastrl.config.engine import ReceiverEngineConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferConfig:
+    """The transfer reward: a frozen receiver continues a cut rollout (RLTR, arXiv 2602.08489)."""
+
+    receiver: ModelConfig = field(default_factory=ModelConfig)
+    """The frozen model that reads the prefix. Needed where reward.functions has transfer."""
+    engine: ReceiverEngineConfig = field(default_factory=ReceiverEngineConfig)
+    num_cuts: int = 1
+    """K: prefixes taken of each rollout, each at its own tau ~ U(0, 1]."""
+    num_continuations: int = 1
+    """N: continuations of each prefix; the reward is the mean over K x N."""
+    tau_shared_in_group: bool = False
+    """Rollouts of one prompt are cut at the same taus: no rollout is favoured for a lucky long prefix."""
+    strip_answer: bool = False
+    """A prefix ends before the first answer marker, so that it never holds the answer."""
+    mode: Literal["sample", "force", "teacher"] = "sample"
+    """sample: the receiver writes on to its end. force: after forcing_text it writes the answer alone.
+    teacher: it writes nothing; the reward is its probability of the gold answer after forcing_text."""
+    forcing_text: str = "\n\nThe final answer is \\boxed{"
+    """Comes after the cut in modes force and teacher."""
+    forcing_end: str = "}"
+    """Ends the answer in modes force and teacher."""
+    answer_tokens: int = 32
+    """Longest answer in mode force, in the receiver's tokens."""
+    early_stop: bool = False
+    """Continuations that can no longer change the order of their group's rewards end. Rewards of rollouts
+    whose place is known then are means over fewer continuations; off is exact."""
+    temperature: float = 0.7
+    top_p: float = 0.95
+    slack_tokens: int = 256
+    """A continuation may have rollout.max_new_tokens - cut + this many tokens."""
+
+    def __post_init__(self) -> None:
+        check_positive("transfer", self, "num_cuts", "num_continuations", "answer_tokens")
+        if self.mode != "sample" and not self.forcing_end:
+            refuse("transfer", "forcing_end", "at least one character", self.forcing_end)
+        if self.early_stop and self.mode == "teacher":
+            refuse("transfer", "early_stop", "false, since mode teacher samples nothing", True)
+        check_at_least("transfer", self, 0, "temperature", "slack_tokens")
+        if not 0 < self.top_p <= 1:
+            refuse("transfer", "top_p", "a number in (0, 1]", self.top_p)
