@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from fastrl.config import Config, RlConfig, derived
+from fastrl.config import PipelineConfig, Recipe, RlConfig, derived, refuse
 from fastrl.errors import exit_code
 
 USAGE = """\
@@ -56,9 +56,9 @@ def train(arguments: list[str]) -> int:
     if dry_run:
         print(describe(config))
         return 0
-    from fastrl.train import run_stage
+    from fastrl.train import run_recipe
 
-    print(run_stage(config))
+    print(run_recipe(config))
     return 0
 
 
@@ -70,19 +70,25 @@ def plan(arguments: list[str]) -> int:
     gpu_gib = take_number(arguments, "plan", "--gpu_gib")
     asks_help = any(flag in arguments[:1] for flag in ("-h", "--help"))
     config = load_config(None if asks_help else take_positional(arguments, "plan", "RECIPE"), arguments)
+    if isinstance(config, PipelineConfig):
+        refuse("plan", "RECIPE", "one stage", "a pipeline")
     fits, text = report(config, Device.here(config) if gpu_gib is None else Device.gpu(gpu_gib))
     print(text)
     return 0 if fits else 1
 
 
-def describe(config: Config) -> str:
+def describe(config: Recipe) -> str:
     """What --dry-run prints: the resolved configuration as YAML; as comments, what follows from it."""
     from fastrl.check import check_config, load_tokenizer
     from fastrl.data import load_problems, render_prompt, render_prompt_text
     from fastrl.load import to_yaml
+    from fastrl.pipeline import check_pipeline
 
-    check_config(config)
     text = to_yaml(config)
+    if isinstance(config, PipelineConfig):
+        check_pipeline(config, check_config)
+        return text
+    check_config(config)
     if not isinstance(config, RlConfig):
         return text
     problems = load_problems(config.data)

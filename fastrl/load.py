@@ -12,14 +12,14 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-from fastrl.config import STAGES, Config
+from fastrl.config import STAGES, PipelineConfig, Recipe, pipeline_class
 from fastrl.flags import parse_flags
 
 RECIPES = Path(__file__).with_name("recipes")
 T = TypeVar("T")
 
 
-def load_config(recipe: str | None, overrides: Sequence[str] = ()) -> Config:
+def load_config(recipe: str | None, overrides: Sequence[str] = ()) -> Recipe:
     """The configuration that a recipe and command-line flags describe.
 
         config = flags over recipe over defaults
@@ -64,23 +64,47 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-def from_dict(data: Mapping[str, Any]) -> Config:
+def from_dict(data: Mapping[str, Any]) -> Recipe:
     """The configuration in nested mappings; to_dict's inverse. Unknown keys and wrong types are errors."""
-    stage = data.get("stage")
-    if not isinstance(stage, str) or stage not in STAGES:
-        raise ValueError(f"[recipe] stage: expected one of {', '.join(STAGES)}, got {stage!r}")
-    cls: type[Any] = STAGES[stage]
-    config: Config = _build(cls, data, "", field_names(cls))
+    cls: type[Any] = _class_of(data)
+    config: Recipe = _build(cls, data, "", field_names(cls))
     return config
 
 
-def to_dict(config: Config) -> dict[str, Any]:
+def _class_of(data: Mapping[str, Any]) -> type[Any]:
+    stage = data.get("stage")
+    if stage == "pipeline":
+        return _pipeline_of(data)
+    return _stage_class("stage", stage, [*STAGES, "pipeline"])
+
+
+def _pipeline_of(data: Mapping[str, Any]) -> type[PipelineConfig]:
+    """A pipeline's class: every mapping beside `run` is a stage."""
+    stages = {name: section for name, section in data.items() if name not in ("stage", "run")}
+    for name, section in stages.items():
+        if not isinstance(section, Mapping):
+            raise ValueError(f"[recipe] {name}: expected a stage, a mapping of options, got {section!r}")
+    if not stages:
+        raise ValueError("[recipe] stage: expected a pipeline with at least one stage, got none")
+    kinds = {
+        name: _stage_class(f"{name}.stage", each.get("stage"), list(STAGES)) for name, each in stages.items()
+    }
+    return pipeline_class(tuple(kinds.items()))
+
+
+def _stage_class(path: str, stage: object, known: Sequence[str]) -> type[Any]:
+    if not isinstance(stage, str) or stage not in STAGES:
+        raise ValueError(f"[recipe] {path}: expected one of {', '.join(known)}, got {stage!r}")
+    return STAGES[stage]
+
+
+def to_dict(config: Recipe) -> dict[str, Any]:
     """Nested plain values, tuples as lists; from_dict's inverse."""
     plain: dict[str, Any] = _plain(dataclasses.asdict(config))
     return plain
 
 
-def to_yaml(config: Config) -> str:
+def to_yaml(config: Recipe) -> str:
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
 
 

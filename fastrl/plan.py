@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,16 @@ from typing import Any, TypeVar
 import torch
 
 from fastrl.build import choose_device
-from fastrl.config import Config, EngineConfig, ModelConfig, RlConfig, SftConfig, refuse
+from fastrl.config import (
+    Config,
+    EngineConfig,
+    ModelConfig,
+    RlConfig,
+    SftConfig,
+    get_option,
+    refuse,
+    with_option,
+)
 from fastrl.engine.kv_pool import BLOCK, blocks_of
 from fastrl.footprint import Footprint
 from fastrl.kernels._layout import kept_layout, tiled_layout
@@ -253,20 +262,6 @@ class Planner:
 def held(items: Sequence[Item], moment: str) -> int:
     """Bytes of what is there at a moment."""
     return sum(item.num_bytes or 0 for item in items if item.when in ("always", moment))
-
-
-def get_option(config: Any, name: str) -> Any:
-    """None: a configuration of this stage has no such option."""
-    first, _, rest = name.partition(".")
-    value = getattr(config, first, None)
-    return get_option(value, rest) if rest else value
-
-
-def with_option(config: T, name: str, value: Any) -> T:
-    """The configuration with one option, by its dotted name, changed."""
-    first, _, rest = name.partition(".")
-    changed = with_option(getattr(config, first), rest, value) if rest else value
-    return replace(config, **{first: changed})  # type: ignore[type-var]
 
 
 def report(config: Config, device: Device) -> tuple[bool, str]:

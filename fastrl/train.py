@@ -13,16 +13,25 @@ from pathlib import Path
 from transformers.utils.logging import disable_progress_bar
 
 from fastrl.check import check_config
-from fastrl.config import Config, RlConfig, SftConfig
+from fastrl.config import Config, PipelineConfig, Recipe, RlConfig, SftConfig
 from fastrl.distributed import Ranks
 from fastrl.errors import exit_code
 from fastrl.load import load_config
+from fastrl.pipeline import run_pipeline
 from fastrl.stages.rl import run_rl
 from fastrl.stages.sft import run_sft
 
 
+def run_recipe(config: Recipe) -> Path:
+    """Run a stage, or a pipeline of stages; returns what the last one leaves behind."""
+    if isinstance(config, PipelineConfig):
+        return run_pipeline(config, check_config, run_stage)
+    return run_stage(config)
+
+
 def run_stage(config: Config) -> Path:
-    """Check the configuration, then run its stage; returns the folder of the trained model."""
+    """Check the configuration, then run its stage; returns the folder that it leaves behind: a checkpoint, or
+    the groups."""
     # transformers draws a bar for every load and save
     disable_progress_bar()  # type: ignore[no-untyped-call]
     check_config(config)
@@ -44,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(
                 "[train] RECIPE: expected it before any flag: python -m fastrl.train RECIPE [--field value]"
             )
-        print(run_stage(load_config(arguments[0], arguments[1:])))
+        print(run_recipe(load_config(arguments[0], arguments[1:])))
         return 0
 
     return exit_code(train)

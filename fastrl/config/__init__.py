@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from fastrl.config.base import (
     Attention,
@@ -17,6 +19,7 @@ from fastrl.config.base import (
 from fastrl.config.engine import EngineConfig, ReceiverEngineConfig
 from fastrl.config.executor import ExecutorConfig, ProgramConfig
 from fastrl.config.groups import GroupsConfig, WriterConfig
+from fastrl.config.pipeline import PipelineConfig, pipeline_class, references, resolved
 from fastrl.config.reward_model import LoraConfig, RewardModelConfig, RubricLossConfig
 from fastrl.config.rl import EvalConfig, RewardConfig, RlConfig, RolloutConfig, derived
 from fastrl.config.sft import SftConfig
@@ -26,12 +29,15 @@ from fastrl.kernels.config import LossConfig
 
 __all__ = [
     "STAGES", "Attention", "Config", "DataConfig", "EngineConfig", "EvalConfig", "ExecutorConfig",
-    "GroupsConfig", "LoraConfig", "LossConfig", "ModelConfig", "ProgramConfig", "ReceiverEngineConfig",
-    "RewardConfig", "RewardModelConfig", "RlConfig", "RolloutConfig", "RubricLossConfig", "RunConfig",
+    "GroupsConfig", "LoraConfig", "LossConfig", "ModelConfig", "PipelineConfig", "ProgramConfig",
+    "ReceiverEngineConfig", "Recipe", "RewardConfig", "RewardModelConfig", "RlConfig", "RolloutConfig",
+    "RubricLossConfig", "RunConfig",
     "SftConfig", "TrainConfig", "TransferConfig", "UpliftConfig", "WriterConfig", "check_at_least",
-    "check_positive", "derived", "differences", "refuse",
+    "check_positive", "derived", "differences", "get_option", "pipeline_class", "references", "refuse",
+    "resolved", "with_option",
 ]  # fmt: skip
 
+T = TypeVar("T")
 Config = RlConfig | SftConfig | RewardModelConfig | GroupsConfig
 STAGES: dict[str, type[Config]] = {
     "rl": RlConfig,
@@ -39,6 +45,7 @@ STAGES: dict[str, type[Config]] = {
     "reward_model": RewardModelConfig,
     "groups": GroupsConfig,
 }
+Recipe = Config | PipelineConfig
 
 
 def differences(a: object, b: object, path: str = "") -> list[str]:
@@ -51,3 +58,17 @@ def differences(a: object, b: object, path: str = "") -> list[str]:
             )
         return found
     return [] if a == b else [path]
+
+
+def get_option(config: Any, name: str) -> Any:
+    """None: a configuration of this stage has no such option."""
+    first, _, rest = name.partition(".")
+    value = getattr(config, first, None)
+    return get_option(value, rest) if rest else value
+
+
+def with_option(config: T, name: str, value: Any) -> T:
+    """The configuration with one option, by its dotted name, changed."""
+    first, _, rest = name.partition(".")
+    changed = with_option(getattr(config, first), rest, value) if rest else value
+    return replace(config, **{first: changed})  # type: ignore[type-var]
