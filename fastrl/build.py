@@ -5,22 +5,30 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fastrl.config import EngineConfig, ModelConfig, RlConfig, RunConfig
+from fastrl.config import EngineConfig, ExecutorConfig, ModelConfig, RlConfig, RunConfig
 from fastrl.data.order import ProblemOrder
 from fastrl.data.problems import Problem, load_problems
 from fastrl.engine.protocol import Engine
 from fastrl.engine.torch_engine import TorchEngine
 from fastrl.policy.model import Policy, compute_dtype
 from fastrl.policy.optimizer import make_optimizer
+from fastrl.policy.rubric_model import RubricModel
 from fastrl.rewards.answer import AnswerReward
+from fastrl.rewards.executor import Executor
 from fastrl.rewards.format import FormatReward
+from fastrl.rewards.program_verifier import CodeVerifier
+from fastrl.rewards.rubric import RubricReward, RubricScorer
 from fastrl.rewards.transfer import TransferReward
+from fastrl.rewards.uplift import UpliftReward
+from fastrl.rewards.verifiers import MathVerifier, Verifier
 from fastrl.verify.pool import AnswerGrader
+from fastrl.verify.programs import ProgramRunner
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +57,15 @@ class RlParts:
     grader: AnswerGrader
     eval_problems: list[Problem]
     overlap: bool
-    """A receiver has a device of its own, so that it may work while the policy samples."""
+    """Engines of rewards have devices of their own, so that they may work while the policy samples."""
+    executor: Executor | None
+    """That the uplift reward asks."""
+
+    def close(self) -> None:
+        """Ends the processes that grade answers and run programs."""
+        self.grader.close()
+        if self.executor is not None:
+            self.executor.verifier.close()
 
     @property
     def engines(self) -> dict[str, Engine]:
@@ -78,6 +94,11 @@ def build_rl(config: RlConfig, checkpoint: Path | None = None) -> RlParts:
         engine.sleep()
     receivers: dict[str, Engine] = {}
     needs_reference = config.loss.kl_coef and not receiver_is_reference(config)
+    builder = RewardBuilder(config, policy, grader, device, receivers)
+    own_devices = [
+        engine_device(own, device) != engine_device(config.engine, device)
+        for own in config.reward_engines.values()
+    ]
     return RlParts(
         policy=policy,
         reference=frozen(Policy.load(config.model, device)) if needs_reference else None,
@@ -86,11 +107,11 @@ def build_rl(config: RlConfig, checkpoint: Path | None = None) -> RlParts:
         optimizer=make_optimizer(policy, config.train),
         problems=problems,
         order=ProblemOrder(len(problems), config.run.seed),
-        rewards=build_rewards(config, policy, grader, device, receivers),
+        rewards=builder.rewards(),
         grader=grader,
         eval_problems=build_eval_problems(config),
-        overlap=config.uses_transfer
-        and engine_device(config.receiver_engine, device) != engine_device(config.engine, device),
+        overlap=bool(own_devices) and all(own_devices),
+        executor=builder.executor if config.uses_uplift else None,
     )
 
 
@@ -123,31 +144,88 @@ def engine_device(config: EngineConfig, device: torch.device) -> torch.device:
     return device if config.device == "auto" else torch.device(config.device)
 
 
-def build_rewards(
-    config: RlConfig, policy: Policy, grader: AnswerGrader, device: torch.device, receivers: dict[str, Engine]
-) -> list[WeightedReward]:
-    """The functions that reward.functions names; a dotted path is imported. Their engines join `receivers`,
-    asleep where they shall sleep."""
+class RewardBuilder:
+    """Makes the functions that reward.functions names. Their engines join `receivers`, asleep where they
+    shall sleep; what two rewards use is made once."""
 
-    def make(name: str) -> Callable[..., Any]:
+    def __init__(
+        self, config: RlConfig, policy: Policy, grader: AnswerGrader, device: torch.device,
+        receivers: dict[str, Engine],
+    ) -> None:  # fmt: skip
+        self.config, self.policy, self.grader = config, policy, grader
+        self.device, self.receivers = device, receivers
+
+    def rewards(self) -> list[WeightedReward]:
+        pairs = zip(self.config.reward.functions, self.config.reward.weights, strict=True)
+        return [WeightedReward(name, self.make(name), weight) for name, weight in pairs]
+
+    def make(self, name: str) -> Callable[..., Any]:
+        """A reward by its name; a dotted path is imported."""
+        uplift, seed = self.config.uplift, self.config.run.seed
         if name == "answer":
-            return AnswerReward(grader)
+            return AnswerReward(self.grader)
         if name == "format":
             return FormatReward()
         if name == "transfer":
-            receiver = build_engine(config.transfer.receiver, config.receiver_engine, device)
-            if config.receiver_engine.sleep:
-                receiver.sleep()
-            receivers["receiver"] = receiver
-            return TransferReward(
-                receiver, policy.tokenizer, grader, config.transfer,
-                max_new_tokens=config.rollout.max_new_tokens, seed=config.run.seed,
-                ref_temperature=config.rollout.temperature if receiver_is_reference(config) else None,
-            )  # fmt: skip
+            return self.transfer()
+        if name == "uplift":
+            scorer = self.scorer if uplift.needs_quality else None
+            return UpliftReward(self.executor, uplift, scorer, seed)
+        if name == "rubric":
+            return RubricReward(self.scorer, uplift.executor.task, uplift.trace_tag)
         return imported_reward(name)
 
-    pairs = zip(config.reward.functions, config.reward.weights, strict=True)
-    return [WeightedReward(name, make(name), weight) for name, weight in pairs]
+    def transfer(self) -> TransferReward:
+        config = self.config
+        receiver = self._joined("receiver", config.transfer.receiver)
+        return TransferReward(
+            receiver, self.policy.tokenizer, self.grader, config.transfer,
+            max_new_tokens=config.rollout.max_new_tokens, seed=config.run.seed,
+            ref_temperature=config.rollout.temperature if receiver_is_reference(config) else None,
+        )  # fmt: skip
+
+    @cached_property
+    def executor(self) -> Executor:
+        own, reward = self.config.uplift.executor, self.config.reward
+        verifier = build_verifier(own, reward.answer_workers, reward.answer_timeout_s)
+        return Executor(self._joined("executor", own.model), own, verifier)
+
+    @cached_property
+    def scorer(self) -> RubricScorer:
+        """Of the reward model, in the run's compute type."""
+        dtype = compute_dtype(self.config.model, self.device)
+        model = RubricModel.load(self.config.uplift.reward_model, self.device, dtype)
+        return RubricScorer(model, self.config.train.tokens_per_microbatch)
+
+    def _joined(self, name: str, model: ModelConfig) -> Engine:
+        config = self.config.reward_engines[name]
+        engine = build_engine(model, config, self.device)
+        if config.sleep:
+            engine.sleep()
+        self.receivers[name] = engine
+        return engine
+
+
+def build_executor(
+    config: ExecutorConfig, engine: EngineConfig, device: torch.device, answer_workers: int = 2,
+    answer_timeout_s: float = 5.0,
+) -> Executor:  # fmt: skip
+    """A frozen executor, its engine awake; executor.verifier.close() ends its processes.
+
+    Args:
+        engine: in the place of executor.engine where that is of kind same.
+        answer_workers: grading processes, for math.
+        answer_timeout_s: of one answer, for math.
+    """
+    own = engine if config.engine.kind == "same" else config.engine
+    verifier = build_verifier(config, answer_workers, answer_timeout_s)
+    return Executor(build_engine(config.model, own, device), config, verifier)
+
+
+def build_verifier(config: ExecutorConfig, answer_workers: int, answer_timeout_s: float) -> Verifier:
+    if config.task == "code":
+        return CodeVerifier(ProgramRunner(config.program))
+    return MathVerifier(AnswerGrader(answer_workers, answer_timeout_s, allow_last_number=True))
 
 
 def receiver_is_reference(config: RlConfig) -> bool:
@@ -162,7 +240,7 @@ def imported_reward(path: str) -> Callable[..., Any]:
     module, _, name = path.rpartition(".")
     if not module:
         raise ValueError(
-            f"[reward] functions: expected answer, format, transfer or a dotted path such as "
+            f"[reward] functions: expected answer, format, transfer, uplift, rubric or a dotted path such as "
             f"my_rewards.length, got {path!r}"
         )
     function = getattr(importlib.import_module(module), name, None)

@@ -1,4 +1,4 @@
-"""The command line: fastrl demo | tiny | plan | train | eval | plot | doctor. Work is done elsewhere."""
+"""The command line: fastrl demo | tiny | plan | train | eval | groups | plot | doctor. Work is done elsewhere."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ usage: fastrl COMMAND ...
 
   demo                              train in the tiny world and compare before with after
   tiny [--dir FOLDER]               make the tiny world that the *-tiny recipes train in
+      --tracelift true              with a planner, executors and judged traces for tracelift-*-tiny
   plan RECIPE [--field value ...]   what the run will hold in memory, and what to change where it does not fit
       --gpu_gib N                   on a GPU of N GiB, in place of this machine
   train RECIPE [--field value ...]  run a stage; RECIPE is a .yaml file or one of: {recipes}
       --dry-run                     check, and show what would run; no model is loaded
       --help                        every field, with the recipe's values
   eval CHECKPOINT --data.path FILE  avg@k, maj@k, pass@k; transferability with --receiver PATH
+      --executor.model.path PATH    of a planner: the executor's accuracy with its traces, and alone
+  groups build --data.path FILE     traces of the same problem, one good and several flawed, judged
   plot RUN [RUN ...] [--out PNG]    curves of run folders
   doctor                            what works on this machine
 
@@ -80,6 +83,7 @@ def plan(arguments: list[str]) -> int:
 def describe(config: Recipe) -> str:
     """What --dry-run prints: the resolved configuration as YAML; as comments, what follows from it."""
     from fastrl.check import check_config, load_tokenizer
+    from fastrl.check.executor import executor_text
     from fastrl.data import load_problems, render_prompt, render_prompt_text
     from fastrl.load import to_yaml
     from fastrl.pipeline import check_pipeline
@@ -104,6 +108,9 @@ def describe(config: Recipe) -> str:
         f"first prompt, {len(render_prompt(tokenizer, first))} tokens, gold answer {problems[0].solution!r}:"
     )
     notes += [f"  {line}" for line in render_prompt_text(tokenizer, first).splitlines()]
+    if config.uses_uplift:
+        read = executor_text(config.uplift.executor, problems[0])
+        notes += ["the executor reads:", *(f"  {line}" for line in read.splitlines())]
     return text + "\n" + "\n".join(f"# {note}".rstrip() for note in notes)
 
 
@@ -115,6 +122,12 @@ def evaluate(arguments: list[str]) -> int:
     checkpoint = "CHECKPOINT" if asks_help else take_positional(arguments, "eval", "CHECKPOINT")
     run_eval(checkpoint, parse_flags(EvalOptions, None, arguments, prog="fastrl eval CHECKPOINT"))
     return 0
+
+
+def groups(arguments: list[str]) -> int:
+    from fastrl.cli_groups import groups as build_groups
+
+    return build_groups(arguments)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,13 +165,18 @@ class TinyOptions:
 
     dir: str = "tiny-world"
     """Folder to write; recipes *-tiny read tiny-world."""
+    tracelift: bool = False
+    """Beside these: planner, executor, held_out_executor, and problems and judged traces of both tasks, as
+    {math,code}-{train,test,seeds}.jsonl."""
 
 
 def tiny(arguments: list[str]) -> int:
     from fastrl.flags import parse_flags
+    from fastrl.tiny.lift import export_lift_world
     from fastrl.tiny.world import export_world
 
-    print(export_world(parse_flags(TinyOptions, None, arguments, prog="fastrl tiny").dir))
+    options = parse_flags(TinyOptions, None, arguments, prog="fastrl tiny")
+    print((export_lift_world if options.tracelift else export_world)(options.dir))
     return 0
 
 
@@ -206,6 +224,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "plan": plan,
     "train": train,
     "eval": evaluate,
+    "groups": groups,
     "plot": plot,
     "doctor": doctor,
 }

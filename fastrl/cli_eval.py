@@ -1,9 +1,11 @@
-"""fastrl eval: a checkpoint's accuracy on a file of problems, and its transferability to receivers."""
+"""fastrl eval: a checkpoint's accuracy on a file of problems, its transferability to receivers; or, for a
+planner, the accuracy of an executor that reads its traces."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,14 +13,24 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from fastrl.build import build_engine, choose_device
+from fastrl.build import build_engine, build_executor, choose_device
 from fastrl.check import check_fits
+from fastrl.check.executor import check_executor
 from fastrl.checkpoint import latest_checkpoint
-from fastrl.config import DataConfig, EngineConfig, ModelConfig, RunConfig, check_positive, refuse
+from fastrl.config import (
+    DataConfig,
+    EngineConfig,
+    ExecutorConfig,
+    ModelConfig,
+    RunConfig,
+    check_positive,
+    refuse,
+)
 from fastrl.data import Problem, load_problems
 from fastrl.engine.protocol import Engine
 from fastrl.evaluate.accuracy import EvalResult, evaluate
 from fastrl.evaluate.transferability import TAUS, TransferResult, transferability
+from fastrl.evaluate.two_stage import TwoStageResult, sample_traces, two_stage
 from fastrl.run import environment, write_atomic
 from fastrl.types import SamplingParams
 from fastrl.verify import AnswerGrader
@@ -26,7 +38,7 @@ from fastrl.verify import AnswerGrader
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalOptions:
-    """Accuracy of a checkpoint, and its transferability to receivers."""
+    """Accuracy of a checkpoint and its transferability to receivers, or of a planner with an executor."""
 
     data: DataConfig = field(default_factory=DataConfig)
     num_samples: int = 16
@@ -46,6 +58,10 @@ class EvalOptions:
     """Continuations of each cut."""
     slack_tokens: int = 256
     """A continuation may have what the cut leaves of max_new_tokens + this many tokens."""
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
+    """With executor.model.path the checkpoint is a planner: that model answers with its traces, and alone."""
+    trace_tag: str = "reasoning"
+    """A trace is what stands between <tag> and </tag>; without the tag, the whole completion."""
     out: str | None = None
     """Folder for results.json and completions.jsonl. null: nothing is written."""
     seed: int = 0
@@ -62,6 +78,17 @@ class EvalOptions:
         check_positive("eval", self, "num_samples", "num_cut", "num_continuations", "max_new_tokens")
         if not self.data.path:
             refuse("data", "path", "a file of problems", self.data.path)
+        if self.executor.model.path and self.receiver:
+            refuse("eval", "receiver", "none, since executor.model.path is set", self.receiver)
+
+    @property
+    def sampling(self) -> SamplingParams:
+        return SamplingParams(
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            stop=self.stop,
+        )
 
 
 def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
@@ -71,6 +98,8 @@ def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
         checkpoint: model folder, hub name, or run folder (its last checkpoint).
     """
     policy = model_config(resolve_checkpoint(checkpoint), options)
+    if options.executor.model.path:
+        return run_two_stage(policy, options)
     receivers = [model_config(path, options) for path in options.receiver]
     problems = load_problems(options.data)
     check_lengths(policy, receivers, problems, options)
@@ -83,16 +112,11 @@ def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
             problems,
             grader,
             num_samples=options.num_samples,
-            sampling=SamplingParams(
-                max_new_tokens=options.max_new_tokens,
-                temperature=options.temperature,
-                top_p=options.top_p,
-                stop=options.stop,
-            ),
+            sampling=options.sampling,
             seed=options.seed,
             path=out and out / "completions.jsonl",
         )
-        show_accuracy(policy.path, options.data.path, result)
+        show_metrics(f"{policy.path} on {options.data.path}", result.metrics)
         engine.sleep()  # its memory goes to the receivers, one after the other
         transfers = {}
         for model in receivers:
@@ -100,6 +124,37 @@ def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
             transfers[model.path] = measure_transfer(receiver, engine, problems, result, grader, options)
             show_transfer(model.path, transfers[model.path])
     report = as_json(policy.path, options, result, transfers)
+    return written(report, out)
+
+
+def run_two_stage(planner: ModelConfig, options: EvalOptions) -> dict[str, Any]:
+    """The planner writes traces, the executor answers with them and alone."""
+    problems, tokens = load_problems(options.data), options.engine.max_batch_tokens
+    check_fits("eval.checkpoint", planner, problems, options.max_new_tokens, "max_new_tokens", tokens)
+    own = options.executor.engine
+    room, where = (tokens, "engine") if own.kind == "same" else (own.max_batch_tokens, "executor.engine")
+    check_executor("executor.model", options.executor, problems, options.max_new_tokens, room, where)
+    device = choose_device(RunConfig(device=options.device))
+    out = None if options.out is None else Path(options.out)
+    engine = build_engine(planner, options.engine, device)
+    completions = sample_traces(
+        engine, problems, num_samples=options.num_samples, sampling=options.sampling, seed=options.seed
+    )
+    engine.sleep()  # its memory goes to the executor
+    executor = build_executor(
+        options.executor, options.engine, device, options.answer_workers, options.answer_timeout_s
+    )
+    with closing(executor.verifier):
+        result = two_stage(
+            executor, problems, completions, trace_tag=options.trace_tag, seed=options.seed,
+            path=out and out / "completions.jsonl",
+        )  # fmt: skip
+    title = f"{planner.path} with {options.executor.model.path} on {options.data.path}"
+    show_metrics(title, result.metrics)
+    return written(two_stage_json(planner.path, options, result), out)
+
+
+def written(report: dict[str, Any], out: Path | None) -> dict[str, Any]:
     if out is not None:
         write_atomic(out / "results.json", json.dumps(report, indent=2) + "\n")
     return report
@@ -158,15 +213,15 @@ def measure_transfer(
     }
 
 
-def show_accuracy(checkpoint: str, data: str, result: EvalResult) -> None:
-    table = Table(title=f"{checkpoint} on {data}", title_justify="left")
+def show_metrics(title: str, metrics: dict[str, float]) -> None:
+    table = Table(title=title, title_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right")
     table.add_column("95 % interval over problems", justify="right")
-    for name, value in result.metrics.items():
+    for name, value in metrics.items():
         if name.endswith(("/low", "/high")):
             continue
-        low, high = result.metrics.get(f"{name}/low"), result.metrics.get(f"{name}/high")
+        low, high = metrics.get(f"{name}/low"), metrics.get(f"{name}/high")
         table.add_row(name, f"{value:.4g}", "" if low is None or high is None else f"{low:.3f} to {high:.3f}")
     Console().print(table)
 
@@ -197,5 +252,16 @@ def as_json(
             path: {name: dataclasses.asdict(found) for name, found in results.items()}
             for path, results in transfers.items()
         },
+        "environment": environment(),
+    }
+
+
+def two_stage_json(checkpoint: str, options: EvalOptions, result: TwoStageResult) -> dict[str, Any]:
+    return {
+        "checkpoint": checkpoint,
+        "options": dataclasses.asdict(options),
+        "metrics": result.metrics,
+        "num_correct": [sum(a.checked.success for a in each.answers) for each in result.problems],
+        "num_correct_alone": [sum(a.checked.success for a in each.alone) for each in result.problems],
         "environment": environment(),
     }

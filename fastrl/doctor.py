@@ -188,6 +188,7 @@ def optional_lines() -> Iterator[Line]:
         version = package_version(name)
         yield Line("info" if version is None else "ok", name, f"{version or 'not installed'} ({purpose})")
     yield vllm_line()
+    yield sandbox_line()
 
 
 def vllm_line() -> Line:
@@ -202,3 +203,15 @@ def vllm_line() -> Line:
     return (
         Line("ok", "vllm", f"{found} (engine.kind vllm)") if reason is None else Line("warn", "vllm", reason)
     )
+
+
+def sandbox_line() -> Line:
+    """A program runs in it, to see that it works."""
+    if package_version("torch") is None:
+        return Line("info", "sandbox", "needs torch, which is missing")
+    from fastrl.verify.programs import sandbox_missing
+
+    reason = sandbox_missing()
+    if reason is None:
+        return Line("ok", "sandbox", "works (executor.task code)")
+    return Line("warn", "sandbox", f"none: {reason}")

@@ -58,6 +58,10 @@ class Footprint:
     def weights(self, dtype: torch.dtype) -> int:
         return self.num_parameters * dtype.itemsize
 
+    def backbone(self, dtype: torch.dtype) -> int:
+        """Weights without the language head, unless that is the embedding too."""
+        return sum(p.numel() for p in self._outline.base_model.parameters()) * dtype.itemsize
+
     def adam(self) -> int:
         """Two float32 moments of every weight, and a float32 step count a tensor."""
         return 8 * self.num_parameters + 4 * len(self.sizes)

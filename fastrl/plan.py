@@ -34,9 +34,13 @@ USABLE = 0.92
 """Of a device's memory; the rest is for its runtime, fragmentation, and an engine's passing needs."""
 MOMENTS = ("rollout", "reward", "update")
 CHECKPOINTING, MICROBATCH = "model.gradient_checkpointing", "train.tokens_per_microbatch"
-SLEEP, RECEIVER_SLEEP = "engine.sleep", "transfer.engine.sleep"
-BATCH_TOKENS, RECEIVER_TOKENS = "engine.max_batch_tokens", "transfer.engine.max_batch_tokens"
-OPTIONS = (SLEEP, RECEIVER_SLEEP, CHECKPOINTING, MICROBATCH, BATCH_TOKENS, RECEIVER_TOKENS)
+SLEEP, BATCH_TOKENS = "engine.sleep", "engine.max_batch_tokens"
+OF_REWARDS = {"receiver": "transfer.", "executor": "uplift.executor."}
+"""Where the options of a reward's engine stand, by its name in RlConfig.reward_engines."""
+OPTIONS = (
+    SLEEP, *(where + SLEEP for where in OF_REWARDS.values()), CHECKPOINTING, MICROBATCH, BATCH_TOKENS,
+    *(where + BATCH_TOKENS for where in OF_REWARDS.values()),
+)  # fmt: skip
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -105,9 +109,10 @@ class Planner:
         items = self._training(config)
         if isinstance(config, RlConfig):
             items += self._engine("policy engine", config.model, config.engine, "rollout")
-            if config.uses_transfer:
-                receiver, engine = config.transfer.receiver, config.receiver_engine
-                items += self._engine("receiver", receiver, engine, "reward")
+            for name, engine in config.reward_engines.items():
+                items += self._engine(name, model_of(config, name), engine, "reward")
+            if config.uses_rubric:
+                items.append(self._reward_model(config))
             if config.loss.kl_coef:
                 size = self._footprint(config.model).weights(torch.float32)
                 items.append(Item("reference weights", size, "the policy as it was, for loss.kl_coef"))
@@ -127,9 +132,9 @@ class Planner:
             partial(with_option, name=CHECKPOINTING, value=True), partial(self._largest, name=MICROBATCH)
         ]  # fmt: skip
         if isinstance(config, RlConfig):
-            own = config.uses_transfer and config.transfer.engine.kind != "same"
             knobs.insert(0, self._asleep)
-            knobs += [partial(self._largest, name=n) for n in (BATCH_TOKENS, *([RECEIVER_TOKENS] * own))]
+            names = [where + BATCH_TOKENS for where in own_engines(config)]
+            knobs += [partial(self._largest, name=name) for name in (BATCH_TOKENS, *names)]
         alone = [knob(self.config) for knob in knobs]
         enough = [self._change(config) for config in alone if self.needed(config) <= self.usable]
         if enough:
@@ -143,9 +148,11 @@ class Planner:
         """The smallest useful value of an option in tokens: one whole completion, as none is split."""
         if not isinstance(self.config, RlConfig):
             return 1024
-        continues = name != MICROBATCH and self.config.uses_transfer
-        slack = self.config.transfer.slack_tokens if continues else 0
-        return self.config.rollout.max_new_tokens + slack
+        config = self.config
+        rewards = name != MICROBATCH
+        slack = config.transfer.slack_tokens if rewards and config.uses_transfer else 0
+        answer = config.uplift.executor.max_new_tokens if rewards and config.uses_uplift else 0
+        return config.rollout.max_new_tokens + max(slack, answer)
 
     def _training(self, config: Planned) -> list[Item]:
         policy = self._footprint(config.model)
@@ -206,10 +213,14 @@ class Planner:
             ),
         ]
 
+    def _reward_model(self, config: RlConfig) -> Item:
+        model, dtype = ModelConfig(path=config.uplift.reward_model), self._dtype(config.model)
+        size = self._footprint(model).backbone(dtype)
+        return Item("reward model weights", size, "its backbone; what it computes with is not in the sum")
+
     def _footprint(self, model: ModelConfig) -> Footprint:
         if model.path not in self._footprints:
-            section = "model" if model.path == self.config.model.path else "transfer.receiver"
-            self._footprints[model.path] = Footprint(section, model)
+            self._footprints[model.path] = Footprint(section_of(self.config, model), model)
         return self._footprints[model.path]
 
     def _dtype(self, model: ModelConfig) -> torch.dtype:
@@ -232,8 +243,9 @@ class Planner:
 
     def _asleep(self, config: Planned) -> Planned:
         config = with_option(config, SLEEP, True)
-        own = isinstance(config, RlConfig) and config.transfer.engine.kind != "same"
-        return with_option(config, RECEIVER_SLEEP, True) if own else config
+        for where in own_engines(config):
+            config = with_option(config, where + SLEEP, True)
+        return config
 
     def _largest(self, config: Planned, name: str) -> Planned:
         """With the largest value below its own that fits, in steps of 64; with the least where none does."""
@@ -257,6 +269,32 @@ class Planner:
             if get_option(config, name) != get_option(self.config, name)
         }
         return Change(options, self.needed(config))
+
+
+def model_of(config: RlConfig, name: str) -> ModelConfig:
+    """Of a reward's engine."""
+    return config.transfer.receiver if name == "receiver" else config.uplift.executor.model
+
+
+def section_of(config: Planned, model: ModelConfig) -> str:
+    """Where the configuration has the model."""
+    if model.path == config.model.path or not isinstance(config, RlConfig):
+        return "model"
+    if config.uses_transfer and model.path == config.transfer.receiver.path:
+        return "transfer.receiver"
+    executor = config.uses_uplift and model.path == config.uplift.executor.model.path
+    return "uplift.executor.model" if executor else "uplift.reward_model"
+
+
+def own_engines(config: Planned) -> list[str]:
+    """Where the options of rewards' engines stand that are not those of the engine section."""
+    if not isinstance(config, RlConfig):
+        return []
+    return [
+        where
+        for name, where in OF_REWARDS.items()
+        if name in config.reward_engines and get_option(config, f"{where}engine.kind") != "same"
+    ]
 
 
 def held(items: Sequence[Item], moment: str) -> int:

@@ -7,19 +7,45 @@ torchrun --nproc-per-node 2 -m fastrl.train RECIPE [--field value]
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers.utils.logging import disable_progress_bar
 
 from fastrl.check import check_config
-from fastrl.config import Config, PipelineConfig, Recipe, RlConfig, SftConfig
+from fastrl.config import (
+    Config,
+    GroupsConfig,
+    HardSetConfig,
+    InterveneConfig,
+    PipelineConfig,
+    Recipe,
+    RewardModelConfig,
+    RlConfig,
+    SftConfig,
+    SubsetConfig,
+)
 from fastrl.distributed import Ranks
 from fastrl.errors import exit_code
 from fastrl.load import load_config
 from fastrl.pipeline import run_pipeline
+from fastrl.stages.groups import run_groups
+from fastrl.stages.hard_set import run_hard_set
+from fastrl.stages.intervene.stage import run_intervene
+from fastrl.stages.reward_model import run_reward_model
 from fastrl.stages.rl import run_rl
 from fastrl.stages.sft import run_sft
+from fastrl.stages.subset import run_subset
+
+ON_ONE_RANK: dict[type[Any], Callable[[Any], Path]] = {
+    SftConfig: run_sft,
+    RewardModelConfig: run_reward_model,
+    GroupsConfig: run_groups,
+    HardSetConfig: run_hard_set,
+    InterveneConfig: run_intervene,
+    SubsetConfig: run_subset,
+}
 
 
 def run_recipe(config: Recipe) -> Path:
@@ -40,9 +66,7 @@ def run_stage(config: Config) -> Path:
         return run_rl(config, ranks)
     if ranks.size > 1:
         raise ValueError(f"[train] torchrun: the {config.stage} stage runs on one rank, got {ranks.size}")
-    if isinstance(config, SftConfig):
-        return run_sft(config)
-    raise ValueError(f"[train] stage: expected rl or sft, got {config.stage}")
+    return ON_ONE_RANK[type(config)](config)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from fastrl.build import choose_device
+from fastrl.check.groups import check_groups
+from fastrl.check.intervene import check_hard_set, check_intervene
 from fastrl.check.model import check_fits, check_model, load_tokenizer
+from fastrl.check.reward_model import check_reward_model
 from fastrl.check.rl import check_rl
-from fastrl.config import Config, GroupsConfig, RlConfig, SftConfig
+from fastrl.check.subset import check_subset
+from fastrl.config import (
+    Config,
+    GroupsConfig,
+    HardSetConfig,
+    InterveneConfig,
+    RewardModelConfig,
+    RlConfig,
+    SftConfig,
+    SubsetConfig,
+)
 from fastrl.policy.model import choose_attention
 
 __all__ = ["check_config", "check_fits", "check_model", "load_tokenizer"]
@@ -20,12 +35,9 @@ def check_config(config: Config) -> None:
         ValueError, FileNotFoundError: one line that names the field, what it takes and what it got.
     """
     device = choose_device(config.run)
-    if not isinstance(config, GroupsConfig):
+    if isinstance(config, RlConfig | SftConfig | RewardModelConfig):
         choose_attention(config.model, device)
-    if isinstance(config, RlConfig):
-        check_rl(config)
-    if isinstance(config, SftConfig):
-        check_sft(config)
+    CHECKS[type(config)](config)
 
 
 def check_sft(config: SftConfig) -> None:
@@ -33,3 +45,14 @@ def check_sft(config: SftConfig) -> None:
     load_tokenizer("model", config.model)
     if not Path(config.data.path).is_file():
         raise FileNotFoundError(f"[data] path: expected an existing file, got {config.data.path!r}")
+
+
+CHECKS: dict[type[Any], Callable[[Any], None]] = {
+    RlConfig: check_rl,
+    SftConfig: check_sft,
+    RewardModelConfig: check_reward_model,
+    GroupsConfig: check_groups,
+    HardSetConfig: check_hard_set,
+    InterveneConfig: check_intervene,
+    SubsetConfig: check_subset,
+}

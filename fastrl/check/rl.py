@@ -8,13 +8,14 @@ from dataclasses import replace
 import torch
 
 from fastrl.build import imported_reward
+from fastrl.check.executor import check_uplift
 from fastrl.check.model import check_fits
 from fastrl.config import EngineConfig, RlConfig, refuse
 from fastrl.data.problems import Problem, load_problems
 from fastrl.engine.vllm_adapter import unusable
 from fastrl.report.trackers import check_trackers
 
-BUILT_IN_REWARDS = ("answer", "format", "transfer")
+BUILT_IN_REWARDS = ("answer", "format", "transfer", "uplift", "rubric")
 
 
 def check_rl(config: RlConfig) -> None:
@@ -22,6 +23,8 @@ def check_rl(config: RlConfig) -> None:
     check_engine("engine", config.engine)
     if config.uses_transfer:
         check_engine("transfer.engine", config.receiver_engine)
+    if config.uses_uplift:
+        check_engine("uplift.executor.engine", config.executor_engine)
     check_trackers(config.run.report_to)
     problems = load_problems(config.data)
     if config.eval.path is not None:
@@ -29,6 +32,7 @@ def check_rl(config: RlConfig) -> None:
             replace(config.data, path=config.eval.path, limit=config.eval.limit)
         )
     check_lengths(config, problems)
+    check_uplift(config, problems)
 
 
 def check_rewards(config: RlConfig) -> None:

@@ -19,31 +19,39 @@ from fastrl.config.base import (
 from fastrl.config.engine import EngineConfig, ReceiverEngineConfig
 from fastrl.config.executor import ExecutorConfig, ProgramConfig
 from fastrl.config.groups import GroupsConfig, WriterConfig
+from fastrl.config.hard_set import GradingConfig, HardSetConfig, SamplingConfig
+from fastrl.config.intervene import InterveneConfig, ProposalConfig, StepsConfig
 from fastrl.config.pipeline import PipelineConfig, pipeline_class, references, resolved
 from fastrl.config.reward_model import LoraConfig, RewardModelConfig, RubricLossConfig
 from fastrl.config.rl import EvalConfig, RewardConfig, RlConfig, RolloutConfig, derived
 from fastrl.config.sft import SftConfig
+from fastrl.config.subset import SubsetConfig
 from fastrl.config.transfer import TransferConfig
 from fastrl.config.uplift import UpliftConfig
 from fastrl.kernels.config import LossConfig
 
 __all__ = [
     "STAGES", "Attention", "Config", "DataConfig", "EngineConfig", "EvalConfig", "ExecutorConfig",
-    "GroupsConfig", "LoraConfig", "LossConfig", "ModelConfig", "PipelineConfig", "ProgramConfig",
-    "ReceiverEngineConfig", "Recipe", "RewardConfig", "RewardModelConfig", "RlConfig", "RolloutConfig",
-    "RubricLossConfig", "RunConfig",
-    "SftConfig", "TrainConfig", "TransferConfig", "UpliftConfig", "WriterConfig", "check_at_least",
-    "check_positive", "derived", "differences", "get_option", "pipeline_class", "references", "refuse",
-    "resolved", "with_option",
+    "GradingConfig", "GroupsConfig", "HardSetConfig", "InterveneConfig", "LoraConfig", "LossConfig",
+    "ModelConfig", "PipelineConfig", "ProgramConfig", "ProposalConfig", "ReceiverEngineConfig", "Recipe",
+    "RewardConfig", "RewardModelConfig", "RlConfig", "RolloutConfig", "RubricLossConfig", "RunConfig",
+    "SamplingConfig", "SftConfig", "StepsConfig", "SubsetConfig", "TrainConfig", "TransferConfig",
+    "UpliftConfig", "WriterConfig", "check_at_least", "check_positive", "derived", "differences",
+    "get_option", "pipeline_class", "references", "refuse", "resolved", "with_option",
 ]  # fmt: skip
 
 T = TypeVar("T")
-Config = RlConfig | SftConfig | RewardModelConfig | GroupsConfig
+Config = (
+    RlConfig | SftConfig | RewardModelConfig | GroupsConfig | HardSetConfig | InterveneConfig | SubsetConfig
+)
 STAGES: dict[str, type[Config]] = {
     "rl": RlConfig,
     "sft": SftConfig,
     "reward_model": RewardModelConfig,
     "groups": GroupsConfig,
+    "hard_set": HardSetConfig,
+    "intervene": InterveneConfig,
+    "subset": SubsetConfig,
 }
 Recipe = Config | PipelineConfig
 

@@ -51,13 +51,13 @@ class RewardModelConfig:
     data: DataConfig = field(default_factory=DataConfig)
     """data.path: groups to train on, JSONL or Parquet; limit is the only other option that is used."""
     eval_path: str | None = None
-    """Held-out groups. null: no evaluation."""
+    """Held-out groups, judged before the first step and with every checkpoint. null: no evaluation."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     loss: RubricLossConfig = field(default_factory=RubricLossConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(learning_rate=1e-4, weight_decay=0.01))
     groups_per_step: int = 128
     max_tokens: int = 3072
-    """A longer input loses the beginning of its problem."""
+    """A longer input loses the beginning of its problem. At most what the backbone's positions hold."""
     schedule: Literal["constant", "cosine"] = "constant"
     """The learning rate after warm-up; cosine falls to zero at the last step."""
 

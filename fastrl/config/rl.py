@@ -132,9 +132,25 @@ class RlConfig:
         return "uplift" in self.reward.functions
 
     @property
+    def uses_rubric(self) -> bool:
+        """Whether a reward model is loaded."""
+        needed = self.uses_uplift and self.uplift.needs_quality
+        return needed or "rubric" in self.reward.functions
+
+    @property
     def executor_engine(self) -> EngineConfig:
         own = self.uplift.executor.engine
         return self.engine if own.kind == "same" else own
+
+    @property
+    def reward_engines(self) -> dict[str, EngineConfig]:
+        """Of the rewards that are asked for, under the names that metrics carry."""
+        found: dict[str, EngineConfig] = {}
+        if self.uses_transfer:
+            found["receiver"] = self.receiver_engine
+        if self.uses_uplift:
+            found["executor"] = self.executor_engine
+        return found
 
 
 def derived(config: RlConfig) -> dict[str, int]:
@@ -145,6 +161,11 @@ def derived(config: RlConfig) -> dict[str, int]:
         numbers["continuations_per_step"] = (
             rollouts * config.transfer.num_cuts * config.transfer.num_continuations
         )
+    if config.uses_uplift:
+        uplift = config.uplift
+        alone = config.rollout.num_prompts if uplift.baseline == "cached" else rollouts
+        numbers["executor_runs_with_a_trace_per_step"] = rollouts * (1 + uplift.repeats)
+        numbers["executor_runs_without_per_step_at_most"] = alone * uplift.baseline_repeats
     numbers["optimizer_steps"] = (
         config.train.num_steps * config.train.epochs_per_batch * config.train.updates_per_epoch
     )

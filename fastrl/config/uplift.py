@@ -28,8 +28,8 @@ class UpliftConfig:
     baseline_repeats: int = 8
     """Runs of the executor without a trace."""
     baseline: Literal["cached", "resampled"] = "cached"
-    """cached: a problem's runs without a trace are made once and kept. resampled: anew for every trace, as in
-    the paper."""
+    """cached: a problem's runs without a trace are made once and kept; a run that went on makes them again,
+    with the same draws. resampled: anew for every trace, as in the paper."""
     trace_tag: str = "reasoning"
     """A trace is what stands between <tag> and </tag>; without the tag, the whole completion."""
     leak: Literal["count", "zero"] = "count"

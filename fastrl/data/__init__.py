@@ -1,7 +1,14 @@
 """Problems: files read into prompts and gold answers, prompts rendered, the order of an epoch."""
 
 from fastrl.data.order import ProblemOrder
-from fastrl.data.problems import Problem, as_messages, gold_text, load_problems, reward_columns
+from fastrl.data.problems import (
+    Problem,
+    as_messages,
+    gold_text,
+    load_problems,
+    reward_columns,
+    reward_row,
+)
 from fastrl.data.prompts import continue_text, render_prompt, render_prompt_text
 
 __all__ = [
@@ -14,4 +21,5 @@ __all__ = [
     "render_prompt",
     "render_prompt_text",
     "reward_columns",
+    "reward_row",
 ]

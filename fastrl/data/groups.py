@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from fastrl.data.rows import Row, read_rows
@@ -55,6 +57,27 @@ def to_row(group: Group) -> Row:
     return dataclasses.asdict(group)
 
 
+def write_groups(path: Path, groups: Sequence[Group]) -> None:
+    """A .jsonl or .parquet file that read_groups reads back equal. It is whole or not there at all.
+
+    In Parquet `columns` is JSON text: its rows need not agree on types, nor have any column.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    rows = [to_row(group) for group in groups]
+    if path.suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        flat = [row | {"columns": json.dumps(row["columns"], ensure_ascii=False)} for row in rows]
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), temporary)
+    elif path.suffix == ".jsonl":
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        temporary.write_text("".join(lines), encoding="utf-8")
+    else:
+        raise ValueError(f"[data] path: expected an ending among .jsonl, .parquet, got {path.name!r}")
+    temporary.replace(path)
+
+
 def read_groups(path: str, limit: int | None = None) -> list[Group]:
     """The groups of a JSONL or Parquet file.
 
@@ -87,6 +110,7 @@ def _group(row: Row, place: str) -> Group:
         )
         for name in ("positive_pool", "negative_bank")
     }
+    columns = row.get("columns") or {}
     return Group(
         problem_id=str(row["problem_id"]),
         task=row["task"],
@@ -96,7 +120,7 @@ def _group(row: Row, place: str) -> Group:
         positive_pool=pools["positive_pool"],
         negative_bank=pools["negative_bank"],
         tests=row.get("tests"),
-        columns=row.get("columns") or {},
+        columns=json.loads(columns) if isinstance(columns, str) else columns,
     )
 
 
@@ -104,6 +128,8 @@ def _trace(value: Any, task: Task, place: str) -> Trace:
     if not isinstance(value, dict) or not isinstance(value.get("text"), str):
         raise ValueError(f"{place}: expected a trace with text, got {value!r}")
     scores, total = value.get("scores"), value.get("total")
+    if isinstance(scores, dict):  # Parquet fills in nulls where its rows are of both tasks
+        scores = {name: score for name, score in scores.items() if score is not None}
     if not isinstance(scores, dict) or set(scores) != set(DIMENSIONS[task]):
         raise ValueError(f"{place}: scores: expected {', '.join(DIMENSIONS[task])}, got {scores!r}")
     for name, score in scores.items():

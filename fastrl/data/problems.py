@@ -44,8 +44,15 @@ class Problem:
     messages: list[Message]
     solution: str
     """The gold answer, as text."""
+    question: str = ""
+    """The question alone, as the file has it: what the last user message said before data.prompt_template
+    took its place. Left out, it is that message."""
     columns: dict[str, Any] = field(default_factory=dict)
     """The file's row as it is."""
+
+    def __post_init__(self) -> None:
+        if not self.question:
+            object.__setattr__(self, "question", last_question(self.messages))
 
 
 def load_problems(config: DataConfig) -> list[Problem]:
@@ -54,7 +61,8 @@ def load_problems(config: DataConfig) -> list[Problem]:
     The question is the first column found of prompt, question, problem, Problem, Question; the gold answer
     the first of answer, Answer, ground_truth, Short Answer, reward_model.ground_truth, solution.
     config.prompt_column and config.solution_column overrule (a dot descends into a dict).
-    config.system_prompt takes the place of a system message that the file has.
+    config.system_prompt takes the place of a system message that the file has, and config.prompt_template,
+    with the question in it, that of the last user message.
 
     Raises:
         FileNotFoundError: no such file.
@@ -71,15 +79,30 @@ def load_problems(config: DataConfig) -> list[Problem]:
             solution = gold_text(_lookup(row, solution_column))
         except ValueError as error:
             raise ValueError(f"[data] {config.path} row {index + 1}: {error}") from error
-        problems.append(Problem(index=index, messages=messages, solution=solution, columns=row))
+        templated = with_template(messages, config.prompt_template)
+        question = last_question(messages)
+        problems.append(
+            Problem(index=index, messages=templated, solution=solution, question=question, columns=row)
+        )
     return problems
 
 
 def reward_columns(problems: Sequence[Problem]) -> dict[str, list[Any]]:
-    """What rewards get by name: `solution`, the gold answer, and every column of their files."""
+    """What rewards get by name: `solution`, the gold answer, every column of their files, and `question`, the
+    question alone, where a row has no text in a column of that name."""
     names = {name: None for problem in problems for name in problem.columns if name not in RESERVED}
     columns = {name: [problem.columns.get(name) for problem in problems] for name in names}
-    return columns | {"solution": [problem.solution for problem in problems]}
+    stated = [problem.columns.get("question") for problem in problems]
+    questions = [
+        text if isinstance(text, str) else problem.question
+        for text, problem in zip(stated, problems, strict=True)
+    ]
+    return columns | {"solution": [problem.solution for problem in problems], "question": questions}
+
+
+def reward_row(problem: Problem) -> dict[str, Any]:
+    """What rewards get of one problem."""
+    return {name: values[0] for name, values in reward_columns([problem]).items()}
 
 
 def as_messages(prompt: Any) -> list[Message]:
@@ -96,6 +119,25 @@ def with_system_prompt(messages: list[Message], system_prompt: str | None) -> li
         return messages
     first: Message = {"role": "system", "content": system_prompt}
     return [first, *(messages[1:] if messages[0]["role"] == "system" else messages)]
+
+
+def with_template(messages: list[Message], template: str | None) -> list[Message]:
+    """The last user message becomes the template, with what it said in the place of {question}."""
+    if template is None:
+        return messages
+    last = _last_of_user(messages)
+    said: Message = {"role": "user", "content": template.replace("{question}", messages[last]["content"])}
+    return [*messages[:last], said, *messages[last + 1 :]]
+
+
+def last_question(messages: Sequence[Message]) -> str:
+    """What the user said last; where none did, the last message."""
+    return messages[_last_of_user(messages)]["content"]
+
+
+def _last_of_user(messages: Sequence[Message]) -> int:
+    last = len(messages) - 1
+    return max((i for i, message in enumerate(messages) if message["role"] == "user"), default=last)
 
 
 def gold_text(value: object) -> str:

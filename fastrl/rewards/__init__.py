@@ -3,5 +3,6 @@
 from fastrl.rewards.answer import AnswerReward
 from fastrl.rewards.format import FormatReward
 from fastrl.rewards.transfer import TransferReward
+from fastrl.rewards.uplift import UpliftReward
 
-__all__ = ["AnswerReward", "FormatReward", "TransferReward"]
+__all__ = ["AnswerReward", "FormatReward", "TransferReward", "UpliftReward"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from fastrl.checkpoint import latest_checkpoint, load_optimizer, save_checkpoint
 from fastrl.config import RlConfig
 from fastrl.distributed import Ranks
 from fastrl.evaluate.accuracy import evaluate
+from fastrl.evaluate.two_stage import sample_traces, two_stage
 from fastrl.policy.optimizer import learning_rate
 from fastrl.report.reporter import Reporter
 from fastrl.run import Run
@@ -41,7 +43,7 @@ def run_rl(config: RlConfig, ranks: Ranks | None = None) -> Path:
     if checkpoint:
         state = load_optimizer(checkpoint, parts.policy, parts.optimizer)
     run.rewind(state["step"] if checkpoint else -1)
-    with parts.grader, Reporter(run, config) as reporter:
+    with closing(parts), Reporter(run, config) as reporter:
         if not checkpoint:
             reporter.log(0, evaluation(parts, config, run, ranks, step=0))
         train(config, parts, run, reporter, ranks, state)
@@ -88,25 +90,37 @@ def wants(step: int, every: int, last: int) -> bool:
 
 
 def evaluation(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step: int) -> Metrics:
-    """eval/... of the current weights, by the first rank; empty where no evaluation is configured."""
+    """eval/... of the current weights, by the first rank; empty where no evaluation is configured. Where the
+    policy writes traces for an executor, of the two together and of the executor alone."""
     if not parts.eval_problems or not ranks.first:
         return {}
-    with run.time("eval"), awake([parts.engine] if config.engine.sleep else []):
-        parts.engine.load_weights(parts.policy.named_weights(), version=step)
-        result = evaluate(
-            parts.engine,
-            parts.eval_problems,
-            parts.grader,
-            num_samples=config.eval.num_samples,
-            sampling=SamplingParams(
-                max_new_tokens=config.rollout.max_new_tokens,
-                temperature=config.eval.temperature,
-                top_p=config.eval.top_p,
-                stop=config.rollout.stop,
-            ),
-            seed=seed_of(config.run.seed, "eval"),
-        )
-    return {f"eval/{name}": value for name, value in result.metrics.items()}
+    sampling = SamplingParams(
+        max_new_tokens=config.rollout.max_new_tokens,
+        temperature=config.eval.temperature,
+        top_p=config.eval.top_p,
+        stop=config.rollout.stop,
+    )
+    seed, num_samples = seed_of(config.run.seed, "eval"), config.eval.num_samples
+    metrics: Metrics = {}
+    with run.time("eval"):
+        with awake([parts.engine] if config.engine.sleep else []):
+            parts.engine.load_weights(parts.policy.named_weights(), version=step)
+            if parts.executor is None or "answer" in config.reward.functions:
+                metrics |= evaluate(
+                    parts.engine, parts.eval_problems, parts.grader,
+                    num_samples=num_samples, sampling=sampling, seed=seed,
+                ).metrics  # fmt: skip
+            if parts.executor is not None:
+                traces = sample_traces(
+                    parts.engine, parts.eval_problems, num_samples=num_samples, sampling=sampling, seed=seed
+                )
+        if parts.executor is not None:
+            with awake([parts.executor.engine] if config.executor_engine.sleep else []):
+                metrics |= two_stage(
+                    parts.executor, parts.eval_problems, traces,
+                    trace_tag=config.uplift.trace_tag, seed=seed,
+                ).metrics  # fmt: skip
+    return {f"eval/{name}": value for name, value in metrics.items()}
 
 
 def completion_row(parts: RlParts, rollout: Rollout) -> dict[str, Any]:

@@ -61,8 +61,8 @@ def sample_groups(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step
 def scored_groups(
     parts: RlParts, config: RlConfig, run: Run, draws: Sequence[int], step: int, out: Sampled
 ) -> list[list[Rollout]]:
-    """Groups of these draws, rewarded. Where a receiver has a device of its own, it works on the first half
-    of the prompts while the second half is sampled."""
+    """Groups of these draws, rewarded. Where rewards' engines have devices of their own, they work on the
+    first half of the prompts while the second half is sampled."""
     half = -(-len(draws) // 2) if parts.overlap else len(draws)
     groups: list[list[Rollout]] = []
     with ThreadPoolExecutor(max_workers=1) as beside:
@@ -96,7 +96,8 @@ def reward_groups(
     flat = [(problem, r) for problem, group in zip(problems, groups, strict=True) for r in group]
     size = config.rollout.group_size
     ids = [draw * size + j for draw in draws for j in range(size)]
-    with awake(parts.receivers.values() if config.receiver_engine.sleep else ()):
+    sleeping = [parts.receivers[name] for name, own in config.reward_engines.items() if own.sleep]
+    with awake(sleeping):
         reward_rollouts(parts.rewards, [p for p, _ in flat], [r for _, r in flat], ids, step, metrics)
 
 

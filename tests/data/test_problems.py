@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from fastrl.config import DataConfig
-from fastrl.data import gold_text, load_problems, reward_columns
+from fastrl.data import gold_text, load_problems, reward_columns, reward_row
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data"
 needs_real_files = pytest.mark.skipif(not REAL.is_dir(), reason=f"no benchmark files in {REAL}")
@@ -64,7 +64,8 @@ def test_worked_solution_beside_an_answer_is_not_the_gold(tmp_path):
     (problem,) = load(write_jsonl(tmp_path / "a.jsonl", row))
     assert problem.solution == "204"
     assert problem.columns["solution"] == "long reasoning"
-    assert reward_columns([problem]) == {"problem": ["p"], "solution": ["204"], "answer": [204]}
+    columns = {"problem": ["p"], "solution": ["204"], "answer": [204], "question": ["p"]}
+    assert reward_columns([problem]) == columns
 
 
 def test_columns_by_option_and_inside_a_dict(tmp_path):
@@ -93,7 +94,32 @@ def test_reward_columns_of_uneven_rows_and_reserved_names(tmp_path):
         {"prompt": "a", "answer": 1, "level": 3},
         {"prompt": "b", "answer": 2, "completions": "old"},
     )
-    assert reward_columns(load(path)) == {"answer": [1, 2], "level": [3, None], "solution": ["1", "2"]}
+    columns = {"answer": [1, 2], "level": [3, None], "solution": ["1", "2"], "question": ["a", "b"]}
+    assert reward_columns(load(path)) == columns
+
+
+def test_a_template_stands_around_the_question_and_rewards_get_the_question_alone(tmp_path):
+    turns = [
+        {"role": "user", "content": "hello"},
+        {"role": "assistant", "content": "yes?"},
+        {"role": "user", "content": "1 {+} 1?"},
+    ]
+    path = write_jsonl(
+        tmp_path / "a.jsonl", {"prompt": turns, "answer": 2}, {"prompt": "2+2? {question}", "answer": 4}
+    )
+    several, one = load(path, prompt_template="Plan:\n{question}\nNo answer.", system_prompt="plan")
+    said = {"role": "user", "content": "Plan:\n1 {+} 1?\nNo answer."}
+    assert several.messages == [{"role": "system", "content": "plan"}, *turns[:2], said]
+    assert one.messages[-1]["content"] == "Plan:\n2+2? {question}\nNo answer."
+    assert reward_columns([several, one])["question"] == ["1 {+} 1?", "2+2? {question}"]
+    assert [problem.question for problem in load(path)] == ["1 {+} 1?", "2+2? {question}"]
+
+
+def test_a_files_own_question_column_wins_where_it_holds_text(tmp_path):
+    rows = ({"prompt": "p", "question": "q", "answer": 1}, {"prompt": "p2", "question": None, "answer": 1})
+    problems = load(write_jsonl(tmp_path / "a.jsonl", *rows), prompt_column="prompt")
+    assert reward_columns(problems)["question"] == ["q", "p2"]
+    assert reward_row(problems[0]) == {"question": "q", "answer": 1, "solution": "1"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,82 @@
+"""An executor and a reward model, before they are loaded: that they are there, and what they can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fastrl.check.model import check_fits, load_tokenizer
+from fastrl.config import ExecutorConfig, ProgramConfig, RlConfig, refuse
+from fastrl.data.problems import Problem, reward_row
+from fastrl.data.prompts import render_prompt_text
+from fastrl.policy.rubric_model import read_rubric
+from fastrl.rewards.executor_prompts import ExecutorPrompts
+from fastrl.verify.program_tests import ProgramTests
+from fastrl.verify.programs import Outcome, ProgramRunner
+
+
+def check_uplift(config: RlConfig, problems: Sequence[Problem]) -> None:
+    """What rewards uplift and rubric need."""
+    executor, reward_model = config.uplift.executor, config.uplift.reward_model
+    if config.uses_uplift:
+        if not executor.model.path:
+            refuse("uplift", "executor.model.path", "a model folder, since reward.functions has uplift", "")
+        own = "engine" if executor.engine.kind == "same" else "uplift.executor.engine"
+        trace_tokens, room = config.rollout.max_new_tokens, config.executor_engine.max_batch_tokens
+        check_executor("uplift.executor.model", executor, problems, trace_tokens, room, own)
+    if config.uses_rubric:
+        if not reward_model:
+            needs = f"form {config.uplift.form}" if config.uses_uplift else "reward.functions"
+            refuse("uplift", "reward_model", f"the folder of one, since {needs} needs it", "")
+        rubric = read_rubric(Path(reward_model))
+        if rubric.task != executor.task:
+            refuse("uplift", "reward_model", f"one of task {executor.task}", f"{reward_model}: {rubric.task}")
+
+
+def check_executor(
+    section: str,
+    config: ExecutorConfig,
+    problems: Sequence[Problem],
+    trace_tokens: int,
+    batch_tokens: int,
+    engine: str = "engine",
+) -> None:
+    """The executor is there and holds the longest question, a trace of so many tokens, and its answer; code
+    problems have tests.
+
+    A trace has about as many tokens in the executor's vocabulary as in its writer's; one that does not fit
+    after all is an error of its step.
+    """
+    prompts = ExecutorPrompts(config)
+    rows = [reward_row(problem) for problem in problems]
+    asked = [
+        replace(problem, messages=prompts.messages(row["question"], "-"))
+        for problem, row in zip(problems, rows, strict=True)
+    ]
+    new = min(trace_tokens, config.max_trace_chars) + config.max_new_tokens
+    names = "the trace's tokens + executor.max_new_tokens"
+    check_fits(section, config.model, asked, new, names, batch_tokens, engine)
+    if config.task == "code":
+        check_sandbox(config.program)
+        for problem, row in zip(problems, rows, strict=True):
+            try:
+                ProgramTests.from_columns({"prompt": row["question"], **row})
+            except ValueError as error:
+                raise ValueError(f"[{section}] task: row {problem.index + 1}: {error}") from error
+
+
+def check_sandbox(config: ProgramConfig) -> None:
+    """A program runs here within its limits. Raises ValueError: none does."""
+    with ProgramRunner(replace(config, num_workers=1)) as runner:
+        (report,) = runner.run([("print(input())", ProgramTests(cases=(("1", "1"),)))])
+    if report.outcome is not Outcome.PASSED:
+        refuse("program", "sandbox", "one that runs a program", f"{report.outcome.value}: {report.detail}")
+
+
+def executor_text(config: ExecutorConfig, problem: Problem) -> str:
+    """What the executor reads of a problem, with a place for the trace, and what its answer begins with."""
+    prompts = ExecutorPrompts(config)
+    messages = prompts.messages(reward_row(problem)["question"], "(the trace)")
+    tokenizer = load_tokenizer("uplift.executor.model", config.model)
+    return render_prompt_text(tokenizer, messages) + prompts.begin

@@ -1,0 +1,23 @@
+"""A reward-model stage, before a model is loaded: the backbone, the files, the packages."""
+
+from __future__ import annotations
+
+from fastrl.check.model import check_model, load_tokenizer
+from fastrl.config import RewardModelConfig
+from fastrl.policy.lora import check_peft
+from fastrl.policy.rubric_model import check_room
+from fastrl.stages.rubric_batches import read_task_groups
+
+
+def check_reward_model(config: RewardModelConfig) -> None:
+    """Refuse what can't run, as early as it can be known.
+
+    Raises:
+        ValueError, FileNotFoundError: one line that names the field, what it takes and what it got.
+    """
+    check_peft(config.lora)
+    check_room(check_model("model", config.model), config.max_tokens)
+    load_tokenizer("model", config.model)
+    read_task_groups(config.data.path, config.task, config.data.limit)
+    if config.eval_path is not None:
+        read_task_groups(config.eval_path, config.task)

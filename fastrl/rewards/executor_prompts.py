@@ -1,0 +1,72 @@
+"""In which words an executor is asked: the problem, perhaps somebody's trace, and how its answer begins."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from fastrl.config import ExecutorConfig
+from fastrl.types import Message, Task
+
+PLACE = re.compile(r"\{(question|trace)\}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wording:
+    """A task's own words."""
+
+    system: str
+    prompt: str
+    prompt_with_trace: str
+    begin: str
+
+
+# What comes after the question is what differs: up to there both forms share their tokens.
+WORDINGS: dict[Task, Wording] = {
+    "math": Wording(
+        system="You work out school mathematics problems and reply with one number: the result.",
+        prompt="{question}\n\nReply with the result alone.",
+        prompt_with_trace=(
+            "{question}\n\nSomebody has thought about it:\n{trace}\n\n"
+            "Use these thoughts as far as they help. Reply with the result alone."
+        ),
+        begin="Final answer:",
+    ),
+    "code": Wording(
+        system="You are a Python 3 programmer and reply with one complete program, without explanations.",
+        prompt="{question}\n\nReply with the whole program in a code block.",
+        prompt_with_trace=(
+            "{question}\n\nSomebody has thought about it:\n{trace}\n\n"
+            "Use these thoughts as far as they help. Reply with the whole program in a code block."
+        ),
+        begin="```python\n",
+    ),
+}
+
+
+class ExecutorPrompts:
+    """The executor's messages, in the configuration's words or else the task's own.
+
+    A question and a trace are cut to so many characters at their end. An empty trace is none.
+    """
+
+    def __init__(self, config: ExecutorConfig) -> None:
+        own = WORDINGS[config.task]
+        self.config = config
+        self.system = own.system if config.system is None else config.system
+        self.prompt = own.prompt if config.prompt is None else config.prompt
+        with_trace = config.prompt_with_trace
+        self.prompt_with_trace = own.prompt_with_trace if with_trace is None else with_trace
+        self.begin = own.begin if config.begin is None else config.begin
+
+    def messages(self, question: str, trace: str | None) -> list[Message]:
+        """What the executor reads; None: no trace."""
+        told = {
+            "question": question[: self.config.max_question_chars],
+            "trace": (trace or "")[: self.config.max_trace_chars],
+        }
+        template = self.prompt_with_trace if told["trace"] else self.prompt
+        # in one pass: a question with {trace} in it stays as it is
+        content = PLACE.sub(lambda place: told[place[1]], template)
+        asked: Message = {"role": "user", "content": content}
+        return [{"role": "system", "content": self.system}, asked] if self.system else [asked]

@@ -1,0 +1,108 @@
+"""From what a verifier wrote to an intervention: which substep to replace, and by what."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Reject = Literal["unfinished", "no_tag", "unreadable", "no_location", "out_of_range", "empty"]
+OPEN, CLOSE = "<intervention>", "</intervention>"
+BRACE = re.compile(r"\{(?=\s*[\"'])")
+OBJECT = re.compile(r"\{.*\}", re.DOTALL)
+ESCAPE = re.compile(r"\\(\\|u[0-9a-fA-F]{4}|[A-Za-z]+|.)", re.DOTALL)
+# of LaTeX's commands, those that begin as JSON writes a tab or a new line
+COMMANDS = {
+    "tan", "tanh", "tau", "text", "textbf", "textit", "textrm", "tfrac", "therefore", "theta", "times",
+    "tilde", "to", "top", "triangle", "triangleq", "nabla", "ne", "nearrow", "neg", "neq", "nexists", "ngtr",
+    "ni", "nleq", "nmid", "not", "notin", "nparallel", "nu", "nsubseteq",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Intervention:
+    """One step in the place of substep `location` and of all that follows it."""
+
+    location: int
+    """From 1."""
+    content: str
+
+
+def parse_intervention(text: str, num_steps: int) -> Intervention | Reject:
+    """The intervention in the last <intervention>{"content": ..., "location": ...}</intervention> of a text,
+    or why there is none; without any tag, in the last {...} that holds both names.
+
+    Read as JSON in which LaTeX's backslashes stand for themselves, or as a Python literal. empty: the
+    verifier found no error.
+    """
+    end = text.rfind(CLOSE)
+    if text.rfind(OPEN) > end:
+        return "unfinished"
+    begin = text.rfind(OPEN, 0, max(end, 0))
+    value = last_object(text) if begin < 0 else read_object(text[begin:end])
+    if value is None:
+        return "no_tag" if begin < 0 else "unreadable"
+    if not isinstance(value, dict) or not isinstance(value.get("content"), str | None):
+        return "unreadable"
+    content = (value.get("content") or "").strip()
+    if not content:
+        return "empty" if "content" in value else "unreadable"
+    location = whole_number(value.get("location"))
+    if location is None:
+        return "no_location"
+    if not 1 <= location <= num_steps:
+        return "out_of_range"
+    return Intervention(location, content)
+
+
+def last_object(text: str) -> Any:
+    """The value of the last {...} with both names, for models that leave the tag out; None: there is none."""
+    for begin in reversed([match.start() for match in BRACE.finditer(text)]):
+        end = text.find("}", begin)
+        while end >= 0:
+            body = text[begin : end + 1]
+            if "content" in body and "location" in body and (value := read_object(body)) is not None:
+                return value
+            end = text.find("}", end + 1)
+    return None
+
+
+def read_object(body: str) -> Any:
+    """The value of a JSON object or a Python literal; None where it is neither."""
+    match = OBJECT.search(body)
+    if match is None:
+        return None
+    repaired = ESCAPE.sub(literal_latex, match[0])
+    try:
+        return json.loads(repaired, strict=False)  # a line break inside a string is let pass
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(repaired)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
+
+
+def literal_latex(escape: re.Match[str]) -> str:
+    r"""An escape as it was meant: \n and \" as JSON has them, \frac and \( with their backslash doubled."""
+    word = escape[1]
+    if word == "/":
+        return word
+    meant = word in ("\\", '"', "'") or re.fullmatch("u[0-9a-fA-F]{4}", word) is not None
+    if meant or (word[0] in "nt" and word not in COMMANDS):
+        return escape[0]
+    return "\\" + escape[0]
+
+
+def whole_number(value: Any) -> int | None:
+    """3, 3.0, "3" and "Substep 3" are 3; true is nothing."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    digits = re.findall(r"\d+", value) if isinstance(value, str) else []
+    return int(digits[0]) if len(digits) == 1 and len(digits[0]) < 10 and "-" not in value else None

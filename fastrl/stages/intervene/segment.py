@@ -1,0 +1,119 @@
+"""A rollout in numbered substeps: what a verifier reads and points at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+Separator = Literal["blank line", "line", "sentence"]
+# coarse to fine; the text between two steps is what the pattern matches
+SEPARATORS: dict[Separator, re.Pattern[str]] = {
+    # a match begins behind a word: no run of spaces is read twice
+    "blank line": re.compile(r"(?<!\s)\s*\n[ \t]*\n\s*"),
+    "line": re.compile(r"(?<!\s)\s*\n\s*"),
+    "sentence": re.compile(r"(?<=[.!?])\s+(?=[A-Z\\$(\"'])"),
+}
+# nothing is cut inside these
+WHOLE = re.compile(
+    r"\\\[.*?\\\]|\$\$.*?\$\$|\\\(.*?\\\)|```.*?```|\\begin\{(?P<name>[^}]*)\}.*?\\end\{(?P=name)\}",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Where the substeps of a text lie. What stands between two of them belongs to neither."""
+
+    text: str
+    spans: tuple[tuple[int, int], ...]
+    """(start, end) of each, in characters, in order."""
+    separator: Separator
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def __getitem__(self, index: int) -> str:
+        return self.text[slice(*self.spans[index])]
+
+    def before(self, location: int) -> str:
+        """The text up to substep `location` (from 1), with what separates them; "" before the first."""
+        return self.text[: self.spans[location - 1][0]] if location > 1 else ""
+
+    def upto(self, location: int) -> str:
+        """The text up to the end of substep `location`; "" for 0."""
+        return self.text[: self.spans[location - 1][1]] if location > 0 else ""
+
+    def spaced(self, content: str) -> str:
+        """A new step with its line breaks as the rollout has them: where blank lines separate the steps, its
+        lines become steps too. Those inside formulas, code and environments stay."""
+        if self.separator != "blank line":
+            return content
+        cuts = pieces(content, "line")
+        return "\n\n".join(content[start:end] for start, end in cuts)
+
+    def numbered(self, template: str = "**Substep {number}:**\n{step}", between: str = "\n\n") -> str:
+        """As a verifier reads it: every substep under its number, from 1."""
+        return between.join(filled(template, number=str(i + 1), step=self[i]) for i in range(len(self)))
+
+
+def filled(template: str, **values: str) -> str:
+    """The template with each {name} replaced; braces in the values and all others stay."""
+    return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), template)
+
+
+def segment(text: str, *, min_chars: int = 24, min_steps: int = 3, max_steps: int = 200) -> Steps:
+    """Cut a rollout at blank lines; where these give fewer than min_steps, at lines, then at sentences.
+
+    Formulas, code blocks and LaTeX environments stay whole. A piece shorter than min_chars joins
+    the one before it (the first one the one after). More than max_steps pieces are joined, as evenly as they
+    go.
+
+    Raises:
+        ValueError: the text is empty.
+    """
+    if not text.strip():
+        raise ValueError("[segment] text: expected at least one character, got none")
+    found: list[Steps] = []
+    for separator in SEPARATORS:
+        spans = joined(merged(pieces(text, separator), min_chars), max_steps)
+        found.append(Steps(text, tuple(spans), separator))
+        if len(spans) >= min_steps:
+            return found[-1]
+    return max(found, key=len)  # the coarsest of those with most
+
+
+def pieces(text: str, separator: Separator) -> list[tuple[int, int]]:
+    """Spans between the separators that lie outside whole things, without outer spaces."""
+    whole = [match.span() for match in WHOLE.finditer(text)]
+    inside = len(text) - len(text.lstrip())
+    spans, start = [], inside
+    for match in SEPARATORS[separator].finditer(text, inside):
+        if any(first < match.end() and match.start() < last for first, last in whole):
+            continue
+        if match.start() > start:
+            spans.append((start, match.start()))
+        start = match.end()
+    end = len(text.rstrip())
+    return [*spans, (start, end)] if end > start else spans
+
+
+def merged(spans: Sequence[tuple[int, int]], min_chars: int) -> list[tuple[int, int]]:
+    """Short pieces join the one before them; a short first one the next."""
+    out: list[tuple[int, int]] = []
+    for start, end in spans:
+        short_first = len(out) == 1 and out[0][1] - out[0][0] < min_chars
+        if out and (end - start < min_chars or short_first):
+            out[-1] = (out[-1][0], end)
+        else:
+            out.append((start, end))
+    return out
+
+
+def joined(spans: Sequence[tuple[int, int]], max_steps: int) -> list[tuple[int, int]]:
+    """At most max_steps: neighbours join, each run as long as the others or one longer."""
+    count = min(len(spans), max_steps)
+    bounds = [len(spans) * k // count for k in range(count + 1)]
+    return [(spans[a][0], spans[b - 1][1]) for a, b in pairwise(bounds)]

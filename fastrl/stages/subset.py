@@ -1,0 +1,232 @@
+"""Scarce and noisy data: how often a model solves each problem, nested subsets, files with wrong labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fastrl.build import build_engine, choose_device
+from fastrl.config import SubsetConfig
+from fastrl.data import Problem, load_problems, render_prompt
+from fastrl.data.noise import Differ, count_answers, most_frequent_wrong, noisy_labels, random_labels
+from fastrl.data.rows import Row
+from fastrl.data.subsets import difficulty_bins, stratified_order
+from fastrl.engine.protocol import Engine
+from fastrl.evaluate.accuracy import ProblemResult, graded
+from fastrl.run import Run
+from fastrl.seeding import seed_of
+from fastrl.stages.progress import Budget, charged, in_chunks, summed, write_json, write_rows
+from fastrl.types import SamplingParams
+from fastrl.verify import AnswerGrader, Verdict
+
+COLUMNS = ("gold", "num_correct", "num_samples", "answers", "wrong_label", "label", "corrupted")
+"""What the stage adds to a row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """All problems, how often each was solved, and the row that is written of it."""
+
+    problems: Sequence[Problem]
+    num_correct: Sequence[int]
+    rows: Sequence[Row]
+    order: Sequence[int]
+    """Those that may be chosen, as a round-robin over difficulties takes them."""
+
+
+def run_subset(config: SubsetConfig) -> Path:
+    """Sample every problem num_samples times; write who solved what, a subset a size, a file a noise share.
+
+    run.dir then holds solved.jsonl, a line a problem: its row, and gold, num_correct, num_samples, answers
+    (answer, count, verdict; the commonest first); subset-N.jsonl, those lines of N problems, with wrong_label
+    where noise is asked for; subset-N-noise-S.jsonl, the same with label (what to train on: set
+    data.solution_column to it) and corrupted; counts.json and budget.json. Sample j of a problem draws from
+    (seed, its row, j) alone. A folder of the same configuration goes on after its last whole chunk, and the
+    files are the same, bit for bit on one device.
+
+    Returns: run.dir.
+    Raises:
+        FileNotFoundError, ValueError: a file or option that can't be used; fewer problems that are sometimes
+            solved than the largest size; too few wrong labels for the largest share.
+    """
+    run = Run.start(config)
+    problems = load_problems(config.data)
+    engine = build_engine(config.model, config.engine, choose_device(config.run))
+    with AnswerGrader(config.grading.answer_workers, config.grading.answer_timeout_s) as grader:
+        done = in_chunks(
+            run.folder / "progress.jsonl",
+            [[each.index, each.messages, each.solution, each.columns] for each in problems],
+            config.chunk_size,
+            lambda start, chunk: sample_chunk(problems[start : start + len(chunk)], engine, grader, config),
+        )
+        sampled = [each for chunk in done for each in chunk["problems"]]
+        pool = make_pool(problems, sampled, config)
+        write_rows(run.folder / "solved.jsonl", pool.rows)
+        write_json(run.folder / "budget.json", summed([chunk["budget"] for chunk in done]))
+        write_json(run.folder / "counts.json", count(pool, sampled, config))
+        check_sizes(pool, config)
+        differ = remembering(partial(surely_differ, grader))
+        wrong = {} if config.noise == "none" else wrong_labels(pool, differ, config)
+        for size in config.sizes:
+            write_subset(run.folder, pool, size, wrong, differ, config)
+    return run.folder
+
+
+def sample_chunk(
+    problems: Sequence[Problem], engine: Engine, grader: AnswerGrader, config: SubsetConfig
+) -> dict[str, Any]:
+    """How often some problems were solved, and which answers were given how often."""
+    budget: Budget = {}
+    sampling = config.sampling
+    with charged(engine, budget, "rollouts"):
+        completions = engine.generate(
+            [render_prompt(engine.tokenizer, problem.messages) for problem in problems],
+            SamplingParams(
+                temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k,
+                max_new_tokens=sampling.max_new_tokens, stop=sampling.stop,
+            ),
+            seeds=[seed_of(config.run.seed, "subset", problem.index) for problem in problems],
+            n=config.num_samples,
+        )  # fmt: skip
+    results = graded(problems, completions, grader)
+    return {"problems": [solved(result) for result in results], "budget": budget}
+
+
+def solved(result: ProblemResult) -> Row:
+    by_verdict: dict[Verdict, list[str | None]] = {}
+    for answer, verdict in zip(result.answers, result.verdicts, strict=True):
+        by_verdict.setdefault(verdict, []).append(answer)
+    answers = [
+        {"answer": answer, "count": votes, "verdict": verdict.value}
+        for verdict, given in by_verdict.items()
+        for answer, votes in count_answers(given).items()
+    ]
+    return {
+        "num_correct": result.num_correct,
+        "unfinished": sum(each.finish_reason != "stop" for each in result.completions),
+        "verdicts": Counter(verdict.value for verdict in result.verdicts),
+        "answers": sorted(answers, key=lambda each: -int(each["count"])),
+    }
+
+
+def make_pool(problems: Sequence[Problem], sampled: Sequence[Row], config: SubsetConfig) -> Pool:
+    num_correct = [each["num_correct"] for each in sampled]
+    rows = [
+        {
+            **problem.columns,
+            "gold": problem.solution,
+            "num_correct": each["num_correct"],
+            "num_samples": config.num_samples,
+            "answers": each["answers"],
+        }
+        for problem, each in zip(problems, sampled, strict=True)
+    ]
+    order = stratified_order(num_correct, config.num_samples, config.run.seed)
+    return Pool(problems=problems, num_correct=num_correct, rows=rows, order=order)
+
+
+def check_sizes(pool: Pool, config: SubsetConfig) -> None:
+    if config.sizes[-1] > len(pool.order):
+        raise ValueError(
+            f"[subset] sizes: expected at most {len(pool.order)}, the problems that 1 to "
+            f"{config.num_samples - 1} of {config.num_samples} rollouts solve, got {config.sizes[-1]}"
+        )
+
+
+def wrong_labels(pool: Pool, differ: Differ, config: SubsetConfig) -> dict[int, str | None]:
+    """Of every problem in a subset: the one wrong label that it has in all subsets at all shares, or None."""
+    places, seed = pool.order[: config.sizes[-1]], config.run.seed
+    golds = [problem.solution for problem in pool.problems]
+    if config.noise == "random":
+        drawn = random_labels([golds[place] for place in places], golds, seed, places, differ)
+        return dict(zip(places, drawn, strict=True))
+    votes = {place: wrong_votes(pool.rows[place]) for place in places}
+    pairs = [(answer, golds[place]) for place, given in votes.items() for answer in given]
+    sure = {pair for pair, differs in zip(pairs, differ(pairs), strict=True) if differs}
+    return {
+        place: most_frequent_wrong(
+            {answer: number for answer, number in given.items() if (answer, golds[place]) in sure},
+            seed,
+            place,
+        )
+        for place, given in votes.items()
+    }
+
+
+def wrong_votes(row: Row) -> dict[str, int]:
+    """Answers of a row that the grader told wrong; one that it could not read is no label."""
+    return {
+        each["answer"]: each["count"] for each in row["answers"] if each["verdict"] == Verdict.WRONG.value
+    }
+
+
+def remembering(differ: Differ) -> Differ:
+    """The same, with every pair asked once."""
+    known: dict[tuple[str, str], bool] = {}
+
+    def asked(pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        fresh = list(dict.fromkeys(pair for pair in pairs if pair not in known))
+        known.update(zip(fresh, differ(fresh), strict=True))
+        return [known[pair] for pair in pairs]
+
+    return asked
+
+
+def surely_differ(grader: AnswerGrader, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+    """Whether a rollout that ends in the first is told wrong against the second, and the other way round."""
+    both = [(f"\\boxed{{{a}}}", b) for a, b in pairs] + [(f"\\boxed{{{b}}}", a) for a, b in pairs]
+    wrong = [verdict is Verdict.WRONG for verdict in grader.grade(both)]
+    return [there and back for there, back in zip(wrong[: len(pairs)], wrong[len(pairs) :], strict=True)]
+
+
+def write_subset(
+    folder: Path, pool: Pool, size: int, wrong: dict[int, str | None], differ: Differ, config: SubsetConfig
+) -> None:
+    """subset-N.jsonl and its noisy copies."""
+    places = pool.order[:size]
+    rows = [pool.rows[place] for place in places]
+    if config.noise != "none":
+        rows = [{**row, "wrong_label": wrong[place]} for row, place in zip(rows, places, strict=True)]
+    write_rows(folder / f"subset-{size}.jsonl", rows)
+    for share in config.shares:
+        labels = noisy_labels(
+            [pool.problems[place].solution for place in places], [wrong[place] for place in places], share,
+            config.run.seed, places, differ,
+        )  # fmt: skip
+        noisy = [
+            {**row, "label": each.label, "corrupted": each.corrupted}
+            for row, each in zip(rows, labels, strict=True)
+        ]
+        write_rows(folder / f"subset-{size}-noise-{share}.jsonl", noisy)
+
+
+def count(pool: Pool, sampled: Sequence[Row], config: SubsetConfig) -> dict[str, Any]:
+    """Problems by how often they were solved, in all and in each subset; verdicts of all samples."""
+    verdicts: Counter[str] = Counter()
+    for each in sampled:
+        verdicts.update(each["verdicts"])
+    bins = difficulty_bins(pool.num_correct, config.num_samples)
+    return {
+        "problems": len(pool.problems),
+        "never_solved": sum(number == 0 for number in pool.num_correct),
+        "always_solved": sum(number == config.num_samples for number in pool.num_correct),
+        "sometimes_solved": len(pool.order),
+        "samples": verdicts.total(),
+        "unfinished": sum(each["unfinished"] for each in sampled),
+        "verdicts": {verdict.value: verdicts[verdict.value] for verdict in Verdict},
+        "problems_by_num_correct": {str(number): len(bin_) for number, bin_ in enumerate(bins, 1)},
+        "subsets_by_num_correct": {
+            str(size): by_num_correct([pool.num_correct[place] for place in pool.order[:size]])
+            for size in config.sizes
+            if size <= len(pool.order)
+        },
+    }
+
+
+def by_num_correct(numbers: Sequence[int]) -> dict[str, int]:
+    found = Counter(numbers)
+    return {str(number): found[number] for number in sorted(found)}

@@ -1,0 +1,123 @@
+"""What became of a program, told from what its sandbox saw."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from fastrl.config.executor import ProgramConfig
+
+_SHOWN_CHARS = 300
+
+
+class Outcome(str, Enum):
+    """What one test, or a program over all its tests, came to."""
+
+    PASSED = "passed"
+    WRONG_ANSWER = "wrong_answer"
+    RUNTIME_ERROR = "runtime_error"
+    """It raised, was killed, exited with a code, or met a limit on memory, processes or output."""
+    COMPILE_ERROR = "compile_error"
+    TIMEOUT = "timeout"
+    NO_TESTS = "no_tests"
+    SANDBOX_ERROR = "sandbox_error"
+    """Nothing is known of the program: its sandbox broke, or the test itself does not run."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramReport:
+    """A program over the tests of its problem."""
+
+    outcome: Outcome
+    """PASSED where all tests did; else that of the first that did not."""
+    passed: int
+    """Tests, also those after a failure."""
+    total: int
+    """Tests that count: at most max_tests."""
+    detail: str
+    """Of the first failure, in a line; "" where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How one test ended.
+
+    Args:
+        stage: "" before the fork was confined, "s" while it compiled, "sc" while it ran.
+        limit: time or memory, where the worker had to end it.
+        verdict: the checker's, of a function test.
+    """
+
+    stage: str
+    exit_code: int
+    cpu_s: float
+    limit: str | None
+    verdict: Mapping[str, Any] | None
+    output: bytes
+    errors: bytes
+
+
+def judge(ending: Ending, expected: str | None, config: ProgramConfig) -> tuple[Outcome, str]:
+    """Outcome and detail of one test. expected: standard output; None for a function test."""
+    said = _last_line(ending.errors)
+    if ending.limit == "memory":
+        return Outcome.RUNTIME_ERROR, _memory_limit(config)
+    if ending.limit == "time" or (ending.exit_code == -signal.SIGKILL and ending.cpu_s >= config.timeout_s):
+        return Outcome.TIMEOUT, f"time limit of {config.timeout_s:g} s"
+    if not ending.stage:
+        return Outcome.SANDBOX_ERROR, said or f"exit code {ending.exit_code} before the program began"
+    if ending.stage == "s":
+        return Outcome.COMPILE_ERROR, said or _exit(ending.exit_code)
+    if max(len(ending.output), len(ending.errors)) >= config.output_kib << 10:
+        return Outcome.RUNTIME_ERROR, f"output limit of {config.output_kib} KiB"
+    if expected is None:
+        return _judge_call(ending, said, config)
+    if ending.exit_code != 0:
+        return Outcome.RUNTIME_ERROR, _named(said, config) or _exit(ending.exit_code)
+    words, wanted = ending.output.decode(errors="replace").split(), expected.split()
+    if words == wanted:
+        return Outcome.PASSED, ""
+    return Outcome.WRONG_ANSWER, _difference(words, wanted)
+
+
+def _judge_call(ending: Ending, said: str, config: ProgramConfig) -> tuple[Outcome, str]:
+    if ending.verdict is None:
+        return Outcome.SANDBOX_ERROR, "the checker gave no verdict"
+    outcome, detail = Outcome(ending.verdict["outcome"]), str(ending.verdict["detail"])
+    if outcome is Outcome.RUNTIME_ERROR and said:
+        detail = f"{_named(said, config)}; {detail}"
+    return outcome, detail
+
+
+def _named(said: str, config: ProgramConfig) -> str:
+    """What the program said last, with the limit that it met."""
+    if said.startswith("MemoryError"):
+        return f"{said}: {_memory_limit(config)}"
+    if "Resource temporarily unavailable" in said or "can't start new thread" in said:
+        return f"{said}: process limit of {config.max_processes}"
+    if "File too large" in said:
+        return f"{said}: file limit of {config.output_kib} KiB"
+    return said
+
+
+def _memory_limit(config: ProgramConfig) -> str:
+    return f"memory limit of {config.memory_mib} MiB"
+
+
+def _last_line(errors: bytes) -> str:
+    lines = errors[-4 * _SHOWN_CHARS :].decode(errors="replace").strip().splitlines()
+    return lines[-1].strip()[:_SHOWN_CHARS] if lines else ""
+
+
+def _exit(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+
+
+def _difference(words: list[str], wanted: list[str]) -> str:
+    for place, (mine, theirs) in enumerate(zip(words, wanted, strict=False), 1):
+        if mine != theirs:
+            return f"word {place}: expected {theirs[:40]!r}, got {mine[:40]!r}"
+    return f"expected {len(wanted)} words, got {len(words)}"

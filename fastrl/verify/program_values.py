@@ -1,0 +1,69 @@
+"""Plain data as lines of text, for calls between a checker and a program that it does not trust."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def to_line(value: object) -> bytes:
+    """None, bool, int, float, complex, str, bytes, and list, tuple, set, frozenset, dict of them.
+
+    Raises:
+        TypeError: anything else.
+    """
+    return json.dumps(_plain(value)).encode() + b"\n"
+
+
+def from_line(line: bytes) -> Any:
+    """What to_line was given. The line may be anything: no more than data comes of it.
+
+    Raises:
+        ValueError: it is not such a line.
+    """
+    return _value(json.loads(line))
+
+
+def _plain(value: object) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value) if abs(value) < 1 << 53 else {"int": hex(value)}  # longer ones may not be printed
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {"dict": [[_plain(key), _plain(item)] for key, item in value.items()]}
+    if isinstance(value, bytes):
+        return {"bytes": value.hex()}
+    if isinstance(value, complex):
+        return {"complex": [value.real, value.imag]}
+    for kind in (tuple, set, frozenset):
+        if isinstance(value, kind):
+            return {kind.__name__: [_plain(item) for item in value]}
+    raise TypeError(f"calls take and give plain data, not {type(value).__name__}")
+
+
+def _value(plain: Any) -> Any:
+    if isinstance(plain, list):
+        return [_value(item) for item in plain]
+    if not isinstance(plain, dict):
+        return plain
+    if len(plain) != 1:
+        raise ValueError(f"expected one kind, got {list(plain)}")
+    ((kind, inner),) = plain.items()
+    if kind == "int":
+        return int(inner, 16)
+    if kind == "bytes":
+        return bytes.fromhex(inner)
+    items = [_value(item) for item in inner]
+    if kind == "dict":
+        return dict(items)
+    if kind == "complex":
+        return complex(*items)
+    if kind in ("tuple", "set", "frozenset"):
+        return {"tuple": tuple, "set": set, "frozenset": frozenset}[kind](items)
+    raise ValueError(f"expected a kind of data, got {kind}")
