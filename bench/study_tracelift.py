@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -48,7 +49,7 @@ class Study:
     seed: int
     steps: int
     folder: Path
-    """Of this seed: world/, groups/, reward_model/, and a run folder a form."""
+    """Of this seed: world/, groups/, reward_model/, and a run folder a form and number of steps."""
 
     @property
     def world(self) -> Path:
@@ -63,12 +64,15 @@ class Study:
         run = replace(pipeline.run, dir=str(self.folder), seed=self.seed, device="cpu")
         return replace(pipeline, run=run)
 
+    def arm_name(self, form: Form) -> str:
+        return f"{form}-{self.steps}"
+
     def arm(self, form: Form, results: dict[str, str]) -> RlConfig:
         """The recipe's RL stage by one form of the reward; everything else is the same."""
         config = cast(RlConfig, resolved(in_folder(self.pipeline(), "rl"), results))
         return replace(
             config,
-            run=replace(config.run, dir=str(self.folder / form)),
+            run=replace(config.run, dir=str(self.folder / self.arm_name(form))),
             uplift=replace(config.uplift, form=form),
             train=replace(config.train, num_steps=self.steps),
             eval=EvalConfig(),
@@ -77,7 +81,10 @@ class Study:
     def run(self, forms: list[Form]) -> dict[str, Any]:
         if not self.world.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            export_lift_world(self.world, LiftConfig(world=WorldConfig(seed=self.seed)))
+            partial_world = self.folder / "world.part"
+            shutil.rmtree(partial_world, ignore_errors=True)
+            export_lift_world(partial_world, LiftConfig(world=WorldConfig(seed=self.seed)))
+            partial_world.rename(self.world)
         pipeline = self.pipeline()
         results: dict[str, str] = {}
         for name in ("groups", "reward_model"):
@@ -86,7 +93,7 @@ class Study:
         found: dict[str, Any] = {"seed": self.seed, "reward_model": judge}
         found["before"] = self.assessed("before", partial(Path, self.world / "planner"))
         for form in forms:
-            found[form] = self.assessed(form, partial(run_stage, self.arm(form, results)))
+            found[form] = self.assessed(self.arm_name(form), partial(run_stage, self.arm(form, results)))
         return found
 
     def assessed(self, name: str, planner: Callable[[], Path]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The command line: fastrl demo | tiny | plan | train | eval | groups | plot | doctor. Work is done elsewhere."""
+"""The command line: fastrl demo | tiny | plan | train | eval | groups | plot | doctor."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fastrl.check.executor import check_sandbox
 from fastrl.check.model import check_fits, check_model, load_tokenizer
 from fastrl.check.rl import check_engine
 from fastrl.config import GroupsConfig, WriterConfig, refuse
@@ -39,6 +40,8 @@ def check_groups(config: GroupsConfig) -> None:
     if config.executor.model.path:
         check_model("executor.model", config.executor.model)
         load_tokenizer("executor.model", config.executor.model)
+        if config.task == "code":
+            check_sandbox(config.executor.program)
         if config.executor.task != config.task:
             refuse("executor", "task", f"{config.task}, as the groups' task is", config.executor.task)
 

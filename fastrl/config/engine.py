@@ -15,7 +15,7 @@ class EngineConfig:
 
     kind: Literal["torch", "vllm", "same"] = "torch"
     """torch: the embedded engine, any Hugging Face decoder. vllm: vLLM in this process; it must be installed.
-    same: as in the engine section, of transfer.engine alone."""
+    same: as in the engine section, for the engines of rewards."""
     max_batch_tokens: int = 65536
     """> 0; tokens of KV cache that one generation batch may hold. More requests wait their turn."""
     keep_prompts: bool = False
@@ -34,7 +34,7 @@ class EngineConfig:
             refuse("engine", "enforce_eager", "false, since kind torch has no such choice", True)
         for each in dataclasses.fields(self)[1:]:
             if self.kind == "same" and getattr(self, each.name) != each.default:
-                refuse("transfer.engine", "kind", f"torch or vllm, since {each.name} is set", self.kind)
+                refuse("engine", "kind", f"torch or vllm, since {each.name} is set", self.kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,9 +91,14 @@ def plain_line(step: int, num_steps: int, shown: Mapping[str, float], metrics: M
     return " | ".join([*parts, f"{seconds:.2f}s"] if seconds else parts)
 
 
+HEADLINES = (
+    "eval/avg@", "eval/maj@", "eval/transfer", "eval/two_stage_avg@", "eval/executor_alone_avg@",
+)  # fmt: skip
+
+
 def is_headline(name: str) -> bool:
     """eval/avg@4, but not its interval's ends, which the plot shows."""
-    return name.startswith(("eval/avg@", "eval/maj@", "eval/transfer")) and name.count("/") == 1
+    return name.startswith(HEADLINES) and name.count("/") == 1
 
 
 def known(value: object) -> bool:

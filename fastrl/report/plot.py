@@ -96,9 +96,15 @@ def choose_panels(runs: Sequence[RunCurves]) -> list[str]:
     return panels
 
 
+EVALUATIONS = (
+    "eval/avg@", "eval/maj@", "eval/pass@", "eval/transfer", "eval/two_stage_avg@",
+    "eval/executor_alone_avg@",
+)  # fmt: skip
+
+
 def is_evaluation(name: str) -> bool:
     """eval/avg@16, eval/maj@16, eval/transfer_auc and the like; not their interval's ends."""
-    return name.startswith(("eval/avg@", "eval/maj@", "eval/pass@", "eval/transfer")) and name.count("/") == 1
+    return name.startswith(EVALUATIONS) and name.count("/") == 1
 
 
 def is_smaller_k(name: str, logged: set[str]) -> bool:

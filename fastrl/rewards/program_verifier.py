@@ -12,8 +12,6 @@ from fastrl.types import Task
 from fastrl.verify.program_tests import ProgramTests
 from fastrl.verify.programs import Outcome, ProgramReport, ProgramRunner, extract_program
 
-TESTS_CHARS = 2000
-"""Of the tests, as a reward model reads them."""
 MOST_BROKEN = 0.5
 """Of a batch's programs the sandbox may fail on so many; above that nothing is measured."""
 RAN_TO = {
@@ -59,7 +57,7 @@ class CodeVerifier:
         return holds_program(trace)
 
     def tests_text(self, reference: Any) -> str | None:
-        return tests_of(reference).as_text(TESTS_CHARS)
+        return tests_of(reference).as_text()
 
     def close(self) -> None:
         self.runner.close()

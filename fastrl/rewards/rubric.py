@@ -11,6 +11,7 @@ from fastrl.policy.rubric_model import RubricModel
 from fastrl.rewards.batch import CompletionInput, LogExtra, LogMetric, completion_text, mean
 from fastrl.rewards.traces import trace_of
 from fastrl.types import Task
+from fastrl.verify.program_tests import ProgramTests
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,9 @@ class RubricScorer:
 class RubricReward:
     """The score of a completion's trace, in [0, 1].
 
-    Needs the column `question` (the bare problem), and takes `tests` (text, or null). Logs rubric/mean,
-    rubric/<dimension> (0 to 4), rubric/truncated (a share); to the completions, each one's dimensions.
+    Needs the column `question` (the bare problem), and takes `tests` (text, the tests themselves, or null).
+    Logs rubric/mean, rubric/<dimension> (0 to 4), rubric/truncated (a share); to the completions, each one's
+    dimensions.
 
     Args:
         tag: a trace is what stands between <tag> and </tag>; without the tag, the whole completion.
@@ -88,15 +90,15 @@ class RubricReward:
         completion_ids: Sequence[Sequence[int]] | None = None,
         *,
         question: Sequence[str],
-        tests: Sequence[str | None] | None = None,
+        tests: Sequence[Any] | None = None,
         log_extra: LogExtra | None = None,
         log_metric: LogMetric | None = None,
         **columns: Any,
     ) -> list[float | None]:
         check_texts("question", question)
-        check_texts("tests", [test for test in tests or () if test is not None])
+        texts = None if tests is None else [tests_text(each) for each in tests]
         traces = [trace_of(completion_text(completion), self.tag) for completion in completions]
-        scores = self.scorer.score(self.task, question, traces, tests)
+        scores = self.scorer.score(self.task, question, traces, texts)
         if log_extra is not None:
             log_extra("rubric", [score.dimensions for score in scores])
         if log_metric is not None and scores:
@@ -105,6 +107,13 @@ class RubricReward:
             for name in scores[0].dimensions:
                 log_metric(f"rubric/{name}", mean([score.dimensions[name] for score in scores]))
         return [score.total for score in scores]
+
+
+def tests_text(tests: Any) -> str | None:
+    """What the model reads of a problem's tests."""
+    if tests is None or isinstance(tests, str):
+        return tests
+    return ProgramTests.from_columns({"tests": tests}).as_text()
 
 
 def check_texts(column: str, values: Sequence[Any]) -> None:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 # What is written in these files decides what this world is, beside the plain world's own.
 SOURCES = (
     "check.py", "lift.py", "lift_config.py", "lift_examples.py", "lift_judge.py", "lift_task.py",
-    "lift_teach.py", "perturb.py",
+    "lift_teach.py", "perturb.py", "../stages/groups/drafts.py",
 )  # fmt: skip
 TASKS: tuple[Task, ...] = ("math", "code")
 

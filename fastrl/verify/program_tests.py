@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 COLUMNS = "tests, or test and entry_point (HumanEval's, with prompt)"
+TESTS_CHARS = 2000  # what a reward model reads of them, when it learns and when it judges
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,7 @@ class ProgramTests:
             )
         raise ValueError(f"[tests] columns: expected {COLUMNS}, got {sorted(columns)}")
 
-    def as_text(self, limit: int) -> str:
+    def as_text(self, limit: int = TESTS_CHARS) -> str:
         """For a reader: the check's source, or inputs and outputs; at most limit characters."""
         parts = [f"input:\n{given.strip()}\noutput:\n{wanted.strip()}" for given, wanted in self.cases]
         return "\n\n".join(parts or [self.check.strip()])[:limit]

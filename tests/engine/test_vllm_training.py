@@ -113,7 +113,7 @@ def test_each_engine_is_one_flag():
         ({"engine": {"kind": "same"}}, r"\[engine\] kind: expected torch or vllm, got 'same'"),
         (
             {"transfer": {"engine": {"sleep": True}}},
-            r"\[transfer\.engine\] kind: .*, since sleep is set, got 'same'",
+            r"\[engine\] kind: .*, since sleep is set, got 'same'",
         ),
         ({"engine": {"enforce_eager": True}}, r"\[engine\] enforce_eager: expected false"),
     ],

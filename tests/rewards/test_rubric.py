@@ -122,7 +122,7 @@ def test_columns_that_are_no_text_are_refused():
     reward = RubricReward(Scripted(), "math", "reasoning")
     with pytest.raises(ValueError, match=r"\[rubric\] question: expected text, got 3"):
         reward(["?"], ["a"], question=[3])
-    with pytest.raises(ValueError, match=r"\[rubric\] tests: expected text, got \['1'\]"):
+    with pytest.raises(ValueError, match=r"\[tests\]"):
         reward(["?"], ["a"], question=["q"], tests=[["1"]])
     with pytest.raises(TypeError, match="question"):
         reward(["?"], ["a"])

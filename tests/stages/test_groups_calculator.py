@@ -166,6 +166,8 @@ def test_conclusions_and_units():
     for text, (place, keeps) in flaws(bare, "wrong_conclusion").items():
         assert re.fullmatch(r"\n[A-Z][a-z, ]+ answer is (30|5)\.", place)
         assert text == bare.rationale.text + place and not keeps
+    same = work_of("", parse_rationale("7*1 = <<7*1=7>>7"))  # of its numbers, 1 alone is a wrong answer
+    assert [text[-2:] for text in flaws(same, "wrong_conclusion")] == ["1."]
     one = work_of("", parse_rationale("It takes 2*15 = <<2*15=30>>30 minutes."))
     assert flaws(one, "no_conclusion") == flaws(one, "skipped_step") == flaws(one, "order_mixup") == {}
 

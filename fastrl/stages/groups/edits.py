@@ -75,7 +75,7 @@ def plausible(rationale: Rationale, index: int, value: Fraction) -> bool:
     was whole (money may have cents), and written exactly in two decimals or in as many as it had."""
     old = rationale.numbers[index].value
     decimals = decimals_of(value)
-    if decimals is None or value <= 0 or old <= 0 or not 1 / LARGEST_RATIO <= value / old <= LARGEST_RATIO:
+    if decimals is None or old == 0 or not 1 / LARGEST_RATIO <= value / old <= LARGEST_RATIO:
         return False
     if old.denominator == 1 and not is_money(rationale, index):
         return decimals == 0

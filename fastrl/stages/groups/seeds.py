@@ -19,8 +19,6 @@ from fastrl.verify.program_tests import ProgramTests
 REFERENCE_COLUMNS = ("reference_solution", "rationale", "solution", "answer", "program", "canonical_solution")
 REASONING_COLUMNS = ("reasoning", "rationale", "output")
 ID_COLUMNS = ("problem_id", "task_id", "id")
-TESTS_CHARS = 2000
-"""Of a problem's tests, as a reward model reads them."""
 
 _THOUGHT_ENDS = re.compile(
     r"</think>|```|^[ \t]*(?:#+[ \t]*|\*\*)?explanation\b", re.IGNORECASE | re.MULTILINE
@@ -130,7 +128,7 @@ def _tests_text(problem: Problem) -> str | None:
     if not any(problem.columns.get(name) for name in ("tests", "test")):
         return None
     tests = ProgramTests.from_columns({"prompt": problem.question, **problem.columns})
-    return tests.as_text(TESTS_CHARS)
+    return tests.as_text()
 
 
 def clean_reasoning(text: str, program: str) -> str:
