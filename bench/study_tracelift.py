@@ -122,7 +122,9 @@ def table(seeds: list[dict[str, Any]], arms: list[str]) -> str:
 def judge_table(seeds: list[dict[str, Any]]) -> str:
     """The reward models on held-out groups: pairs and groups in order, on the whole and by kind."""
     metrics = [seed["reward_model"]["metrics"] for seed in seeds]
-    kinds = sorted(name.partition("/")[2] for name in metrics[0] if name.startswith("pair_accuracy/"))
+    kinds = sorted(
+        {name.partition("/")[2] for each in metrics for name in each if name.startswith("pair_accuracy/")}
+    )
     lines = []
     for label, end in (("all", ""), *((kind, f"/{kind}") for kind in kinds)):
         pairs, groups = (

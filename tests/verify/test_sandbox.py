@@ -1,6 +1,7 @@
 """Hostile programs: what each comes to, and that the next program runs as if it had not been there."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -331,53 +332,50 @@ def test_nothing_outlives_a_closed_runner_or_a_killed_worker():
 
 
 def test_a_sandbox_ends_with_its_trainer():
-    script = (
-        "from fastrl.config.executor import ProgramConfig\n"
-        "from fastrl.verify.programs import ProgramRunner, ProgramTests\n"
-        "runner = ProgramRunner(ProgramConfig(num_workers=1, timeout_s=1000))\n"
-        "tests = ProgramTests(cases=(('', 'ok'),))\n"
-        "runner.run([('1', tests)])\n"
-        "print(runner._workers[0]._process.pid, flush=True)\n"
-        "runner.run([('while True: pass', tests)])\n"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    launcher = int(parent.stdout.readline())
-    left, deadline = [launcher], time.monotonic() + 20.0
+    trainer = os.fork()
+    if not trainer:
+        runner = ProgramRunner(ProgramConfig(num_workers=1, timeout_s=1000))
+        runner.run([("while True: pass", OK)])
+        os._exit(0)
+    left, deadline = [], time.monotonic() + 20.0
     while len(left) < 3 and time.monotonic() < deadline:
-        left = [launcher, *descendants(launcher)]
+        left = descendants(trainer)
     assert len(left) == 3  # launcher, worker, program
-    parent.kill()
-    parent.wait()
+    os.kill(trainer, 9)
+    os.waitpid(trainer, 0)
     deadline = time.monotonic() + 5.0
     while any(Path(f"/proc/{pid}").exists() for pid in left) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert [pid for pid in left if Path(f"/proc/{pid}").exists()] == []
-    parent.stdout.close()
 
 
-NO_SANDBOX = """
-from fastrl.config.executor import ProgramConfig
-from fastrl.verify.programs import ProgramRunner, ProgramTests
+WITHOUT_PRIVILEGES = """
+import runpy
 from fastrl.verify import sandbox_kernel
 sandbox_kernel.drop_privileges()  # unshare is refused from here on
-jobs = [(program, ProgramTests(cases=(("", "ok"),))) for program in ("print('ok')", "open('made', 'w')")]
-with ProgramRunner(ProgramConfig()) as runner:
-    try:
-        runner.run(jobs)
-    except ValueError:
-        print(runner._workers)
-    runner.run(jobs)
+runpy.run_module("fastrl.verify.program_worker", run_name="__main__")
 """
 
 
-def test_without_a_sandbox_nothing_runs():
-    done = subprocess.run([sys.executable, "-c", NO_SANDBOX], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (1, "[]\n")
-    assert done.stderr.splitlines()[-1] == (
-        "fastrl.verify.program_process.NoSandboxError: [program] run_unsandboxed_code: expected a sandbox "
-        "for programs that a model wrote (Linux, user namespaces), or true, which runs them with all your "
-        "rights, got false and no sandbox: [Errno 1] unshare: Operation not permitted"
+def test_without_a_sandbox_nothing_runs(monkeypatch):
+    start = subprocess.Popen
+
+    def unprivileged(command, **options):
+        assert command[3:5] == ["-m", "fastrl.verify.program_worker"]
+        return start([*command[:3], "-c", WITHOUT_PRIVILEGES, *command[5:]], **options)
+
+    monkeypatch.setattr("fastrl.verify.program_process.subprocess.Popen", unprivileged)
+    says = (
+        "[program] run_unsandboxed_code: expected a sandbox for programs that a model wrote (Linux, user "
+        "namespaces), or true, which runs them with all your rights, got false and no sandbox: [Errno 1] "
+        "unshare: Operation not permitted"
     )
+    with ProgramRunner(ProgramConfig()) as runner:
+        for _ in range(2):
+            with pytest.raises(ValueError, match=re.escape(says)):
+                runner.run([("print('ok')", OK), ("print('no')", OK)])
+            assert runner._workers == []
+        assert runner.counts == {}
 
 
 def test_told_to_in_plain_words_it_runs_programs_without_one():
