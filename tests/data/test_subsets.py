@@ -68,6 +68,7 @@ def test_who_is_taken_depends_on_the_seed_and_the_row_alone():
     counts = [1] * 50
     first, second = stratified_order(counts, 2, seed=0), stratified_order(counts, 2, seed=1)
     assert first != second and sorted(first) == sorted(second) == list(range(50))
+    assert any(abs(first.index(row) - first.index(row + 1)) > 1 for row in range(0, 50, 2))
     # rows that leave the bin change nothing for those that stay
     fewer = [0 if row % 3 == 0 else 1 for row in range(50)]
     assert stratified_order(fewer, 2, seed=0) == [row for row in first if row % 3]

@@ -151,6 +151,20 @@ def test_changes_are_counted_by_hand(grader):
     assert (found.num_completions, found.num_unanswered, found.num_uncorrupted) == (2, 1, 1)
 
 
+def test_what_a_response_draws_does_not_depend_on_the_others(grader):
+    results = responses(grader, [SUM, "nothing", SUM], [SUM])
+
+    def seeds(some):
+        engine = ScriptedEngine(lambda *asked: "10}$")
+        forced_answers(engine, some, grader, seed=0, taus=(0.2, 0.8))
+        answer_changes(engine, some, spoil_first, grader, seed=0, max_new_tokens=9)
+        return [(question, seed) for question, _, _, seed in engine.asked]
+
+    both = seeds(results)
+    assert len(set(both)) == len(both) == 12
+    assert [one for one in both if one[0] == "q1"] == seeds(results[1:])
+
+
 def test_nothing_to_make_wrong_is_refused(grader):
     with pytest.raises(ValueError, match=r"\[faithfulness\] corrupt: expected a response with a step"):
         answer_changes(

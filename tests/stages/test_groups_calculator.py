@@ -294,3 +294,9 @@ def test_real_solutions_stay_true_but_for_the_flaw():
                 )
     assert used > 280 and slips > 200 and num_equations > 4000
     assert kinds == set(KINDS)
+
+
+def test_a_slip_that_does_not_reach_the_answer_is_none():
+    work = work_of("", parse_rationale("Aside, 2*3 = <<2*3=6>>6.\nHe has 4*5 = <<4*5=20>>20."))
+    found = flaws(work, "arithmetic_slip")
+    assert found and all("2*3 = 6." in text for text in found)

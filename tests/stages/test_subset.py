@@ -36,10 +36,11 @@ class KnownModel:
 
     def __init__(self, on_call=lambda number: None):
         self.tokenizer, self.on_call, self.calls = byte_tokenizer(), on_call, 0
-        self.asked = EngineStats()
+        self.asked, self.seeds = EngineStats(), []
 
     def generate(self, prompts, sampling, *, seeds, n):
         self.calls += 1
+        self.seeds += seeds
         self.on_call(self.calls)
         self.asked = replace(self.asked, requests=self.asked.requests + n * len(prompts))
         return [[self.sample(prompt, j) for j in range(n)] for prompt in prompts]
@@ -117,6 +118,16 @@ def test_counts_and_budget(model, tmp_path):
     assert counts["verdicts"]["wrong"] == 29 * 8 - sum(SOLVED)
     assert json.loads((folder / "budget.json").read_text())["total"]["requests"] == 29 * 8
     assert model.calls == 3
+
+
+def test_what_a_problem_draws_does_not_depend_on_its_chunk(model, tmp_path):
+    run_subset(config_of(tmp_path, "tens"))
+    tens, model.seeds = model.seeds, []
+    run_subset(config_of(tmp_path, "fours", chunk_size=4))
+    assert len(tens) == len(set(tens)) == 29 and model.seeds == tens
+    config = config_of(tmp_path, "other")
+    run_subset(replace(config, run=replace(config.run, seed=4)))
+    assert not set(model.seeds[29:]) & set(tens)
 
 
 def test_the_label_is_the_wrong_answer_that_most_samples_gave(model, tmp_path):
