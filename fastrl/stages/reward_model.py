@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastrl.build import choose_device
 from fastrl.checkpoint import latest_checkpoint, load_optimizer, save_checkpoint
-from fastrl.config import RewardModelConfig, SftConfig
+from fastrl.config import RewardModelConfig
 from fastrl.data.order import ProblemOrder
 from fastrl.evaluate.rubric import JudgedTrace, calibration, rubric_metrics
 from fastrl.ops import prefix_tree
@@ -98,7 +98,7 @@ def update(
     # only the adapters' dropout draws: where a run is resumed, it draws the same
     torch.manual_seed(seed_of(config.run.seed, "dropout", step))
     parts, num_tokens = accumulate(model, batch, config)
-    rate = scheduled(SftConfig(train=config.train, schedule=config.schedule), step)
+    rate = scheduled(config.train, config.schedule, step)
     grad_norm = apply_gradients(model.policy, optimizer, replace(config.train, learning_rate=rate), step)
     loss, dimension, total, ranking, pairs_right = parts.tolist()
     return {

@@ -17,18 +17,25 @@ from fastrl.ops import linear_logprob
 from fastrl.policy.model import Policy
 from fastrl.policy.optimizer import apply_gradients, make_optimizer
 from fastrl.policy.packing import TrainSequence
-from fastrl.run import Run
+from fastrl.run import Run, read_metrics
 from fastrl.seeding import seed_of
 from fastrl.stages.conversations import read_conversations
+
+ENTROPY_STEPS = 5
 
 
 def run_sft(config: SftConfig) -> Path:
     """Fine-tune on the assistant's words of conversations.
 
-        loss = - sum over trained tokens of log p(token | all before it) / trained tokens of the step
+        loss = - sum over trained tokens of weight * log p(token | all before it) / their weights' sum
 
-    Prompts are read and not trained; the end token is trained. Rows are reshuffled in every epoch. A run
-    folder with checkpoints of the same configuration goes on from the last one.
+    Prompts are read and not trained; the end token is trained, unless a row says that its turn goes on. Rows
+    are reshuffled in every epoch. A run folder with checkpoints of the same configuration goes on from the
+    last one.
+
+    With config.max_entropy_rise, what the starting model makes of the rows is measured first (base/nll and
+    base/entropy, nats a token), and training ends where the entropy of the last five steps' tokens is more
+    than that share above it.
 
     Args:
         config: config.model.path is the checkpoint to start from, config.data.path the JSONL file.
@@ -43,18 +50,25 @@ def run_sft(config: SftConfig) -> Path:
     policy = Policy.load(start, choose_device(config.run))
     optimizer = make_optimizer(policy, config.train)
     step = 0 if saved is None else int(load_optimizer(saved, policy, optimizer)["step"])
-    run.rewind(step)
+    run.rewind(step if saved else -1)
     sequences = read_conversations(
-        config.data.path, policy.tokenizer, system_prompt=config.data.system_prompt, limit=config.data.limit
+        config.data.path,
+        policy.tokenizer,
+        system_prompt=config.data.system_prompt,
+        limit=config.data.limit,
+        prefix_weight=config.prefix_weight,
     )
     check_fits(sequences, policy)
-    while step < config.train.num_steps:
+    if saved is None and config.max_entropy_rise is not None:
+        run.log(0, under_base(policy, sequences, config.train.tokens_per_microbatch))
+    while step < config.train.num_steps and not ran_away(run, config):
         with run.time("update"):
             batch = [sequences[index] for index in batch_indices(config, len(sequences), step)]
             metrics = update(policy, optimizer, batch, config, step)
         step += 1
         run.log(step, metrics)
-        if step == config.train.num_steps or (config.run.save_every and step % config.run.save_every == 0):
+        every = config.run.save_every
+        if step == config.train.num_steps or (every and step % every == 0) or ran_away(run, config):
             saved = save_checkpoint(run.checkpoints, policy, optimizer, {"step": step}, config.run.keep_last)
     return saved or run.checkpoints
 
@@ -64,8 +78,8 @@ def update(
 ) -> dict[str, float]:
     """One optimiser step on one batch."""
     num_tokens = max(1, sum(sequence.num_loss_tokens for sequence in batch))
-    loss, entropy = accumulate(policy, batch, config.train.tokens_per_microbatch, num_tokens)
-    train = replace(config.train, learning_rate=scheduled(config, step))
+    loss, entropy = accumulate(policy, batch, config.train.tokens_per_microbatch)
+    train = replace(config.train, learning_rate=scheduled(config.train, config.schedule, step))
     grad_norm = apply_gradients(policy, optimizer, train, step)
     return {
         "loss": float(loss),
@@ -77,27 +91,50 @@ def update(
 
 
 def accumulate(
-    policy: Policy, batch: list[TrainSequence], tokens_per_microbatch: int, num_tokens: int
+    policy: Policy, batch: list[TrainSequence], tokens_per_microbatch: int
 ) -> tuple[Tensor, Tensor]:
-    """Add the batch's gradient to the weights'; returns the mean loss and entropy of its trained tokens.
+    """Add the batch's gradient to the weights'; returns the weighted mean loss and entropy of its trained
+    tokens.
 
     Micro-batches are summed under one denominator, so how the batch is cut changes nothing.
     """
     loss, entropy = torch.zeros(2, device=policy.device)
+    total = sum(sum(sequence.loss_weights) for sequence in batch) or 1.0
     for indices in policy.microbatches(batch, tokens_per_microbatch):
-        packed = policy.pack([batch[index] for index in indices])
+        chosen = [batch[index] for index in indices]
+        packed = policy.pack(chosen)
+        weights = torch.tensor([w for each in chosen for w in each.loss_weights]).to(policy.device) / total
         out = linear_logprob(policy.hidden(packed), policy.head.weight, packed.ids, **policy.head.options())
-        part = -out.logprobs.sum() / num_tokens
-        part.backward()
+        part = -(out.logprobs * weights).sum()
+        if part.requires_grad:
+            part.backward()
         loss += part.detach()
-        entropy += out.entropy.detach().sum() / num_tokens
+        entropy += (out.entropy.detach() * weights).sum()
     return loss, entropy
 
 
-def scheduled(config: SftConfig, step: int) -> float:
+@torch.no_grad()
+def under_base(
+    policy: Policy, sequences: list[TrainSequence], tokens_per_microbatch: int
+) -> dict[str, float]:
+    """Mean negative log-probability and entropy of the trained tokens as the model is now."""
+    loss, entropy = accumulate(policy, sequences, tokens_per_microbatch)
+    return {"base/nll": float(loss), "base/entropy": float(entropy)}
+
+
+def ran_away(run: Run, config: SftConfig) -> bool:
+    """Whether the entropy of the last steps is further above the starting model's than is allowed."""
+    if config.max_entropy_rise is None:
+        return False
+    lines = read_metrics(run.metrics_file)
+    last = [line["entropy"] for line in lines if "entropy" in line][-ENTROPY_STEPS:]
+    most = (1 + config.max_entropy_rise) * lines[0]["base/entropy"]
+    return len(last) == ENTROPY_STEPS and sum(last) / len(last) > most
+
+
+def scheduled(train: TrainConfig, schedule: str, step: int) -> float:
     """learning_rate, or learning_rate * (1 + cos(pi * done share of the steps after warm-up)) / 2."""
-    train: TrainConfig = config.train
-    if config.schedule == "constant" or step < train.warmup_steps:
+    if schedule == "constant" or step < train.warmup_steps:
         return train.learning_rate
     done = (step - train.warmup_steps) / max(1, train.num_steps - train.warmup_steps)
     return train.learning_rate * 0.5 * (1 + math.cos(math.pi * done))

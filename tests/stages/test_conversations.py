@@ -52,6 +52,32 @@ def test_every_assistant_turn_of_messages_is_trained_and_only_the_completion_of_
     assert spell(tokenizer, last) == text.format("7+5=2<|end|>")
 
 
+@pytest.mark.parametrize("make", [generator_tokenizer, receiver_tokenizer])
+def test_a_prefix_is_trained_with_its_own_weight_and_a_turn_that_goes_on_has_no_end(tmp_path, make):
+    tokenizer = make()
+    row = {"prompt": "7+5", "prefix": "7+5=2\n", "completion": "2*3=6", "end": False}
+    (sequence,) = read(tmp_path, tokenizer, row, prefix_weight=0.5)
+    question = "<|user|>7+5<|assistant|>" if make is generator_tokenizer else "<s>Q:7+5\nA:"
+    assert spell(tokenizer, sequence) == question + "[7][+5][=][2][\n][2][*3][=][6]"
+    assert sequence.loss_weights == [0.5] * 5 + [1.0] * 4
+    (read_only,) = read(tmp_path, tokenizer, {**row, "end": True}, prefix_weight=0.0)
+    end = tokenizer.eos_token
+    assert spell(tokenizer, read_only) == question + f"7+5=2\n[2][*3][=][6][{end}]"
+
+
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        ({"prompt": "7", "completion": "2", "end": "no"}, "end: expected true or false, got 'no'"),
+        ({"prompt": "7", "completion": "2", "prefix": 3}, "prefix: expected text, .* got 3"),
+        ({"prompt": [USER, ASSISTANT], "completion": "2", "prefix": "x"}, "prefix: expected text, after"),
+    ],
+)
+def test_a_row_that_goes_on_wrongly_is_refused(tmp_path, row, message):
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, generator_tokenizer(), row)
+
+
 def test_a_begun_turn_is_gone_on_with(tmp_path):
     tokenizer = receiver_tokenizer()
     begun = [USER, {"role": "assistant", "content": "7+"}]

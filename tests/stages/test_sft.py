@@ -1,6 +1,7 @@
 """The SFT stage: its gradient against Hugging Face's own float64 forward, its order, its repeatability."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from fastrl.config import DataConfig, ModelConfig, RunConfig, SftConfig, TrainConfig
 from fastrl.policy.model import Policy
 from fastrl.policy.packing import TrainSequence
-from fastrl.stages.sft import accumulate, batch_indices, run_sft, scheduled
+from fastrl.run import Run
+from fastrl.stages.conversations import read_conversations
+from fastrl.stages.sft import accumulate, batch_indices, ran_away, run_sft, scheduled
 from fastrl.tiny.models import Shape, initialise
 
 CPU = torch.device("cpu")
@@ -43,9 +46,8 @@ def config_of(checkpoint, tmp_path, **train):
 
 
 def gradients(policy, budget):
-    num_tokens = sum(sequence.num_loss_tokens for sequence in SEQUENCES)
     policy.model.zero_grad()
-    loss, entropy = accumulate(policy, SEQUENCES, budget, num_tokens)
+    loss, entropy = accumulate(policy, SEQUENCES, budget)
     return float(loss), float(entropy), {n: p.grad.clone() for n, p in policy.model.named_parameters()}
 
 
@@ -83,6 +85,47 @@ def test_uneven_microbatches_give_the_single_batch_gradient(checkpoint):
         for name, gradient in whole.items():
             error = float((parts[name] - gradient).abs().max() / gradient.abs().max())
             assert error < 2e-6, f"{name} at {budget} tokens: {error}"
+
+
+def test_weights_of_tokens(checkpoint):
+    """Half the weight on one sequence's tokens: the mean that a calculator gives from the sequences' own."""
+    policy = Policy.load(ModelConfig(path=str(checkpoint)), CPU)
+    first, second = SEQUENCES[0], SEQUENCES[1]
+    with torch.no_grad():
+        alone = [float(accumulate(policy, [each], 1 << 20)[0]) for each in (first, second)]
+    half = replace(first, weights=[0.5] * len(first.token_ids))
+    loss, _ = accumulate(policy, [half, second], 1 << 20)
+    assert float(loss) == pytest.approx((1.5 * alone[0] + 1.0 * alone[1]) / 2.5, rel=1e-5)
+
+
+def test_what_the_starting_model_makes_of_the_rows_and_the_end_of_a_run_that_leaves_it(checkpoint, tmp_path):
+    config = replace(config_of(checkpoint, tmp_path, num_steps=40), max_entropy_rise=0.0)
+    folder = run_sft(config)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0]["step"] == 0 and set(lines[0]) >= {"base/nll", "base/entropy"}
+    policy = Policy.load(config.model, CPU)
+    whole = read_conversations(config.data.path, policy.tokenizer)
+    with torch.no_grad():
+        nll, entropy = accumulate(policy, whole, 1 << 20)
+    assert (lines[0]["base/nll"], lines[0]["base/entropy"]) == pytest.approx((float(nll), float(entropy)))
+    # a model that learns the rows by heart grows surer of them: it is never stopped for growing unsure
+    assert folder.name == "step-000040"
+
+
+def test_a_run_whose_entropy_runs_away_ends_and_stays_ended(checkpoint, tmp_path):
+    config = replace(config_of(checkpoint, tmp_path, num_steps=40), max_entropy_rise=0.5)
+    run = Run.start(config)
+    run.log(0, {"base/nll": 1.0, "base/entropy": 0.1})  # as if the starting model had been sure
+    shutil.rmtree(run.checkpoints)
+    run_sft(config)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 40  # it is measured anew where nothing was saved
+    text = run.metrics_file.read_text().splitlines()
+    text[0] = json.dumps({"step": 0, "base/nll": 1.0, "base/entropy": 1e-9})
+    run.metrics_file.write_text("\n".join(text) + "\n")
+    assert ran_away(run, config) and not ran_away(run, replace(config, max_entropy_rise=None))
+    longer = replace(config, train=replace(config.train, num_steps=60))
+    assert run_sft(longer).name == "step-000040"
 
 
 def test_it_learns_and_writes_a_hugging_face_folder(checkpoint, tmp_path):
@@ -137,12 +180,12 @@ def test_every_row_once_an_epoch_in_an_order_of_its_own(checkpoint, tmp_path):
 
 def test_schedule_by_hand(checkpoint, tmp_path):
     config = config_of(checkpoint, tmp_path, num_steps=10, warmup_steps=2, learning_rate=1.0)
-    assert [scheduled(config, step) for step in range(10)] == [1.0] * 10
+    assert [scheduled(config.train, config.schedule, step) for step in range(10)] == [1.0] * 10
     cosine = replace(config, schedule="cosine")
     # steps 2 to 9 after warm-up: (1 + cos(pi * k / 8)) / 2
-    assert [scheduled(cosine, step) for step in (0, 1, 2)] == [1.0, 1.0, 1.0]
-    assert scheduled(cosine, 6) == pytest.approx(0.5)
-    assert scheduled(cosine, 9) == pytest.approx(0.0380602337)
+    assert [scheduled(cosine.train, cosine.schedule, step) for step in (0, 1, 2)] == [1.0, 1.0, 1.0]
+    assert scheduled(cosine.train, cosine.schedule, 6) == pytest.approx(0.5)
+    assert scheduled(cosine.train, cosine.schedule, 9) == pytest.approx(0.0380602337)
 
 
 def test_a_conversation_that_does_not_fit_is_refused(checkpoint, tmp_path):
