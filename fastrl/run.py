@@ -29,7 +29,7 @@ from fastrl.load import from_dict, read_yaml, to_yaml
 # Fields that a resumed run may change: they say when to stop and what to write, not what is computed.
 MAY_CHANGE = (
     "run.dir", "run.save_every", "run.keep_last", "run.log_completions_every", "run.report_to",
-    "train.num_steps",
+    "train.num_steps", "sizes",
 )  # fmt: skip
 PACKAGES = (
     "fastrl",

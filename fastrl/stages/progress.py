@@ -33,7 +33,7 @@ def in_chunks(path: Path, items: Sequence[T], size: int, work: Callable[[int, li
     Raises:
         ValueError: the file speaks of other items.
     """
-    done = _whole_lines(path)
+    done = whole_lines(path)
     results = []
     for number, start in enumerate(range(0, len(items), size)):
         chunk = list(items[start : start + size])
@@ -55,7 +55,7 @@ def in_chunks(path: Path, items: Sequence[T], size: int, work: Callable[[int, li
     return results
 
 
-def _whole_lines(path: Path) -> list[bytes]:
+def whole_lines(path: Path) -> list[bytes]:
     """Lines of a file, and what follows the last line break cut off."""
     if not path.exists():
         return []

@@ -14,6 +14,7 @@ from fastrl.data.prompts import render_prompt
 from fastrl.engine.protocol import Engine
 from fastrl.seeding import seed_of
 from fastrl.stages.groups.drafts import UnusableError
+from fastrl.stages.progress import whole_lines
 from fastrl.types import Message, SamplingParams
 
 BATCH = 64
@@ -42,11 +43,8 @@ class Book:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-        rows = [json.loads(line) for line in lines]
+        rows = [json.loads(line) for line in whole_lines(path)]
         self.texts: dict[Call, str] = {(row["key"], row["attempt"]): row["text"] for row in rows}
-        if lines:  # without what follows the last line break
-            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
     def add(self, texts: dict[Call, str]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
