@@ -17,6 +17,7 @@ usage: fastrl COMMAND ...
   demo                              train in the tiny world and compare before with after
   tiny [--dir FOLDER]               make the tiny world that the *-tiny recipes train in
       --tracelift true              with a planner, executors and judged traces for tracelift-*-tiny
+      --int true                    with hard problems and a solver that checks attempts for int-tiny
   plan RECIPE [--field value ...]   what the run will hold in memory, and what to change where it does not fit
       --gpu_gib N                   on a GPU of N GiB, in place of this machine
   train RECIPE [--field value ...]  run a stage; RECIPE is a .yaml file or one of: {recipes}
@@ -168,15 +169,19 @@ class TinyOptions:
     tracelift: bool = False
     """Beside these: planner, executor, held_out_executor, and problems and judged traces of both tasks, as
     {math,code}-{train,test,seeds}.jsonl."""
+    int: bool = False
+    """Beside these: solver, and problems it hardly ever solves, as int-{train,test}.jsonl."""
 
 
 def tiny(arguments: list[str]) -> int:
     from fastrl.flags import parse_flags
+    from fastrl.tiny.int_world import with_int_world
     from fastrl.tiny.lift import export_lift_world
     from fastrl.tiny.world import export_world
 
     options = parse_flags(TinyOptions, None, arguments, prog="fastrl tiny")
-    print((export_lift_world if options.tracelift else export_world)(options.dir))
+    export = export_lift_world if options.tracelift else export_world
+    print(with_int_world(export, options.dir) if options.int else export(options.dir))
     return 0
 
 

@@ -10,6 +10,8 @@ import yaml
 from fastrl.cli import main
 from fastrl.load import from_dict, load_config
 
+COMMANDS = "demo, tiny, plan, train, eval, groups, plot, doctor"
+
 
 @pytest.fixture
 def recipe(tmp_path, checkpoints):
@@ -68,7 +70,7 @@ def test_dry_run_shows_a_recipe_that_loads_and_writes_nothing(recipe, tmp_path, 
         (["plot"], "[plot] runs: expected at least one run folder, got none"),
         (["plot", "no-run"], "[plot] runs: expected a run folder with metrics.jsonl, got 'no-run'"),
         (["doctor", "please"], "[doctor] arguments: expected none"),
-        (["fly"], "[fastrl] command: expected one of demo, tiny, plan, train, eval, plot, doctor, got 'fly'"),
+        (["fly"], f"[fastrl] command: expected one of {COMMANDS}, got 'fly'"),
     ],
 )
 def test_a_users_error_is_one_line_and_code_2(arguments, message, recipe, tmp_path, capsys):
@@ -143,5 +145,4 @@ def test_the_module_runs_as_a_program(tmp_path):
         [sys.executable, "-m", "fastrl.cli", "fly"], capture_output=True, text=True, cwd=tmp_path
     )
     assert ran.returncode == 2
-    known = "demo, tiny, plan, train, eval, plot, doctor"
-    assert ran.stderr == f"[fastrl] command: expected one of {known}, got 'fly'\n"
+    assert ran.stderr == f"[fastrl] command: expected one of {COMMANDS}, got 'fly'\n"

@@ -136,6 +136,7 @@ def sft_row(problem: HardProblem, candidate: Candidate) -> Row:
         "prompt": problem.messages,
         "prefix": problem.attempts[candidate.attempt].before(candidate.location),
         "completion": candidate.content,
+        "end": False,
         "question": problem.question,
         "solution": problem.solution,
         "problem": candidate.problem,
