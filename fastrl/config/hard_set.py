@@ -7,6 +7,7 @@ from typing import Literal
 
 from fastrl.config.base import DataConfig, ModelConfig, RunConfig, check_at_least, check_positive, refuse
 from fastrl.config.engine import EngineConfig
+from fastrl.types import SamplingParams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,14 @@ class SamplingConfig:
         check_at_least("sampling", self, 0, "temperature", "top_k")
         if not 0 < self.top_p <= 1:
             refuse("sampling", "top_p", "a number in (0, 1]", self.top_p)
+
+    @property
+    def params(self) -> SamplingParams:
+        """As engines take it."""
+        return SamplingParams(
+            temperature=self.temperature, top_p=self.top_p, top_k=self.top_k,
+            max_new_tokens=self.max_new_tokens, stop=self.stop,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

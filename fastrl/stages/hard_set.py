@@ -15,7 +15,7 @@ from fastrl.engine.protocol import Engine
 from fastrl.run import Run
 from fastrl.seeding import seed_of
 from fastrl.stages.progress import Budget, charged, in_chunks, summed, write_json, write_rows
-from fastrl.types import Completion, SamplingParams
+from fastrl.types import Completion
 from fastrl.verify import AnswerGrader, Verdict
 
 REFERENCE_COLUMNS = ("reference", "reference_solution", "rationale", "solution", "answer")
@@ -103,17 +103,13 @@ def sample_chunk(
 ) -> dict[str, Any]:
     """What became of the rollouts of some problems: counts, and the failed ones that are kept."""
     budget: Budget = {}
-    sampling = config.sampling
     with charged(engine, budget, "rollouts"):
         completions = engine.generate(
             [render_prompt(engine.tokenizer, problem.messages) for problem in problems],
-            SamplingParams(
-                temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k,
-                max_new_tokens=sampling.max_new_tokens, stop=sampling.stop,
-            ),
+            config.sampling.params,
             seeds=[seed_of(config.run.seed, "hard_set", problem.index) for problem in problems],
             n=config.num_samples,
-        )  # fmt: skip
+        )
     pairs = [(each.text, p.solution) for p, own in zip(problems, completions, strict=True) for each in own]
     verdicts = iter(grader.grade(pairs))
     rows = []

@@ -20,7 +20,6 @@ from fastrl.evaluate.accuracy import ProblemResult, graded
 from fastrl.run import Run
 from fastrl.seeding import seed_of
 from fastrl.stages.progress import Budget, charged, in_chunks, summed, write_json, write_rows
-from fastrl.types import SamplingParams
 from fastrl.verify import AnswerGrader, Verdict
 
 COLUMNS = ("gold", "num_correct", "num_samples", "answers", "wrong_label", "label", "corrupted")
@@ -81,17 +80,13 @@ def sample_chunk(
 ) -> dict[str, Any]:
     """How often some problems were solved, and which answers were given how often."""
     budget: Budget = {}
-    sampling = config.sampling
     with charged(engine, budget, "rollouts"):
         completions = engine.generate(
             [render_prompt(engine.tokenizer, problem.messages) for problem in problems],
-            SamplingParams(
-                temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k,
-                max_new_tokens=sampling.max_new_tokens, stop=sampling.stop,
-            ),
+            config.sampling.params,
             seeds=[seed_of(config.run.seed, "subset", problem.index) for problem in problems],
             n=config.num_samples,
-        )  # fmt: skip
+        )
     results = graded(problems, completions, grader)
     return {"problems": [solved(result) for result in results], "budget": budget}
 

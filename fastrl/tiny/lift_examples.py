@@ -68,7 +68,7 @@ def seed_row(config: LiftConfig, task: Task, chain: Chain, random: Random) -> di
     """
     right = "\n".join(explicit_lines(chain))
     candidates = perturbed(config, task, chain, random) + worked(task, chain, random)
-    random.shuffle(candidates)  # groups.candidates takes the first ones
+    random.shuffle(candidates)  # the order tells nothing
     solution = f"{right}\n\\boxed{{{chain.answer}}}" if task == "math" else answer(task, chain)
     return task_row(task, chain, config.num_tests, config.world.seed) | {
         "reference_solution": solution,
