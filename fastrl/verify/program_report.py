@@ -11,6 +11,8 @@ from typing import Any
 from fastrl.config.executor import ProgramConfig
 
 _SHOWN_CHARS = 300
+_READ_BYTES = 16 << 10
+"""Of what was said last."""
 
 
 class Outcome(str, Enum):
@@ -108,8 +110,10 @@ def _memory_limit(config: ProgramConfig) -> str:
 
 
 def _last_line(errors: bytes) -> str:
-    lines = errors[-4 * _SHOWN_CHARS :].decode(errors="replace").strip().splitlines()
-    return lines[-1].strip()[:_SHOWN_CHARS] if lines else ""
+    """What was said last; of tracebacks, which several processes may write at once, their ends."""
+    lines = [line for line in errors[-_READ_BYTES:].decode(errors="replace").splitlines() if line.strip()]
+    ends = [line for line in lines if not line.startswith((" ", "Traceback"))]
+    return (ends or lines)[-1].strip()[:_SHOWN_CHARS] if lines else ""
 
 
 def _exit(code: int) -> str:

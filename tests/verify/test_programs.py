@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sandboxed import needs_sandbox
 
 from fastrl.config.executor import ProgramConfig
+from fastrl.verify.program_report import Ending, judge
 from fastrl.verify.program_values import from_line, to_line
 from fastrl.verify.programs import Outcome, ProgramReport, ProgramRunner, ProgramTests, extract_program
 
@@ -302,3 +303,11 @@ def test_values_of_any_length():
     for line in (b"{}", b'{"exec": []}', b'{"int": 5, "tuple": []}', b"nonsense"):
         with pytest.raises(ValueError):
             from_line(line)
+
+
+def test_of_tracebacks_that_several_processes_write_the_last_end_is_named():
+    end = "BlockingIOError: [Errno 11] Resource temporarily unavailable"
+    start = 'Traceback (most recent call last):\n  File "<program>", line 2, in <module>\n'
+    ending = Ending("sc", 1, 0.1, None, None, b"", f"{start}{start}{end}\n{start}".encode())
+    outcome, detail = judge(ending, "ok", CONFIG)
+    assert (outcome, detail) == (Outcome.RUNTIME_ERROR, f"{end}: process limit of {CONFIG.max_processes}")
