@@ -205,7 +205,13 @@ def records(lifted: Sequence[Lifted]) -> dict[str, list[Any]]:
         "s_base": [success_rate(each.alone) for each in lifted],
         "quality": [each.quality for each in lifted],
         "leak": [each.leak for each in lifted],
+        "executor_repeats": [[run_record(run) for run in each.repeats] for each in lifted],
+        "executor_alone": [[run_record(run) for run in each.alone] for each in lifted],
     }
+
+
+def run_record(run: Answer) -> dict[str, Any]:
+    return {"text": run.text, "verdict": run.checked.label, "finish_reason": run.finish_reason}
 
 
 def metrics(lifted: Sequence[Lifted], config: UpliftConfig, verifier: Verifier) -> dict[str, float]:

@@ -127,7 +127,7 @@ def test_calculator_groups(tmp_path):
     }
     assert sum(n["kept"] for n in counts["negatives"].values()) == 240
     page = (folder / "page.html").read_text()
-    assert page.count("<mark>") >= 6 * 8 and "http" not in page and "wrong_operation" in page
+    assert page.count("<mark>") >= 6 * 8 and "://" not in page and "wrong_operation" in page
 
 
 def test_a_finished_folder_is_returned_and_another_run_refused(tmp_path):

@@ -9,16 +9,14 @@ from typing import Any
 
 from fastrl.config import GroupsConfig
 from fastrl.data.groups import Group, Trace
+from fastrl.report.html import STYLE, document
 from fastrl.seeding import seed_of
 from fastrl.stages.groups.counts import tables
 
 NUM_EXAMPLES = 6
-STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-    "table{border-collapse:collapse;margin:.5rem 0 1.5rem}"
-    "td,th{padding:.15rem .8rem .15rem 0;text-align:left;border-bottom:1px solid #ddd}"
-    "pre{white-space:pre-wrap;background:#f6f6f6;padding:.6rem;margin:.3rem 0}"
-    "mark{background:#ffd54a}h4{margin:.8rem 0 0}"
+OWN_STYLE = (
+    "pre { background: var(--soft); padding: .6rem; margin: .3rem 0; }\n"
+    "mark { background: #ffd54a; }\nh4 { margin: .8rem 0 0; }\n"
 )
 
 
@@ -26,17 +24,14 @@ def page(counts: Mapping[str, Any], groups: Sequence[Group], config: GroupsConfi
     """HTML that needs no other file; all text is escaped."""
     order = list(groups)
     Random(seed_of(config.run.seed, "page")).shuffle(order)
-    title = f"Groups of {escape(config.data.path)}: {config.task}, {config.negatives}"
+    title = f"Groups of {config.data.path}: {config.task}, {config.negatives}"
     parts = [
-        "<!doctype html>",
-        f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head>',
-        f"<body><h1>{title}</h1>",
+        f"<h1>{escape(title)}</h1>",
         *(_table(*each) for each in tables(counts)),
         "<h2>examples</h2>",
         *(_group(group) for group in order[:NUM_EXAMPLES]),
-        "</body></html>",
     ]
-    return "\n".join(parts) + "\n"
+    return document(title, "\n".join(parts), STYLE + OWN_STYLE)
 
 
 def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,0 +1,41 @@
+"""An HTML page as one file: the one place that writes the frame of a page."""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b64encode
+from html import escape
+
+STYLE = """\
+:root { color-scheme: light dark; --line: #8886; --soft: #8881; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; margin: 1rem 0; }
+td, th { border-bottom: 1px solid var(--line); padding: .2rem .8rem; text-align: left; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+small { opacity: .75; }
+"""
+"""Of a plain page, to which a page adds its own."""
+
+
+def document(title: str, body: str, style: str, script: str = "") -> str:
+    """The page's text. Its policy lets this style and this script act, no other, and asks for nothing at all.
+
+    Args:
+        title: text.
+        body: markup, in which all text is escaped.
+    """
+    allowed = [f"style-src '{digest(style)}'", *([f"script-src '{digest(script)}'"] if script else [])]
+    policy = "; ".join(["default-src 'none'", *allowed, "base-uri 'none'", "form-action 'none'"])
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n{body}\n"
+        + (f"<script>{script}</script>\n" if script else "")
+        + "</body>\n</html>\n"
+    )
+
+
+def digest(source: str) -> str:
+    """By which a policy names a style or a script."""
+    return "sha256-" + b64encode(hashlib.sha256(source.encode()).digest()).decode()
