@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from fastrl.config import Config, PipelineConfig, references, refuse, resolved, with_option
 from fastrl.load import from_dict, read_yaml, to_dict, to_yaml
-from fastrl.run import MAY_CHANGE, read_metrics, write_atomic
+from fastrl.run import MAY_CHANGE, is_free, read_metrics, write_atomic
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ def claim(config: PipelineConfig) -> Path:
                 f"[run] dir: {folder} holds a pipeline whose {', '.join(changed)} differ; choose another "
                 "folder, or the same values to go on with it"
             )
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif not is_free(folder, saved.name):
         raise ValueError(f"[run] dir: {folder} is not empty and holds no pipeline; choose another folder")
     return folder
 
@@ -86,13 +86,19 @@ def as_far_as_known(stage: Any, stages: dict[str, Any], name: str, config: Pipel
         if place != name:
             continue
         if option.endswith("model.path") and "/" not in target:
-            stage = with_option(stage, option, stages[target].model.path)
+            stage = with_option(stage, option, first_model(stages, target))
         elif option == "uplift.reward_model" and "rubric" not in stage.reward.functions:
             stage = replace(stage, uplift=replace(stage.uplift, reward_model="", form="execution"))
         else:
             return None
     checked: Config = stage
     return checked
+
+
+def first_model(stages: dict[str, Any], name: str) -> str:
+    """Where the stage's model comes from, through all stages that train one from another's."""
+    path: str = stages[name].model.path
+    return first_model(stages, path[1:].partition("/")[0]) if path.startswith("@") else path
 
 
 def told(name: str, act: Callable[[Any], T], stage: Any) -> T:

@@ -4,6 +4,7 @@ config.yaml         the resolved configuration, written before step 0
 environment.json    commit, versions, device
 metrics.jsonl       one line a step, under TRL's metric names
 completions/        step-000010.jsonl: every rollout of the step with its cuts, continuations and rewards
+faithfulness/       step-000010.jsonl: every response that was measured, its labels and what the probes found
 checkpoints/        step-000050/: Hugging Face folder + optimizer.safetensors + state.json
 """
 
@@ -29,7 +30,7 @@ from fastrl.load import from_dict, read_yaml, to_yaml
 # Fields that a resumed run may change: they say when to stop and what to write, not what is computed.
 MAY_CHANGE = (
     "run.dir", "run.save_every", "run.keep_last", "run.log_completions_every", "run.report_to",
-    "train.num_steps", "sizes",
+    "train.num_steps", "sizes", "alarm.stop_on",
 )  # fmt: skip
 PACKAGES = (
     "fastrl",
@@ -61,9 +62,11 @@ class Run:
         if not writes:
             return run
         run._claim(config)
-        for folder in (run.folder, run.checkpoints, run.completions):
-            folder.mkdir(parents=True, exist_ok=True)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        # first of all: by it a later start knows the folder, wherever this one is killed
         write_atomic(run.folder / "config.yaml", to_yaml(config))
+        for folder in (run.checkpoints, run.completions):
+            folder.mkdir(exist_ok=True)
         write_atomic(run.folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
         return run
 
@@ -91,7 +94,7 @@ class Run:
                     f"[run] dir: {self.folder} holds a run whose {', '.join(changed)} differ; "
                     "choose another folder, or the same values to go on with it"
                 )
-        elif self.folder.is_dir() and any(self.folder.iterdir()):
+        elif not is_free(self.folder, saved.name):
             raise ValueError(
                 f"[run] dir: {self.folder} is not empty and holds no fastrl run; choose another folder"
             )
@@ -139,11 +142,22 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def is_free(folder: Path, first: str) -> bool:
+    """Whether a folder is not there, is empty, or holds nothing but what a kill left of writing its first
+    file."""
+    return not folder.is_dir() or all(each == beside(folder / first) for each in folder.iterdir())
+
+
 def write_atomic(path: Path, text: str) -> None:
     """The file holds the old text or the new one, whenever the process dies."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = beside(path)
     temporary.write_text(text)
     temporary.replace(path)
+
+
+def beside(path: Path) -> Path:
+    """Where a file is written before it takes its place."""
+    return path.with_name(f".{path.name}.tmp")
 
 
 def environment() -> dict[str, Any]:

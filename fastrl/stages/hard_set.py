@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +41,20 @@ def run_hard_set(config: HardSetConfig) -> Path:
     run = Run.start(config)
     problems = load_problems(config.data)
     posed = with_references(problems, config)
-    engine = build_engine(config.model, config.engine, choose_device(config.run))
     grading = config.grading
+
+    @cache
+    def engine() -> Engine:
+        """Of the first chunk that is not done yet."""
+        return build_engine(config.model, config.engine, choose_device(config.run))
+
     with AnswerGrader(grading.answer_workers, grading.answer_timeout_s) as grader:
         done = in_chunks(
             run.folder / "progress.jsonl",
             [[p.index, p.messages, p.solution, text, p.columns] for p, text in posed],
             config.chunk_size,
             lambda start, chunk: sample_chunk(
-                [problem for problem, _ in posed[start : start + len(chunk)]], engine, grader, config
+                [problem for problem, _ in posed[start : start + len(chunk)]], engine(), grader, config
             ),
         )
     sampled = [each for chunk in done for each in chunk["problems"]]

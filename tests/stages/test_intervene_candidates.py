@@ -189,3 +189,12 @@ def test_the_funnel_by_hand():
     }  # fmt: skip
     assert {row["problems"] for row in counts["efficacy"].values()} == {2}
     assert funnel(1, 1, 0, 0, [candidate("leak")])["efficacy"] == {}
+
+
+def test_the_funnel_says_nothing_of_what_its_filter_did_not_measure():
+    found = [candidate("selected", 0.5), candidate("no_success", 0.0), candidate("not_first")]
+    by_success = funnel(1, 2, 0, 0, found, "success")
+    assert [by_success[name] for name in ("distinct", "continued", "successful", "selected")] == [3, 2, 1, 1]
+    assert "gained" not in by_success and by_success["efficacy"] == {}
+    unfiltered = funnel(1, 1, 0, 0, [candidate("selected")], "none")
+    assert not {"continued", "successful", "gained"} & set(unfiltered) and unfiltered["selected"] == 1

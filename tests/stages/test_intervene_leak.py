@@ -1,8 +1,15 @@
 """Does a step give the answer away? At token boundaries, by value, in boxes; and where it does not."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+from fastrl.config import DataConfig
+from fastrl.data import load_problems
 from fastrl.stages.intervene.leak import leaks
+
+IMO = Path(__file__).parents[3] / "shared" / "data" / "imo_answerbench_v2.csv"
 
 
 @pytest.mark.parametrize(
@@ -25,6 +32,8 @@ from fastrl.stages.intervene.leak import leaks
         ("the pair (1, 2)", "(1,2)"),
         ("\\boxed{24/2}", "12"),
         ("\\boxed{A}", "A"),
+        ("so every odd $n$ will do", "odd $n$"),
+        ("$x=2$, where $y = 1$.", "x = 2, where $y=1$"),
     ],
 )
 def test_a_planted_leak_is_found(content, gold):
@@ -46,9 +55,21 @@ def test_a_planted_leak_is_found(content, gold):
         ("x+12", "x+1"),
         ("xyz", "xy"),
         ("A man", "A"),
+        ("an odd $number$", "odd $n$"),
         ("\\boxed{13}", "12"),
         ("", "12"),
     ],
 )
 def test_what_merely_holds_its_letters_is_none(content, gold):
     assert not leaks(content, gold)
+
+
+@pytest.mark.skipif(not IMO.is_file(), reason=f"no benchmark file {IMO}")
+def test_answers_of_a_real_benchmark_planted_and_inside_other_numbers():
+    golds = [problem.solution for problem in load_problems(DataConfig(path=str(IMO)))]
+    for form in ("Hence we get {}.", "so {} follows from it", "\\boxed{{{}}}"):
+        assert [gold for gold in golds if not leaks(form.format(gold), gold)] == []
+    integers = [match[0] for gold in golds if (match := re.fullmatch(r"[1-9][0-9]*", gold.strip("$.")))]
+    assert len(integers) > 200
+    for form in ("1{}7", "{}0", "{}.5", "{}/1000", "-{}", "{}n", "x_{{{}}}", "a^{}"):
+        assert [gold for gold in integers if leaks(f"we have {form.format(gold)} of them", gold)] == []

@@ -136,6 +136,7 @@ def test_a_conversation_that_is_too_long_even_so_is_named_as_such():
     assert [check.completions is None for check in checks] == [True, False, True]
     assert [check.solution_was_cut for check in checks] == [False, True, False]
     assert len(engine.calls[1][0]) == 1  # one tree: the others have nothing to ask
+    assert len(engine.calls[0][0]) == 2  # nobody solves a problem without an attempt
     assert max(len(tree.prompt_ids) for tree in engine.calls[1][0]) <= 60
     assert [branch.max_new_tokens for branch in engine.calls[1][0][0].branches] == [40]
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,9 @@ from fastrl.check.intervene import check_intervene
 from fastrl.config import DataConfig, InterveneConfig, StepsConfig
 from fastrl.data.prompts import encode_inside, render_prompt
 from fastrl.load import from_dict, to_dict, to_yaml
+from fastrl.stages import hard_set
 from fastrl.stages.hard_set import run_hard_set
+from fastrl.stages.intervene import stage as intervene_stage
 from fastrl.stages.intervene.candidates import Candidate
 from fastrl.stages.intervene.page import page
 from fastrl.stages.intervene.problems import hard_problem
@@ -186,15 +189,27 @@ def test_the_same_files_after_a_kill_in_the_middle(config, tmp_path):
         run_intervene(replace(cut, num_continuations=5))
 
 
+def test_what_is_done_loads_no_model_again(config, fixed_model, tmp_path, monkeypatch):
+    first = hard_set_config(fixed_model, tmp_path)
+    run_hard_set(first)
+    before = contents(run_intervene(config))
+    for stage in (hard_set, intervene_stage):
+        monkeypatch.setattr(stage, "build_engine", lambda *_: pytest.fail("an engine was built"))
+    assert run_hard_set(first) == tmp_path / "hard"
+    assert contents(run_intervene(config)) == before
+
+
 class Tags(HTMLParser):
     def __init__(self, text):
         super().__init__()
-        self.open, self.items = [], []
+        self.open, self.items, self.cells = [], [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         if tag == "li":
             self.items.append((dict(attributes)["class"], ""))
+        if tag == "td":
+            self.cells.append("")
         if tag not in ("meta",):
             self.open.append(tag)
         assert tag not in ("script", "link", "img")
@@ -206,6 +221,13 @@ class Tags(HTMLParser):
         if self.open and self.open[-1] == "li":
             kind, text = self.items[-1]
             self.items[-1] = (kind, text + data)
+        if self.open and self.open[-1] == "td":
+            self.cells[-1] += data
+
+    @property
+    def numbers(self):
+        """The tables' rows."""
+        return dict(zip(self.cells[::2], self.cells[1::2], strict=True))
 
 
 def test_the_page_marks_the_first_error_and_escapes_everything(config):
@@ -218,6 +240,25 @@ def test_the_page_marks_the_first_error_and_escapes_everything(config):
     assert second == [
         ("kept", "1. 1+6=7"), ("error", "2. 7+2=8"), ("new", "2. 7+2=9"), ("after", "3. 8+5=3")
     ]  # fmt: skip
+
+
+def test_every_count_adds_up_and_the_page_shows_it(config):
+    folder = run_intervene(config)
+    funnel = json.loads((folder / "funnel.json").read_text())
+    rows, outcomes = read(folder / "interventions.jsonl"), funnel["outcomes"]
+    assert outcomes == {"duplicate": 3, "leak": 2, "no_success": 1, "out_of_range": 2, "selected": 2}
+    assert sum(outcomes.values()) == funnel["proposals"] == len(rows)
+    lost = ("out_of_range", "leak", "duplicate", "no_success")
+    left = [funnel[name] for name in ("proposals", "parsed", "no_leak", "distinct", "selected")]
+    assert [a - b for a, b in pairwise(left)] == [outcomes[name] for name in lost]
+    assert funnel["selected"] == len(read(folder / "sft.jsonl"))
+    shown = Tags((folder / "page.html").read_text())
+    expected = {name.replace("_", " "): f"{funnel[name]:,}" for name in list(funnel)[:13]}
+    expected |= {f"outcomes: {cause.replace('_', ' ')}": str(number) for cause, number in outcomes.items()}
+    budget = json.loads((folder / "budget.json").read_text())
+    expected |= {f"total: {name.replace('_', ' ')}": f"{n:,}" for name, n in budget["total"].items()}
+    assert expected.items() <= shown.numbers.items()
+    assert [kind for kind, _ in shown.items].count("error") == 4  # an attempt a problem; one has no place
 
 
 def test_a_hostile_attempt_stays_text():

@@ -6,9 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from fastrl.config.intervene import Filter
 from fastrl.rewards.batch import mean
 from fastrl.stages.intervene.candidates import REJECTS, Candidate
 
+TESTED: dict[Filter, tuple[str, ...]] = {
+    "none": (),
+    "success": ("continued", "successful"),
+    "gain": ("continued", "successful", "gained"),
+}
+"""What a filter measures."""
 ARMS = {
     "prefix": "success_prefix",
     "prefix + original step": "success_original",
@@ -17,20 +24,32 @@ ARMS = {
 
 
 def funnel(
-    num_problems: int, num_attempts: int, too_long: int, cut: int, candidates: Sequence[Candidate]
+    num_problems: int,
+    num_attempts: int,
+    too_long: int,
+    cut: int,
+    candidates: Sequence[Candidate],
+    kept_by: Filter = "gain",
 ) -> dict[str, Any]:
-    """Counts from attempts to selected interventions, in order; then the losses by cause.
+    """Counts from attempts to selected interventions, in order; then the losses by cause. What the filter did
+    not measure is not in it.
 
     Args:
         num_problems: with at least one attempt.
         too_long: attempts whose conversation did not fit.
         cut: attempts that were checked beside a guided solution without its end.
+        kept_by: the filter.
     """
     outcomes = Counter[str](each.outcome for each in candidates)
     parsed = len(candidates) - sum(outcomes[name] for name in REJECTS)
     no_leak = parsed - outcomes["leak"]
     distinct = no_leak - outcomes["duplicate"]
     measured = [each for each in candidates if each.success is not None]
+    tested = {
+        "continued": len(measured),
+        "successful": sum(bool(each.success) for each in measured),
+        "gained": sum((each.gain or 0) > 0 for each in measured),
+    }
     selected = [each for each in candidates if each.outcome == "selected"]
     return {
         "problems": num_problems,
@@ -41,9 +60,7 @@ def funnel(
         "parsed": parsed,
         "no_leak": no_leak,
         "distinct": distinct,
-        "continued": len(measured),
-        "successful": sum(bool(each.success) for each in measured),
-        "gained": sum((each.gain or 0) > 0 for each in measured),
+        **{name: tested[name] for name in TESTED[kept_by]},
         "selected": len(selected),
         "problems_selected": len({each.problem for each in selected}),
         "outcomes": dict(sorted(outcomes.items())),

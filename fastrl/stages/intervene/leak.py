@@ -12,6 +12,7 @@ _NUMBER = re.compile(
     r"|(?<![\w.^\\])(?<![\^_]\{)-?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?:/[0-9]+)?"
 )
 _PIECE = re.compile(r"\\?[A-Za-z]+|[0-9]+|\S")
+_DOLLAR = re.compile(r"(?<!\\)\$")
 
 
 def leaks(content: str, gold: str) -> bool:
@@ -19,7 +20,8 @@ def leaks(content: str, gold: str) -> bool:
 
     A number is compared with the numbers of the text, by value: 12 is in "x = 12." and "12%", not in "312",
     "12.5", "1/12", "-12", "12x" or "x^{12}"; \frac{1}{2} is in "1/2". Any other answer is looked for as it
-    is written, but for spaces; one that is a single letter counts in a box alone: as a word it is a variable.
+    is written, but for spaces and dollar signs; one that is a single letter counts in a box alone: as a word
+    it is a variable.
     """
     wanted = normalize_answer(gold)
     if any(_equal(content[start:end], wanted) for start, end in boxes(content)):
@@ -31,7 +33,7 @@ def leaks(content: str, gold: str) -> bool:
     before = r"(?<![\w}\\])" if wanted[0].isalnum() or wanted[0] == "\\" else r"(?<!\w)"
     after = r"(?!\w)" if wanted[-1].isalnum() else ""
     spelt = r"\s*".join(re.escape(piece) for piece in _PIECE.findall(wanted))
-    return re.search(before + spelt + after, content) is not None
+    return re.search(before + spelt + after, _DOLLAR.sub(" ", content)) is not None
 
 
 def _numbers(text: str) -> list[re.Match[str]]:

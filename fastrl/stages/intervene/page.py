@@ -7,18 +7,16 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
+from fastrl.report.html import STYLE, document
 from fastrl.stages.intervene.candidates import Candidate
 from fastrl.stages.intervene.problems import HardProblem
 from fastrl.stages.intervene.segment import Steps
 
 SHOWN = 100
 """Attempts on the page, those with an intervention first."""
-STYLE = """
-:root { color-scheme: light dark; --line: #8886; --soft: #8881; --bad: #c62828; --good: #2e7d32; }
+OWN_STYLE = """\
+:root { --bad: #c62828; --good: #2e7d32; }
 @media (prefers-color-scheme: dark) { :root { --bad: #ff8a80; --good: #a5d6a7; } }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; margin: 1rem 0; }
-td, th { border-bottom: 1px solid var(--line); padding: .2rem .8rem; text-align: left; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 article { border: 1px solid var(--line); border-radius: .5rem; padding: .5rem 1rem; margin: 1.5rem 0; }
 ol { padding: 0; list-style: none; }
@@ -27,8 +25,6 @@ li { white-space: pre-wrap; overflow-wrap: anywhere; margin: .3rem 0; padding: .
 li.error { border-color: var(--bad); text-decoration: line-through; text-decoration-color: var(--bad); }
 li.new { border-color: var(--good); font-weight: 600; }
 li.after { opacity: .5; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-small { opacity: .75; }
 """
 
 
@@ -48,14 +44,13 @@ def page(
     ]
     attempts.sort(key=lambda each: each.outcome != "selected")  # stable: in order otherwise
     told = "".join(article(problems[each.problem], each) for each in attempts[:SHOWN])
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Interventions</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n'
-        f"<body><h1>Interventions</h1>\n<h2>Funnel</h2>\n{table(flat(counts))}\n"
+    body = (
+        f"<h1>Interventions</h1>\n<h2>Funnel</h2>\n{table(flat(counts))}\n"
         f"<h2>Requests and tokens</h2>\n{table(flat(budget))}\n<h2>Attempts</h2>\n"
         f"<p>{min(SHOWN, len(attempts))} of {len(attempts)} with an intervention that could be read.</p>\n"
-        f"{told}</body></html>\n"
+        f"{told}"
     )
+    return document("Interventions", body, STYLE + OWN_STYLE)
 
 
 def furthest(own: Sequence[Candidate]) -> Candidate | None:

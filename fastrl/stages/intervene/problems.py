@@ -27,6 +27,12 @@ class HardProblem:
     reference: str
     attempts: list[Steps]
 
+    def row(self) -> Row:
+        """A line of attempts.jsonl."""
+        attempts = [[steps[i] for i in range(len(steps))] for steps in self.attempts]
+        told = {"problem": self.index, "question": self.question, "solution": self.solution}
+        return told | {"attempts": attempts}
+
 
 def read_hard_set(data: DataConfig) -> list[Row]:
     """The rows of a hard_set stage's hard.jsonl.

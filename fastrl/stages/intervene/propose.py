@@ -75,7 +75,8 @@ class Proposer:
         return checks
 
     def _solutions(self, problems: Sequence[HardProblem], budget: Budget) -> list[str | None]:
-        """A guided solution of each problem; None: the form has none, or there is no room for it."""
+        """A guided solution of each problem; None: the form has none, the problem no attempt, or there is no
+        room for it."""
         if self.config.form == "short":
             return [None] * len(problems)
         prompts = [
@@ -94,7 +95,7 @@ class Proposer:
                 ],
             )
             for place, (problem, prompt) in enumerate(zip(problems, prompts, strict=True))
-            if len(prompt) < self.room
+            if problem.attempts and len(prompt) < self.room
         }
         with charged(self.engine, budget, "solve"):
             found = dict(zip(trees, self._ask(list(trees.values())), strict=True))

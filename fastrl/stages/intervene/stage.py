@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,11 @@ def run_intervene(config: InterveneConfig) -> Path:
 
         gain = p(prefix + intervention) - p(prefix + original step)
 
-    run.dir then holds interventions.jsonl (every candidate: where, what, its success rates, how far it
-    came), sft.jsonl (one line an intervention that was selected: prompt, prefix, completion; no end token and
-    nothing of the wrong step), funnel.json, budget.json (requests and tokens by purpose) and page.html. A
-    folder of the same configuration goes on after its last whole chunk, and the files are the same, bit for
-    bit on one device.
+    run.dir then holds attempts.jsonl (the problems with their attempts in steps), interventions.jsonl (every
+    candidate: where, what, its success rates, how far it came), sft.jsonl (one line an intervention that was
+    selected: prompt, prefix, completion; no end token and nothing of the wrong step), funnel.json,
+    budget.json (requests and tokens by purpose) and page.html. A folder of the same configuration goes on
+    after its last whole chunk, and the files are the same, bit for bit on one device.
 
     Returns: run.dir.
     Raises:
@@ -47,12 +48,21 @@ def run_intervene(config: InterveneConfig) -> Path:
     """
     run = Run.start(config)
     rows = read_hard_set(config.data)
-    engine = build_engine(config.model, config.engine, choose_device(config.run))
-    room = min(engine.max_model_len, config.engine.max_batch_tokens)
     grading = config.grading
     with AnswerGrader(grading.answer_workers, grading.answer_timeout_s) as grader:
-        worker = Worker(engine, grader, config, room)
-        done = in_chunks(run.folder / "progress.jsonl", rows, config.chunk_size, worker.chunk)
+
+        @cache
+        def worker() -> Worker:
+            """For the first chunk that is not done yet."""
+            engine = build_engine(config.model, config.engine, choose_device(config.run))
+            return Worker(engine, grader, config, min(engine.max_model_len, config.engine.max_batch_tokens))
+
+        done = in_chunks(
+            run.folder / "progress.jsonl",
+            rows,
+            config.chunk_size,
+            lambda start, chunk: worker().chunk(start, chunk),
+        )
     problems = [hard_problem(index, row, config.steps) for index, row in enumerate(rows)]
     candidates = [Candidate(**row) for chunk in done for row in chunk["candidates"]]
     counts = funnel(
@@ -61,8 +71,10 @@ def run_intervene(config: InterveneConfig) -> Path:
         too_long=sum(chunk["too_long"] for chunk in done),
         cut=sum(chunk["cut"] for chunk in done),
         candidates=candidates,
+        kept_by=config.filter,
     )
     budget = summed([chunk["budget"] for chunk in done])
+    write_rows(run.folder / "attempts.jsonl", (problem.row() for problem in problems))
     write_rows(run.folder / "interventions.jsonl", (each.row() for each in candidates))
     taught = [sft_row(problems[each.problem], each) for each in candidates if each.outcome == "selected"]
     write_rows(run.folder / "sft.jsonl", taught)
