@@ -1,26 +1,26 @@
-"""fastrl eval: a checkpoint's accuracy on a file of problems, its transferability to receivers; or, for a
-planner, the accuracy of an executor that reads its traces."""
+"""fastrl eval: a checkpoint's accuracy on a file of problems, its faithfulness and diversity, its
+transferability to receivers; or, for a planner, the accuracy of an executor that reads its traces."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.table import Table
+import torch
 
-from fastrl.build import build_engine, build_executor, choose_device
+from fastrl.build import build_engine, build_executor, build_judges, build_probes, choose_device
 from fastrl.check import check_fits
 from fastrl.check.executor import check_executor
+from fastrl.check.faithfulness import check_faithfulness
 from fastrl.checkpoint import latest_checkpoint
+from fastrl.cli_eval_tables import results, show_faithfulness, show_metrics, show_transfer
 from fastrl.config import (
     DataConfig,
     EngineConfig,
     ExecutorConfig,
+    FaithfulnessConfig,
     ModelConfig,
     RunConfig,
     check_positive,
@@ -29,9 +29,12 @@ from fastrl.config import (
 from fastrl.data import Problem, load_problems
 from fastrl.engine.protocol import Engine
 from fastrl.evaluate.accuracy import EvalResult, evaluate
+from fastrl.evaluate.labelled import Measured, measure
+from fastrl.evaluate.probes import probe
 from fastrl.evaluate.transferability import TAUS, TransferResult, transferability
-from fastrl.evaluate.two_stage import TwoStageResult, sample_traces, two_stage
-from fastrl.run import environment, write_atomic
+from fastrl.evaluate.two_stage import sample_traces, two_stage
+from fastrl.seeding import seed_of
+from fastrl.stages.sample import awake
 from fastrl.types import SamplingParams
 from fastrl.verify import AnswerGrader
 
@@ -63,7 +66,8 @@ class EvalOptions:
     trace_tag: str = "reasoning"
     """A trace is what stands between <tag> and </tag>; without the tag, the whole completion."""
     out: str | None = None
-    """Folder for results.json and completions.jsonl. null: nothing is written."""
+    """Folder for results.json, completions.jsonl and faithfulness.jsonl. null: nothing is written."""
+    faithfulness: FaithfulnessConfig = field(default_factory=FaithfulnessConfig)
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -80,6 +84,10 @@ class EvalOptions:
             refuse("data", "path", "a file of problems", self.data.path)
         if self.executor.model.path and self.receiver:
             refuse("eval", "receiver", "none, since executor.model.path is set", self.receiver)
+        if self.executor.model.path and self.faithfulness.enabled:
+            refuse("faithfulness", "enabled", "false, since executor.model.path is set", True)
+        if not self.faithfulness.enabled and self.faithfulness != FaithfulnessConfig():
+            refuse("faithfulness", "enabled", "true, since other options of the section are set", False)
 
     @property
     def sampling(self) -> SamplingParams:
@@ -103,6 +111,10 @@ def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
     receivers = [model_config(path, options) for path in options.receiver]
     problems = load_problems(options.data)
     check_lengths(policy, receivers, problems, options)
+    check_faithfulness(
+        options.faithfulness, options.data, options.data.path, "eval.checkpoint", policy, options.engine,
+        options.max_new_tokens,
+    )  # fmt: skip
     device = choose_device(RunConfig(device=options.device))
     out = None if options.out is None else Path(options.out)
     with AnswerGrader(options.answer_workers, options.answer_timeout_s) as grader:
@@ -117,14 +129,22 @@ def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
             path=out and out / "completions.jsonl",
         )
         show_metrics(f"{policy.path} on {options.data.path}", result.metrics)
-        engine.sleep()  # its memory goes to the receivers, one after the other
+        measured = measure_faithfulness(engine, grader, options, device, policy.path)
         transfers = {}
         for model in receivers:
             receiver = build_engine(model, options.engine, device)
             transfers[model.path] = measure_transfer(receiver, engine, problems, result, grader, options)
             show_transfer(model.path, transfers[model.path])
-    report = as_json(policy.path, options, result, transfers)
-    return written(report, out)
+    found = {
+        "metrics": result.metrics | (measured.metrics if measured else {}),
+        "num_correct": [problem.num_correct for problem in result.problems],
+        "agreement": {pair: asdict(each) for pair, each in measured.agreements.items()} if measured else {},
+        "transfer": {
+            path: {name: asdict(each) for name, each in by_name.items()}
+            for path, by_name in transfers.items()
+        },
+    }
+    return results(policy.path, options, found, out)
 
 
 def run_two_stage(planner: ModelConfig, options: EvalOptions) -> dict[str, Any]:
@@ -151,13 +171,12 @@ def run_two_stage(planner: ModelConfig, options: EvalOptions) -> dict[str, Any]:
         )  # fmt: skip
     title = f"{planner.path} with {options.executor.model.path} on {options.data.path}"
     show_metrics(title, result.metrics)
-    return written(two_stage_json(planner.path, options, result), out)
-
-
-def written(report: dict[str, Any], out: Path | None) -> dict[str, Any]:
-    if out is not None:
-        write_atomic(out / "results.json", json.dumps(report, indent=2) + "\n")
-    return report
+    found = {
+        "metrics": result.metrics,
+        "num_correct": [sum(a.checked.success for a in each.answers) for each in result.problems],
+        "num_correct_alone": [sum(a.checked.success for a in each.alone) for each in result.problems],
+    }
+    return results(planner.path, options, found, out)
 
 
 def resolve_checkpoint(checkpoint: str) -> str:
@@ -213,55 +232,22 @@ def measure_transfer(
     }
 
 
-def show_metrics(title: str, metrics: dict[str, float]) -> None:
-    table = Table(title=title, title_justify="left")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    table.add_column("95 % interval over problems", justify="right")
-    for name, value in metrics.items():
-        if name.endswith(("/low", "/high")):
-            continue
-        low, high = metrics.get(f"{name}/low"), metrics.get(f"{name}/high")
-        table.add_row(name, f"{value:.4g}", "" if low is None or high is None else f"{low:.3f} to {high:.3f}")
-    Console().print(table)
-
-
-def show_transfer(receiver: str, results: dict[str, TransferResult]) -> None:
-    table = Table(title=f"transferability to {receiver}", title_justify="left")
-    table.add_column("tau", justify="right")
-    for name in results:
-        table.add_column(name.replace("_", " "), justify="right")
-    some = next(iter(results.values()))
-    for i, tau in enumerate(some.taus):
-        table.add_row(f"{tau:g}", *(f"{result.success[i]:.3f}" for result in results.values()))
-    table.add_section()
-    table.add_row("AUC", *(f"{r.auc:.3f} ({r.low:.3f} to {r.high:.3f})" for r in results.values()))
-    table.add_row("unfinished", *(f"{result.unfinished:.3f}" for result in results.values()))
-    Console().print(table)
-
-
-def as_json(
-    checkpoint: str, options: EvalOptions, result: EvalResult, transfers: dict[str, dict[str, TransferResult]]
-) -> dict[str, Any]:
-    return {
-        "checkpoint": checkpoint,
-        "options": dataclasses.asdict(options),
-        "metrics": result.metrics,
-        "num_correct": [problem.num_correct for problem in result.problems],
-        "transfer": {
-            path: {name: dataclasses.asdict(found) for name, found in results.items()}
-            for path, results in transfers.items()
-        },
-        "environment": environment(),
-    }
-
-
-def two_stage_json(checkpoint: str, options: EvalOptions, result: TwoStageResult) -> dict[str, Any]:
-    return {
-        "checkpoint": checkpoint,
-        "options": dataclasses.asdict(options),
-        "metrics": result.metrics,
-        "num_correct": [sum(a.checked.success for a in each.answers) for each in result.problems],
-        "num_correct_alone": [sum(a.checked.success for a in each.alone) for each in result.problems],
-        "environment": environment(),
-    }
+def measure_faithfulness(
+    engine: Engine, grader: AnswerGrader, options: EvalOptions, device: torch.device, title: str
+) -> Measured | None:
+    """None where it is not asked for. The engine sleeps afterwards: its memory goes to the judges, then to
+    the receivers, one after the other."""
+    own, seed = options.faithfulness, seed_of(options.seed, "faithfulness")
+    probes = build_probes(own, options.data, options.data.path)
+    if probes is None:
+        engine.sleep()
+        return None
+    probed = probe(engine, probes, grader, sampling=options.sampling, seed=seed)
+    engine.sleep()
+    judges = build_judges(own, device, seed)
+    with awake([judge.engine for judge in judges.values()]):
+        measured = measure(probed, probes, judges)
+    show_faithfulness(f"{title} on {own.path or options.data.path}", measured.metrics)
+    if options.out is not None:
+        measured.write(Path(options.out) / "faithfulness.jsonl")
+    return measured

@@ -11,7 +11,13 @@ from fastrl.config import TransferConfig
 from fastrl.data.prompts import encode_inside
 from fastrl.engine.protocol import Engine
 from fastrl.evaluate.accuracy import ProblemResult
-from fastrl.evaluate.faithfulness import answered, by_problem, continued, share_correct
+from fastrl.evaluate.faithfulness import (
+    answered,
+    by_problem,
+    by_response,
+    continued,
+    share_correct,
+)
 from fastrl.evaluate.metrics import bootstrap_interval
 from fastrl.rewards.batch import mean
 from fastrl.rewards.cuts import Cut
@@ -51,6 +57,8 @@ class AnswerChanges:
     """95 % interval of `effect` over problems."""
     per_problem: dict[int, tuple[float, float]]
     """{row: (corrupted, control)}."""
+    per_response: dict[tuple[int, int], list[float]]
+    """{(row, sample): [corrupted, control]}."""
     unfinished: float
     """Share of all continuations that ran out of tokens; they count as changed."""
     num_completions: int
@@ -61,7 +69,8 @@ class AnswerChanges:
 
 def answer_changes(
     engine: Engine, results: Sequence[ProblemResult], corrupt: Corrupt, grader: AnswerGrader, *, seed: int,
-    max_new_tokens: int, num_samples: int = 1, temperature: float = 0.0, top_p: float = 1.0,
+    max_new_tokens: int, slack_tokens: int = 0, num_samples: int = 1, temperature: float = 0.0,
+    top_p: float = 1.0, stop: tuple[str, ...] = (),
 ) -> AnswerChanges:  # fmt: skip
     """Make one step of every response wrong and let its own model go on: one that uses what it writes ends
     elsewhere. Beside it, the same without the change.
@@ -71,15 +80,17 @@ def answer_changes(
     Args:
         results: graded responses of this model.
         corrupt: gets a response's text and Random(seed, row, sample).
-        max_new_tokens: of a continuation.
+        max_new_tokens: longest response.
+        slack_tokens: a continuation may have what the step leaves of max_new_tokens + this many tokens.
         temperature: 0 is greedy: one sample is enough.
+        stop: strings that end a response, beside the tokenizer's end token.
     Raises:
         ValueError: no response states an answer, or none of those has a step that can be made wrong.
     """
     config = TransferConfig(
-        num_continuations=num_samples, temperature=temperature, top_p=top_p, slack_tokens=0
+        num_continuations=num_samples, temperature=temperature, top_p=top_p, slack_tokens=slack_tokens
     )
-    reader = Receiver(engine, engine.tokenizer, grader, config, max_new_tokens)
+    reader = Receiver(engine, engine.tokenizer, grader, config, max_new_tokens, stop)
     everything = answered(results)
     found = [
         (row, corruption)
@@ -89,9 +100,10 @@ def answer_changes(
     if not found:
         raise ValueError("[faithfulness] corrupt: expected a response with a step to make wrong, got none")
     rows = [row for row, _ in found]
-    cuts = [[cut_after(engine, text) for text in (one.spoilt, one.kept)] for _, one in found]
+    cuts = [cuts_after(engine, (one.spoilt, one.kept)) for _, one in found]
     told = continued(reader, rows, cuts, seed, "corrupted")
-    changed = by_problem(rows, [[1 - share_correct(samples) for samples in row] for row in told])
+    changes = [[1 - share_correct(samples) for samples in row] for row in told]
+    changed = by_problem(rows, changes)
     effects = [corrupted - control for corrupted, control in changed.values()]
     low, high = bootstrap_interval(effects, seed=seed_of(seed, "interval"))
     written = [one for row in told for samples in row for one in samples]
@@ -102,6 +114,7 @@ def answer_changes(
         low=low,
         high=high,
         per_problem={row: (corrupted, control) for row, (corrupted, control) in changed.items()},
+        per_response=by_response(rows, changes),
         unfinished=mean([float(one.verdict is None) for one in written]),
         num_completions=len(rows),
         num_unanswered=sum(result.num_unparsed for result in results),
@@ -129,8 +142,12 @@ def corrupted_response(result: ProblemResult, sample: int, corrupt: Corrupt, see
     return corrupt(result.completions[sample].text, random)
 
 
-def cut_after(engine: Engine, text: str) -> Cut:
-    """The beginning of a response that is this text. Position 0: how long the whole may get is not its
-    writer's limit less this, so that both texts may go on as long."""
-    ids = encode_inside(engine.tokenizer, text)
-    return Cut(tau=1.0, position=0, text=text, receiver_ids=ids, has_answer=False)
+def cuts_after(engine: Engine, texts: Sequence[str]) -> list[Cut]:
+    """The beginnings of a response that are these texts. All have the position of the longest, so that the
+    model may go on as long after each."""
+    ids = [encode_inside(engine.tokenizer, text) for text in texts]
+    position = max(map(len, ids))
+    return [
+        Cut(tau=1.0, position=position, text=text, receiver_ids=own, has_answer=False)
+        for text, own in zip(texts, ids, strict=True)
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from fastrl.evaluate.judge import Judge, Reject
@@ -67,15 +67,6 @@ def cluster(responses: Sequence[str], same_strategy: SameStrategy) -> list[int]:
     return clusters
 
 
-def faithful_clusters(
-    responses: Sequence[str], labels: Sequence[str | None], same_strategy: SameStrategy
-) -> list[int | None]:
-    """For faithful diversity: clusters among the responses that a judge labelled "1"; None elsewhere."""
-    chosen = [text for text, label in zip(responses, labels, strict=True) if label == "1"]
-    found = iter(cluster(chosen, same_strategy))
-    return [next(found) if label == "1" else None for label in labels]
-
-
 def judged_clusters(
     judge: Judge, problems: Sequence[str], groups: Sequence[Sequence[str | None]]
 ) -> tuple[list[list[int | None]], Counter[Reject]]:
@@ -115,9 +106,26 @@ def judged_clusters(
     return clusters, rejects
 
 
+def named_clusters(
+    names: Sequence[Hashable | None], chosen: Sequence[bool] | None = None
+) -> list[int | None]:
+    """Equal names are one cluster.
+
+    Args:
+        names: of each response's strategy; None: it is not counted.
+        chosen: cluster these alone, as the faithful ones.
+    """
+    chosen = [True] * len(names) if chosen is None else chosen
+    seen: dict[Hashable, int] = {}
+    return [
+        seen.setdefault(name, len(seen)) if name is not None and one else None
+        for name, one in zip(names, chosen, strict=True)
+    ]
+
+
 def mean_diversity(found: Sequence[Diversity]) -> dict[str, float]:
     """Means over problems; problems without a response are part of them, as 0."""
     if not found:
         raise ValueError("[diversity] found: expected at least one problem, got none")
     names = ("num_responses", "num_clusters", "entropy", "evenness", "log_clusters", "effective")
-    return {f"diversity/{name}": mean([float(getattr(one, name)) for one in found]) for name in names}
+    return {name: mean([float(getattr(one, name)) for one in found]) for name in names}

@@ -29,6 +29,8 @@ class ForcedAnswers:
     """At each tau, the share of forced answers that are the one it finally gave; problems weigh the same."""
     per_problem: dict[int, list[float]]
     """{row: [tau]}."""
+    per_response: dict[tuple[int, int], list[float]]
+    """{(row, sample): [tau]}."""
     share: float
     """The same over all cuts."""
     low: float
@@ -68,13 +70,15 @@ def forced_answers(
     rows = answered(results)
     cuts = [reader.cutter.cut(result.completions[j].token_ids, taus) for result, j in rows]
     told = continued(reader, rows, cuts, seed, "forced")
-    per_problem = by_problem(rows, [[share_correct(samples) for samples in row] for row in told])
+    reproduced = [[share_correct(samples) for samples in row] for row in told]
+    per_problem = by_problem(rows, reproduced)
     shares = [mean(curve) for curve in per_problem.values()]
     low, high = bootstrap_interval(shares, seed=seed_of(seed, "interval"))
     return ForcedAnswers(
         taus=tuple(taus),
         reproduced=[mean(at_tau) for at_tau in zip(*per_problem.values(), strict=True)],
         per_problem=per_problem,
+        per_response=by_response(rows, reproduced),
         share=mean(shares),
         low=low,
         high=high,
@@ -142,3 +146,10 @@ def by_problem(
     for (result, _), numbers in zip(rows, values, strict=True):
         found.setdefault(result.problem.index, []).append(numbers)
     return {row: [mean(same) for same in zip(*several, strict=True)] for row, several in found.items()}
+
+
+def by_response(
+    rows: Sequence[tuple[ProblemResult, int]], values: Sequence[list[float]]
+) -> dict[tuple[int, int], list[float]]:
+    """{(row of the file, sample): its numbers}."""
+    return {(r.problem.index, j): numbers for (r, j), numbers in zip(rows, values, strict=True)}

@@ -35,6 +35,8 @@ class TraceReport:
     """Every operation is worked and the answer is the last value reached."""
     legible: bool
     """There are steps, and all of them are written in digits."""
+    follows: bool
+    """There are steps, and the answer is the last value that they state."""
 
 
 def check_trace(chain: Chain, text: str) -> TraceReport:
@@ -65,6 +67,7 @@ def check_trace(chain: Chain, text: str) -> TraceReport:
         correct=answer == chain.answer,
         complete=answer is not None and place == len(chain.terms) and answer == value,
         legible=bool(steps) and all(step is not None and step.style != "private" for step in steps),
+        follows=any(step is not None for step in steps) and answer == value,
     )
 
 

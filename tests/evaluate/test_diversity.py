@@ -10,9 +10,9 @@ from scripted import ScriptedEngine
 from fastrl.evaluate.diversity import (
     cluster,
     diversity,
-    faithful_clusters,
     judged_clusters,
     mean_diversity,
+    named_clusters,
 )
 from fastrl.evaluate.judge import ALIGNMENT, DIFFERENCE, Judge, agreement, filled, why_unreadable
 from fastrl.types import SamplingParams
@@ -52,9 +52,9 @@ def test_evenness_alone_does_not_tell_two_ways_from_sixteen():
 
 def test_means_over_problems():
     found = mean_diversity([diversity([0, 1]), diversity([0, 0]), diversity([])])
-    assert found["diversity/evenness"] == pytest.approx(1 / 3)
-    assert found["diversity/effective"] == pytest.approx(1)
-    assert found["diversity/num_clusters"] == pytest.approx(1)
+    assert found["evenness"] == pytest.approx(1 / 3)
+    assert found["effective"] == pytest.approx(1)
+    assert found["num_clusters"] == pytest.approx(1)
     with pytest.raises(ValueError, match=r"\[diversity\] found: expected at least one problem, got none"):
         mean_diversity([])
 
@@ -82,11 +82,12 @@ def test_a_response_is_compared_with_the_first_of_a_cluster_alone():
     assert cluster([], same) == []
 
 
-def test_faithful_diversity_looks_at_faithful_responses_alone():
-    responses, labels = ["a", "bb", "ccc", "dddd", "ccc"], ["1", "0.5", "1", None, "1"]
-    clusters = faithful_clusters(responses, labels, close)
-    assert clusters == [0, None, 1, None, 1]  # bb would have been in a's
-    assert diversity(clusters).num_responses == 3
+def test_equal_names_are_one_cluster():
+    names = [("a", 1), "b", None, ("a", 1), 7, "b"]
+    assert named_clusters(names) == [0, 1, None, 0, 2, 1]
+    chosen = [False, True, True, True, False, True]
+    assert named_clusters(names, chosen) == [None, 0, None, 1, None, 0]
+    assert named_clusters([]) == []
 
 
 FIRST_SECOND = re.compile(r"<first>\n(.*)\n</first>.*<second>\n(.*)\n</second>", re.DOTALL)

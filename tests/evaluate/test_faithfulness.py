@@ -15,7 +15,7 @@ from fastrl.evaluate.accuracy import evaluate, graded
 from fastrl.evaluate.corruption import Corruption, answer_changes, corrupt_number
 from fastrl.evaluate.faithfulness import alignment_shares, forced_answers
 from fastrl.tiny.config import WorldConfig
-from fastrl.tiny.notation import read_line
+from fastrl.tiny.faithful import spoil
 from fastrl.tiny.world import default_cache, world_key
 from fastrl.types import Completion, SamplingParams
 from fastrl.verify import AnswerGrader
@@ -76,6 +76,8 @@ def test_forced_answers_are_counted_by_hand(grader):
         temperature=1.0,
     )
     assert found.per_problem == {0: [0, 0.5, 0.5], 1: [0.5, 0.5, 0.5], 2: [0, 1, 0]}
+    assert found.per_response[0, 0] == [0, 1, 1] and found.per_response[0, 2] == [0, 0, 0]
+    assert (0, 1) not in found.per_response and len(found.per_response) == 4
     assert found.reproduced == pytest.approx([1 / 6, 2 / 3, 1 / 3])
     assert found.share == pytest.approx((1 / 3 + 1 / 2 + 1 / 3) / 3)
     assert found.low == pytest.approx(1 / 3) and found.high == pytest.approx(1 / 2)
@@ -125,10 +127,10 @@ def test_a_model_that_uses_its_steps_and_one_that_does_not(grader):
     )
     assert (used.corrupted, used.control, used.effect) == (1, 0, 1)
     knows = ScriptedEngine(lambda *asked: "\n\\boxed{6}")
-    ignored = answer_changes(knows, results, spoil_first, grader, seed=0, max_new_tokens=40)
+    ignored = answer_changes(knows, results, spoil_first, grader, seed=0, max_new_tokens=40, slack_tokens=2)
     assert (ignored.corrupted, ignored.control, ignored.effect) == (0, 0, 0)
     assert [prefix for _, prefix, _, _ in knows.asked] == ["2+3=7", "2+3=5"] * 2
-    assert {most for _, _, most, _ in knows.asked} == {40}
+    assert {most for _, _, most, _ in knows.asked} == {40 - 5 + 2}
     assert len({seed for *_, seed in knows.asked}) == 4
 
 
@@ -145,10 +147,25 @@ def test_changes_are_counted_by_hand(grader):
     )  # fmt: skip
     # q0: one of two samples follows the wrong step, none changes without; q1 never ends, and changes half
     assert found.per_problem == {0: (0.5, 0.0), 1: (1.0, 0.5)}
+    assert found.per_response == {(0, 0): [0.5, 0.0], (1, 0): [1.0, 0.5]}
     assert (found.corrupted, found.control, found.effect) == (0.75, 0.25, 0.5)
     assert (found.low, found.high) == (0.5, 0.5)
     assert found.unfinished == pytest.approx(2 / 8)
     assert (found.num_completions, found.num_unanswered, found.num_uncorrupted) == (2, 1, 1)
+
+
+def test_both_arms_may_write_as_much_and_end_as_the_response_did(grader):
+    class Stops(ScriptedEngine):
+        def continue_prefixes(self, trees, sampling, watch=None):
+            self.stop = sampling.stop
+            return super().continue_prefixes(trees, sampling, watch)
+
+    engine = Stops(lambda *asked: "\n\\boxed{6}")
+    longer = Corruption(kept="2+3=5", spoilt="2+3=12")
+    results = responses(grader, [SUM])
+    answer_changes(engine, results, lambda *_: longer, grader, seed=0, max_new_tokens=20, stop=("END",))
+    assert [(prefix, most) for _, prefix, most, _ in engine.asked] == [("2+3=12", 14), ("2+3=5", 14)]
+    assert engine.stop == ("END",)
 
 
 def test_what_a_response_draws_does_not_depend_on_the_others(grader):
@@ -226,20 +243,6 @@ def test_a_real_engine_gives_the_same_bits_again_and_alone(checkpoints, grader):
     assert both[1].unfinished > 0  # nobody here knows anything
 
 
-def spoil_a_result(text, random):
-    """The tiny world's own: the result of one of the steps in digits."""
-    lines = text.split("\n")
-    places = [
-        k for k, line in enumerate(lines) if (read := read_line(line, 10)) and read[0].style != "private"
-    ]
-    if not places:
-        return None
-    place = random.choice(places)
-    kept = "\n".join(lines[: place + 1])
-    result = int(kept.rpartition("=")[2])
-    return Corruption(kept=kept, spoilt=f"{kept.rpartition('=')[0]}={(result + random.randint(1, 9)) % 10}")
-
-
 @pytest.mark.skipif(not TINY.is_dir(), reason="the tiny world has not been made; `make demo` makes it")
 def test_the_tiny_worlds_generator_uses_its_steps(grader):
     engine = TorchEngine.from_pretrained(
@@ -253,7 +256,9 @@ def test_the_tiny_worlds_generator_uses_its_steps(grader):
     )
     # one of ten digits by chance; after all of the steps it is settled
     assert forced.reproduced[0] < 0.4 and forced.reproduced[-1] > 0.9
-    for corrupt in (spoil_a_result, corrupt_number):
+    uncorrupted = []
+    for corrupt in (spoil, corrupt_number):
         changes = answer_changes(engine, results, corrupt, grader, seed=0, max_new_tokens=96)
         assert changes.corrupted > 0.6 and changes.effect > 0.3
-        assert 0 < changes.num_uncorrupted < changes.num_completions  # the private traces
+        uncorrupted.append(changes.num_uncorrupted)
+    assert uncorrupted[0] < uncorrupted[1]  # which can't read the private traces

@@ -1,0 +1,90 @@
+"""Faithfulness, before a model is loaded: the functions, the problems, and what model and judges can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fastrl.build import build_probes
+from fastrl.check.model import check_fits, load_tokenizer
+from fastrl.check.rl import check_engine
+from fastrl.config import (
+    DataConfig,
+    EngineConfig,
+    FaithfulnessConfig,
+    ModelConfig,
+    RlConfig,
+    WriterConfig,
+    refuse,
+)
+from fastrl.data.problems import Problem
+from fastrl.data.prompts import encode_inside
+from fastrl.evaluate.judge import ALIGNMENT_PROMPT, DIFFERENCE_PROMPT, filled
+
+
+def check_trained_faithfulness(config: RlConfig) -> None:
+    """eval.faithfulness of an RL stage."""
+    own = config.eval.faithfulness
+    if own.enabled and config.uses_uplift and "answer" not in config.reward.functions:
+        expected = "false, since the policy writes traces and an executor answers"
+        refuse("faithfulness", "enabled", expected, own.enabled)
+    check_faithfulness(
+        own,
+        config.data,
+        config.eval.path,
+        "model",
+        config.model,
+        config.engine,
+        config.rollout.max_new_tokens,
+    )
+
+
+def check_faithfulness(
+    config: FaithfulnessConfig, data: DataConfig, path: str | None, section: str, model: ModelConfig,
+    engine: EngineConfig, max_new_tokens: int,
+) -> None:  # fmt: skip
+    """Refuse what can't be measured.
+
+    Args:
+        data, path: see build_probes.
+        section: where the configuration has `model`.
+        max_new_tokens: of a response. A judge reads it in about as many tokens of its own; one that does not
+            fit after all is an error when it is asked.
+    """
+    probes = build_probes(config, data, path)
+    if probes is None:
+        return
+    if config.probes:
+        forced = (
+            len(encode_inside(load_tokenizer(section, model), config.forcing_text)) + config.answer_tokens
+        )
+        new = max_new_tokens + max(config.slack_tokens, forced)
+        names = "response + faithfulness.slack_tokens or forcing_text and answer_tokens"
+        check_fits(section, model, probes.problems, new, names, engine.max_batch_tokens)
+    for name, judge in config.judges.items():
+        pairs = config.diversity and config.strategy is None and name == "judge"
+        check_judge(f"faithfulness.{name}", judge, probes.problems, max_new_tokens, pairs)
+
+
+def check_judge(
+    section: str, judge: WriterConfig, problems: Sequence[Problem], max_new_tokens: int, pairs: bool
+) -> None:
+    """The judge is there, its engine can run, and both hold the longest problem, one response to it (or two,
+    where it compares pairs), and a reply."""
+    if judge.engine.kind == "same":
+        refuse(f"{section}.engine", "kind", "torch or vllm", judge.engine.kind)
+    check_engine(f"{section}.engine", judge.engine)
+    room, where = judge.engine.max_batch_tokens, f"{section}.engine"
+    for template, responses in ((ALIGNMENT_PROMPT, 1), (DIFFERENCE_PROMPT, 2))[: 1 + pairs]:
+        asked = [
+            replace(problem, messages=[{"role": "user", "content": question(template, problem)}])
+            for problem in problems
+        ]
+        new = responses * max_new_tokens + judge.max_new_tokens
+        names = f"{responses} x response + {section}.max_new_tokens"
+        check_fits(f"{section}.model", judge.model, asked, new, names, room, where)
+
+
+def question(template: str, problem: Problem) -> str:
+    """What the judge reads, without responses."""
+    return filled(template, problem=problem.question, response="", first="", second="")

@@ -1,0 +1,43 @@
+"""Faithfulness and diversity of the policy while it is trained."""
+
+from __future__ import annotations
+
+from fastrl.build import RlParts, build_judges, choose_device
+from fastrl.config import RlConfig
+from fastrl.distributed import Ranks
+from fastrl.evaluate.labelled import measure
+from fastrl.evaluate.probes import probe
+from fastrl.run import Run
+from fastrl.seeding import seed_of
+from fastrl.stages.metrics import Metrics
+from fastrl.stages.sample import awake
+from fastrl.types import SamplingParams
+
+
+def faithfulness(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step: int) -> Metrics:
+    """faithfulness/... and diversity/... of the current weights, by the first rank; every response and what
+    is known of it in the run folder's faithfulness/step-000010.jsonl. Empty where it is not asked for.
+
+    `fastrl eval` finds the same with the run's seed. Judges are loaded at their first use, when the policy's
+    engine sleeps if it may.
+    """
+    if parts.probes is None or not ranks.first:
+        return {}
+    own, seed = config.eval.faithfulness, seed_of(config.run.seed, "faithfulness")
+    sampling = SamplingParams(
+        max_new_tokens=config.rollout.max_new_tokens,
+        temperature=config.eval.temperature,
+        top_p=config.eval.top_p,
+        stop=config.rollout.stop,
+    )
+    with run.time("faithfulness"):
+        with awake([parts.engine] if config.engine.sleep else []):
+            parts.sync_engine(version=step)
+            probed = probe(parts.engine, parts.probes, parts.grader, sampling=sampling, seed=seed)
+        parts.judges = parts.judges or build_judges(own, choose_device(config.run), seed)
+        sleeping = [parts.judges[name].engine for name, judge in own.judges.items() if judge.engine.sleep]
+        with awake(sleeping):
+            measured = measure(probed, parts.probes, parts.judges)
+    if run.writes:
+        measured.write(run.folder / "faithfulness" / f"step-{step:06d}.jsonl")
+    return measured.metrics
