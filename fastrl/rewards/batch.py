@@ -34,5 +34,14 @@ def group_indexes(prompts: Sequence[object]) -> list[int]:
     return groups
 
 
+def group_numbers(prompts: Sequence[object], group_ids: Sequence[int] | None) -> list[int]:
+    """Number of each row's group, from 0 in the order of first sight: groups are what the trainer numbers so
+    (fastrl does; a problem drawn twice in a row makes two of them), or else what group_indexes finds."""
+    if group_ids is None:
+        return group_indexes(prompts)
+    seen: dict[int, int] = {}
+    return [seen.setdefault(group, len(seen)) for group in group_ids]
+
+
 def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)

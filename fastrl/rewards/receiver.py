@@ -11,7 +11,7 @@ from fastrl.config import TransferConfig
 from fastrl.data import as_messages, gold_text, render_prompt
 from fastrl.data.prompts import encode_inside
 from fastrl.engine.protocol import Engine, Place, Watcher
-from fastrl.rewards.batch import group_indexes
+from fastrl.rewards.batch import group_indexes, group_numbers
 from fastrl.rewards.cuts import Cut, Cutter
 from fastrl.rewards.early_stop import GroupOrder
 from fastrl.seeding import seed_of
@@ -37,13 +37,13 @@ class Asked:
     """Which (tree, branch) each cut of each row is: rows with equal prompts share a tree, row after row."""
 
     def __init__(self, prompts: Sequence[Any], cuts: Sequence[Sequence[Cut]]) -> None:
-        self.groups = group_indexes(prompts)
+        self.trees = group_indexes(prompts)
         self.places: list[list[tuple[int, int]]] = []
         self._rows: dict[tuple[int, int], tuple[int, int]] = {}
-        taken = [0] * (max(self.groups, default=-1) + 1)
-        for row, (group, row_cuts) in enumerate(zip(self.groups, cuts, strict=True)):
-            own = [(group, taken[group] + k) for k in range(len(row_cuts))]
-            taken[group] += len(own)
+        taken = [0] * (max(self.trees, default=-1) + 1)
+        for row, (tree, row_cuts) in enumerate(zip(self.trees, cuts, strict=True)):
+            own = [(tree, taken[tree] + k) for k in range(len(row_cuts))]
+            taken[tree] += len(own)
             self.places.append(own)
             self._rows.update({place: (row, k) for k, place in enumerate(own)})
 
@@ -67,6 +67,7 @@ class Receiver:
         grader: compares prefix + continuation with the gold answer.
         config: all but the receiver itself, num_cuts and tau_shared_in_group are used.
         max_new_tokens: longest rollout; a continuation may have max_new_tokens - position + slack_tokens.
+        stop: strings that end a continuation in mode "sample", beside the tokenizer's end token.
     """
 
     def __init__(
@@ -76,11 +77,13 @@ class Receiver:
         grader: AnswerGrader,
         config: TransferConfig,
         max_new_tokens: int,
+        stop: tuple[str, ...] = (),
     ) -> None:
         self.engine = engine
         self.grader = grader
         self.config = config
         self.max_new_tokens = max_new_tokens
+        self.stop = stop
         self.cutter = Cutter(policy_tokenizer, engine.tokenizer, strip_answer=config.strip_answer)
         self.forcing_ids = encode_inside(engine.tokenizer, config.forcing_text)
 
@@ -98,18 +101,20 @@ class Receiver:
         gold: Sequence[Any],
         *seed: int | str,
         ids: Sequence[int] | None = None,
+        group_ids: Sequence[int] | None = None,
         whole: Sequence[Sequence[int]] = (),
         temperature: float = 1.0,
     ) -> tuple[list[list[list[Continuation]]], list[list[float]]]:
         """[row][cut][sample]; cut k of row i draws from (seed, ids[i], k), ids being the rows' numbers where
-        none are given. Equal prompts stand together. whole: rollouts in the receiver's tokens, whose
-        log-probs at `temperature` [row][token] come out of the same prefill.
+        none are given. Equal prompts stand together; they are one group where group_ids say nothing else.
+        whole: rollouts in the receiver's tokens, whose log-probs at `temperature` [row][token] come out of
+        the same prefill.
 
         In mode "force" the forcing text comes between cut and continuation. With early_stop, continuations
-        that can't change the order of the rewards of rows with equal prompts end as "cancelled".
+        that can't change the order of their group's rewards end as "cancelled".
         """
         trees = self._trees(prompts, cuts, seed, range(len(prompts)) if ids is None else ids)
-        stop = (self.config.forcing_end,) if self.config.mode == "force" else ()
+        stop = (self.config.forcing_end,) if self.config.mode == "force" else self.stop
         sampling = SamplingParams(temperature=self.config.temperature, top_p=self.config.top_p, stop=stop)
         asked = Asked(prompts, cuts)
         verdicts: dict[Place, Verdict | None] = {}
@@ -123,8 +128,9 @@ class Receiver:
             ]
             verdicts.update(zip([place for place, _ in ended], self._grade(pairs), strict=True))
 
-        watch = self._watcher(asked, grade, verdicts) if self.config.early_stop else None
-        found, logprobs = self._ask(trees, sampling, watch, asked.groups, whole, temperature)
+        groups = group_numbers(prompts, group_ids)
+        watch = self._watcher(asked, groups, grade, verdicts) if self.config.early_stop else None
+        found, logprobs = self._ask(trees, sampling, watch, asked.trees, whole, temperature)
         everything = [
             ((t, b, j), completion)
             for t, branches in enumerate(found)
@@ -142,7 +148,7 @@ class Receiver:
         return continuations, logprobs
 
     def _ask(
-        self, trees: list[PrefixTree], sampling: SamplingParams, watch: Watcher | None, groups: Sequence[int],
+        self, trees: list[PrefixTree], sampling: SamplingParams, watch: Watcher | None, owners: Sequence[int],
         whole: Sequence[Sequence[int]], temperature: float,
     ) -> tuple[list[list[list[Completion]]], list[list[float]]]:  # fmt: skip
         if not whole:
@@ -150,10 +156,10 @@ class Receiver:
         # after the cuts' branches, so that these keep their places
         branches = [list(tree.branches) for tree in trees]
         places = []
-        for group, token_ids in zip(groups, whole, strict=True):
-            places.append((group, len(branches[group])))
-            branches[group].append(Branch(token_ids=token_ids, num_samples=0, max_new_tokens=1, seed=0))
-        trees = [replace(tree, branches=below) for tree, below in zip(trees, branches, strict=True)]
+        for tree, token_ids in zip(owners, whole, strict=True):
+            places.append((tree, len(branches[tree])))
+            branches[tree].append(Branch(token_ids=token_ids, num_samples=0, max_new_tokens=1, seed=0))
+        trees = [replace(each, branches=below) for each, below in zip(trees, branches, strict=True)]
         scored = [[b for t, b in places if t == tree] for tree in range(len(trees))]
         found, logprobs = self.engine.continue_and_score(trees, sampling, scored, temperature, watch)
         return found, [logprobs[t][b] for t, b in places]
@@ -161,11 +167,12 @@ class Receiver:
     def _watcher(
         self,
         asked: Asked,
+        groups: Sequence[int],
         grade: Callable[[Sequence[tuple[Place, Completion]]], None],
         verdicts: dict[Place, Verdict | None],
     ) -> Watcher:
         """Grades what ends while the rest goes on, and names what need not."""
-        order = GroupOrder(asked.groups, [len(own) * self.config.num_continuations for own in asked.places])
+        order = GroupOrder(groups, [len(own) * self.config.num_continuations for own in asked.places])
 
         def watch(ended: Sequence[tuple[Place, Completion]]) -> list[Place]:
             grade(ended)

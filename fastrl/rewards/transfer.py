@@ -9,7 +9,7 @@ from typing import Any
 from fastrl.config import TransferConfig
 from fastrl.engine.protocol import Engine
 from fastrl.rewards.answer import COUNTED_APART
-from fastrl.rewards.batch import CompletionInput, LogExtra, LogMetric, TrainerState, group_indexes, mean
+from fastrl.rewards.batch import CompletionInput, LogExtra, LogMetric, TrainerState, group_numbers, mean
 from fastrl.rewards.cuts import Cut, draw_tau
 from fastrl.rewards.receiver import Continuation, Receiver
 from fastrl.verify import AnswerGrader
@@ -33,7 +33,8 @@ class TransferReward:
     A continuation that does not finish counts as wrong; one that was cancelled, since it could not change the
     order of its group, counts as nothing. Every draw is a function of seed, step, rollout and
     cut, so that a resumed run repeats it. A rollout is known by its entry in rollout_ids where the trainer
-    numbers its rollouts (fastrl does: ranks and refills share no number), by its row otherwise.
+    numbers its rollouts (fastrl does: ranks and refills share no number), by its row otherwise; its group in
+    the same way by group_ids, or else by equal prompts in a row.
 
     Args:
         receiver: engine of the frozen model.
@@ -75,9 +76,10 @@ class TransferReward:
         log_extra: LogExtra | None = None,
         log_metric: LogMetric | None = None,
         rollout_ids: Sequence[int] | None = None,
+        group_ids: Sequence[int] | None = None,
         **columns: Any,
     ) -> list[float | None]:
-        step, groups = trainer_state.global_step, group_indexes(prompts)
+        step, groups = trainer_state.global_step, group_numbers(prompts, group_ids)
         ids = range(len(prompts)) if rollout_ids is None else rollout_ids
         cuts = [
             self.receiver.cutter.cut(token_ids, self._taus(step, ids[row], ids[groups.index(groups[row])]))
@@ -87,8 +89,8 @@ class TransferReward:
             return self._taught(prompts, cuts, solution, log_extra, log_metric)
         whole = () if self.ref_temperature is None else completion_ids
         continuations, ref_logprobs = self.receiver.continue_cuts(
-            prompts, cuts, solution, self.seed, "transfer", step, ids=ids, whole=whole,
-            temperature=self.ref_temperature or 1.0,
+            prompts, cuts, solution, self.seed, "transfer", step, ids=ids, group_ids=group_ids,
+            whole=whole, temperature=self.ref_temperature or 1.0,
         )  # fmt: skip
         rows: list[list[Scored]] = [
             list(zip(row_cuts, found, strict=True))
@@ -161,6 +163,7 @@ def _cut_record(cut: Cut) -> dict[str, Any]:
     return {
         "tau": cut.tau,
         "position": cut.position,
+        "prefix_chars": len(cut.text),
         "prefix_end": cut.text[-PREFIX_END:],
         "has_answer": cut.has_answer,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,9 +12,11 @@ import torch
 
 from fastrl.build import WeightedReward
 from fastrl.distributed import Ranks
+from fastrl.evaluate.saturation import advantage_split
 from fastrl.stages.sample import Sampled
 from fastrl.stages.update import Stats
 from fastrl.types import Rollout
+from fastrl.verify import extract_answer, normalize_answer
 
 Metrics = dict[str, float]
 
@@ -30,6 +33,8 @@ def step_metrics(
     rows = ranks.gather([row_of(rollout) for rollout in sampled.rollouts])
     reported = ranks.gather([(name, *one) for name, values in sampled.metrics.items() for one in values])
     metrics = reward_metrics(rows, [reward.name for reward in rewards])
+    metrics |= split_metrics(rows, solved=max(reward.weight for reward in rewards))
+    metrics |= answer_metrics(rows)
     metrics |= length_metrics(rows)
     metrics |= loss_metrics(stats, ranks)
     metrics |= {
@@ -42,8 +47,12 @@ def step_metrics(
 
 
 def row_of(rollout: Rollout) -> dict[str, Any]:
+    answer = extract_answer(rollout.text)
     return {
         "group": rollout.group,
+        # short to send, and the same in every process: a tuple of numbers has no random hash
+        "problem": hash(tuple(rollout.prompt_ids)),
+        "answer": None if answer is None else normalize_answer(answer),
         "reward": rollout.reward,
         "rewards": rollout.rewards,
         "advantage": rollout.advantage,
@@ -65,6 +74,41 @@ def reward_metrics(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> Metr
     metrics["frac_reward_zero_std"] = mean(flat)
     metrics["frac_zero_advantage"] = mean(row["advantage"] == 0 for row in rows)
     return metrics
+
+
+def split_metrics(rows: Sequence[dict[str, Any]], solved: float) -> Metrics:
+    """Which groups teach: shares of those that have rewards. Equal rewards are too easy where they are at
+    least `solved`, the largest weight: what a right answer earns where it weighs most."""
+    groups: dict[int, list[float]] = defaultdict(list)
+    for row in rows:
+        if not math.isnan(row["reward"]):
+            groups[row["group"]].append(row["reward"])
+    if not groups:
+        return {}
+    split = advantage_split(list(groups.values()), solved)
+    return {
+        "groups/too_easy": split.too_easy,
+        "groups/too_hard": split.too_hard,
+        "groups/effective": split.effective,
+    }
+
+
+def answer_metrics(rows: Sequence[dict[str, Any]]) -> Metrics:
+    """answers/most_common_share: to which share of the step's problems the policy mostly gives one and the
+    same answer. 1: it answers everything alike, as a policy does that has learnt to please a vote.
+
+        answer of a problem = the one stated most often, of several the first;  share = most problems with
+        one answer / problems
+
+    Equal as texts; gold answers play no part. Left out where there is one problem alone, or no answer.
+    """
+    stated: dict[int, Counter[str]] = defaultdict(Counter)
+    for row in rows:
+        stated[row["problem"]].update([] if row["answer"] is None else [row["answer"]])
+    answers = Counter(votes.most_common(1)[0][0] for votes in stated.values() if votes)
+    if len(stated) < 2 or not answers:
+        return {}
+    return {"answers/most_common_share": max(answers.values()) / len(stated)}
 
 
 def length_metrics(rows: Sequence[dict[str, Any]]) -> Metrics:

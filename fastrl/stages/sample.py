@@ -38,6 +38,18 @@ class Sampled:
     metrics: Reported = field(default_factory=lambda: defaultdict(list))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The completions of one draw."""
+
+    draw: int
+    """Its number in the whole run, over all ranks."""
+    problem: Problem
+    rollouts: list[Rollout]
+    voters: list[str]
+    """Texts of further completions, which vote and are not trained on."""
+
+
 def sample_groups(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step: int, draw: int) -> Sampled:
     """num_prompts groups (this rank's share). With dynamic sampling, groups whose rewards are all equal are
     replaced from further draws, max_refills times; what is then still missing stays missing."""
@@ -73,32 +85,26 @@ def scored_groups(
             problems = [parts.problems[parts.order[draw]] for draw in piece]
             with run.time("rollout"), awake([parts.engine] if config.engine.sleep else []):
                 fresh = generate(parts, config, problems, piece)
-            groups += fresh
+            groups += [group.rollouts for group in fresh]
             if parts.overlap and rewarded is None:
-                rewarded = beside.submit(
-                    reward_groups, parts, config, problems, fresh, piece, step, out.metrics
-                )
+                rewarded = beside.submit(reward_groups, parts, config, fresh, step, out.metrics)
                 continue
             with run.time("reward"):
                 if rewarded is not None:
                     rewarded.result()
-                reward_groups(parts, config, problems, fresh, piece, step, out.metrics)
+                reward_groups(parts, config, fresh, step, out.metrics)
         if rewarded is not None:
             rewarded.result()
     return groups
 
 
 def reward_groups(
-    parts: RlParts, config: RlConfig, problems: Sequence[Problem], groups: Sequence[Sequence[Rollout]],
-    draws: Sequence[int], step: int, metrics: Reported,
-) -> None:  # fmt: skip
+    parts: RlParts, config: RlConfig, groups: Sequence[Group], step: int, metrics: Reported
+) -> None:
     """Fill in the rewards of every group's rollouts."""
-    flat = [(problem, r) for problem, group in zip(problems, groups, strict=True) for r in group]
-    size = config.rollout.group_size
-    ids = [draw * size + j for draw in draws for j in range(size)]
     sleeping = [parts.receivers[name] for name, own in config.reward_engines.items() if own.sleep]
     with awake(sleeping):
-        reward_rollouts(parts.rewards, [p for p, _ in flat], [r for _, r in flat], ids, step, metrics)
+        reward_rollouts(parts.rewards, groups, step, metrics)
 
 
 @contextmanager
@@ -125,18 +131,28 @@ def has_signal(group: Sequence[Rollout]) -> bool:
 
 def generate(
     parts: RlParts, config: RlConfig, problems: Sequence[Problem], draws: Sequence[int]
-) -> list[list[Rollout]]:
-    """group_size rollouts of each problem; a rollout depends on the run's seed and its draw alone."""
+) -> list[Group]:
+    """group_size rollouts of each problem, and its voters; a completion depends on the run's seed and its
+    draw alone."""
     prompts = [render_prompt(parts.policy.tokenizer, problem.messages) for problem in problems]
+    size = config.rollout.group_size
     completions = parts.engine.generate(
         prompts,
         rollout_sampling(config),
         seeds=[seed_of(config.run.seed, "rollout", draw) for draw in draws],
-        n=config.rollout.group_size,
+        n=size + config.rollout.num_voters,
     )
     return [
-        [Rollout(prompt, c.token_ids, c.logprobs, c.text, c.finish_reason, group=-1) for c in group]
-        for prompt, group in zip(prompts, completions, strict=True)
+        Group(
+            draw=draw,
+            problem=problem,
+            rollouts=[
+                Rollout(prompt, c.token_ids, c.logprobs, c.text, c.finish_reason, group=-1)
+                for c in found[:size]
+            ],
+            voters=[completion.text for completion in found[size:]],
+        )
+        for draw, problem, prompt, found in zip(draws, problems, prompts, completions, strict=True)
     ]
 
 
@@ -152,25 +168,30 @@ def rollout_sampling(config: RlConfig) -> SamplingParams:
 
 
 def reward_rollouts(
-    rewards: Sequence[WeightedReward],
-    problems: Sequence[Problem],
-    rollouts: Sequence[Rollout],
-    rollout_ids: Sequence[int],
-    step: int,
-    metrics: Reported,
+    rewards: Sequence[WeightedReward], groups: Sequence[Group], step: int, metrics: Reported
 ) -> None:
     """Fill rewards, reward and extras of every rollout: reward = sum of weight * value, None left out.
 
     Functions are called once, with TRL's signature: prompts, completions, completion_ids, trainer_state,
-    log_extra, log_metric and every dataset column as a list with one entry a rollout. rollout_ids comes
-    beside them: the rollouts' numbers in the whole run.
+    log_extra, log_metric and every dataset column as a list with one entry a rollout. Beside them come
+    rollout_ids and group_ids, the rollouts' and their groups' numbers in the whole run, problem_ids, the
+    problems' rows in the file, and voters, the texts that vote in the rollout's group.
     """
+    rows = [(group, rollout) for group in groups for rollout in group.rollouts]
+    problems, rollouts = [group.problem for group, _ in rows], [rollout for _, rollout in rows]
 
     def log_extra(column: str, values: Sequence[Any]) -> None:
         for rollout, value in zip(rollouts, values, strict=True):
             rollout.extras[column] = value
 
-    columns = reward_columns(problems)
+    columns = reward_columns(problems) | {
+        "rollout_ids": [
+            group.draw * len(group.rollouts) + j for group in groups for j in range(len(group.rollouts))
+        ],
+        "group_ids": [group.draw for group, _ in rows],
+        "problem_ids": [problem.index for problem in problems],
+        "voters": [group.voters for group, _ in rows],
+    }
     for reward in rewards:
         values = reward.function(
             prompts=[problem.messages for problem in problems],
@@ -179,7 +200,6 @@ def reward_rollouts(
             trainer_state=SimpleNamespace(global_step=step),
             log_extra=log_extra,
             log_metric=lambda name, value: metrics[name].append((float(value), len(rollouts))),
-            rollout_ids=list(rollout_ids),
             **columns,
         )
         values = asyncio.run(values) if inspect.iscoroutine(values) else values
@@ -191,9 +211,11 @@ def reward_rollouts(
 
 
 def total_reward(rollout: Rollout, rewards: Sequence[WeightedReward]) -> float:
-    """sum of weight * value over the rewards that apply; NaN where none does."""
+    """sum of weight * value over the rewards that weigh something and apply; NaN where none does."""
     given = [
-        reward.weight * value for reward in rewards if (value := rollout.rewards[reward.name]) is not None
+        reward.weight * value
+        for reward in rewards
+        if reward.weight and (value := rollout.rewards[reward.name]) is not None
     ]
     return math.fsum(given) if given else math.nan
 

@@ -17,6 +17,7 @@ from fastrl.data.rows import Row
 from fastrl.data.subsets import difficulty_bins, stratified_order
 from fastrl.engine.protocol import Engine
 from fastrl.evaluate.accuracy import ProblemResult, graded
+from fastrl.rewards.labels import surely_differ
 from fastrl.run import Run
 from fastrl.seeding import seed_of
 from fastrl.stages.progress import Budget, charged, in_chunks, summed, write_json, write_rows
@@ -169,13 +170,6 @@ def remembering(differ: Differ) -> Differ:
         return [known[pair] for pair in pairs]
 
     return asked
-
-
-def surely_differ(grader: AnswerGrader, pairs: Sequence[tuple[str, str]]) -> list[bool]:
-    """Whether a rollout that ends in the first is told wrong against the second, and the other way round."""
-    both = [(f"\\boxed{{{a}}}", b) for a, b in pairs] + [(f"\\boxed{{{b}}}", a) for a, b in pairs]
-    wrong = [verdict is Verdict.WRONG for verdict in grader.grade(both)]
-    return [there and back for there, back in zip(wrong[: len(pairs)], wrong[len(pairs) :], strict=True)]
 
 
 def write_subset(

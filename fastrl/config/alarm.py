@@ -1,0 +1,49 @@
+"""When training is told to have collapsed or saturated, and whether that ends it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fastrl.config.base import check_at_least, check_positive, refuse
+
+Alarm = Literal["collapse", "saturation"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlarmConfig:
+    """Rules over a run's own metrics; none of them sees a gold answer. null switches a rule off."""
+
+    keep_entropy: float | None = 0.1
+    """Collapse: entropy is below this share of what it was at the start. Training with right labels often
+    halves it; a tenth is left where hardly anything is drawn any more."""
+    length_factor: float | None = 4.0
+    """Collapse: completions are on average this many times longer, or shorter, than at the start. > 1."""
+    most_clipped: float | None = 0.9
+    """Collapse: a larger share of completions is cut off at rollout.max_new_tokens."""
+    most_common: float | None = 0.9
+    """Collapse: to a larger share of a step's problems the policy mostly gives one and the same answer. For
+    problems that all have the same answer: null."""
+    span: int = 5
+    """Steps of the moving average that is judged, and steps that are the start."""
+    patience: int = 5
+    """Steps in a row in which a rule of collapse must hold."""
+    saturation_share: float = 0.99
+    """Saturation: the moving average of the reward already was at this share of its best ..."""
+    saturation_patience: int = 50
+    """... so many steps ago. Rewards that are not > 0, such as entropy, never saturate."""
+    stop_on: tuple[Alarm, ...] = ()
+    """collapse, saturation: these end training, with a checkpoint as after the last step. A run that was
+    ended so goes on where it is started again with fewer of them."""
+
+    def __post_init__(self) -> None:
+        for name in ("keep_entropy", "most_clipped", "most_common"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                refuse("alarm", name, "a number in (0, 1) or null", value)
+        if self.length_factor is not None and not self.length_factor > 1:
+            refuse("alarm", "length_factor", "a number > 1 or null", self.length_factor)
+        check_positive("alarm", self, "span", "patience", "saturation_patience")
+        check_at_least("alarm", self, 0, "saturation_share")
+        if self.saturation_share > 1:
+            refuse("alarm", "saturation_share", "a number in [0, 1]", self.saturation_share)
