@@ -4,31 +4,52 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fastrl.config import EngineConfig, ExecutorConfig, ModelConfig, RlConfig, RunConfig
+from fastrl.config import (
+    DataConfig,
+    EngineConfig,
+    ExecutorConfig,
+    FaithfulnessConfig,
+    ModelConfig,
+    RlConfig,
+    RunConfig,
+    refuse,
+)
+from fastrl.config.rl import WITHOUT_GOLD
 from fastrl.data.order import ProblemOrder
 from fastrl.data.problems import Problem, load_problems
 from fastrl.engine.protocol import Engine
 from fastrl.engine.torch_engine import TorchEngine
+from fastrl.evaluate.corruption import corrupt_number
+from fastrl.evaluate.judge import Judge
+from fastrl.evaluate.probes import Probes
 from fastrl.policy.model import Policy, compute_dtype
 from fastrl.policy.optimizer import make_optimizer
 from fastrl.policy.rubric_model import RubricModel
 from fastrl.rewards.answer import AnswerReward
+from fastrl.rewards.certainty import CertaintyReward, CertaintyScorer
+from fastrl.rewards.chance import RandomReward
 from fastrl.rewards.executor import Executor
 from fastrl.rewards.format import FormatReward
+from fastrl.rewards.labels import LabelReward
+from fastrl.rewards.majority import MajorityReward
 from fastrl.rewards.program_verifier import CodeVerifier
 from fastrl.rewards.rubric import RubricReward, RubricScorer
 from fastrl.rewards.transfer import TransferReward
 from fastrl.rewards.uplift import UpliftReward
 from fastrl.rewards.verifiers import MathVerifier, Verifier
+from fastrl.seeding import seed_of
+from fastrl.types import SamplingParams
 from fastrl.verify.pool import AnswerGrader
 from fastrl.verify.programs import ProgramRunner
+
+BUILT_IN_REWARDS = ("answer", "format", "transfer", "uplift", "rubric", *WITHOUT_GOLD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +81,19 @@ class RlParts:
     """Engines of rewards have devices of their own, so that they may work while the policy samples."""
     executor: Executor | None
     """That the uplift reward asks."""
+    synced: bool = False
+    """The engine has had all of the policy's weights."""
+    probes: Probes | None = None
+    """What faithfulness is measured with; None where it is not asked for."""
+    judges: dict[str, Judge] = field(default_factory=dict)
+    """Those that eval.faithfulness names, from their first use on."""
+
+    def sync_engine(self, version: int) -> None:
+        """The policy's weights to its engine: all of them at first, then those that training changes, where
+        these are fewer and the engine keeps the others."""
+        partial = self.synced and self.policy.adapted and self.engine.takes_partial_weights
+        self.engine.load_weights(self.policy.named_weights(changed_only=partial), version, partial)
+        self.synced = True
 
     def close(self) -> None:
         """Ends the processes that grade answers and run programs."""
@@ -86,22 +120,21 @@ def build_rl(config: RlConfig, checkpoint: Path | None = None) -> RlParts:
     """Load what the stage needs; the policy's weights come from `checkpoint` where there is one."""
     device = choose_device(config.run)
     problems = load_problems(config.data)
-    trained = config.model if checkpoint is None else _at(config.model, checkpoint)
-    policy = Policy.load(trained, device)
+    policy = Policy.load(config.model, device, checkpoint, seed_of(config.run.seed, "lora"))
     grader = AnswerGrader(num_workers=config.reward.answer_workers, timeout_s=config.reward.answer_timeout_s)
     engine = build_engine(config.model, config.engine, device)
     if config.engine.sleep:
         engine.sleep()
     receivers: dict[str, Engine] = {}
     needs_reference = config.loss.kl_coef and not receiver_is_reference(config)
-    builder = RewardBuilder(config, policy, grader, device, receivers)
+    builder = RewardBuilder(config, policy, grader, problems, device, receivers)
     own_devices = [
         engine_device(own, device) != engine_device(config.engine, device)
         for own in config.reward_engines.values()
     ]
     return RlParts(
         policy=policy,
-        reference=frozen(Policy.load(config.model, device)) if needs_reference else None,
+        reference=build_reference(config.model, policy, device) if needs_reference else None,
         engine=engine,
         receivers=receivers,
         optimizer=make_optimizer(policy, config.train),
@@ -112,6 +145,7 @@ def build_rl(config: RlConfig, checkpoint: Path | None = None) -> RlParts:
         eval_problems=build_eval_problems(config),
         overlap=bool(own_devices) and all(own_devices),
         executor=builder.executor if config.uses_uplift else None,
+        probes=build_probes(config.eval.faithfulness, config.data, config.eval.path),
     )
 
 
@@ -149,15 +183,15 @@ class RewardBuilder:
     shall sleep; what two rewards use is made once."""
 
     def __init__(
-        self, config: RlConfig, policy: Policy, grader: AnswerGrader, device: torch.device,
-        receivers: dict[str, Engine],
+        self, config: RlConfig, policy: Policy, grader: AnswerGrader, problems: list[Problem],
+        device: torch.device, receivers: dict[str, Engine],
     ) -> None:  # fmt: skip
-        self.config, self.policy, self.grader = config, policy, grader
+        self.config, self.policy, self.grader, self.problems = config, policy, grader, problems
         self.device, self.receivers = device, receivers
 
     def rewards(self) -> list[WeightedReward]:
-        pairs = zip(self.config.reward.functions, self.config.reward.weights, strict=True)
-        return [WeightedReward(name, self.make(name), weight) for name, weight in pairs]
+        weighted = self.config.weighted_rewards
+        return [WeightedReward(name, self.make(name), weight) for name, weight in weighted.items()]
 
     def make(self, name: str) -> Callable[..., Any]:
         """A reward by its name; a dotted path is imported."""
@@ -173,6 +207,16 @@ class RewardBuilder:
             return UpliftReward(self.executor, uplift, scorer, seed)
         if name == "rubric":
             return RubricReward(self.scorer, uplift.executor.task, uplift.trace_tag)
+        if name == "majority":
+            return MajorityReward(self.grader)
+        if name == "self_certainty":
+            return CertaintyReward("self_certainty", self.certainty)
+        if name == "entropy":
+            return CertaintyReward("entropy", self.certainty)
+        if name == "random":
+            return RandomReward(seed)
+        if name == "label":
+            return LabelReward(self.grader, self.config.labels, self.problems, seed)
         return imported_reward(name)
 
     def transfer(self) -> TransferReward:
@@ -196,6 +240,10 @@ class RewardBuilder:
         dtype = compute_dtype(self.config.model, self.device)
         model = RubricModel.load(self.config.uplift.reward_model, self.device, dtype)
         return RubricScorer(model, self.config.train.tokens_per_microbatch)
+
+    @cached_property
+    def certainty(self) -> CertaintyScorer:
+        return CertaintyScorer(self.policy, self.config.train.tokens_per_microbatch)
 
     def _joined(self, name: str, model: ModelConfig) -> Engine:
         config = self.config.reward_engines[name]
@@ -235,12 +283,70 @@ def receiver_is_reference(config: RlConfig) -> bool:
     return bool(config.loss.kl_coef) and same_start and transfer.mode != "teacher"
 
 
+def build_probes(config: FaithfulnessConfig, data: DataConfig, path: str | None) -> Probes | None:
+    """What faithfulness is measured with, before any model; None where it is not enabled.
+
+    Args:
+        data: how the file of problems is read.
+        path: the evaluation's file, which is used unless the configuration names one.
+    Raises:
+        ValueError: a function that is not there, or more problems asked for than the file has.
+    """
+    if not config.enabled:
+        return None
+    path = config.path or path or ""
+    problems = load_problems(replace(data, path=path, limit=config.num_problems))
+    if len(problems) < config.num_problems:
+        refuse("faithfulness", "num_problems", f"<= {len(problems)}, all of {path}", config.num_problems)
+    return Probes(
+        config=config,
+        problems=problems,
+        corrupt=imported_function("corrupt", config.corrupt) or corrupt_number,
+        checker=imported_function("checker", config.checker),
+        strategy=imported_function("strategy", config.strategy),
+    )
+
+
+def build_judges(config: FaithfulnessConfig, device: torch.device, seed: int) -> dict[str, Judge]:
+    """Under the names that metrics carry; their engines asleep where they shall sleep."""
+    judges = {}
+    for name, own in config.judges.items():
+        engine = build_engine(own.model, own.engine, device)
+        if own.engine.sleep:
+            engine.sleep()
+        sampling = SamplingParams(
+            max_new_tokens=own.max_new_tokens, temperature=own.temperature, top_p=own.top_p
+        )
+        judges[name] = Judge(engine=engine, sampling=sampling, retries=own.retries, seed=seed_of(seed, name))
+    return judges
+
+
+def imported_function(option: str, path: str | None) -> Callable[..., Any] | None:
+    """A faithfulness option's my_package.module.function; None where it is null."""
+    if path is None:
+        return None
+    module, _, name = path.rpartition(".")
+    if not module:
+        refuse("faithfulness", option, "a dotted path such as my_checks.aligned", path)
+    try:
+        function = getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError as error:
+        if error.name is None or not path.startswith(error.name):
+            raise  # the module is there, and what it imports is not
+        raise ValueError(
+            f"[faithfulness] {option}: expected a module that can be imported, got {path!r}: {error}"
+        ) from error
+    if not callable(function):
+        refuse("faithfulness", option, f"a function of {module}", path)
+    return function
+
+
 def imported_reward(path: str) -> Callable[..., Any]:
     """my_package.module.function, with TRL's reward signature."""
     module, _, name = path.rpartition(".")
     if not module:
         raise ValueError(
-            f"[reward] functions: expected answer, format, transfer, uplift, rubric or a dotted path such as "
+            f"[reward] functions: expected {', '.join(BUILT_IN_REWARDS)} or a dotted path such as "
             f"my_rewards.length, got {path!r}"
         )
     function = getattr(importlib.import_module(module), name, None)
@@ -255,10 +361,10 @@ def build_eval_problems(config: RlConfig) -> list[Problem]:
     return load_problems(replace(config.data, path=config.eval.path, limit=config.eval.limit))
 
 
-def frozen(policy: Policy) -> Policy:
-    policy.model.eval().requires_grad_(False)
-    return policy
-
-
-def _at(model: ModelConfig, checkpoint: Path) -> ModelConfig:
-    return replace(model, path=str(checkpoint))
+def build_reference(model: ModelConfig, policy: Policy, device: torch.device) -> Policy:
+    """What training starts from, frozen: a model of its own, or the policy's without its adapters."""
+    if policy.adapted:
+        return policy.before_training()
+    start = Policy.load(model, device)
+    start.model.eval().requires_grad_(False)
+    return start

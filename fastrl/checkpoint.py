@@ -32,9 +32,10 @@ def save_checkpoint(
     partial.mkdir(parents=True)
     policy.save(partial)
     save_file(optimizer_tensors(policy, optimizer), partial / OPTIMIZER)
-    files = {path.name: digest(path) for path in sorted(partial.iterdir())}
+    inside = sorted(path for path in partial.rglob("*") if path.is_file())
+    files = {str(path.relative_to(partial)): digest(path) for path in inside}
     (partial / STATE).write_text(json.dumps({**state, "files": files}, indent=2) + "\n")
-    for path in [*partial.iterdir(), partial]:
+    for path in [*partial.rglob("*"), partial]:
         sync(path)
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)

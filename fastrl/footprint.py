@@ -20,7 +20,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
 from fastrl.check.model import check_reachable
-from fastrl.config import ModelConfig, refuse
+from fastrl.config import AdapterConfig, ModelConfig, refuse
+from fastrl.policy.lora import layers_to_adapt
 from fastrl.policy.model import without_dropout
 
 OUTLINE = "fastrl_outline"
@@ -62,9 +63,17 @@ class Footprint:
         """Weights without the language head, unless that is the embedding too."""
         return sum(p.numel() for p in self._outline.base_model.parameters()) * dtype.itemsize
 
-    def adam(self) -> int:
-        """Two float32 moments of every weight, and a float32 step count a tensor."""
-        return 8 * self.num_parameters + 4 * len(self.sizes)
+    def trained(self, lora: AdapterConfig) -> list[int]:
+        """Sizes of the tensors that are trained: all of the model's, or A and B of every adapted layer."""
+        if not lora.rank:
+            return self.sizes
+        layers = layers_to_adapt(self._outline, lora.target_modules)
+        return [lora.rank * size for layer in layers.values() for size in layer.weight.shape]
+
+    def adam(self, lora: AdapterConfig | None = None) -> int:
+        """Two float32 moments of every trained weight, and a float32 step count a tensor."""
+        sizes = self.trained(lora or AdapterConfig())
+        return 8 * sum(sizes) + 4 * len(sizes)
 
     def kv_per_token(self, dtype: torch.dtype) -> int:
         """2 (keys, values) x layers x key-value heads x head size x itemsize."""

@@ -14,6 +14,7 @@ import torch
 from fastrl.build import choose_device
 from fastrl.config import (
     Config,
+    CptConfig,
     EngineConfig,
     ModelConfig,
     RlConfig,
@@ -29,10 +30,10 @@ from fastrl.policy.model import compute_dtype
 from fastrl.stages.update import is_off_policy
 
 T = TypeVar("T")
-Planned = RlConfig | SftConfig
+Planned = RlConfig | SftConfig | CptConfig
 USABLE = 0.92
 """Of a device's memory; the rest is for its runtime, fragmentation, and an engine's passing needs."""
-MOMENTS = ("rollout", "reward", "update")
+MOMENTS = ("rollout", "reward", "update", "judge")
 CHECKPOINTING, MICROBATCH = "model.gradient_checkpointing", "train.tokens_per_microbatch"
 SLEEP, BATCH_TOKENS = "engine.sleep", "engine.max_batch_tokens"
 OF_REWARDS = {"receiver": "transfer.", "executor": "uplift.executor."}
@@ -111,9 +112,11 @@ class Planner:
             items += self._engine("policy engine", config.model, config.engine, "rollout")
             for name, engine in config.reward_engines.items():
                 items += self._engine(name, model_of(config, name), engine, "reward")
+            for name, judge in config.eval.faithfulness.judges.items():
+                items += self._engine(name.replace("_", " "), judge.model, judge.engine, "judge")
             if config.uses_rubric:
                 items.append(self._reward_model(config))
-            if config.loss.kl_coef:
+            if config.loss.kl_coef and not config.model.lora.rank:
                 size = self._footprint(config.model).weights(torch.float32)
                 items.append(Item("reference weights", size, "the policy as it was, for loss.kl_coef"))
         return items
@@ -156,7 +159,9 @@ class Planner:
 
     def _training(self, config: Planned) -> list[Item]:
         policy = self._footprint(config.model)
-        count = f"{policy.num_parameters:,} x"
+        trained = policy.trained(config.model.lora)
+        extra = sum(trained) if config.model.lora.rank else 0
+        weights, learnt = policy.num_parameters + extra, f"{sum(trained):,} x"
         tokens = max(config.train.tokens_per_microbatch, self.least(MICROBATCH))
         how = f"a forward and backward of {tokens:,} tokens, walked through without memory"
         if config.model.gradient_checkpointing:
@@ -165,9 +170,9 @@ class Planner:
         if activations is None:
             how = "not known: shapes inside depend on the data (a mixture of experts); not in the sum"
         return [
-            Item("policy weights", policy.weights(torch.float32), f"{count} 4, float32"),
-            Item("gradients", policy.weights(torch.float32), f"{count} 4, float32"),
-            Item("optimizer states", policy.adam(), f"{count} 8, AdamW's two moments"),
+            Item("policy weights", 4 * weights, f"{weights:,} x 4, float32"),
+            Item("gradients", 4 * sum(trained), f"{learnt} 4, float32"),
+            Item("optimizer states", policy.adam(config.model.lora), f"{learnt} 8, AdamW's two moments"),
             Item("activations", activations, how, "update"),
             *self._head(config, tokens),
         ]
@@ -187,7 +192,8 @@ class Planner:
         gradient_itemsize = 4 if device.type == "cpu" else itemsize
         if gradient_itemsize < 4 or layout.piece < rows:
             logits += rows * columns * gradient_itemsize
-        beside = 4 * vocab * policy.width + 2 * (tokens + 1) * policy.width * itemsize
+        of_head = 0 if config.model.lora.rank else 4 * vocab * policy.width
+        beside = of_head + 2 * (tokens + 1) * policy.width * itemsize
         return [
             Item(
                 "logits",
@@ -282,6 +288,9 @@ def section_of(config: Planned, model: ModelConfig) -> str:
         return "model"
     if config.uses_transfer and model.path == config.transfer.receiver.path:
         return "transfer.receiver"
+    for name, judge in config.eval.faithfulness.judges.items():
+        if model.path == judge.model.path:
+            return f"eval.faithfulness.{name}.model"
     executor = config.uses_uplift and model.path == config.uplift.executor.model.path
     return "uplift.executor.model" if executor else "uplift.reward_model"
 
@@ -305,7 +314,7 @@ def held(items: Sequence[Item], moment: str) -> int:
 def report(config: Config, device: Device) -> tuple[bool, str]:
     """Whether the plan fits the device, and the page that says so."""
     if not isinstance(config, Planned):
-        refuse("plan", "stage", "rl or sft", config.stage)
+        refuse("plan", "stage", "rl, sft or cpt", config.stage)
     planner = Planner(config, device)
     items, needed = planner.items(), planner.needed()
     lines = [f"{item.name:24s}{size(item.num_bytes):>12s}  {item.when:8s}{item.how}" for item in items]

@@ -16,6 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 from fastrl.check import check_config
 from fastrl.config import (
     Config,
+    CptConfig,
     GroupsConfig,
     HardSetConfig,
     InterveneConfig,
@@ -30,6 +31,7 @@ from fastrl.distributed import Ranks
 from fastrl.errors import exit_code
 from fastrl.load import load_config
 from fastrl.pipeline import run_pipeline
+from fastrl.stages.cpt import run_cpt
 from fastrl.stages.groups import run_groups
 from fastrl.stages.hard_set import run_hard_set
 from fastrl.stages.intervene.stage import run_intervene
@@ -40,6 +42,7 @@ from fastrl.stages.subset import run_subset
 
 ON_ONE_RANK: dict[type[Any], Callable[[Any], Path]] = {
     SftConfig: run_sft,
+    CptConfig: run_cpt,
     RewardModelConfig: run_reward_model,
     GroupsConfig: run_groups,
     HardSetConfig: run_hard_set,

@@ -73,7 +73,7 @@ def test_every_stage_round_trips_with_unusual_values(tmp_path):
     assert load_config(write(tmp_path, to_yaml(SftConfig(schedule="cosine")))) == SftConfig(schedule="cosine")
     for other in (GroupsConfig(negatives="given", margin=0.1), RewardModelConfig(lora=LoraConfig(rank=32))):
         assert load_config(write(tmp_path, to_yaml(other))) == other
-    assert set(STAGES) == {"rl", "sft", "reward_model", "groups", "hard_set", "intervene", "subset"}
+    assert set(STAGES) == {"rl", "sft", "cpt", "reward_model", "groups", "hard_set", "intervene", "subset"}
 
 
 def test_flags_stand_over_the_recipe_and_the_recipe_over_defaults(tmp_path):

@@ -13,7 +13,18 @@ from transformers import LlamaConfig, Qwen3MoeConfig
 
 from fastrl import plan
 from fastrl.cli import main
-from fastrl.config import LossConfig, ModelConfig, RlConfig, SftConfig, TrainConfig, TransferConfig
+from fastrl.config import (
+    EngineConfig,
+    EvalConfig,
+    FaithfulnessConfig,
+    LossConfig,
+    ModelConfig,
+    RlConfig,
+    SftConfig,
+    TrainConfig,
+    TransferConfig,
+    WriterConfig,
+)
 from fastrl.engine.torch_engine import TorchEngine
 from fastrl.footprint import Footprint, LiveBytes
 from fastrl.kernels._layout import kept_layout
@@ -333,3 +344,21 @@ def test_a_users_error_is_one_line(flags, message, recipe, tmp_path, capsys):
 def test_the_folder_has_no_weights(big):
     assert [path.name for path in big.iterdir() if path.suffix in (".safetensors", ".bin")] == []
     assert json.loads((big / "config.json").read_text())["model_type"] == "llama"
+
+
+def test_judges_are_planned_where_they_are_asked_for(checkpoints):
+    judge = WriterConfig(
+        model=ModelConfig(path=str(checkpoints["llama"])),
+        engine=EngineConfig(sleep=True, max_batch_tokens=512),
+    )
+    own = FaithfulnessConfig(enabled=True, path="some.jsonl", judge=judge)
+    config = RlConfig(model=ModelConfig(path=str(checkpoints["qwen3"])), eval=EvalConfig(faithfulness=own))
+    device = Device("cuda", "GPU", GIB)
+    items = {item.name: item for item in Planner(config, device).items()}
+    weights = footprint(checkpoints["llama"]).weights(torch.bfloat16)
+    assert (items["judge weights"].num_bytes, items["judge weights"].when) == (weights, "judge")
+    # keys and values of 512 tokens and a block more: 2 layers x 2 x 2 heads x 8, bfloat16
+    assert items["judge KV cache"].num_bytes >= 512 * 128
+    assert "second judge weights" not in items
+    off = replace(config, eval=EvalConfig(faithfulness=replace(own, enabled=False)))
+    assert "judge weights" not in {item.name for item in Planner(off, device).items()}

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from fastrl.build import choose_device
+from fastrl.check.adapters import check_adapters, check_layers_to_adapt
+from fastrl.check.faithfulness import check_trained_faithfulness
 from fastrl.check.groups import check_groups
 from fastrl.check.intervene import check_hard_set, check_intervene
 from fastrl.check.model import check_fits, check_model, load_tokenizer
 from fastrl.check.reward_model import check_reward_model
 from fastrl.check.rl import check_rl
 from fastrl.check.subset import check_subset
+from fastrl.check.supervised import check_cpt, check_sft
 from fastrl.config import (
     Config,
+    CptConfig,
     GroupsConfig,
     HardSetConfig,
     InterveneConfig,
@@ -35,21 +38,19 @@ def check_config(config: Config) -> None:
         ValueError, FileNotFoundError: one line that names the field, what it takes and what it got.
     """
     device = choose_device(config.run)
-    if isinstance(config, RlConfig | SftConfig | RewardModelConfig):
+    if isinstance(config, RlConfig | SftConfig | CptConfig | RewardModelConfig):
         choose_attention(config.model, device)
+    check_adapters(config)
     CHECKS[type(config)](config)
-
-
-def check_sft(config: SftConfig) -> None:
-    check_model("model", config.model)
-    load_tokenizer("model", config.model)
-    if not Path(config.data.path).is_file():
-        raise FileNotFoundError(f"[data] path: expected an existing file, got {config.data.path!r}")
+    check_layers_to_adapt(config)
+    if isinstance(config, RlConfig):
+        check_trained_faithfulness(config)
 
 
 CHECKS: dict[type[Any], Callable[[Any], None]] = {
     RlConfig: check_rl,
     SftConfig: check_sft,
+    CptConfig: check_cpt,
     RewardModelConfig: check_reward_model,
     GroupsConfig: check_groups,
     HardSetConfig: check_hard_set,

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import torch
 
-from fastrl.build import imported_reward
+from fastrl.build import BUILT_IN_REWARDS, imported_reward
 from fastrl.check.executor import check_uplift
 from fastrl.check.model import check_fits
 from fastrl.config import EngineConfig, RlConfig, refuse
 from fastrl.data.problems import Problem, load_problems
 from fastrl.engine.vllm_adapter import unusable
 from fastrl.report.trackers import check_trackers
-
-BUILT_IN_REWARDS = ("answer", "format", "transfer", "uplift", "rubric")
+from fastrl.rewards.labels import item_labels
+from fastrl.verify import AnswerGrader
 
 
 def check_rl(config: RlConfig) -> None:
@@ -27,6 +27,7 @@ def check_rl(config: RlConfig) -> None:
         check_engine("uplift.executor.engine", config.executor_engine)
     check_trackers(config.run.report_to)
     problems = load_problems(config.data)
+    check_labels(config, problems)
     if config.eval.path is not None:
         problems = problems + load_problems(
             replace(config.data, path=config.eval.path, limit=config.eval.limit)
@@ -44,6 +45,17 @@ def check_rewards(config: RlConfig) -> None:
         refuse("reward", "weights", "at least one that is not 0", config.reward.weights)
     if config.uses_transfer and not config.transfer.receiver.path:
         refuse("transfer", "receiver.path", "a model folder, since reward.functions has transfer", "")
+
+    votes = "majority" in config.reward.functions
+    if config.rollout.num_voters and not votes and set(config.reward.functions) <= set(BUILT_IN_REWARDS):
+        refuse("rollout", "num_voters", "0, since no reward lets them vote", config.rollout.num_voters)
+
+
+def check_labels(config: RlConfig, problems: Sequence[Problem]) -> None:
+    """The label reward finds its wrong labels in the file, and they surely differ from the gold answers."""
+    if "label" in config.reward.functions:
+        with AnswerGrader(config.reward.answer_workers, config.reward.answer_timeout_s) as grader:
+            item_labels(problems, config.labels, config.run.seed, grader)
 
 
 def check_engine(section: str, engine: EngineConfig) -> None:

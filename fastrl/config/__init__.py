@@ -6,7 +6,9 @@ import dataclasses
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from fastrl.config.alarm import AlarmConfig
 from fastrl.config.base import (
+    AdapterConfig,
     Attention,
     DataConfig,
     ModelConfig,
@@ -16,11 +18,14 @@ from fastrl.config.base import (
     check_positive,
     refuse,
 )
+from fastrl.config.cpt import CptConfig, TextConfig
 from fastrl.config.engine import EngineConfig, ReceiverEngineConfig
 from fastrl.config.executor import ExecutorConfig, ProgramConfig
+from fastrl.config.faithfulness import FaithfulnessConfig
 from fastrl.config.groups import GroupsConfig, WriterConfig
 from fastrl.config.hard_set import GradingConfig, HardSetConfig, SamplingConfig
 from fastrl.config.intervene import InterveneConfig, ProposalConfig, StepsConfig
+from fastrl.config.labels import LabelConfig
 from fastrl.config.pipeline import PipelineConfig, pipeline_class, references, resolved
 from fastrl.config.reward_model import LoraConfig, RewardModelConfig, RubricLossConfig
 from fastrl.config.rl import EvalConfig, RewardConfig, RlConfig, RolloutConfig, derived
@@ -31,18 +36,26 @@ from fastrl.config.uplift import UpliftConfig
 from fastrl.kernels.config import LossConfig
 
 __all__ = [
-    "STAGES", "Attention", "Config", "DataConfig", "EngineConfig", "EvalConfig", "ExecutorConfig",
-    "GradingConfig", "GroupsConfig", "HardSetConfig", "InterveneConfig", "LoraConfig", "LossConfig",
-    "ModelConfig", "PipelineConfig", "ProgramConfig", "ProposalConfig", "ReceiverEngineConfig", "Recipe",
-    "RewardConfig", "RewardModelConfig", "RlConfig", "RolloutConfig", "RubricLossConfig", "RunConfig",
-    "SamplingConfig", "SftConfig", "StepsConfig", "SubsetConfig", "TrainConfig", "TransferConfig",
+    "STAGES", "AdapterConfig", "AlarmConfig", "Attention", "Config", "CptConfig", "DataConfig",
+    "EngineConfig", "EvalConfig", "ExecutorConfig", "FaithfulnessConfig", "GradingConfig", "GroupsConfig",
+    "HardSetConfig", "InterveneConfig", "LabelConfig", "LoraConfig", "LossConfig", "ModelConfig",
+    "PipelineConfig", "ProgramConfig", "ProposalConfig", "ReceiverEngineConfig", "Recipe", "RewardConfig",
+    "RewardModelConfig", "RlConfig", "RolloutConfig", "RubricLossConfig", "RunConfig", "SamplingConfig",
+    "SftConfig", "StepsConfig", "SubsetConfig", "TextConfig", "TrainConfig", "TransferConfig",
     "UpliftConfig", "WriterConfig", "check_at_least", "check_positive", "derived", "differences",
     "get_option", "pipeline_class", "references", "refuse", "resolved", "with_option",
 ]  # fmt: skip
 
 T = TypeVar("T")
 Config = (
-    RlConfig | SftConfig | RewardModelConfig | GroupsConfig | HardSetConfig | InterveneConfig | SubsetConfig
+    RlConfig
+    | SftConfig
+    | CptConfig
+    | RewardModelConfig
+    | GroupsConfig
+    | HardSetConfig
+    | InterveneConfig
+    | SubsetConfig
 )
 STAGES: dict[str, type[Config]] = {
     "rl": RlConfig,
@@ -52,6 +65,7 @@ STAGES: dict[str, type[Config]] = {
     "hard_set": HardSetConfig,
     "intervene": InterveneConfig,
     "subset": SubsetConfig,
+    "cpt": CptConfig,
 }
 Recipe = Config | PipelineConfig
 

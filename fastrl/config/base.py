@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
 Attention = Literal["auto", "sdpa", "flex", "flash", "prefix"]
@@ -46,6 +46,22 @@ class RunConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterConfig:
+    """Low-rank adapters (LoRA, needs peft): W + alpha / rank * B A is trained in A and B alone, without
+    dropout. Whatever is saved or sampled from has them merged."""
+
+    rank: int = 0
+    """0: no adapters, all weights are trained."""
+    alpha: float = 32.0
+    target_modules: tuple[str, ...] = ()
+    """Names of linear layers, such as q_proj. None named: all of the decoder's. The head has none."""
+
+    def __post_init__(self) -> None:
+        check_at_least("lora", self, 0, "rank")
+        check_positive("lora", self, "alpha")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """A Hugging Face checkpoint and how it runs."""
 
@@ -62,6 +78,8 @@ class ModelConfig:
     """Recompute activations in the backward pass: less memory, about a third more time."""
     trust_remote_code: bool = False
     """Run model code that comes with the checkpoint."""
+    lora: AdapterConfig = field(default_factory=AdapterConfig)
+    """Of the model that a stage of rl, sft or cpt trains; a frozen one has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,22 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fastrl.config.base import DataConfig, ModelConfig, RunConfig, TrainConfig, check_at_least, check_positive
+from fastrl.config.base import (
+    AdapterConfig,
+    DataConfig,
+    ModelConfig,
+    RunConfig,
+    TrainConfig,
+    check_at_least,
+    check_positive,
+)
 from fastrl.types import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoraConfig:
-    """Low-rank adapters on all linear layers of the backbone, merged when it is saved (needs peft)."""
+class LoraConfig(AdapterConfig):
+    """Adapters of the backbone, with dropout on what goes into A."""
 
-    rank: int = 0
-    """0: no adapters, all weights are trained."""
     alpha: float = 64.0
     dropout: float = 0.05
 
     def __post_init__(self) -> None:
-        check_at_least("lora", self, 0, "rank", "dropout")
-        check_positive("lora", self, "alpha")
+        AdapterConfig.__post_init__(self)
+        check_at_least("lora", self, 0, "dropout")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

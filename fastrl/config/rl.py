@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from fastrl.config.alarm import AlarmConfig
 from fastrl.config.base import (
     DataConfig,
     ModelConfig,
@@ -15,9 +16,14 @@ from fastrl.config.base import (
     refuse,
 )
 from fastrl.config.engine import EngineConfig
+from fastrl.config.faithfulness import FaithfulnessConfig
+from fastrl.config.labels import LabelConfig
 from fastrl.config.transfer import TransferConfig
 from fastrl.config.uplift import UpliftConfig
 from fastrl.kernels.config import AdvantageBaseline, AdvantageScale, LossConfig
+
+WITHOUT_GOLD = ("majority", "self_certainty", "entropy", "random", "label")
+"""Rewards that need not agree with the gold answer: it is measured beside them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +34,9 @@ class RolloutConfig:
     """Prompts a step."""
     group_size: int = 8
     """Completions a prompt; compared with each other. >= 2."""
+    num_voters: int = 0
+    """Further completions a prompt that vote in the majority reward and are not trained on; the paper's share
+    is group_size."""
     max_new_tokens: int = 512
     """Longest completion, in tokens."""
     temperature: float = 1.0
@@ -43,7 +52,7 @@ class RolloutConfig:
     def __post_init__(self) -> None:
         check_positive("rollout", self, "num_prompts", "max_new_tokens", "temperature")
         check_at_least("rollout", self, 2, "group_size")
-        check_at_least("rollout", self, 0, "max_refills", "top_k")
+        check_at_least("rollout", self, 0, "max_refills", "top_k", "num_voters")
         if not 0 < self.top_p <= 1:
             refuse("rollout", "top_p", "a number in (0, 1]", self.top_p)
 
@@ -53,7 +62,8 @@ class RewardConfig:
     """Which rewards, and how they add up."""
 
     functions: tuple[str, ...] = ("answer", "format")
-    """answer, format, transfer, uplift, rubric, or the dotted path of a function with TRL's signature."""
+    """answer, format, transfer, uplift, rubric, majority, self_certainty, entropy, random, label, or the
+    dotted path of a function with TRL's signature."""
     weights: tuple[float, ...] = (1.0, 0.1)
     """One a function. A reward with weight 0 is measured and logged, and changes nothing."""
     normalize_each: bool = False
@@ -90,10 +100,13 @@ class EvalConfig:
     """Completions a problem."""
     temperature: float = 1.0
     top_p: float = 1.0
+    faithfulness: FaithfulnessConfig = field(default_factory=FaithfulnessConfig)
 
     def __post_init__(self) -> None:
         check_at_least("eval", self, 0, "every", "temperature")
         check_positive("eval", self, "num_samples")
+        if self.faithfulness.enabled and self.path is None and self.faithfulness.path is None:
+            refuse("faithfulness", "path", "a file of problems, since eval.path is null", None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,15 +122,25 @@ class RlConfig:
     reward: RewardConfig = field(default_factory=RewardConfig)
     transfer: TransferConfig = field(default_factory=TransferConfig)
     uplift: UpliftConfig = field(default_factory=UpliftConfig)
+    labels: LabelConfig = field(default_factory=LabelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    alarm: AlarmConfig = field(default_factory=AlarmConfig)
 
     def __post_init__(self) -> None:
         if self.loss.loss_type == "rloo" and self.reward.baseline != "leave_one_out":
             refuse("reward", "baseline", "leave_one_out, since loss.loss_type is rloo", self.reward.baseline)
         if self.engine.kind == "same":
             refuse("engine", "kind", "torch or vllm", self.engine.kind)
+
+    @property
+    def weighted_rewards(self) -> dict[str, float]:
+        """Every reward that is measured, and its weight. Where a proxy stands for the gold answer, that is
+        measured too: answer, with weight 0."""
+        named = dict(zip(self.reward.functions, self.reward.weights, strict=True))
+        proxies = not named.keys().isdisjoint(WITHOUT_GOLD)
+        return {**named, "answer": named.get("answer", 0.0)} if proxies else named
 
     @property
     def uses_transfer(self) -> bool:
@@ -157,6 +180,8 @@ def derived(config: RlConfig) -> dict[str, int]:
     """The numbers that follow from the configuration, for --dry-run."""
     rollouts = config.rollout.num_prompts * config.rollout.group_size
     numbers = {"rollouts_per_step": rollouts}
+    if config.rollout.num_voters:
+        numbers["voters_per_step"] = config.rollout.num_prompts * config.rollout.num_voters
     if config.uses_transfer:
         numbers["continuations_per_step"] = (
             rollouts * config.transfer.num_cuts * config.transfer.num_continuations

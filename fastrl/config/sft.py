@@ -5,7 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fastrl.config.base import DataConfig, ModelConfig, RunConfig, TrainConfig, check_at_least, check_positive
+from fastrl.config.base import (
+    DataConfig,
+    ModelConfig,
+    RunConfig,
+    TrainConfig,
+    check_at_least,
+    check_positive,
+    refuse,
+)
+
+Schedule = Literal["constant", "cosine"]
+
+
+def check_share(section: str, config: object, name: str) -> None:
+    if not 0 <= getattr(config, name) <= 1:
+        refuse(section, name, "a number in [0, 1]", getattr(config, name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,9 +34,15 @@ class SftConfig:
     train: TrainConfig = field(default_factory=lambda: TrainConfig(learning_rate=1e-5))
     batch_size: int = 64
     """Conversations a step."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """The learning rate after warm-up; cosine falls to zero at the last step."""
-
+    schedule: Schedule = "constant"
+    """The learning rate after warm-up; cosine falls to final_share of it at the last step."""
+    final_share: float = 0.0
+    """The learning rate at the end of a cosine over its peak."""
+    thinking: Literal["as_is", "drop"] = "as_is"
+    """drop: what the assistant writes between thinking_tags is taken out, and the tags with it; a row without
+    them is refused."""
+    thinking_tags: tuple[str, ...] = ("<think>", "</think>")
+    """What opens a thought, and what closes it."""
     prefix_weight: float = 1.0
     """Of the tokens of a row's `prefix` in the loss; its completion's weigh 1."""
     max_entropy_rise: float | None = None
@@ -31,5 +52,8 @@ class SftConfig:
     def __post_init__(self) -> None:
         check_positive("sft", self, "batch_size")
         check_at_least("sft", self, 0, "prefix_weight")
+        check_share("sft", self, "final_share")
+        if len(self.thinking_tags) != 2 or not all(self.thinking_tags) or len(set(self.thinking_tags)) != 2:
+            refuse("sft", "thinking_tags", "two different texts", self.thinking_tags)
         if self.max_entropy_rise is not None:
             check_at_least("sft", self, 0, "max_entropy_rise")

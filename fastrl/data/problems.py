@@ -31,6 +31,9 @@ CALLED_WITH = (
     "log_extra",
     "log_metric",
     "rollout_ids",
+    "group_ids",
+    "problem_ids",
+    "voters",
 )
 RESERVED = frozenset((*CALLED_WITH, "prompt", "completion"))
 

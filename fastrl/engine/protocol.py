@@ -64,6 +64,8 @@ class Engine(Protocol):
     max_model_len: int
     """Longest prompt + completion it can hold, in tokens."""
     weights_version: int
+    takes_partial_weights: bool
+    """load_weights may be given some weights, and keeps the others."""
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: SamplingParams, *, seeds: Sequence[int], n: int = 1
@@ -93,8 +95,9 @@ class Engine(Protocol):
         """Log-probability, entropy and self-certainty of every token of every sequence; with starts, of those
         from starts[i] on alone (the others are 0)."""
 
-    def load_weights(self, tensors: Iterable[tuple[str, Tensor]], version: int) -> str:
-        """Copy every weight in; returns a checksum of what arrived. A missing or unknown name is an error."""
+    def load_weights(self, tensors: Iterable[tuple[str, Tensor]], version: int, partial: bool = False) -> str:
+        """Copy every weight in; returns a checksum of what it then holds. An unknown name is an error, and a
+        missing one unless `partial`, which takes_partial_weights allows."""
 
     def sleep(self, level: int = 1) -> None:
         """Give memory back: level 1 drops caches and moves weights to host memory."""

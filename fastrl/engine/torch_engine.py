@@ -28,6 +28,8 @@ from fastrl.types import Branch, Completion, PrefixTree, SamplingParams
 class TorchEngine:
     """`fastrl.engine.protocol.Engine` over a Hugging Face decoder. The model becomes the engine's own."""
 
+    takes_partial_weights = True
+
     def __init__(
         self, model: PreTrainedModel, tokenizer: Any, *, max_batch_tokens: int = 65536,
         keep_prompts: bool = False,
@@ -201,15 +203,17 @@ class TorchEngine:
             self._check_ids("sequences", sequence)
         return score_sequences(self.decoder, sequences, temperature, starts, self._stats)
 
-    def load_weights(self, tensors: Iterable[tuple[str, Tensor]], version: int) -> str:
+    def load_weights(self, tensors: Iterable[tuple[str, Tensor]], version: int, partial: bool = False) -> str:
         """Copy every weight in, cast to the engine's type; returns the checksum of what it then holds.
+
+        partial: weights that don't arrive stay as they are.
 
         Raises:
             ValueError: a name is unknown or missing, or a shape differs. The weights are then undefined.
         """
         self._check_awake()
         self.prompts.clear()
-        copy_weights(self.decoder.model, tensors)
+        copy_weights(self.decoder.model, tensors, partial)
         self.decoder.refresh()
         self.weights_version = version
         return checksum(named_weights(self.decoder.model))

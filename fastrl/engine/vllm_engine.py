@@ -36,6 +36,8 @@ class VllmEngine:
     because it ran out of cache in the middle (max_batch_tokens too small) is not counted.
     """
 
+    takes_partial_weights = False
+
     def __init__(
         self, path: str, *, dtype: torch.dtype, device: torch.device, max_batch_tokens: int = 65536,
         keep_prompts: bool = False, enforce_eager: bool = False, trust_remote_code: bool = False,
@@ -165,7 +167,7 @@ class VllmEngine:
             for i, sequence in enumerate(sequences)
         ]
 
-    def load_weights(self, tensors: Iterable[tuple[str, Tensor]], version: int) -> str:
+    def load_weights(self, tensors: Iterable[tuple[str, Tensor]], version: int, partial: bool = False) -> str:
         """Copy every weight in, cast to the engine's type; returns the checksum of what it then holds.
 
         The engine's weights are read back from its kernels and compared; the checksum is TorchEngine's.
@@ -173,9 +175,14 @@ class VllmEngine:
         Raises:
             ValueError: a name is unknown or missing, or a shape differs; nothing has been changed.
             RuntimeError: what arrived is not what was sent. The weights are then undefined.
-            NotImplementedError: a weight can't be found in vLLM's model.
+            NotImplementedError: a weight can't be found in vLLM's model; partial: vLLM's stacked matrices are
+                made anew as a whole.
         """
         self._check_awake()
+        if partial:
+            raise NotImplementedError(
+                "[load_weights] partial: expected false with engine.kind vllm, got true"
+            )
         if self._ledger is None:
             with torch.device("meta"):
                 make: Any = AutoModelForCausalLM.from_config

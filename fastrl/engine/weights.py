@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 @torch.no_grad()
-def copy_weights(model: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
+def copy_weights(model: nn.Module, tensors: Iterable[tuple[str, Tensor]], partial: bool = False) -> None:
     """Copy named tensors over a model's own, in place and cast to its types.
 
-    Every parameter must arrive; of tied ones, one name is enough. Persistent buffers may arrive.
+    Every parameter must arrive, unless `partial`; of tied ones, one name is enough. Persistent buffers may.
 
     Raises:
         ValueError: a name is unknown or missing, a shape differs, or two names of one tied parameter bring
@@ -41,7 +41,7 @@ def copy_weights(model: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> Non
             )
         arrived[id(target)] = name
     missing = [name for name, parameter in parameters.items() if id(parameter) not in arrived]
-    if missing:
+    if missing and not partial:
         raise ValueError(
             f"[load_weights] {missing[0]}: expected {len(parameters)} parameters, this one is missing"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,8 +15,17 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fastrl.config import ModelConfig
-from fastrl.ops import linear_logprob
+from fastrl.ops import LogprobOutput, linear_logprob
 from fastrl.policy.attention import FLASH, FLEX, SDPA, attention_kwargs
+from fastrl.policy.lora import (
+    FOLDER,
+    add_adapters,
+    load_adapters,
+    merged_parameters,
+    merged_weights,
+    save_adapters,
+    switched_off,
+)
 from fastrl.policy.packing import PackedBatch, TrainSequence, microbatches, pack, shared_microbatches
 from fastrl.policy.prefix_attention import PREFIX
 
@@ -39,29 +49,53 @@ class Policy:
     """The model that is trained. Weights are float32; it computes in `dtype`."""
 
     def __init__(
-        self, model: Any, tokenizer: Any, dtype: torch.dtype, attention: str, share_prefixes: bool = False
-    ) -> None:
+        self, model: Any, tokenizer: Any, dtype: torch.dtype, attention: str, share_prefixes: bool = False,
+        adapted: bool = False,
+    ) -> None:  # fmt: skip
+        """adapted: the model has adapters, and they alone are trained."""
         self.model, self.tokenizer, self.dtype, self.attention = model, tokenizer, dtype, attention
+        self.adapted, self._without_adapters = adapted, False
         self.share_prefixes = share_prefixes and attention == PREFIX
         self.device: torch.device = model.device
         self.head = head_of(model)
 
     @classmethod
-    def load(cls, config: ModelConfig, device: torch.device) -> Policy:
-        attention = choose_attention(config, device)
+    def load(
+        cls, config: ModelConfig, device: torch.device, checkpoint: Path | None = None, seed: int = 0
+    ) -> Policy:
+        """The model to train, with adapters where config.lora has a rank, which the seed draws.
+
+        checkpoint: a folder that save wrote: what it holds takes the place of config.path, or with adapters,
+            of theirs alone. To the bit what was saved, both ways.
+        """
+        attention, lora = choose_attention(config, device), config.lora
+        source = config.path if checkpoint is None or lora.rank else str(checkpoint)
         model: Any = AutoModelForCausalLM.from_pretrained(
-            config.path,
+            source,
             dtype=torch.float32,
             attn_implementation=attention,
             trust_remote_code=config.trust_remote_code,
         )
-        tokenizer = AutoTokenizer.from_pretrained(config.path, trust_remote_code=config.trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=config.trust_remote_code)
         check_layers(model, attention)
         without_dropout(model)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
+        if lora.rank:
+            add_adapters(model, lora, seed)
+            if checkpoint is not None:
+                load_adapters(model, checkpoint / FOLDER)
         model.to(device).train()
-        return cls(model, tokenizer, compute_dtype(config, device), attention, config.share_prefixes)
+        dtype = compute_dtype(config, device)
+        return cls(model, tokenizer, dtype, attention, config.share_prefixes, lora.rank > 0)
+
+    def before_training(self) -> Policy:
+        """The same model with its adapters switched off: what training started from, without a copy."""
+        if not self.adapted:
+            raise ValueError("[policy] before_training: expected a policy with adapters, got one without")
+        start = copy(self)
+        start._without_adapters = True
+        return start
 
     def microbatches(
         self, sequences: Sequence[TrainSequence], budget: int, groups: Sequence[int] | None = None
@@ -79,7 +113,7 @@ class Policy:
 
     def hidden(self, batch: PackedBatch) -> Tensor:
         """[T, D] in the compute dtype: the hidden states that predict trained tokens."""
-        with self.autocast():
+        with self.autocast(), switched_off(self.model) if self._without_adapters else nullcontext():
             out = self.model.base_model(
                 input_ids=batch.input_ids.unsqueeze(0),
                 position_ids=batch.position_ids.unsqueeze(0),
@@ -90,9 +124,11 @@ class Policy:
         return hidden
 
     @torch.no_grad()
-    def logprobs(self, batch: PackedBatch, temperature: float, top_k: int = 0, top_p: float = 1.0) -> Tensor:
-        """[T] fp32, nats, of the trained tokens under this sampling; no gradient."""
-        out = linear_logprob(
+    def score(
+        self, batch: PackedBatch, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+    ) -> LogprobOutput:
+        """Log-probs, entropy and self-certainty of the trained tokens under this sampling; no gradient."""
+        return linear_logprob(
             self.hidden(batch),
             self.head.weight,
             batch.ids,
@@ -101,24 +137,34 @@ class Policy:
             top_p=top_p,
             **self.head.options(),
         )
-        logprobs: Tensor = out.logprobs
-        return logprobs
+
+    def logprobs(self, batch: PackedBatch, temperature: float, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+        """[T] fp32, nats, of the trained tokens under this sampling; no gradient."""
+        return self.score(batch, temperature, top_k, top_p).logprobs
 
     def autocast(self) -> AbstractContextManager[Any]:
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
-    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter under its checkpoint name; tied ones once."""
+    def named_weights(self, changed_only: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter under its checkpoint name, adapters merged; tied ones once. changed_only: those
+        that training changes, which are all of them unless there are adapters."""
+        if self.adapted:
+            return merged_parameters(self.model, changed_only)
         return ((name, parameter.detach()) for name, parameter in self.model.named_parameters())
 
     def parameters(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def save(self, folder: Path) -> None:
-        """A folder that AutoModelForCausalLM and AutoTokenizer load."""
-        self.model.save_pretrained(folder)
+        """A folder that AutoModelForCausalLM and AutoTokenizer load. Adapters are merged, and in a folder of
+        their own inside."""
+        if self.adapted:
+            self.model.save_pretrained(folder, state_dict=merged_weights(self.model))
+            save_adapters(self.model, folder / FOLDER)
+        else:
+            self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
 

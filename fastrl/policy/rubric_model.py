@@ -1,7 +1,7 @@
 """The reasoning reward model: a decoder whose last token is judged by five rubric heads and a total head.
 
 A folder of one: config.json and model.safetensors, the backbone as AutoModel loads it, adapters merged; the
-tokenizer; rubric_heads.safetensors; rubric.json; lora.safetensors, where a run with adapters goes on from.
+tokenizer; rubric_heads.safetensors; rubric.json; adapter/, where a run with adapters goes on from.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from transformers import AutoModel, AutoTokenizer
 
 from fastrl.config import Attention, LoraConfig, ModelConfig, refuse
 from fastrl.data.rubric import DIMENSIONS, NUM_LEVELS
-from fastrl.policy.lora import adapter_weights, add_adapters, load_adapters, merged_weights
+from fastrl.policy.lora import (
+    FOLDER,
+    adapter_weights,
+    add_adapters,
+    load_adapters,
+    merged_weights,
+    save_adapters,
+)
 from fastrl.policy.model import Policy, check_layers, choose_attention, compute_dtype, without_dropout
 from fastrl.policy.packing import TrainSequence
 from fastrl.policy.rubric_input import Rubric
@@ -26,7 +33,7 @@ from fastrl.policy.rubric_loss import NUM_DIMENSIONS, Judgments, Verdicts
 from fastrl.run import package_version
 
 FORMAT, POOLING = 1, "last_token"
-HEADS, RUBRIC, LORA = "rubric_heads.safetensors", "rubric.json", "lora.safetensors"
+HEADS, RUBRIC = "rubric_heads.safetensors", "rubric.json"
 
 
 class RubricNetwork(nn.Module):
@@ -51,8 +58,8 @@ class RubricNetwork(nn.Module):
         self.base_model.save_pretrained(folder, state_dict=merged_weights(self.base_model))
         heads = {name: weight.contiguous() for name, weight in self.heads.state_dict().items()}
         save_file(heads, folder / HEADS)
-        if adapters := adapter_weights(self.base_model):
-            save_file(adapters, folder / LORA)
+        if adapter_weights(self.base_model):
+            save_adapters(self.base_model, folder / FOLDER)
         about = {
             "format": FORMAT,
             "task": self.rubric.task,
@@ -89,9 +96,9 @@ class RubricModel:
         text = backbone.config.get_text_config()
         check_room(getattr(text, "max_position_embeddings", None), rubric.max_tokens)
         if lora.rank:
-            add_adapters(backbone, lora, seed)
+            add_adapters(backbone, lora, seed, lora.dropout)
             if checkpoint is not None:
-                load_adapters(backbone, load_file(checkpoint / LORA))
+                load_adapters(backbone, checkpoint / FOLDER)
         network = RubricNetwork(backbone, rubric)
         if checkpoint is not None:
             network.heads.load_state_dict(load_file(checkpoint / HEADS))

@@ -64,6 +64,10 @@ class Console:
                 soft_wrap=True,
             )
 
+    def say(self, text: str) -> None:
+        """A line of its own; above the live table on a terminal."""
+        self.rich.print(text, markup=False, highlight=False, soft_wrap=True)
+
     def table(self, step: int) -> Table:
         table = Table(title=f"step {step} of {self.num_steps}, {self.remaining(step)}", title_justify="left")
         table.add_column("")

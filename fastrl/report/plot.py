@@ -14,6 +14,12 @@ from fastrl.run import read_metrics
 # Colours that stay apart for colour-blind readers and in print.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 PANELS = ("reward", "frac_reward_zero_std", "entropy", "kl", "completions/mean_length", "grad_norm", "loss")
+PROBES = (
+    "faithfulness/checker/correct/aligned", "faithfulness/judge/correct/aligned", "faithfulness/forced",
+    "faithfulness/corruption", "diversity/effective", "diversity/faithful/effective",
+)  # fmt: skip
+SPARSE = ("eval/", "faithfulness/", "diversity/")
+"""Measured now and then: a point each."""
 COLUMNS = 3
 INK = "#333333"
 
@@ -31,7 +37,9 @@ class RunCurves:
         return [step for step, _ in points], [value for _, value in points]
 
 
-def plot_run(run_dirs: Sequence[str | Path], out: str | Path | None = None) -> Path:
+def plot_run(
+    run_dirs: Sequence[str | Path], out: str | Path | None = None, metrics: Sequence[str] = ()
+) -> Path:
     """Draw the runs' curves over each other, a panel a metric; returns the PNG's path.
 
     Thin lines are the steps' own values, thick ones their running mean; an evaluation's band is its 95 %
@@ -40,14 +48,16 @@ def plot_run(run_dirs: Sequence[str | Path], out: str | Path | None = None) -> P
     Args:
         run_dirs: run folders; each one's name is its label.
         out: the file to write. None: curves.png in the first run's folder.
+        metrics: what to draw; none: choose_panels.
     Raises:
-        FileNotFoundError: a folder without metrics.   ValueError: no folder, or no step in any.
+        FileNotFoundError: a folder without metrics.   ValueError: no folder, no step in any, or a metric that
+            none of them has.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     runs = read_runs(run_dirs)
-    panels = choose_panels(runs)
+    panels = choose_panels(runs, metrics)
     rows = math.ceil(len(panels) / COLUMNS)
     figure = Figure(figsize=(4.4 * COLUMNS, 2.7 * rows + 0.7), layout="constrained")
     FigureCanvasAgg(figure)
@@ -85,12 +95,18 @@ def read_runs(run_dirs: Sequence[str | Path]) -> list[RunCurves]:
     return runs
 
 
-def choose_panels(runs: Sequence[RunCurves]) -> list[str]:
-    """Evaluations and rewards first, then how the policy behaves; only what was logged."""
+def choose_panels(runs: Sequence[RunCurves], metrics: Sequence[str] = ()) -> list[str]:
+    """The metrics that are asked for; or else evaluations and rewards first, then how the policy behaves, and
+    only what was logged."""
     logged = {name for run in runs for line in run.lines for name, value in line.items() if value is not None}
+    for name in metrics:
+        if name not in logged:
+            raise ValueError(f"[plot] metrics: expected some of {sorted(logged)}, got {name!r}")
+    if metrics:
+        return list(metrics)
     evaluations = sorted(name for name in logged if is_evaluation(name) and not is_smaller_k(name, logged))
     rewards = sorted(name for name in logged if name.startswith("rewards/") and name.endswith("/mean"))
-    panels = [*evaluations, *rewards, *(name for name in PANELS if name in logged)]
+    panels = [*evaluations, *rewards, *(name for name in (*PROBES, *PANELS) if name in logged)]
     if not panels:
         raise ValueError(f"[plot] metrics: expected reward, loss or eval/ among them, got {sorted(logged)}")
     return panels
@@ -120,7 +136,7 @@ def draw_panel(axes: Any, runs: Sequence[RunCurves], metric: str) -> None:
     for index, run in enumerate(runs):
         color = COLORS[index % len(COLORS)]
         steps, values = run.series(metric)
-        if is_evaluation(metric):
+        if metric.startswith(SPARSE):
             axes.plot(steps, values, color=color, marker="o", markersize=3.5, linewidth=1.8, label=run.name)
             draw_interval(axes, run, metric, color)
         else:
@@ -152,12 +168,12 @@ def running_mean(values: Sequence[float], window: int = 5) -> list[float]:
     return means
 
 
-def text_curves(run_dirs: Sequence[str | Path], width: int = 48) -> str:
+def text_curves(run_dirs: Sequence[str | Path], width: int = 48, metrics: Sequence[str] = ()) -> str:
     """The same panels for a terminal: first value, curve, last value, a line a run and metric."""
     runs = read_runs(run_dirs)
     lines = []
     label = max(len(run.name) for run in runs)
-    for metric in choose_panels(runs):
+    for metric in choose_panels(runs, metrics):
         lines.append(metric)
         for run in runs:
             _, values = run.series(metric)

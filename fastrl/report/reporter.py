@@ -32,6 +32,11 @@ class Reporter:
         for tracker in self.trackers:
             tracker.log(step, numbers)
 
+    def say(self, text: str) -> None:
+        """A line for people, beside the steps."""
+        if self.console is not None:
+            self.console.say(text)
+
     def __enter__(self) -> Reporter:
         return self
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastrl.data.prompts import render_prompt, render_prompt_text
 from fastrl.policy.packing import TrainSequence
+from fastrl.stages.thinking import Tags, drop_thoughts
 from fastrl.types import Message
 
 
@@ -26,6 +28,8 @@ class Piece(NamedTuple):
 class Row:
     """A row of the file."""
 
+    place: str
+    """Where it stands, for errors."""
     messages: list[Message]
     begun: str | None
     """How the last turn begins, where the rest of it alone is trained in full; None: all turns are."""
@@ -42,6 +46,7 @@ def read_conversations(
     system_prompt: str | None = None,
     limit: int | None = None,
     prefix_weight: float = 1.0,
+    thinking_tags: Tags | None = None,
 ) -> list[TrainSequence]:
     """Tokens and loss weights of every row of a JSONL file.
 
@@ -53,30 +58,61 @@ def read_conversations(
     A string prompt is a user's turn, a string completion an assistant's. A prompt that ends in an assistant's
     turn is a beginning: the completion goes on with it, within the same turn.
 
+    thinking_tags: what the assistant writes between them is taken out, with the tags.
+
     Raises:
-        FileNotFoundError: no such file.   ValueError: a row that is none of these; names its line.
+        FileNotFoundError: no such file.   ValueError: a row that is none of these; names its line. Rows
+            without the tags are counted.
     """
+    sequences: list[TrainSequence] = []
+    for row in rows_of_file(path, limit, prefix_weight, thinking_tags):
+        messages = row.messages
+        if system_prompt is not None:
+            messages = [Message(role="system", content=system_prompt), *messages]
+        pieces = pieces_of(messages, tokenizer, row.place)
+        if row.begun is not None:
+            pieces = only_after(row.begun, row.begun_weight, pieces, row.place)
+        pieces[-1] = pieces[-1]._replace(closes=row.ends)
+        before = [message["role"] for message in messages].index("assistant")
+        prompt = render_prompt(tokenizer, messages[:before])
+        sequences.append(encode(prompt, pieces[1:], tokenizer))
+    return sequences
+
+
+def rows_of_file(path: str, limit: int | None, prefix_weight: float, thinking_tags: Tags | None) -> list[Row]:
+    """The rows of the file, at most `limit`, their thoughts taken out where there are tags."""
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"[data] path: expected a JSONL file of conversations, got {path!r}")
-    sequences: list[TrainSequence] = []
+    rows: list[Row] = []
     for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
-        if line.strip() and (limit is None or len(sequences) < limit):
-            place = f"[data] {path}, line {number}"
-            row = row_of(line, place, prefix_weight)
-            messages = row.messages
-            if system_prompt is not None:
-                messages = [Message(role="system", content=system_prompt), *messages]
-            pieces = pieces_of(messages, tokenizer, place)
-            if row.begun is not None:
-                pieces = only_after(row.begun, row.begun_weight, pieces, place)
-            pieces[-1] = pieces[-1]._replace(closes=row.ends)
-            before = [message["role"] for message in messages].index("assistant")
-            prompt = render_prompt(tokenizer, messages[:before])
-            sequences.append(encode(prompt, pieces[1:], tokenizer))
-    if not sequences:
+        if line.strip() and (limit is None or len(rows) < limit):
+            rows.append(row_of(line, f"[data] {path}, line {number}", prefix_weight))
+    if not rows:
         raise ValueError(f"[data] path: expected at least one conversation, got none in {path!r}")
-    return sequences
+    return rows if thinking_tags is None else without_thinking(rows, thinking_tags)
+
+
+def without_thinking(rows: Sequence[Row], tags: Tags) -> list[Row]:
+    """The rows with their thoughts taken out.
+
+    Raises: ValueError: some have none to take out, or nothing else, or begin in the middle of a turn.
+    """
+    kept: list[Row] = []
+    refused: list[str] = []
+    for row in rows:
+        # of a prompt and a completion, only the completion is trained
+        messages = None if row.begun else drop_thoughts(row.messages, tags, last_only=row.begun is not None)
+        if messages is None:
+            refused.append(row.place)
+        else:
+            kept.append(replace(row, messages=messages))
+    if refused:
+        raise ValueError(
+            f"{refused[0]}: expected {tags[0]}...{tags[1]} and an answer in every trained turn, since "
+            f"sft.thinking is drop; got {len(refused)} of {len(rows)} rows without, this one first"
+        )
+    return kept
 
 
 def row_of(line: str, place: str, prefix_weight: float) -> Row:
@@ -86,7 +122,7 @@ def row_of(line: str, place: str, prefix_weight: float) -> Row:
     except json.JSONDecodeError as error:
         raise ValueError(f"{place}: expected a JSON object, got {error}") from error
     if isinstance(row, dict) and "messages" in row:
-        return Row(messages_of(row["messages"], "user", place), None, 0.0, ends_of(row, place))
+        return Row(place, messages_of(row["messages"], "user", place), None, 0.0, ends_of(row, place))
     if not isinstance(row, dict) or "prompt" not in row or "completion" not in row:
         found = sorted(row) if isinstance(row, dict) else type(row).__name__
         raise ValueError(f"{place}: expected messages, or prompt and completion, got {found}")
@@ -103,7 +139,7 @@ def row_of(line: str, place: str, prefix_weight: float) -> Row:
     if prefix:
         begun, weight = prefix, prefix_weight
     turn = Message(role="assistant", content=begun + completion[0]["content"])
-    return Row([*prompt, turn], begun, weight, ends_of(row, place))
+    return Row(place, [*prompt, turn], begun, weight, ends_of(row, place))
 
 
 def ends_of(row: dict[str, Any], place: str) -> bool:

@@ -16,10 +16,12 @@ from fastrl.evaluate.accuracy import evaluate
 from fastrl.evaluate.two_stage import sample_traces, two_stage
 from fastrl.policy.optimizer import learning_rate
 from fastrl.report.reporter import Reporter
-from fastrl.run import Run
+from fastrl.run import Run, read_metrics
 from fastrl.seeding import seed_of
 from fastrl.stages.advantages import fill_advantages
+from fastrl.stages.alarm import Alarms
 from fastrl.stages.engine_metrics import count, engine_metrics
+from fastrl.stages.faithfulness import faithfulness
 from fastrl.stages.metrics import Metrics, step_metrics
 from fastrl.stages.sample import awake, sample_groups
 from fastrl.stages.update import update_policy
@@ -27,7 +29,8 @@ from fastrl.types import Rollout, SamplingParams
 
 
 def run_rl(config: RlConfig, ranks: Ranks | None = None) -> Path:
-    """Train until train.num_steps, from the run folder's last checkpoint if it has one.
+    """Train until train.num_steps, or an alarm of alarm.stop_on, from the run folder's last checkpoint if it
+    has one.
 
     Returns: the folder of the last checkpoint.
 
@@ -45,22 +48,27 @@ def run_rl(config: RlConfig, ranks: Ranks | None = None) -> Path:
     run.rewind(state["step"] if checkpoint else -1)
     with closing(parts), Reporter(run, config) as reporter:
         if not checkpoint:
-            reporter.log(0, evaluation(parts, config, run, ranks, step=0))
-        train(config, parts, run, reporter, ranks, state)
-    return run.checkpoints / f"step-{config.train.num_steps:06d}"
+            measured = faithfulness(parts, config, run, ranks, step=0)
+            reporter.log(0, evaluation(parts, config, run, ranks, step=0) | measured)
+        last = train(config, parts, run, reporter, ranks, state)
+    return run.checkpoints / f"step-{last:06d}"
 
 
 def train(
     config: RlConfig, parts: RlParts, run: Run, reporter: Reporter, ranks: Ranks, state: dict[str, Any]
-) -> None:
+) -> int:
+    """Returns the last step: train.num_steps, unless an alarm ended training."""
     step, draw = state["step"], state["draws"][ranks.rank]
-    while step < config.train.num_steps:
+    seen = ranks.first and run.metrics_file.exists()
+    alarms = Alarms(config.alarm, read_metrics(run.metrics_file) if seen else ())
+    last = step if ended(alarms, ranks) else config.train.num_steps
+    while step < last:
         torch.manual_seed(seed_of(config.run.seed, "torch", step, ranks.rank))
         counted = count(parts.engines)
         with run.time("weight_sync"):
             if config.engine.sleep:
                 parts.engine.wake()
-            parts.engine.load_weights(parts.policy.named_weights(), version=step)
+            parts.sync_engine(version=step)
         sampled = sample_groups(parts, config, run, ranks, step, draw)
         draw = sampled.draw
         fill_advantages(sampled.rollouts, parts.rewards, config.reward, ranks)
@@ -71,17 +79,30 @@ def train(
         step += 1
         metrics = step_metrics(sampled, parts.rewards, stats, norms, lr, ranks)
         metrics |= engine_metrics(counted, count(parts.engines), ranks)
-        if wants(step, config.eval.every, config.train.num_steps):
+        rung, reasons = alarms.judge(metrics)
+        metrics |= rung
+        last = step if ended(alarms, ranks) else last
+        if wants(step, config.eval.every, last):
             metrics |= evaluation(parts, config, run, ranks, step)
-        if wants(step, config.run.log_completions_every, config.train.num_steps):
+        if wants(step, config.eval.faithfulness.every, last):
+            metrics |= faithfulness(parts, config, run, ranks, step)
+        if wants(step, config.run.log_completions_every, last):
             run.log_completions(step, ranks.gather([completion_row(parts, r) for r in sampled.rollouts]))
         reporter.log(step, metrics)
-        if wants(step, config.run.save_every, config.train.num_steps):
+        for reason in reasons:
+            reporter.say(reason)
+        if wants(step, config.run.save_every, last):
             draws = ranks.gather([draw])
             if ranks.first:
                 state = {"step": step, "draws": draws}
                 save_checkpoint(run.checkpoints, parts.policy, parts.optimizer, state, config.run.keep_last)
             ranks.wait()
+    return last
+
+
+def ended(alarms: Alarms, ranks: Ranks) -> bool:
+    """Whether an alarm ends training; the first rank alone has seen all of the run."""
+    return ranks.sum([float(ranks.first and alarms.stops)])[0] > 0
 
 
 def wants(step: int, every: int, last: int) -> bool:
@@ -104,7 +125,7 @@ def evaluation(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step: i
     metrics: Metrics = {}
     with run.time("eval"):
         with awake([parts.engine] if config.engine.sleep else []):
-            parts.engine.load_weights(parts.policy.named_weights(), version=step)
+            parts.sync_engine(version=step)
             if parts.executor is None or "answer" in config.reward.functions:
                 metrics |= evaluate(
                     parts.engine, parts.eval_problems, parts.grader,

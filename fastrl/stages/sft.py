@@ -1,9 +1,11 @@
-"""Supervised fine-tuning: a Hugging Face checkpoint and a file of conversations in, a checkpoint out."""
+"""Supervised fine-tuning: a Hugging Face checkpoint and a file of conversations in, a checkpoint out. And the
+loop of every stage that learns to predict given tokens."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from fastrl.build import choose_device
 from fastrl.checkpoint import latest_checkpoint, load_optimizer, save_checkpoint
-from fastrl.config import SftConfig, TrainConfig
+from fastrl.config import CptConfig, SftConfig, TrainConfig
 from fastrl.ops import linear_logprob
 from fastrl.policy.model import Policy
 from fastrl.policy.optimizer import apply_gradients, make_optimizer
@@ -22,6 +24,60 @@ from fastrl.seeding import seed_of
 from fastrl.stages.conversations import read_conversations
 
 ENTROPY_STEPS = 5
+Metrics = dict[str, float]
+
+
+@dataclass(slots=True)
+class Learner:
+    """A policy that predicts given tokens, in its run folder, at the step of the last checkpoint."""
+
+    run: Run
+    policy: Policy
+    optimizer: torch.optim.Optimizer
+    saved: Path | None
+    """The last checkpoint; None: the run begins."""
+    step: int
+
+    @classmethod
+    def start(cls, config: SftConfig | CptConfig) -> Learner:
+        """Open the run folder, and load what it goes on from."""
+        run = Run.start(config)
+        saved = latest_checkpoint(run.checkpoints)
+        seed = seed_of(config.run.seed, "lora")
+        policy = Policy.load(config.model, choose_device(config.run), saved, seed)
+        optimizer = make_optimizer(policy, config.train)
+        step = 0 if saved is None else int(load_optimizer(saved, policy, optimizer)["step"])
+        run.rewind(step if saved else -1)
+        return cls(run, policy, optimizer, saved, step)
+
+    def train(
+        self,
+        config: SftConfig | CptConfig,
+        batch_of: Callable[[int], list[TrainSequence]],
+        measured: Callable[[int, Metrics], Metrics],
+        ended: Callable[[], bool] = lambda: False,
+    ) -> Path:
+        """Steps until config.train.num_steps, or until `ended`; returns the last checkpoint's folder.
+
+        Args:
+            batch_of: the sequences of a step.
+            measured: metrics of the model as it is after so many steps, logged beside those of the update,
+                which are given; before the first there are none.
+        """
+        every, last = config.run.save_every, config.train.num_steps
+        if self.saved is None and (start := measured(0, {})):
+            self.run.log(0, start)
+        while self.step < last and not ended():
+            with self.run.time("update"):
+                metrics = update(self.policy, self.optimizer, batch_of(self.step), config, self.step)
+            self.step += 1
+            self.run.log(self.step, metrics | measured(self.step, metrics))
+            if self.step == last or (every and self.step % every == 0) or ended():
+                self.saved = save_checkpoint(
+                    self.run.checkpoints, self.policy, self.optimizer, {"step": self.step},
+                    config.run.keep_last,
+                )  # fmt: skip
+        return self.saved or self.run.checkpoints
 
 
 def run_sft(config: SftConfig) -> Path:
@@ -44,43 +100,38 @@ def run_sft(config: SftConfig) -> Path:
         FileNotFoundError, ValueError: a file, row or option that can't be used.
         FloatingPointError: the gradient is NaN or infinite; no weight was changed.
     """
-    run = Run.start(config)
-    saved = latest_checkpoint(run.checkpoints)
-    start = config.model if saved is None else replace(config.model, path=str(saved))
-    policy = Policy.load(start, choose_device(config.run))
-    optimizer = make_optimizer(policy, config.train)
-    step = 0 if saved is None else int(load_optimizer(saved, policy, optimizer)["step"])
-    run.rewind(step if saved else -1)
+    learner = Learner.start(config)
+    policy, run = learner.policy, learner.run
     sequences = read_conversations(
         config.data.path,
         policy.tokenizer,
         system_prompt=config.data.system_prompt,
         limit=config.data.limit,
         prefix_weight=config.prefix_weight,
+        thinking_tags=tags_to_drop(config),
     )
     check_fits(sequences, policy)
-    if saved is None and config.max_entropy_rise is not None:
-        run.log(0, under_base(policy, sequences, config.train.tokens_per_microbatch))
-    while step < config.train.num_steps and not ran_away(run, config):
-        with run.time("update"):
-            batch = [sequences[index] for index in batch_indices(config, len(sequences), step)]
-            metrics = update(policy, optimizer, batch, config, step)
-        step += 1
-        run.log(step, metrics)
-        every = config.run.save_every
-        if step == config.train.num_steps or (every and step % every == 0) or ran_away(run, config):
-            saved = save_checkpoint(run.checkpoints, policy, optimizer, {"step": step}, config.run.keep_last)
-    return saved or run.checkpoints
+
+    def measured(step: int, metrics: Metrics) -> Metrics:
+        if step or config.max_entropy_rise is None:
+            return {}
+        return under_base(policy, sequences, config.train.tokens_per_microbatch)
+
+    def batch_of(step: int) -> list[TrainSequence]:
+        return [sequences[index] for index in batch_indices(config, len(sequences), step)]
+
+    return learner.train(config, batch_of, measured, lambda: ran_away(run, config))
 
 
 def update(
-    policy: Policy, optimizer: torch.optim.Optimizer, batch: list[TrainSequence], config: SftConfig, step: int
-) -> dict[str, float]:
+    policy: Policy, optimizer: torch.optim.Optimizer, batch: list[TrainSequence],
+    config: SftConfig | CptConfig, step: int,
+) -> dict[str, float]:  # fmt: skip
     """One optimiser step on one batch."""
     num_tokens = max(1, sum(sequence.num_loss_tokens for sequence in batch))
     loss, entropy = accumulate(policy, batch, config.train.tokens_per_microbatch)
-    train = replace(config.train, learning_rate=scheduled(config.train, config.schedule, step))
-    grad_norm = apply_gradients(policy, optimizer, train, step)
+    rate = scheduled(config.train, config.schedule, step, config.final_share)
+    grad_norm = apply_gradients(policy, optimizer, replace(config.train, learning_rate=rate), step)
     return {
         "loss": float(loss),
         "entropy": float(entropy),
@@ -122,6 +173,12 @@ def under_base(
     return {"base/nll": float(loss), "base/entropy": float(entropy)}
 
 
+def tags_to_drop(config: SftConfig) -> tuple[str, str] | None:
+    """Between which thoughts stand that are taken out."""
+    opening, closing = config.thinking_tags
+    return (opening, closing) if config.thinking == "drop" else None
+
+
 def ran_away(run: Run, config: SftConfig) -> bool:
     """Whether the entropy of the last steps is further above the starting model's than is allowed."""
     if config.max_entropy_rise is None:
@@ -132,15 +189,17 @@ def ran_away(run: Run, config: SftConfig) -> bool:
     return len(last) == ENTROPY_STEPS and sum(last) / len(last) > most
 
 
-def scheduled(train: TrainConfig, schedule: str, step: int) -> float:
-    """learning_rate, or learning_rate * (1 + cos(pi * done share of the steps after warm-up)) / 2."""
+def scheduled(train: TrainConfig, schedule: str, step: int, final_share: float = 0.0) -> float:
+    """learning_rate, or learning_rate * (f + (1 - f) * (1 + cos(pi * d)) / 2) with f = final_share and d the
+    share of the steps after warm-up that are done."""
     if schedule == "constant" or step < train.warmup_steps:
         return train.learning_rate
     done = (step - train.warmup_steps) / max(1, train.num_steps - train.warmup_steps)
-    return train.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+    falling = train.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+    return final_share * train.learning_rate + (1 - final_share) * falling
 
 
-def batch_indices(config: SftConfig, num_rows: int, step: int) -> list[int]:
+def batch_indices(config: SftConfig | CptConfig, num_rows: int, step: int) -> list[int]:
     """The rows of a step: a function of the seed and the step alone, each row once an epoch."""
     first = step * config.batch_size
     indices: list[int] = []

@@ -14,7 +14,7 @@ from fastrl.config import LoraConfig, ModelConfig, RubricLossConfig
 from fastrl.policy import lora
 from fastrl.policy.rubric_input import Rubric, encode_traces
 from fastrl.policy.rubric_loss import Judgments, rubric_loss
-from fastrl.policy.rubric_model import HEADS, LORA, RUBRIC, RubricModel, read_to_the_end
+from fastrl.policy.rubric_model import HEADS, RUBRIC, RubricModel, read_to_the_end
 
 CPU = torch.device("cpu")
 RUBRIC_400 = Rubric("math", 400)
@@ -173,7 +173,7 @@ def test_a_saved_folder_is_hugging_faces(checkpoints, tmp_path, family):
     inputs = inputs_of(model)
     wanted = model.judge(inputs, 10_000)
     model.save(tmp_path)
-    assert not (tmp_path / LORA).exists()
+    assert not (tmp_path / lora.FOLDER).exists()
     assert not [path for path in tmp_path.iterdir() if path.suffix in (".bin", ".pt", ".pkl")]
     loaded = RubricModel.load(tmp_path, CPU, torch.float32)
     assert loaded.rubric == RUBRIC_400

@@ -210,7 +210,7 @@ def test_the_same_bits_twice_and_after_an_interruption(checkpoints, tmp_path, ra
     again = replace(again, train=straight.train)
     resumed = run_reward_model(again)
     assert stopped != (resumed / "rubric_heads.safetensors").read_bytes()
-    for name in sorted(path.name for path in first.iterdir()):
+    for name in sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file()):
         assert (resumed / name).read_bytes() == (first / name).read_bytes(), name
     kept = ("step", "loss", "grad_norm", "pair_accuracy")
     a, b = ([{name: line.get(name) for name in kept} for line in lines_of(c)] for c in (straight, again))

@@ -1,0 +1,38 @@
+"""Explicit traces and the same answers without them: thoughts taken out of what an assistant says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from fastrl.types import Message
+
+Tags = tuple[str, str]
+"""What opens a thought, and what closes it."""
+
+
+def without_thoughts(text: str, tags: Tags) -> str | None:
+    """The text less every <think>...</think> and the white space that follows; None where it has none, or one
+    that is not closed or not opened.
+
+    "<think>7+5=2</think>\\n\\nIt is 2." -> "It is 2."
+    """
+    opening, closing = map(re.escape, tags)
+    left, count = re.subn(f"{opening}.*?{closing}\\s*", "", text, flags=re.DOTALL)
+    return None if count == 0 or any(tag in left for tag in tags) else left
+
+
+def drop_thoughts(messages: Sequence[Message], tags: Tags, last_only: bool = False) -> list[Message] | None:
+    """The conversation with without_thoughts of the assistant's turns; None where one has no thoughts to take
+    out, or says nothing else. last_only: earlier turns may have none."""
+    kept: list[Message] = []
+    for place, message in enumerate(messages):
+        content = message["content"]
+        if message["role"] == "assistant":
+            left = without_thoughts(content, tags)
+            optional = last_only and place < len(messages) - 1
+            if not optional and not (left or "").strip():
+                return None
+            content = content if left is None else left
+        kept.append(Message(role=message["role"], content=content))
+    return kept
