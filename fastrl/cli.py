@@ -1,4 +1,4 @@
-"""The command line: fastrl demo | tiny | plan | train | eval | groups | plot | doctor."""
+"""The command line: fastrl demo | tiny | plan | train | sweep | eval | groups | plot | report | doctor."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from fastrl.config import PipelineConfig, Recipe, RlConfig, derived, refuse
 from fastrl.errors import exit_code
@@ -18,15 +19,20 @@ usage: fastrl COMMAND ...
   tiny [--dir FOLDER]               make the tiny world that the *-tiny recipes train in
       --tracelift true              with a planner, executors and judged traces for tracelift-*-tiny
       --int true                    with hard problems and a solver that checks attempts for int-tiny
+      --weak true                   with generators from faithful to unfaithful for weak-*-tiny
   plan RECIPE [--field value ...]   what the run will hold in memory, and what to change where it does not fit
       --gpu_gib N                   on a GPU of N GiB, in place of this machine
   train RECIPE [--field value ...]  run a stage; RECIPE is a .yaml file or one of: {recipes}
       --dry-run                     check, and show what would run; no model is loaded
       --help                        every field, with the recipe's values
+  sweep RECIPE --dir FOLDER ...     train every combination of --vary FIELD VALUE ... with all --seeds N ...,
+                                    then one table and one plot; sweep --help tells more
   eval CHECKPOINT --data.path FILE  avg@k, maj@k, pass@k; transferability with --receiver PATH
+      --faithfulness.enabled true   do answers follow from what is written; how many ways lead to them
       --executor.model.path PATH    of a planner: the executor's accuracy with its traces, and alone
   groups build --data.path FILE     traces of the same problem, one good and several flawed, judged
   plot RUN [RUN ...] [--out PNG]    curves of run folders
+  report RUN [--out HTML]           a run or pipeline on one page: curves, time, completions, configuration
   doctor                            what works on this machine
 
 Several devices: torchrun --nproc-per-node N -m fastrl.train RECIPE [--field value ...]"""
@@ -125,6 +131,12 @@ def evaluate(arguments: list[str]) -> int:
     return 0
 
 
+def sweep(arguments: list[str]) -> int:
+    from fastrl.cli_sweep import sweep as run_sweep
+
+    return run_sweep(arguments)
+
+
 def groups(arguments: list[str]) -> int:
     from fastrl.cli_groups import groups as build_groups
 
@@ -137,6 +149,9 @@ class PlotOptions:
 
     out: str | None = None
     """PNG to write. null: curves.png in the first run's folder."""
+    metrics: tuple[str, ...] = ()
+    """Panels, such as eval/avg@16 eval/pass@4 eval/pass@16. None named: evaluations, rewards, how the policy
+    behaves."""
 
 
 def plot(arguments: list[str]) -> int:
@@ -147,10 +162,16 @@ def plot(arguments: list[str]) -> int:
     while arguments and not arguments[0].startswith("-"):
         runs.append(arguments.pop(0))
     options = parse_flags(PlotOptions, None, arguments, prog="fastrl plot RUN [RUN ...]")
-    path = plot_run(runs, options.out)
-    print(text_curves(runs))
+    path = plot_run(runs, options.out, options.metrics)
+    print(text_curves(runs, metrics=options.metrics))
     print(path)
     return 0
+
+
+def report(arguments: list[str]) -> int:
+    from fastrl.cli_report import report as write_report
+
+    return write_report(arguments)
 
 
 def demo(arguments: list[str]) -> int:
@@ -171,17 +192,25 @@ class TinyOptions:
     {math,code}-{train,test,seeds}.jsonl."""
     int: bool = False
     """Beside these: solver, and problems it hardly ever solves, as int-{train,test}.jsonl."""
+    weak: bool = False
+    """Beside these: generators that were taught to write from faithfully to unfaithfully, weak-explicit to
+    weak-guessed, weak-base, which was taught nothing, and weak-{train,test,long,text,traces}.jsonl."""
 
 
 def tiny(arguments: list[str]) -> int:
     from fastrl.flags import parse_flags
     from fastrl.tiny.int_world import with_int_world
     from fastrl.tiny.lift import export_lift_world
+    from fastrl.tiny.weak_world import with_weak_world
     from fastrl.tiny.world import export_world
 
     options = parse_flags(TinyOptions, None, arguments, prog="fastrl tiny")
-    export = export_lift_world if options.tracelift else export_world
-    print(with_int_world(export, options.dir) if options.int else export(options.dir))
+    export: Callable[[str], Path] = export_lift_world if options.tracelift else export_world
+    if options.int:
+        export = partial(with_int_world, export)
+    if options.weak:
+        export = partial(with_weak_world, export)
+    print(export(options.dir))
     return 0
 
 
@@ -228,9 +257,11 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "tiny": tiny,
     "plan": plan,
     "train": train,
+    "sweep": sweep,
     "eval": evaluate,
     "groups": groups,
     "plot": plot,
+    "report": report,
     "doctor": doctor,
 }
 

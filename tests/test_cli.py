@@ -10,7 +10,7 @@ import yaml
 from fastrl.cli import main
 from fastrl.load import from_dict, load_config
 
-COMMANDS = "demo, tiny, plan, train, eval, groups, plot, doctor"
+COMMANDS = "demo, tiny, plan, train, sweep, eval, groups, plot, report, doctor"
 
 
 @pytest.fixture

@@ -61,6 +61,29 @@ def test_panels_are_evaluations_then_rewards_then_the_policy(tmp_path):
     assert choose_panels(runs) == ["eval/avg@4", "eval/pass@4", "rewards/answer/mean", "reward", "entropy"]
 
 
+def test_panels_can_be_named(tmp_path):
+    run = write_run(tmp_path / "a", run_lines())
+    named = ["eval/pass@2", "eval/pass@4", "eval/avg@4"]
+    assert choose_panels(read_runs([run]), named) == named
+    assert text_curves([run], metrics=named).splitlines()[::2] == named
+    path = plot_run([run], tmp_path / "named.png", named)
+    assert image.imread(path).shape[0] < image.imread(plot_run([run])).shape[0]  # one row of panels, not two
+    with pytest.raises(ValueError, match=r"\[plot\] metrics: expected some of .*'eval/avg@4'.*, got 'kl'"):
+        plot_run([run], metrics=["reward", "kl"])
+
+
+def test_faithfulness_is_drawn_as_points_where_it_was_measured():
+    lines = [{"step": k, "reward": 0.5, "loss": 1.0} for k in range(6)]
+    lines[0] |= {"faithfulness/forced": 0.2, "faithfulness/forced/low": 0.1, "faithfulness/forced/high": 0.3}
+    lines[5] |= {"faithfulness/forced": 0.6, "faithfulness/forced/low": 0.5, "faithfulness/forced/high": 0.7}
+    run = RunCurves("a", lines)
+    assert choose_panels([run]) == ["faithfulness/forced", "reward", "loss"]
+    axes = Figure().subplots()
+    draw_panel(axes, [run], "faithfulness/forced")
+    assert [line.get_xydata().tolist() for line in axes.lines] == [[[0, 0.2], [5, 0.6]]]
+    assert len(axes.collections) == 1  # the interval
+
+
 def test_points_are_those_of_the_file(tmp_path):
     axes = Figure().subplots()
     run = RunCurves("a", [{"step": 0, "eval/avg@4": 0.5}, {"step": 2}, {"step": 4, "eval/avg@4": 0.75}])
