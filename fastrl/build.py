@@ -19,6 +19,7 @@ from fastrl.config import (
     ModelConfig,
     RlConfig,
     RunConfig,
+    microbatch_tokens,
     refuse,
 )
 from fastrl.config.rl import WITHOUT_GOLD
@@ -29,9 +30,11 @@ from fastrl.engine.torch_engine import TorchEngine
 from fastrl.evaluate.corruption import corrupt_number
 from fastrl.evaluate.judge import Judge
 from fastrl.evaluate.probes import Probes
+from fastrl.policy.bad_steps import BadSteps
 from fastrl.policy.model import Policy, compute_dtype
 from fastrl.policy.optimizer import make_optimizer
 from fastrl.policy.rubric_model import RubricModel
+from fastrl.policy.shard import Sharding
 from fastrl.rewards.answer import AnswerReward
 from fastrl.rewards.certainty import CertaintyReward, CertaintyScorer
 from fastrl.rewards.chance import RandomReward
@@ -81,6 +84,8 @@ class RlParts:
     """Engines of rewards have devices of their own, so that they may work while the policy samples."""
     executor: Executor | None
     """That the uplift reward asks."""
+    bad_steps: BadSteps
+    """Which gradients are applied."""
     synced: bool = False
     """The engine has had all of the policy's weights."""
     probes: Probes | None = None
@@ -120,7 +125,8 @@ def build_rl(config: RlConfig, checkpoint: Path | None = None) -> RlParts:
     """Load what the stage needs; the policy's weights come from `checkpoint` where there is one."""
     device = choose_device(config.run)
     problems = load_problems(config.data)
-    policy = Policy.load(config.model, device, checkpoint, seed_of(config.run.seed, "lora"))
+    sharding = Sharding.of(config.train)
+    policy = Policy.load(config.model, device, checkpoint, seed_of(config.run.seed, "lora"), sharding)
     grader = AnswerGrader(num_workers=config.reward.answer_workers, timeout_s=config.reward.answer_timeout_s)
     engine = build_engine(config.model, config.engine, device)
     if config.engine.sleep:
@@ -145,6 +151,7 @@ def build_rl(config: RlConfig, checkpoint: Path | None = None) -> RlParts:
         eval_problems=build_eval_problems(config),
         overlap=bool(own_devices) and all(own_devices),
         executor=builder.executor if config.uses_uplift else None,
+        bad_steps=BadSteps(config.train),
         probes=build_probes(config.eval.faithfulness, config.data, config.eval.path),
     )
 
@@ -239,11 +246,11 @@ class RewardBuilder:
         """Of the reward model, in the run's compute type."""
         dtype = compute_dtype(self.config.model, self.device)
         model = RubricModel.load(self.config.uplift.reward_model, self.device, dtype)
-        return RubricScorer(model, self.config.train.tokens_per_microbatch)
+        return RubricScorer(model, microbatch_tokens(self.config))
 
     @cached_property
     def certainty(self) -> CertaintyScorer:
-        return CertaintyScorer(self.policy, self.config.train.tokens_per_microbatch)
+        return CertaintyScorer(self.policy, microbatch_tokens(self.config))
 
     def _joined(self, name: str, model: ModelConfig) -> Engine:
         config = self.config.reward_engines[name]
@@ -362,9 +369,10 @@ def build_eval_problems(config: RlConfig) -> list[Problem]:
 
 
 def build_reference(model: ModelConfig, policy: Policy, device: torch.device) -> Policy:
-    """What training starts from, frozen: a model of its own, or the policy's without its adapters."""
+    """What training starts from, frozen: a model of its own, spread like the policy, or the policy's without
+    its adapters."""
     if policy.adapted:
         return policy.before_training()
-    start = Policy.load(model, device)
+    start = Policy.load(model, device, sharding=policy.sharding)
     start.model.eval().requires_grad_(False)
     return start

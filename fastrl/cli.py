@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from fastrl.config import PipelineConfig, Recipe, RlConfig, derived, refuse
+from fastrl.config import PipelineConfig, Recipe, RlConfig, derived
 from fastrl.errors import exit_code
 
 USAGE = """\
@@ -22,6 +22,7 @@ usage: fastrl COMMAND ...
       --weak true                   with generators from faithful to unfaithful for weak-*-tiny
   plan RECIPE [--field value ...]   what the run will hold in memory, and what to change where it does not fit
       --gpu_gib N                   on a GPU of N GiB, in place of this machine
+      --sampled_per_s N             with measured tokens a second, how long a step takes; --trained_per_s N
   train RECIPE [--field value ...]  run a stage; RECIPE is a .yaml file or one of: {recipes}
       --dry-run                     check, and show what would run; no model is loaded
       --help                        every field, with the recipe's values
@@ -33,7 +34,7 @@ usage: fastrl COMMAND ...
   groups build --data.path FILE     traces of the same problem, one good and several flawed, judged
   plot RUN [RUN ...] [--out PNG]    curves of run folders
   report RUN [--out HTML]           a run or pipeline on one page: curves, time, completions, configuration
-  doctor                            what works on this machine
+  doctor [MODEL] [--engine.kind K]  what works on this machine; of a model, whether engine and trainer agree
 
 Several devices: torchrun --nproc-per-node N -m fastrl.train RECIPE [--field value ...]"""
 
@@ -75,14 +76,16 @@ def train(arguments: list[str]) -> int:
 def plan(arguments: list[str]) -> int:
     """0: it fits. 1: it does not."""
     from fastrl.load import load_config
-    from fastrl.plan import Device, report
+    from fastrl.plan import Device
+    from fastrl.plan_pipeline import Rates, report_recipe
 
     gpu_gib = take_number(arguments, "plan", "--gpu_gib")
+    sampled = take_number(arguments, "plan", "--sampled_per_s")
+    trained = take_number(arguments, "plan", "--trained_per_s")
     asks_help = any(flag in arguments[:1] for flag in ("-h", "--help"))
     config = load_config(None if asks_help else take_positional(arguments, "plan", "RECIPE"), arguments)
-    if isinstance(config, PipelineConfig):
-        refuse("plan", "RECIPE", "one stage", "a pipeline")
-    fits, text = report(config, Device.here(config) if gpu_gib is None else Device.gpu(gpu_gib))
+    device = None if gpu_gib is None else Device.gpu(gpu_gib)
+    fits, text = report_recipe(config, device, Rates(sampled=sampled, trained=trained))
     print(text)
     return 0 if fits else 1
 
@@ -215,10 +218,12 @@ def tiny(arguments: list[str]) -> int:
 
 
 def doctor(arguments: list[str]) -> int:
+    if arguments:
+        from fastrl.cli_doctor import doctor as examine  # needs torch, whose absence the page can tell
+
+        return examine(arguments)
     from fastrl.doctor import report
 
-    if arguments:
-        raise ValueError(f"[doctor] arguments: expected none, got {' '.join(arguments)}")
     healthy, text = report()
     print(text)
     return 0 if healthy else 1

@@ -20,6 +20,8 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
+    aside: dist.ProcessGroup | None = None
+    """For a thread that meets those of other ranks while this one trains."""
 
     @classmethod
     def join(cls) -> Ranks:
@@ -30,7 +32,7 @@ class Ranks:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         if not dist.is_initialized():
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-        return cls(rank=dist.get_rank(), size=dist.get_world_size())
+        return cls(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo"))
 
     @property
     def first(self) -> bool:
@@ -46,10 +48,17 @@ class Ranks:
 
     def gather(self, values: Sequence[T]) -> list[T]:
         """All ranks' values, rank by rank, on every rank."""
+        return self._gather(values, None)
+
+    def meet(self, values: Sequence[T]) -> list[T]:
+        """As gather, for a thread of its own."""
+        return self._gather(values, self.aside)
+
+    def _gather(self, values: Sequence[T], group: dist.ProcessGroup | None) -> list[T]:
         if self.size == 1:
             return list(values)
         parts: list[list[T]] = [[] for _ in range(self.size)]
-        dist.all_gather_object(parts, list(values))
+        dist.all_gather_object(parts, list(values), group=group)
         return [value for part in parts for value in part]
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -13,6 +13,7 @@ from typing import Literal
 
 from packaging.version import Version
 
+from fastrl.doctor_environment import room, variables
 from fastrl.run import package_version
 
 Status = Literal["ok", "warn", "fail", "info"]
@@ -36,14 +37,16 @@ class Supported:
     """Older ones don't work."""
     below: str | None = None
     """From here on: not tried, may work."""
+    tested: tuple[str, ...] = ()
+    """Those that the test suite has run with; none named: any."""
 
     def __str__(self) -> str:
         return f"{self.first} or later" if self.below is None else f"{self.first} to below {self.below}"
 
 
 REQUIRED = {
-    "torch": Supported("2.11", "2.15"),
-    "transformers": Supported("5.10", "5.21"),
+    "torch": Supported("2.11", "2.15", ("2.13.0",)),
+    "transformers": Supported("5.10", "5.21", ("5.19.0", "5.20.2")),
     "numpy": Supported(),
     "safetensors": Supported(),
     "math-verify": Supported("0.9", "0.10"),
@@ -71,17 +74,22 @@ def report() -> tuple[bool, str]:
     """Whether training can start here, and the page that says why or why not."""
     sections = [("python", python_lines()), ("packages", package_lines()), ("device", device_lines())]
     sections += [("kernels", kernel_lines()), ("optional", optional_lines())]
+    sections += [("environment", environment_lines())]
     text: list[str] = []
     healthy = True
-    for title, lines in sections:
-        text.append(title)
-        for line in lines:
-            healthy = healthy and line.status != "fail"
-            text.append(f"  {MARKS[line.status]} {line.subject:<18} {line.finding}")
+    for title, found in sections:
+        lines = list(found)
+        healthy = healthy and all(line.status != "fail" for line in lines)
+        text += shown(title, lines)
     text.append(
         "all that training needs is here" if healthy else "training can't start: see the lines marked x"
     )
     return healthy, "\n".join(text)
+
+
+def shown(title: str, lines: Sequence[Line]) -> list[str]:
+    """A section of the page."""
+    return [title, *(f"  {MARKS[line.status]} {line.subject:<18} {line.finding}" for line in lines)]
 
 
 def python_lines() -> Iterator[Line]:
@@ -105,6 +113,8 @@ def judge(name: str, version: str | None, supported: Supported) -> Line:
     # 2.15.0rc1 counts as 2.15: its release segment is what is compared.
     if supported.below is not None and Version(version).release >= Version(supported.below).release:
         return Line("warn", name, f"{version} is newer than what is supported ({supported})")
+    if supported.tested and Version(version).base_version not in supported.tested:
+        return Line("ok", name, f"{version} (allowed; tested with {' and '.join(supported.tested)})")
     return Line("ok", name, version)
 
 
@@ -181,6 +191,12 @@ def self_check() -> Line:
     error = float((found - truth).abs().max())
     status: Status = "ok" if error <= SELF_CHECK_LIMIT else "fail"
     return Line(status, "self-check", f"linear_logprob is {error:.1e} from its float64 reference")
+
+
+def environment_lines() -> Iterator[Line]:
+    """No value of a secret, no path of a home."""
+    for name, finding in (*room(), *variables(os.environ)):
+        yield Line("info", name, finding)
 
 
 def optional_lines() -> Iterator[Line]:

@@ -59,9 +59,14 @@ class Footprint:
     def weights(self, dtype: torch.dtype) -> int:
         return self.num_parameters * dtype.itemsize
 
+    @property
+    def backbone_sizes(self) -> list[int]:
+        """Of every parameter but the language head's, unless that is the embedding too."""
+        return [p.numel() for p in self._outline.base_model.parameters()]
+
     def backbone(self, dtype: torch.dtype) -> int:
         """Weights without the language head, unless that is the embedding too."""
-        return sum(p.numel() for p in self._outline.base_model.parameters()) * dtype.itemsize
+        return sum(self.backbone_sizes) * dtype.itemsize
 
     def trained(self, lora: AdapterConfig) -> list[int]:
         """Sizes of the tensors that are trained: all of the model's, or A and B of every adapted layer."""

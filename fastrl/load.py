@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import keyword
 import re
 import types
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from fastrl.config import STAGES, PipelineConfig, Recipe, pipeline_class
 from fastrl.flags import parse_flags
 
 RECIPES = Path(__file__).with_name("recipes")
+NO_STAGES = ("stages", *keyword.kwlist)
+"""A pipeline's class has these already, or can't have them."""
 T = TypeVar("T")
 
 
@@ -82,6 +85,12 @@ def _pipeline_of(data: Mapping[str, Any]) -> type[PipelineConfig]:
     """A pipeline's class: every mapping beside `run` is a stage."""
     stages = {name: section for name, section in data.items() if name not in ("stage", "run")}
     for name, section in stages.items():
+        # each is a folder inside the pipeline's, and stands before the dot of its options
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w*", name) or name in NO_STAGES:
+            raise ValueError(
+                f"[recipe] stage: expected names of letters, digits and _ for stages, no word of Python's "
+                f"and not {NO_STAGES[0]}, got {name!r}"
+            )
         if not isinstance(section, Mapping):
             raise ValueError(f"[recipe] {name}: expected a stage, a mapping of options, got {section!r}")
     if not stages:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fastrl.config import Config, PipelineConfig, references, refuse, resolved, with_option
+from fastrl.errors import Fault
 from fastrl.load import from_dict, read_yaml, to_dict, to_yaml
 from fastrl.run import MAY_CHANGE, is_free, read_metrics, write_atomic
 
@@ -105,7 +106,7 @@ def told(name: str, act: Callable[[Any], T], stage: Any) -> T:
     """What `act` returns; an error that the user can mend names the stage."""
     try:
         return act(stage)
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+    except (ValueError, FileNotFoundError, FloatingPointError, Fault) as error:
         if not str(error).startswith("["):
             raise
         raise type(error)(f"[{name}.{str(error)[1:]}") from error

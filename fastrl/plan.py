@@ -16,10 +16,13 @@ from fastrl.config import (
     Config,
     CptConfig,
     EngineConfig,
+    GroupsConfig,
     ModelConfig,
+    RewardModelConfig,
     RlConfig,
     SftConfig,
     get_option,
+    microbatch_tokens,
     refuse,
     with_option,
 )
@@ -30,7 +33,7 @@ from fastrl.policy.model import compute_dtype
 from fastrl.stages.update import is_off_policy
 
 T = TypeVar("T")
-Planned = RlConfig | SftConfig | CptConfig
+Trained = RlConfig | SftConfig | CptConfig | RewardModelConfig
 USABLE = 0.92
 """Of a device's memory; the rest is for its runtime, fragmentation, and an engine's passing needs."""
 MOMENTS = ("rollout", "reward", "update", "judge")
@@ -38,9 +41,11 @@ CHECKPOINTING, MICROBATCH = "model.gradient_checkpointing", "train.tokens_per_mi
 SLEEP, BATCH_TOKENS = "engine.sleep", "engine.max_batch_tokens"
 OF_REWARDS = {"receiver": "transfer.", "executor": "uplift.executor."}
 """Where the options of a reward's engine stand, by its name in RlConfig.reward_engines."""
+ASKED = ("writer.", "judge.", "executor.")
+"""Where the options of a groups stage's engines stand."""
 OPTIONS = (
     SLEEP, *(where + SLEEP for where in OF_REWARDS.values()), CHECKPOINTING, MICROBATCH, BATCH_TOKENS,
-    *(where + BATCH_TOKENS for where in OF_REWARDS.values()),
+    *(where + BATCH_TOKENS for where in (*OF_REWARDS.values(), *ASKED)),
 )  # fmt: skip
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
@@ -98,15 +103,20 @@ class Change:
 class Planner:
     """Plans of one configuration and its neighbours; models are outlined once."""
 
-    def __init__(self, config: Planned, device: Device) -> None:
+    def __init__(self, config: Config, device: Device) -> None:
         self.config, self.device = config, device
         self.usable = int(USABLE * device.num_bytes)
         self._footprints: dict[str, Footprint] = {}
 
-    def items(self, config: Planned | None = None) -> list[Item]:
+    def items(self, config: Config | None = None) -> list[Item]:
         """Everything that one process of the run holds. Of several each holds as much, and all gradients once
         more while they are summed, when activations are gone."""
         config = config or self.config
+        if not isinstance(config, Trained):
+            engines = asked_engines(config).items()
+            return [
+                item for name, (model, own) in engines for item in self._engine(name, model, own, "rollout")
+            ]
         items = self._training(config)
         if isinstance(config, RlConfig):
             items += self._engine("policy engine", config.model, config.engine, "rollout")
@@ -121,7 +131,7 @@ class Planner:
                 items.append(Item("reference weights", size, "the policy as it was, for loss.kl_coef"))
         return items
 
-    def needed(self, config: Planned | None = None) -> int:
+    def needed(self, config: Config | None = None) -> int:
         """Bytes at the moment that needs most."""
         items = self.items(config)
         return max(held(items, moment) for moment in MOMENTS)
@@ -131,13 +141,14 @@ class Planner:
         if self.needed() <= self.usable:
             return []
         config = self.config
-        knobs: list[Callable[[Planned], Planned]] = [
-            partial(with_option, name=CHECKPOINTING, value=True), partial(self._largest, name=MICROBATCH)
-        ]  # fmt: skip
+        knobs: list[Callable[[Config], Config]] = []
         if isinstance(config, RlConfig):
-            knobs.insert(0, self._asleep)
-            names = [where + BATCH_TOKENS for where in own_engines(config)]
-            knobs += [partial(self._largest, name=name) for name in (BATCH_TOKENS, *names)]
+            knobs.append(self._asleep)
+        if isinstance(config, Trained):
+            knobs.append(partial(with_option, name=CHECKPOINTING, value=True))
+            # with run.deterministic each sequence goes alone, and there is nothing to lower
+            knobs += [] if config.run.deterministic else [partial(self._largest, name=MICROBATCH)]
+        knobs += [partial(self._largest, name=name) for name in batch_options(config)]
         alone = [knob(self.config) for knob in knobs]
         enough = [self._change(config) for config in alone if self.needed(config) <= self.usable]
         if enough:
@@ -149,6 +160,8 @@ class Planner:
 
     def least(self, name: str) -> int:
         """The smallest useful value of an option in tokens: one whole completion, as none is split."""
+        if isinstance(self.config, RewardModelConfig):
+            return self.config.max_tokens
         if not isinstance(self.config, RlConfig):
             return 1024
         config = self.config
@@ -157,12 +170,18 @@ class Planner:
         answer = config.uplift.executor.max_new_tokens if rewards and config.uses_uplift else 0
         return config.rollout.max_new_tokens + max(slack, answer)
 
-    def _training(self, config: Planned) -> list[Item]:
-        policy = self._footprint(config.model)
-        trained = policy.trained(config.model.lora)
-        extra = sum(trained) if config.model.lora.rank else 0
-        weights, learnt = policy.num_parameters + extra, f"{sum(trained):,} x"
-        tokens = max(config.train.tokens_per_microbatch, self.least(MICROBATCH))
+    def _training(self, config: Trained) -> list[Item]:
+        policy, judges = self._footprint(config.model), isinstance(config, RewardModelConfig)
+        lora = config.lora if isinstance(config, RewardModelConfig) else config.model.lora
+        trained = policy.trained(lora)
+        if judges and not lora.rank:
+            trained = policy.backbone_sizes
+        extra = sum(trained) if lora.rank else 0
+        weights, learnt = (
+            (sum(policy.backbone_sizes) if judges else policy.num_parameters) + extra,
+            sum(trained),
+        )
+        tokens = max(microbatch_tokens(config), self.least(MICROBATCH))
         how = f"a forward and backward of {tokens:,} tokens, walked through without memory"
         if config.model.gradient_checkpointing:
             how += ", with checkpointing"
@@ -171,13 +190,13 @@ class Planner:
             how = "not known: shapes inside depend on the data (a mixture of experts); not in the sum"
         return [
             Item("policy weights", 4 * weights, f"{weights:,} x 4, float32"),
-            Item("gradients", 4 * sum(trained), f"{learnt} 4, float32"),
-            Item("optimizer states", policy.adam(config.model.lora), f"{learnt} 8, AdamW's two moments"),
+            Item("gradients", 4 * learnt, f"{learnt:,} x 4, float32"),
+            Item("optimizer states", 8 * learnt + 4 * len(trained), f"{learnt:,} x 8, AdamW's two moments"),
             Item("activations", activations, how, "update"),
-            *self._head(config, tokens),
+            *([] if isinstance(config, RewardModelConfig) else self._head(config, tokens)),
         ]
 
-    def _head(self, config: Planned, tokens: int) -> list[Item]:
+    def _head(self, config: RlConfig | SftConfig | CptConfig, tokens: int) -> list[Item]:
         """What the loss needs beside its input: a chunk of logits, their gradients, the weight's gradient."""
         policy, device = self._footprint(config.model), torch.device(self.device.kind)
         vocab, itemsize = policy.vocab, self._dtype(config.model).itemsize
@@ -232,28 +251,28 @@ class Planner:
     def _dtype(self, model: ModelConfig) -> torch.dtype:
         return compute_dtype(model, torch.device(self.device.kind))
 
-    def _activations(self, config: Planned, tokens: int) -> int | None:
+    def _activations(self, config: Trained, tokens: int) -> int | None:
         """As walked at the configured number of tokens and at the least; between them the chord."""
         least = self.least(MICROBATCH)
-        most = max(self.config.train.tokens_per_microbatch, least)
-        above = self._walk(most, config.model.gradient_checkpointing)
+        most = max(tokens, least, get_option(self.config, MICROBATCH))
+        above = self._walk(config.model, most, config.model.gradient_checkpointing)
         if tokens == most or above is None:
             return above
-        below = self._walk(least, config.model.gradient_checkpointing)
+        below = self._walk(config.model, least, config.model.gradient_checkpointing)
         assert below is not None
         return below + -(-(above - below) * (tokens - least) // (most - least))
 
-    def _walk(self, tokens: int, checkpointing: bool) -> int | None:
-        model = self.config.model
+    def _walk(self, model: ModelConfig, tokens: int, checkpointing: bool) -> int | None:
         return self._footprint(model).activations(tokens, self._dtype(model), checkpointing)
 
-    def _asleep(self, config: Planned) -> Planned:
+    def _asleep(self, config: Config) -> Config:
+        assert isinstance(config, RlConfig)
         config = with_option(config, SLEEP, True)
         for where in own_engines(config):
             config = with_option(config, where + SLEEP, True)
         return config
 
-    def _largest(self, config: Planned, name: str) -> Planned:
+    def _largest(self, config: Config, name: str) -> Config:
         """With the largest value below its own that fits, in steps of 64; with the least where none does."""
         if self.needed(config) <= self.usable:
             return config
@@ -268,7 +287,7 @@ class Planner:
                 high = middle - 1
         return with_option(config, name, min(now, 64 * low))
 
-    def _change(self, config: Planned) -> Change:
+    def _change(self, config: Config) -> Change:
         options = {
             name: get_option(config, name)
             for name in OPTIONS
@@ -282,8 +301,24 @@ def model_of(config: RlConfig, name: str) -> ModelConfig:
     return config.transfer.receiver if name == "receiver" else config.uplift.executor.model
 
 
-def section_of(config: Planned, model: ModelConfig) -> str:
+def asked_engines(config: Config) -> dict[str, tuple[ModelConfig, EngineConfig]]:
+    """Of a stage that trains nothing; a groups stage's by where they stand, those that it has."""
+    if isinstance(config, GroupsConfig):
+        own = {"writer": config.writer, "judge": config.judge}
+        found = {name: (each.model, each.engine) for name, each in own.items() if each.model.path}
+        executor = config.executor
+        if executor.model.path:
+            engine = config.writer.engine if executor.engine.kind == "same" else executor.engine
+            found["executor"] = (executor.model, engine)
+        return found
+    assert not isinstance(config, Trained)
+    return {"engine": (config.model, config.engine)}
+
+
+def section_of(config: Config, model: ModelConfig) -> str:
     """Where the configuration has the model."""
+    if isinstance(config, GroupsConfig):
+        return next(f"{name}.model" for name, (each, _) in asked_engines(config).items() if each == model)
     if model.path == config.model.path or not isinstance(config, RlConfig):
         return "model"
     if config.uses_transfer and model.path == config.transfer.receiver.path:
@@ -295,15 +330,25 @@ def section_of(config: Planned, model: ModelConfig) -> str:
     return "uplift.executor.model" if executor else "uplift.reward_model"
 
 
-def own_engines(config: Planned) -> list[str]:
+def own_engines(config: RlConfig) -> list[str]:
     """Where the options of rewards' engines stand that are not those of the engine section."""
-    if not isinstance(config, RlConfig):
-        return []
     return [
         where
         for name, where in OF_REWARDS.items()
         if name in config.reward_engines and get_option(config, f"{where}engine.kind") != "same"
     ]
+
+
+def batch_options(config: Config) -> list[str]:
+    """Dotted names of what says how many tokens an engine holds."""
+    if isinstance(config, GroupsConfig):
+        places = [f"{name}." for name in asked_engines(config)]
+        return [
+            where + BATCH_TOKENS for where in places if get_option(config, f"{where}engine.kind") != "same"
+        ]
+    if isinstance(config, RlConfig):
+        return [BATCH_TOKENS, *(where + BATCH_TOKENS for where in own_engines(config))]
+    return [] if isinstance(config, Trained) else [BATCH_TOKENS]
 
 
 def held(items: Sequence[Item], moment: str) -> int:
@@ -313,10 +358,10 @@ def held(items: Sequence[Item], moment: str) -> int:
 
 def report(config: Config, device: Device) -> tuple[bool, str]:
     """Whether the plan fits the device, and the page that says so."""
-    if not isinstance(config, Planned):
-        refuse("plan", "stage", "rl, sft or cpt", config.stage)
     planner = Planner(config, device)
     items, needed = planner.items(), planner.needed()
+    if not items:
+        return True, "no model: nothing to plan"
     lines = [f"{item.name:24s}{size(item.num_bytes):>12s}  {item.when:8s}{item.how}" for item in items]
     moment = max(MOMENTS, key=lambda each: held(items, each))
     lines.append(f"{'at once':24s}{size(needed):>12s}  {moment:8s}of {size(device.num_bytes)}, {device.name}")

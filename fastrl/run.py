@@ -26,11 +26,17 @@ import torch
 
 from fastrl.config import Config, differences
 from fastrl.load import from_dict, read_yaml, to_yaml
+from fastrl.watchdog import Watchdog
 
-# Fields that a resumed run may change: they say when to stop and what to write, not what is computed.
+# Fields that a resumed run may change: they say when to stop and what to write, not what is computed; or,
+# where memory was short, in how many pieces it is computed.
 MAY_CHANGE = (
-    "run.dir", "run.save_every", "run.keep_last", "run.log_completions_every", "run.report_to",
-    "train.num_steps", "sizes", "alarm.stop_on",
+    "run.dir", "run.save_every", "run.keep_last", "run.keep_best", "run.async_save", "train.shard",
+    "train.shard_gradients", "train.offload", "run.log_completions_every", "run.report_to",
+    "run.hang_timeout_s", "train.num_steps", "train.max_bad_steps", "sizes", "alarm.stop_on",
+    "train.tokens_per_microbatch", "model.gradient_checkpointing", "engine.max_batch_tokens", "engine.sleep",
+    "transfer.engine.max_batch_tokens", "transfer.engine.sleep",
+    "uplift.executor.engine.max_batch_tokens", "uplift.executor.engine.sleep",
 )  # fmt: skip
 PACKAGES = (
     "fastrl",
@@ -52,6 +58,10 @@ class Run:
     def __init__(self, folder: Path, writes: bool = True) -> None:
         self.folder, self.writes = folder, writes
         self.seconds: dict[str, float] = defaultdict(float)
+        self.phase = "start"
+        """What goes on, for messages."""
+        self.watchdog: Watchdog | None = None
+        """While a stage trains."""
 
     @classmethod
     def start(cls, config: Config, writes: bool = True) -> Run:
@@ -103,10 +113,18 @@ class Run:
     def time(self, phase: str) -> Iterator[None]:
         """Adds the block's wall time to the step's `time/<phase>_s`."""
         start = time.perf_counter()
+        self.enter(phase)
         try:
             yield
+            self.enter(f"after {phase}")  # an error keeps its phase
         finally:
             self.seconds[phase] += time.perf_counter() - start
+
+    def enter(self, phase: str) -> None:
+        """A phase begins; what lies between two is one, too."""
+        self.phase = phase
+        if self.watchdog is not None:
+            self.watchdog.enter(phase)
 
     def log(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
         """Append the step's line; phases timed since the last one go with it. Returns what was written."""

@@ -27,6 +27,7 @@ from fastrl.config import (
     SftConfig,
     SubsetConfig,
 )
+from fastrl.determinism import deterministic
 from fastrl.distributed import Ranks
 from fastrl.errors import exit_code
 from fastrl.load import load_config
@@ -65,11 +66,10 @@ def run_stage(config: Config) -> Path:
     disable_progress_bar()  # type: ignore[no-untyped-call]
     check_config(config)
     ranks = Ranks.join()
-    if isinstance(config, RlConfig):
-        return run_rl(config, ranks)
-    if ranks.size > 1:
+    if ranks.size > 1 and not isinstance(config, RlConfig):
         raise ValueError(f"[train] torchrun: the {config.stage} stage runs on one rank, got {ranks.size}")
-    return ON_ONE_RANK[type(config)](config)
+    with deterministic(config.run.deterministic):
+        return run_rl(config, ranks) if isinstance(config, RlConfig) else ON_ONE_RANK[type(config)](config)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

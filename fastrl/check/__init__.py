@@ -25,6 +25,7 @@ from fastrl.config import (
     RlConfig,
     SftConfig,
     SubsetConfig,
+    refuse,
 )
 from fastrl.policy.model import choose_attention
 
@@ -40,11 +41,26 @@ def check_config(config: Config) -> None:
     device = choose_device(config.run)
     if isinstance(config, RlConfig | SftConfig | CptConfig | RewardModelConfig):
         choose_attention(config.model, device)
+    check_many_ranks(config)
     check_adapters(config)
     CHECKS[type(config)](config)
     check_layers_to_adapt(config)
     if isinstance(config, RlConfig):
         check_trained_faithfulness(config)
+
+
+def check_many_ranks(config: Config) -> None:
+    """What the rl stage alone can do is not asked of another."""
+    if isinstance(config, RlConfig):
+        return
+    for section, name, default in (
+        ("run", "keep_best", ""),
+        ("run", "async_save", False),
+        ("train", "shard", False),
+    ):
+        asked = getattr(getattr(config, section, None), name, default)
+        if asked != default:
+            refuse(section, name, f"{default!r} in a stage of {config.stage}", asked)
 
 
 CHECKS: dict[type[Any], Callable[[Any], None]] = {

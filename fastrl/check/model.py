@@ -12,7 +12,11 @@ from fastrl.config import ModelConfig, refuse
 from fastrl.data.problems import Problem
 from fastrl.data.prompts import render_prompt
 
-WEIGHT_FILES = ("*.safetensors", "*.bin")
+WEIGHTS, PICKLED = "*.safetensors", ("*.bin", "*.pt", "*.pth", "*.ckpt")
+CONVERSION = (
+    'python -c "from transformers import AutoModelForCausalLM as M; '
+    "M.from_pretrained('FROM').save_pretrained('TO')\""
+)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 PROMPTS_MEASURED = 64
 
@@ -61,8 +65,7 @@ def check_model(section: str, model: ModelConfig) -> int | None:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             refuse(section, "path", "a folder with config.json", model.path)
-        if not any(any(folder.glob(pattern)) for pattern in WEIGHT_FILES):
-            refuse(section, "path", f"a folder with weights ({' or '.join(WEIGHT_FILES)})", model.path)
+        check_weights(section, folder)
     else:
         check_reachable(section, model.path)
     try:
@@ -72,6 +75,20 @@ def check_model(section: str, model: ModelConfig) -> int | None:
             f"[{section}] path: expected a model folder or hub name, got {model.path!r}: {error}"
         ) from error
     return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def check_weights(section: str, folder: Path) -> None:
+    """Weights are safetensors: other files are pickles, and loading one runs whatever code it holds."""
+    if any(folder.glob(WEIGHTS)):
+        return
+    pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
+    if not pickled:
+        refuse(section, "path", f"a folder with weights ({WEIGHTS})", str(folder))
+    raise ValueError(
+        f"[{section}] path: expected a folder with {WEIGHTS}, got {str(folder)!r} with {pickled[0]}, a "
+        "pickle, which can run code when it is loaded; where you trust who made it, convert it once: "
+        + CONVERSION
+    )
 
 
 def check_reachable(section: str, name: str) -> None:

@@ -16,6 +16,7 @@ from fastrl.config.base import (
     TrainConfig,
     check_at_least,
     check_positive,
+    microbatch_tokens,
     refuse,
 )
 from fastrl.config.cpt import CptConfig, TextConfig
@@ -43,7 +44,7 @@ __all__ = [
     "RewardModelConfig", "RlConfig", "RolloutConfig", "RubricLossConfig", "RunConfig", "SamplingConfig",
     "SftConfig", "StepsConfig", "SubsetConfig", "TextConfig", "TrainConfig", "TransferConfig",
     "UpliftConfig", "WriterConfig", "check_at_least", "check_positive", "derived", "differences",
-    "get_option", "pipeline_class", "references", "refuse", "resolved", "with_option",
+    "get_option", "microbatch_tokens", "pipeline_class", "references", "refuse", "resolved", "with_option",
 ]  # fmt: skip
 
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""When training is told to have collapsed or saturated, and whether that ends it."""
+"""When training is told to have collapsed, saturated or drifted from its engine, and whether that ends it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from fastrl.config.base import check_at_least, check_positive, refuse
 
-Alarm = Literal["collapse", "saturation"]
+Alarm = Literal["collapse", "saturation", "drift"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,25 +24,33 @@ class AlarmConfig:
     most_common: float | None = 0.9
     """Collapse: to a larger share of a step's problems the policy mostly gives one and the same answer. For
     problems that all have the same answer: null."""
+    least_ess: float | None = 0.8
+    """Drift: importance weights of trainer over engine are worth less than this share of the step's tokens
+    (drift/ess_tokens)."""
+    most_log_ratio: float | None = 0.2
+    """Drift: trainer's and engine's log-probs of a token are on average further apart, in nats. float32 has
+    about 1e-6, bfloat16 1e-2."""
     span: int = 5
     """Steps of the moving average that is judged, and steps that are the start."""
     patience: int = 5
-    """Steps in a row in which a rule of collapse must hold."""
+    """Steps in a row in which a rule of collapse or drift must hold."""
     saturation_share: float = 0.99
     """Saturation: the moving average of the reward already was at this share of its best ..."""
     saturation_patience: int = 50
     """... so many steps ago. Rewards that are not > 0, such as entropy, never saturate."""
     stop_on: tuple[Alarm, ...] = ()
-    """collapse, saturation: these end training, with a checkpoint as after the last step. A run that was
-    ended so goes on where it is started again with fewer of them."""
+    """collapse, saturation, drift: these end training, with a checkpoint as after the last step. A run that
+    was ended so goes on where it is started again with fewer of them."""
 
     def __post_init__(self) -> None:
-        for name in ("keep_entropy", "most_clipped", "most_common"):
+        for name in ("keep_entropy", "most_clipped", "most_common", "least_ess"):
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:
                 refuse("alarm", name, "a number in (0, 1) or null", value)
         if self.length_factor is not None and not self.length_factor > 1:
             refuse("alarm", "length_factor", "a number > 1 or null", self.length_factor)
+        if self.most_log_ratio is not None and not self.most_log_ratio > 0:
+            refuse("alarm", "most_log_ratio", "a number > 0 or null", self.most_log_ratio)
         check_positive("alarm", self, "span", "patience", "saturation_patience")
         check_at_least("alarm", self, 0, "saturation_share")
         if self.saturation_share > 1:

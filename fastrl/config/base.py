@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, Protocol
 
 Attention = Literal["auto", "sdpa", "flex", "flash", "prefix"]
 
@@ -36,12 +36,23 @@ class RunConfig:
     """Steps between checkpoints; the last step is always saved. 0: only the last."""
     keep_last: int = 2
     """Checkpoints kept."""
+    keep_best: str = ""
+    """A metric of the evaluation, such as eval/avg@4: the checkpoint where it is highest is kept as well."""
+    async_save: bool = False
+    """Training goes on from a copy in host memory while a checkpoint is written."""
     log_completions_every: int = 10
     """Steps between logged batches of completions; 0: never."""
     report_to: tuple[Literal["trackio", "wandb", "tensorboard"], ...] = ()
+    hang_timeout_s: float = 7200.0
+    """A phase of a step that takes longer ends the process with code 124 and the stacks of all its threads.
+    0: never."""
+    deterministic: bool = False
+    """The same bits again, on a GPU too and whatever train.tokens_per_microbatch: torch's deterministic
+    algorithms alone, and every sequence is a micro-batch of its own. Slower. It holds on one machine, with as
+    many ranks and threads; what vLLM samples is vLLM's matter."""
 
     def __post_init__(self) -> None:
-        check_at_least("run", self, 0, "save_every", "log_completions_every")
+        check_at_least("run", self, 0, "save_every", "log_completions_every", "hang_timeout_s")
         check_positive("run", self, "keep_last")
 
 
@@ -122,11 +133,46 @@ class TrainConfig:
     updates_per_epoch: int = 1
     """Optimiser steps in each pass; more than one in all is off-policy (old_logprobs are computed)."""
     tokens_per_microbatch: int = 16384
-    """Prompt and completion tokens that go through the model at once; the only knob for memory."""
+    """Prompt and completion tokens that go through the model at once; the first knob for memory."""
+    shard: bool = False
+    """Under torchrun every rank holds a part of the policy, its gradients and moments (FSDP2), and of a
+    frozen reference. false: each holds them whole."""
+    shard_gradients: bool = False
+    """With shard: gradients are summed over the ranks after every micro-batch, not after the last alone. No
+    rank holds whole ones then, 4 bytes a parameter, and more is sent."""
+    offload: bool = False
+    """With shard: what is not in use waits in host memory, and the optimiser steps there."""
+    max_bad_steps: int = 0
+    """Optimiser steps in a row whose gradient may be NaN or infinite: they are left out, counted as
+    bad_steps, and one more ends training, as do more than a tenth of the last hundred. 0: the first one
+    ends it."""
+    spike_factor: float | None = None
+    """> 1; a gradient whose norm is more than so many times the median of the last ones is as bad. null: none
+    is."""
 
     def __post_init__(self) -> None:
-        check_at_least("train", self, 0, "num_steps", "warmup_steps", "weight_decay")
+        check_at_least("train", self, 0, "num_steps", "warmup_steps", "weight_decay", "max_bad_steps")
+        if self.spike_factor is not None and not self.spike_factor > 1:
+            refuse("train", "spike_factor", "a number > 1 or null", self.spike_factor)
         check_positive(
             "train", self, "learning_rate", "max_grad_norm", "epochs_per_batch", "updates_per_epoch",
             "tokens_per_microbatch",
         )  # fmt: skip
+        for name in ("shard_gradients", "offload"):
+            if getattr(self, name) and not self.shard:
+                refuse("train", name, "false without train.shard", True)
+
+
+class Trained(Protocol):
+    """A stage that trains."""
+
+    @property
+    def run(self) -> RunConfig: ...
+
+    @property
+    def train(self) -> TrainConfig: ...
+
+
+def microbatch_tokens(config: Trained) -> int:
+    """train.tokens_per_microbatch; 1 with run.deterministic: none is split, so each sequence goes alone."""
+    return 1 if config.run.deterministic else config.train.tokens_per_microbatch

@@ -133,6 +133,12 @@ class RlConfig:
             refuse("reward", "baseline", "leave_one_out, since loss.loss_type is rloo", self.reward.baseline)
         if self.engine.kind == "same":
             refuse("engine", "kind", "torch or vllm", self.engine.kind)
+        if self.run.keep_best and self.eval.path is None:
+            refuse("run", "keep_best", "'' where eval.path is null", self.run.keep_best)
+        asking = {"self_certainty", "entropy"} & set(self.reward.functions)
+        if self.train.shard and asking:
+            # ranks ask the policy as often as they have prompts, and a spread one computes with all or none
+            refuse("train", "shard", f"false with the reward {min(asking)}", True)
 
     @property
     def weighted_rewards(self) -> dict[str, float]:

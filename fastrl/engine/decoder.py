@@ -48,7 +48,7 @@ class Decoder:
         path: str, *, dtype: torch.dtype, device: torch.device, trust_remote_code: bool
     ) -> PreTrainedModel:
         model: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, trust_remote_code=trust_remote_code
+            path, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True
         )
         moved: PreTrainedModel = model.to(device)
         return moved

@@ -102,6 +102,7 @@ class Vllm:
             "model": path,
             "dtype": str(dtype).removeprefix("torch."),
             "trust_remote_code": trust_remote_code,
+            "load_format": "safetensors",  # never a pickle
             "max_model_len": max_model_len,
             "enforce_eager": enforce_eager or self._on_cpu,
             "block_size": block,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from importlib.util import find_spec
@@ -83,13 +83,15 @@ def adapter_weights(model: Any) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in model.named_parameters() if ".lora_" in name}
 
 
-def save_adapters(model: Any, folder: Path) -> None:
-    """A folder that peft.PeftModel.from_pretrained(the model without adapters, folder) takes."""
+def save_adapters(model: Any, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    """A folder that peft.PeftModel.from_pretrained(the model without adapters, folder) takes. weights: of the
+    adapters, as adapter_weights has them; None: the model's own."""
+    weights = adapter_weights(model) if weights is None else weights
     config = copy(model.peft_config[ADAPTER])
     config.inference_mode, config.base_model_name_or_path = True, model.name_or_path
     config.target_modules = sorted(config.target_modules)  # peft's is a set: the same file in every process
     config.save_pretrained(folder)
-    named = {saved_name(name): weight.contiguous() for name, weight in adapter_weights(model).items()}
+    named = {saved_name(name): weight.contiguous() for name, weight in weights.items()}
     save_file(named, folder / WEIGHTS, metadata={"format": "pt"})
 
 

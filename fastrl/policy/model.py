@@ -19,6 +19,7 @@ from fastrl.ops import LogprobOutput, linear_logprob
 from fastrl.policy.attention import FLASH, FLEX, SDPA, attention_kwargs
 from fastrl.policy.lora import (
     FOLDER,
+    adapter_weights,
     add_adapters,
     load_adapters,
     merged_parameters,
@@ -28,8 +29,11 @@ from fastrl.policy.lora import (
 )
 from fastrl.policy.packing import PackedBatch, TrainSequence, microbatches, pack, shared_microbatches
 from fastrl.policy.prefix_attention import PREFIX
+from fastrl.policy.shard import BODY, Sharding, gather, most_over_ranks, shard, spread_modules
 
 SHAREABLE_LAYERS = {"full_attention", "sliding_attention"}
+NOTHING = TrainSequence([0, 0], [False, False])
+"""What a rank computes while others have micro-batches and it has none left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +54,27 @@ class Policy:
 
     def __init__(
         self, model: Any, tokenizer: Any, dtype: torch.dtype, attention: str, share_prefixes: bool = False,
-        adapted: bool = False,
+        adapted: bool = False, device: torch.device | None = None, sharding: Sharding | None = None,
     ) -> None:  # fmt: skip
-        """adapted: the model has adapters, and they alone are trained."""
+        """adapted: the model has adapters, and they alone are trained. device: it computes there; None: where
+        its weights are. sharding: how it is spread over the ranks, which then take part in whatever is
+        computed, gathered or saved."""
         self.model, self.tokenizer, self.dtype, self.attention = model, tokenizer, dtype, attention
         self.adapted, self._without_adapters = adapted, False
         self.share_prefixes = share_prefixes and attention == PREFIX
-        self.device: torch.device = model.device
-        self.head = head_of(model)
+        self.device: torch.device = device or model.device
+        self.sharding = sharding
 
     @classmethod
     def load(
-        cls, config: ModelConfig, device: torch.device, checkpoint: Path | None = None, seed: int = 0
-    ) -> Policy:
+        cls, config: ModelConfig, device: torch.device, checkpoint: Path | None = None, seed: int = 0,
+        sharding: Sharding | None = None,
+    ) -> Policy:  # fmt: skip
         """The model to train, with adapters where config.lora has a rank, which the seed draws.
 
         checkpoint: a folder that save wrote: what it holds takes the place of config.path, or with adapters,
             of theirs alone. To the bit what was saved, both ways.
+        sharding: spread it over the ranks, each of which reads it whole into host memory first.
         """
         attention, lora = choose_attention(config, device), config.lora
         source = config.path if checkpoint is None or lora.rank else str(checkpoint)
@@ -75,6 +83,7 @@ class Policy:
             dtype=torch.float32,
             attn_implementation=attention,
             trust_remote_code=config.trust_remote_code,
+            use_safetensors=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=config.trust_remote_code)
         check_layers(model, attention)
@@ -85,9 +94,20 @@ class Policy:
             add_adapters(model, lora, seed)
             if checkpoint is not None:
                 load_adapters(model, checkpoint / FOLDER)
-        model.to(device).train()
         dtype = compute_dtype(config, device)
-        return cls(model, tokenizer, dtype, attention, config.share_prefixes, lora.rank > 0)
+        if sharding is None:
+            model.to(device)
+        else:
+            shard(model, sharding, device, dtype)
+        model.train()
+        adapted = lora.rank > 0
+        return cls(model, tokenizer, dtype, attention, config.share_prefixes, adapted, device, sharding)
+
+    @property
+    def head(self) -> Head:
+        """The output layer. Of a model that is spread it is whole between `hidden` and what ends its use: the
+        backward, or `settle`."""
+        return head_of(self.model)
 
     def before_training(self) -> Policy:
         """The same model with its adapters switched off: what training started from, without a copy."""
@@ -101,27 +121,45 @@ class Policy:
         self, sequences: Sequence[TrainSequence], budget: int, groups: Sequence[int] | None = None
     ) -> list[list[int]]:
         """Indices grouped so that each micro-batch reads at most `budget` tokens, shared ones counted once; a
-        group's sequences stay together where they share. groups: None: each is one of its own."""
+        group's sequences stay together where they share. groups: None: each is one of its own. Of a model
+        that is spread, empty ones follow until every rank has as many."""
         if self.share_prefixes:
             groups = range(len(sequences)) if groups is None else groups
-            return shared_microbatches([each.token_ids for each in sequences], groups, budget)
-        return microbatches([len(each.token_ids) for each in sequences], budget)
+            batches = shared_microbatches([each.token_ids for each in sequences], groups, budget)
+        else:
+            batches = microbatches([len(each.token_ids) for each in sequences], budget)
+        missing = most_over_ranks(len(batches)) - len(batches) if self.sharding else 0
+        return batches + [[] for _ in range(missing)]
 
     def pack(self, sequences: Sequence[TrainSequence]) -> PackedBatch:
-        """One micro-batch, on the policy's device."""
-        return pack(sequences, self.device, self.share_prefixes)
+        """One micro-batch, on the policy's device. An empty one predicts nothing."""
+        return pack(sequences or [NOTHING], self.device, self.share_prefixes)
 
     def hidden(self, batch: PackedBatch) -> Tensor:
         """[T, D] in the compute dtype: the hidden states that predict trained tokens."""
+        inputs = {
+            "input_ids": batch.input_ids.unsqueeze(0),
+            "position_ids": batch.position_ids.unsqueeze(0),
+            "use_cache": False,
+            **attention_kwargs(self.attention, batch),
+        }
         with self.autocast(), switched_off(self.model) if self._without_adapters else nullcontext():
-            out = self.model.base_model(
-                input_ids=batch.input_ids.unsqueeze(0),
-                position_ids=batch.position_ids.unsqueeze(0),
-                use_cache=False,
-                **attention_kwargs(self.attention, batch),
-            )
-        hidden: Tensor = out.last_hidden_state[0].index_select(0, batch.rows).to(self.dtype)
-        return hidden
+            if self.sharding:
+                states: Tensor = getattr(self.model, BODY)(**inputs)
+            else:
+                states = self.model.base_model(**inputs).last_hidden_state
+        return states[0].index_select(0, batch.rows).to(self.dtype)
+
+    def settle(self) -> None:
+        """Nothing of a model that is spread stays whole. To call before its weights change."""
+        for module in spread_modules(self.model) if self.sharding else ():
+            module.reshard()
+
+    def sum_gradients(self, now: bool) -> None:
+        """Whether the next backward sums a spread model's gradients over the ranks, or leaves that to a later
+        one."""
+        if self.sharding:
+            self.model.set_requires_gradient_sync(now or self.sharding.gradients)
 
     @torch.no_grad()
     def score(
@@ -143,19 +181,38 @@ class Policy:
         return self.score(batch, temperature, top_k, top_p).logprobs
 
     def autocast(self) -> AbstractContextManager[Any]:
-        if self.dtype == torch.float32:
+        if self.dtype == torch.float32 or self.sharding:  # which gathers weights in the compute type
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
     def named_weights(self, changed_only: bool = False) -> Iterator[tuple[str, Tensor]]:
         """Every parameter under its checkpoint name, adapters merged; tied ones once. changed_only: those
-        that training changes, which are all of them unless there are adapters."""
+        that training changes, which are all of them unless there are adapters. Of a model that is spread,
+        one after the other is gathered, on every rank."""
+        return ((name, gather(tensor, self.device)) for name, tensor in self.named_parts(changed_only))
+
+    def named_parts(self, changed_only: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """As named_weights, and what is spread stays so."""
+        self.settle()
         if self.adapted:
             return merged_parameters(self.model, changed_only)
         return ((name, parameter.detach()) for name, parameter in self.model.named_parameters())
 
     def parameters(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def save_all_but_weights(self, folder: Path, writes: bool) -> None:
+        """What save leaves beside model.safetensors. Of a model that is spread every rank calls it, and one
+        writes."""
+        weights = {name: gather(each, self.device) for name, each in adapter_weights(self.model).items()}
+        if not writes:
+            return
+        self.model.config.save_pretrained(folder)
+        if self.model.can_generate():
+            self.model.generation_config.save_pretrained(folder)
+        if self.adapted:
+            save_adapters(self.model, folder / FOLDER, weights)
+        self.tokenizer.save_pretrained(folder)
 
     def save(self, folder: Path) -> None:
         """A folder that AutoModelForCausalLM and AutoTokenizer load. Adapters are merged, and in a folder of

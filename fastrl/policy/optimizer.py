@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastrl.config import TrainConfig
+from fastrl.policy.bad_steps import BadSteps
 from fastrl.policy.model import Policy
+from fastrl.policy.shard import gather, read_like
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -30,15 +32,17 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 
 def apply_gradients(
-    policy: Policy, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int
-) -> float:
-    """One optimiser step with the gradients clipped; returns their norm before. Refuses NaN and infinity."""
-    norm = float(torch.nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm))
-    if not norm < float("inf"):
-        raise FloatingPointError(
-            f"[train] gradient norm is {norm} at step {step}: no weight was changed. Lower "
-            "train.learning_rate, or look at the last logged completions; the last checkpoint is intact"
-        )
+    policy: Policy, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int,
+    bad_steps: BadSteps | None = None,
+) -> float:  # fmt: skip
+    """One optimiser step with the gradients clipped; returns their norm before. A bad gradient changes
+    nothing; where it is one too many, FloatingPointError is raised."""
+    policy.settle()
+    clipped = torch.nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
+    norm = float(gather(clipped, policy.device))
+    if (bad_steps or BadSteps(config)).skips(norm, step):
+        optimizer.zero_grad(set_to_none=False)
+        return norm
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(step, config)
     optimizer.step()
@@ -47,7 +51,8 @@ def apply_gradients(
 
 
 def optimizer_tensors(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """`<parameter>/<moment>` -> tensor."""
+    """`<parameter>/<moment>` -> tensor, spread as its parameter is."""
+    policy.settle()
     tensors = {}
     for name, parameter in policy.model.named_parameters():
         for moment, value in optimizer.state.get(parameter, {}).items():
@@ -55,11 +60,11 @@ def optimizer_tensors(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[
     return tensors
 
 
-def restore_optimizer(
-    policy: Policy, optimizer: torch.optim.Optimizer, read: Callable[[str], Tensor], names: set[str]
-) -> None:
-    """The inverse of optimizer_tensors; `read` gives a saved tensor by name."""
+def restore_optimizer(policy: Policy, optimizer: torch.optim.Optimizer, file: Any) -> None:
+    """The inverse of optimizer_tensors; file: an open safetensors file of them."""
+    policy.settle()
+    names = set(file.keys())
     for name, parameter in policy.model.named_parameters():
         saved = {moment: f"{name}/{moment}" for moment in MOMENTS if f"{name}/{moment}" in names}
         if saved:
-            optimizer.state[parameter] = {m: read(key).to(parameter.device) for m, key in saved.items()}
+            optimizer.state[parameter] = {m: read_like(parameter, file, key) for m, key in saved.items()}

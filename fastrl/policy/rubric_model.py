@@ -175,6 +175,7 @@ def load_backbone(model: ModelConfig, source: str, device: torch.device, weights
         dtype=weights,
         attn_implementation=attention,
         trust_remote_code=model.trust_remote_code,
+        use_safetensors=True,
         output_loading_info=True,
     )
     if found["missing_keys"]:

@@ -11,9 +11,10 @@ from fastrl.run import finite
 
 ENTROPY, LENGTH = "entropy", "completions/mean_length"
 CLIPPED, COMMON = "completions/clipped_ratio", "answers/most_common_share"
-WATCHED = (ENTROPY, LENGTH, CLIPPED, COMMON, "reward")
-COLLAPSE, SATURATED = "alarm/collapse", "alarm/saturated"
-OF_ALARM = {"collapse": COLLAPSE, "saturation": SATURATED}
+ESS, LOG_RATIO = "drift/ess_tokens", "drift/log_ratio/mean"
+WATCHED = (ENTROPY, LENGTH, CLIPPED, COMMON, ESS, LOG_RATIO, "reward")
+COLLAPSE, SATURATED, DRIFT = "alarm/collapse", "alarm/saturated", "alarm/drift"
+OF_ALARM = {"collapse": COLLAPSE, "saturation": SATURATED, "drift": DRIFT}
 
 
 class Alarms:
@@ -26,6 +27,9 @@ class Alarms:
                         e > most_clipped                                          of the clipped share
                         e > most_common                                           of answers/most_common_share
         saturated  <=>  has_saturated(rewards, saturation_share, saturation_patience, span)
+        drift      <=>  as collapse, of:
+                        e < least_ess                                             of drift/ess_tokens
+                        e > most_log_ratio                                        of drift/log_ratio/mean
 
     A step whose metrics lack a value (an entropy where nothing carried gradient) is passed over by its rule.
 
@@ -49,7 +53,7 @@ class Alarms:
     def judge(self, metrics: Mapping[str, float]) -> tuple[dict[str, float], list[str]]:
         """The alarms after one more step, and a line for each that rings for the first time in the run."""
         self._keep(metrics)
-        reasons = {COLLAPSE: self.collapse(), SATURATED: self.saturation()}
+        reasons = {COLLAPSE: self.collapse(), SATURATED: self.saturation(), DRIFT: self.drift()}
         fresh = [f"{name}: {reason}" for name, reason in reasons.items() if reason and name not in self.told]
         alarms = {name: float(reason is not None) for name, reason in reasons.items()}
         self.told |= {name for name, reason in reasons.items() if reason}
@@ -77,6 +81,15 @@ class Alarms:
             rewards, share=config.saturation_share, patience=config.saturation_patience, span=config.span
         )
         return f"reward has not risen in {config.saturation_patience} steps" if saturated else None
+
+    def drift(self) -> str | None:
+        """The first reason that holds, in words."""
+        rules: list[tuple[str, float, float]] = []
+        if self.config.least_ess is not None:
+            rules.append((ESS, self.config.least_ess, float("inf")))
+        if self.config.most_log_ratio is not None:
+            rules.append((LOG_RATIO, 0.0, self.config.most_log_ratio))
+        return next((reason for rule in rules if (reason := self._outside(*rule))), None)
 
     def _keep(self, metrics: Mapping[str, Any]) -> None:
         for name, values in self.values.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from fastrl.config import CptConfig
+from fastrl.config import CptConfig, microbatch_tokens
 from fastrl.policy.packing import TrainSequence
 from fastrl.stages.sft import Learner, Metrics, accumulate, batch_indices
 from fastrl.stages.texts import TextRows, encode_documents, read_texts
@@ -77,7 +77,7 @@ def held_out_metrics(learner: Learner, rows: TextRows, config: CptConfig) -> Met
     """Mean negative log-probability (nats) of the trained tokens of all rows, and its exponential."""
     pieces = [piece for row in range(len(rows)) for piece in rows[row]]
     with learner.run.time("eval"):
-        loss = float(accumulate(learner.policy, pieces, config.train.tokens_per_microbatch)[0])
+        loss = float(accumulate(learner.policy, pieces, microbatch_tokens(config))[0])
     return {
         "eval/loss": loss,
         "eval/perplexity": perplexity(loss),

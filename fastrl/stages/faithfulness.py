@@ -10,7 +10,7 @@ from fastrl.evaluate.probes import probe
 from fastrl.run import Run
 from fastrl.seeding import seed_of
 from fastrl.stages.metrics import Metrics
-from fastrl.stages.sample import awake
+from fastrl.stages.sample import awake, join_sync
 from fastrl.types import SamplingParams
 
 
@@ -21,7 +21,10 @@ def faithfulness(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step:
     `fastrl eval` finds the same with the run's seed. Judges are loaded at their first use, when the policy's
     engine sleeps if it may.
     """
-    if parts.probes is None or not ranks.first:
+    if parts.probes is None:
+        return {}
+    if not ranks.first:
+        join_sync(parts, config, step)
         return {}
     own, seed = config.eval.faithfulness, seed_of(config.run.seed, "faithfulness")
     sampling = SamplingParams(

@@ -6,16 +6,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastrl.build import choose_device
 from fastrl.checkpoint import latest_checkpoint, load_optimizer, save_checkpoint
-from fastrl.config import RewardModelConfig
+from fastrl.config import RewardModelConfig, microbatch_tokens
 from fastrl.data.order import ProblemOrder
 from fastrl.evaluate.rubric import JudgedTrace, calibration, rubric_metrics
 from fastrl.ops import prefix_tree
+from fastrl.policy.bad_steps import BadSteps
 from fastrl.policy.optimizer import apply_gradients, make_optimizer
 from fastrl.policy.packing import microbatches
 from fastrl.policy.rubric_input import Rubric
@@ -24,6 +26,7 @@ from fastrl.policy.rubric_model import RubricModel
 from fastrl.report.calibration import plot_calibration
 from fastrl.run import Run, write_atomic
 from fastrl.seeding import seed_of
+from fastrl.stages.guards import Guards
 from fastrl.stages.rubric_batches import EncodedGroup, Example, draw_batch, encode_groups, read_task_groups
 from fastrl.stages.sft import scheduled
 
@@ -52,7 +55,8 @@ def run_reward_model(config: RewardModelConfig) -> Path:
         seed_of(config.run.seed, "lora"), saved,
     )  # fmt: skip
     optimizer = make_optimizer(model.policy, config.train)
-    step = 0 if saved is None else int(load_optimizer(saved, model.policy, optimizer)["step"])
+    state: dict[str, Any] = {"step": 0} if saved is None else load_optimizer(saved, model.policy, optimizer)
+    step, bad_steps = int(state["step"]), BadSteps(config.train, state.get("bad_steps"))
     groups = read(config, model, config.data.path, config.data.limit)
     held_out = [] if config.eval_path is None else read(config, model, config.eval_path)
     order = ProblemOrder(len(groups), config.run.seed)
@@ -60,19 +64,24 @@ def run_reward_model(config: RewardModelConfig) -> Path:
         run.rewind(-1)
         run.log(0, data_metrics(groups, held_out) | evaluate(model, held_out, config, run, step))
     run.rewind(step)
-    while step < config.train.num_steps:
-        with run.time("update"):
-            metrics = update(model, optimizer, draw_batch(groups, order, config, step), config, step)
-        step += 1
-        last = step == config.train.num_steps
-        saving = last or (config.run.save_every and step % config.run.save_every == 0)
-        if saving:
-            metrics |= evaluate(model, held_out, config, run, step)
-        run.log(step, metrics)
-        if saving:
-            saved = save_checkpoint(
-                run.checkpoints, model.policy, optimizer, {"step": step}, config.run.keep_last
-            )
+    with Guards(run, config, model.policy, optimizer) as guards:
+        while step < config.train.num_steps:
+            with run.time("update"):
+                batch = draw_batch(groups, order, config, step)
+                metrics = update(model, optimizer, batch, config, step, bad_steps)
+            step += 1
+            last = step == config.train.num_steps
+            saving = last or (config.run.save_every and step % config.run.save_every == 0)
+            if saving:
+                metrics |= evaluate(model, held_out, config, run, step)
+            run.log(step, metrics)
+            leaving = guards.leaving()
+            if saving or leaving:
+                run.enter("checkpoint")
+                state = {"step": step, "bad_steps": bad_steps.state()}
+                saved = save_checkpoint(run.checkpoints, model.policy, optimizer, state, config.run.keep_last)
+            if leaving:
+                guards.leave(saved or run.checkpoints)
     return saved or run.checkpoints
 
 
@@ -92,14 +101,15 @@ def data_metrics(groups: Sequence[EncodedGroup], held_out: Sequence[EncodedGroup
 
 def update(
     model: RubricModel, optimizer: torch.optim.Optimizer, batch: Sequence[Sequence[Example]],
-    config: RewardModelConfig, step: int,
+    config: RewardModelConfig, step: int, bad_steps: BadSteps,
 ) -> dict[str, float]:  # fmt: skip
     """One optimiser step on one batch of groups."""
     # only the adapters' dropout draws: where a run is resumed, it draws the same
     torch.manual_seed(seed_of(config.run.seed, "dropout", step))
     parts, num_tokens = accumulate(model, batch, config)
     rate = scheduled(config.train, config.schedule, step)
-    grad_norm = apply_gradients(model.policy, optimizer, replace(config.train, learning_rate=rate), step)
+    train = replace(config.train, learning_rate=rate)
+    grad_norm = apply_gradients(model.policy, optimizer, train, step, bad_steps)
     loss, dimension, total, ranking, pairs_right = parts.tolist()
     return {
         "loss": loss,
@@ -110,6 +120,7 @@ def update(
         "grad_norm": grad_norm,
         "learning_rate": float(optimizer.param_groups[0]["lr"]),
         "num_tokens": float(num_tokens),
+        **bad_steps.metrics(),
     }
 
 
@@ -124,7 +135,7 @@ def accumulate(
     """
     sizes = [num_computed(model, group) for group in batch]
     parts = torch.zeros(5, device=model.policy.device)
-    for indices in microbatches(sizes, config.train.tokens_per_microbatch):
+    for indices in microbatches(sizes, microbatch_tokens(config)):
         traces = [trace for index in indices for trace in batch[index]]
         levels = torch.tensor([trace.levels for trace in traces], device=model.policy.device)
         totals = torch.tensor([trace.total for trace in traces], device=model.policy.device)
@@ -149,7 +160,7 @@ def evaluate(
     if not groups:
         return {}
     with run.time("eval"):
-        judged = judge_groups(model, groups, config.train.tokens_per_microbatch)
+        judged = judge_groups(model, groups, microbatch_tokens(config))
         metrics = rubric_metrics(judged, model.rubric.dimensions)
         bins = calibration(judged)
     about = {

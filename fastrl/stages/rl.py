@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -9,21 +10,24 @@ from typing import Any
 import torch
 
 from fastrl.build import RlParts, build_rl
-from fastrl.checkpoint import latest_checkpoint, load_optimizer, save_checkpoint
+from fastrl.checkpoint import SCORE, Saver, latest_checkpoint, load_optimizer
 from fastrl.config import RlConfig
 from fastrl.distributed import Ranks
 from fastrl.evaluate.accuracy import evaluate
 from fastrl.evaluate.two_stage import sample_traces, two_stage
+from fastrl.policy.bad_steps import BadSteps
 from fastrl.policy.optimizer import learning_rate
 from fastrl.report.reporter import Reporter
 from fastrl.run import Run, read_metrics
 from fastrl.seeding import seed_of
 from fastrl.stages.advantages import fill_advantages
 from fastrl.stages.alarm import Alarms
+from fastrl.stages.drift import Drift
 from fastrl.stages.engine_metrics import count, engine_metrics
 from fastrl.stages.faithfulness import faithfulness
+from fastrl.stages.guards import Guards
 from fastrl.stages.metrics import Metrics, step_metrics
-from fastrl.stages.sample import awake, sample_groups
+from fastrl.stages.sample import awake, join_sync, sample_groups
 from fastrl.stages.update import update_policy
 from fastrl.types import Rollout, SamplingParams
 
@@ -36,29 +40,38 @@ def run_rl(config: RlConfig, ranks: Ranks | None = None) -> Path:
 
     Raises:
         ValueError, FileNotFoundError: the configuration can't be run; before a model is loaded if possible.
-        FloatingPointError: a gradient was NaN or infinite; nothing was changed by it.
+        FloatingPointError: a gradient was NaN or infinite, beyond train.max_bad_steps; nothing was changed
+            by it.
+        Interrupted: after SIGTERM or SIGINT, with a checkpoint of the step that was finished.
+        Fault, EngineDied: memory or disk were short, or an engine failed; nothing of the step was kept.
     """
     ranks = ranks or Ranks()
     run = Run.start(config, writes=ranks.first)
-    checkpoint = latest_checkpoint(run.checkpoints)
+    checkpoint = latest_checkpoint(run.checkpoints, ranks)
     parts = build_rl(config, checkpoint)
-    state: dict[str, Any] = {"step": 0, "draws": [0] * ranks.size}
+    state: dict[str, Any] = {"step": 0, "draw": 0}
     if checkpoint:
         state = load_optimizer(checkpoint, parts.policy, parts.optimizer)
     run.rewind(state["step"] if checkpoint else -1)
-    with closing(parts), Reporter(run, config) as reporter:
+    parts.bad_steps = BadSteps(config.train, state.get("bad_steps"))
+    guards = Guards(run, config, parts.policy, parts.optimizer, ranks, parts.engines)
+    saver = Saver(run.checkpoints, config.run.keep_last, ranks, config.run.async_save)
+    with closing(parts), Reporter(run, config) as reporter, guards, saver:
         if not checkpoint:
             measured = faithfulness(parts, config, run, ranks, step=0)
-            reporter.log(0, evaluation(parts, config, run, ranks, step=0) | measured)
-        last = train(config, parts, run, reporter, ranks, state)
+            metrics = evaluation(parts, config, run, ranks, step=0)
+            score_of(metrics, config, ranks, evaluated=True)
+            reporter.log(0, metrics | measured)
+        last = train(config, parts, run, reporter, ranks, state, guards, saver)
     return run.checkpoints / f"step-{last:06d}"
 
 
 def train(
-    config: RlConfig, parts: RlParts, run: Run, reporter: Reporter, ranks: Ranks, state: dict[str, Any]
-) -> int:
+    config: RlConfig, parts: RlParts, run: Run, reporter: Reporter, ranks: Ranks, state: dict[str, Any],
+    guards: Guards, saver: Saver,
+) -> int:  # fmt: skip
     """Returns the last step: train.num_steps, unless an alarm ended training."""
-    step, draw = state["step"], state["draws"][ranks.rank]
+    step, draw = state["step"], state["draw"]
     seen = ranks.first and run.metrics_file.exists()
     alarms = Alarms(config.alarm, read_metrics(run.metrics_file) if seen else ())
     last = step if ended(alarms, ranks) else config.train.num_steps
@@ -73,12 +86,12 @@ def train(
         draw = sampled.draw
         fill_advantages(sampled.rollouts, parts.rewards, config.reward, ranks)
         with run.time("update"):
-            stats, norms = update_policy(parts, sampled.rollouts, config, ranks, step)
+            stats, norms = update_policy(parts, sampled.rollouts, config, ranks, step, drift := Drift())
         lr = learning_rate(step, config.train)
 
         step += 1
-        metrics = step_metrics(sampled, parts.rewards, stats, norms, lr, ranks)
-        metrics |= engine_metrics(counted, count(parts.engines), ranks)
+        metrics = step_metrics(sampled, parts.rewards, stats, norms, lr, ranks) | drift.metrics(ranks)
+        metrics |= engine_metrics(counted, count(parts.engines), ranks) | parts.bad_steps.metrics()
         rung, reasons = alarms.judge(metrics)
         metrics |= rung
         last = step if ended(alarms, ranks) else last
@@ -91,12 +104,15 @@ def train(
         reporter.log(step, metrics)
         for reason in reasons:
             reporter.say(reason)
-        if wants(step, config.run.save_every, last):
-            draws = ranks.gather([draw])
-            if ranks.first:
-                state = {"step": step, "draws": draws}
-                save_checkpoint(run.checkpoints, parts.policy, parts.optimizer, state, config.run.keep_last)
-            ranks.wait()
+        leaving = guards.leaving()
+        if leaving or wants(step, config.run.save_every, last):
+            run.enter("checkpoint")
+            state = {"step": step, "draw": draw, "bad_steps": parts.bad_steps.state()}
+            state |= score_of(metrics, config, ranks, evaluated=wants(step, config.eval.every, last))
+            saver.save(parts.policy, parts.optimizer, state)
+        if leaving:
+            saver.wait()
+            guards.leave(run.checkpoints / f"step-{step:06d}")
     return last
 
 
@@ -110,10 +126,28 @@ def wants(step: int, every: int, last: int) -> bool:
     return step == last or (every > 0 and step % every == 0)
 
 
+def score_of(metrics: Metrics, config: RlConfig, ranks: Ranks, evaluated: bool) -> dict[str, float]:
+    """What a checkpoint's state says of how good it is: the first rank's run.keep_best, where measured.
+
+    Raises: ValueError: the evaluation has no such metric.
+    """
+    name = config.run.keep_best
+    if not name or not evaluated:
+        return {}
+    found = ranks.gather([metrics] if ranks.first else [])[0]
+    if name not in found:
+        measured = ", ".join(sorted(each for each in found if each.startswith("eval/")))
+        raise ValueError(f"[run] keep_best: expected one of {measured}, got {name!r}")
+    return {SCORE: found[name]} if math.isfinite(found[name]) else {}
+
+
 def evaluation(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step: int) -> Metrics:
     """eval/... of the current weights, by the first rank; empty where no evaluation is configured. Where the
     policy writes traces for an executor, of the two together and of the executor alone."""
-    if not parts.eval_problems or not ranks.first:
+    if not parts.eval_problems:
+        return {}
+    if not ranks.first:
+        join_sync(parts, config, step)
         return {}
     sampling = SamplingParams(
         max_new_tokens=config.rollout.max_new_tokens,

@@ -33,7 +33,7 @@ class Sampled:
 
     rollouts: list[Rollout] = field(default_factory=list)
     draw: int = 0
-    """Where the data stands now: this rank's next draw."""
+    """Where the data stands now: the next draw, the same on every rank."""
     groups_drawn: int = 0
     metrics: Reported = field(default_factory=lambda: defaultdict(list))
 
@@ -51,22 +51,26 @@ class Group:
 
 
 def sample_groups(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step: int, draw: int) -> Sampled:
-    """num_prompts groups (this rank's share). With dynamic sampling, groups whose rewards are all equal are
-    replaced from further draws, max_refills times; what is then still missing stays missing."""
-    wanted = share(config.rollout.num_prompts, ranks)
+    """num_prompts groups over all ranks, of which this one samples every size-th. With dynamic sampling,
+    groups whose rewards are all equal are replaced from further draws, max_refills times; what is then still
+    missing stays missing. Which groups there are, and their numbers, does not depend on how many ranks."""
+    dynamic, wanted = config.rollout.dynamic_sampling, config.rollout.num_prompts
     out = Sampled(draw=draw)
-    groups: list[list[Rollout]] = []
-    for _ in range(1 + config.rollout.max_refills if config.rollout.dynamic_sampling else 1):
-        draws = range(out.draw, out.draw + wanted - len(groups))
-        out.draw, out.groups_drawn = draws.stop, out.groups_drawn + len(draws)
-        fresh = scored_groups(parts, config, run, [d * ranks.size + ranks.rank for d in draws], step, out)
-        groups += [group for group in fresh if not config.rollout.dynamic_sampling or has_signal(group)]
-        if len(groups) == wanted:
+    groups: dict[int, list[Rollout]] = {}
+    kept: list[int] = []
+    for _ in range(1 + config.rollout.max_refills if dynamic else 1):
+        draws = range(out.draw, out.draw + wanted - len(kept))
+        mine = draws[ranks.rank :: ranks.size]
+        out.draw, out.groups_drawn = draws.stop, out.groups_drawn + len(mine)
+        fresh = zip(mine, scored_groups(parts, config, run, mine, step, out), strict=True)
+        groups |= {place: group for place, group in fresh if not dynamic or has_signal(group)}
+        kept = sorted(ranks.gather(list(groups)))
+        if len(kept) == wanted:
             break
-    for number, group in enumerate(groups):
+    for place, group in groups.items():
         for rollout in group:
-            rollout.group = number * ranks.size + ranks.rank
-    out.rollouts = [rollout for group in groups for rollout in group]
+            rollout.group = kept.index(place)
+    out.rollouts = [rollout for group in groups.values() for rollout in group]
     return out
 
 
@@ -119,9 +123,12 @@ def awake(engines: Collection[Engine]) -> Iterator[None]:
             engine.sleep()
 
 
-def share(num_prompts: int, ranks: Ranks) -> int:
-    """How many of the step's prompts this rank draws."""
-    return num_prompts // ranks.size + (ranks.rank < num_prompts % ranks.size)
+def join_sync(parts: RlParts, config: RlConfig, version: int) -> None:
+    """What a rank does where the first one alone gives its engine weights, in order to measure: with a policy
+    that is spread, the same."""
+    if parts.policy.sharding:
+        with awake([parts.engine] if config.engine.sleep else []):
+            parts.sync_engine(version)
 
 
 def has_signal(group: Sequence[Rollout]) -> bool:

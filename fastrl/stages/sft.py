@@ -8,20 +8,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastrl.build import choose_device
 from fastrl.checkpoint import latest_checkpoint, load_optimizer, save_checkpoint
-from fastrl.config import CptConfig, SftConfig, TrainConfig
+from fastrl.config import CptConfig, SftConfig, TrainConfig, microbatch_tokens
 from fastrl.ops import linear_logprob
+from fastrl.policy.bad_steps import BadSteps
 from fastrl.policy.model import Policy
 from fastrl.policy.optimizer import apply_gradients, make_optimizer
 from fastrl.policy.packing import TrainSequence
 from fastrl.run import Run, read_metrics
 from fastrl.seeding import seed_of
 from fastrl.stages.conversations import read_conversations
+from fastrl.stages.guards import Guards
 
 ENTROPY_STEPS = 5
 Metrics = dict[str, float]
@@ -37,6 +40,7 @@ class Learner:
     saved: Path | None
     """The last checkpoint; None: the run begins."""
     step: int
+    bad_steps: BadSteps
 
     @classmethod
     def start(cls, config: SftConfig | CptConfig) -> Learner:
@@ -46,9 +50,10 @@ class Learner:
         seed = seed_of(config.run.seed, "lora")
         policy = Policy.load(config.model, choose_device(config.run), saved, seed)
         optimizer = make_optimizer(policy, config.train)
-        step = 0 if saved is None else int(load_optimizer(saved, policy, optimizer)["step"])
-        run.rewind(step if saved else -1)
-        return cls(run, policy, optimizer, saved, step)
+        state: dict[str, Any] = {"step": 0} if saved is None else load_optimizer(saved, policy, optimizer)
+        run.rewind(state["step"] if saved else -1)
+        bad_steps = BadSteps(config.train, state.get("bad_steps"))
+        return cls(run, policy, optimizer, saved, state["step"], bad_steps)
 
     def train(
         self,
@@ -65,19 +70,26 @@ class Learner:
                 which are given; before the first there are none.
         """
         every, last = config.run.save_every, config.train.num_steps
-        if self.saved is None and (start := measured(0, {})):
-            self.run.log(0, start)
-        while self.step < last and not ended():
-            with self.run.time("update"):
-                metrics = update(self.policy, self.optimizer, batch_of(self.step), config, self.step)
-            self.step += 1
-            self.run.log(self.step, metrics | measured(self.step, metrics))
-            if self.step == last or (every and self.step % every == 0) or ended():
-                self.saved = save_checkpoint(
-                    self.run.checkpoints, self.policy, self.optimizer, {"step": self.step},
-                    config.run.keep_last,
-                )  # fmt: skip
+        with Guards(self.run, config, self.policy, self.optimizer) as guards:
+            if self.saved is None and (start := measured(0, {})):
+                self.run.log(0, start)
+            while self.step < last and not ended():
+                with self.run.time("update"):
+                    batch = batch_of(self.step)
+                    metrics = update(self.policy, self.optimizer, batch, config, self.step, self.bad_steps)
+                self.step += 1
+                self.run.log(self.step, metrics | measured(self.step, metrics))
+                leaving = guards.leaving()
+                if leaving or self.step == last or (every and self.step % every == 0) or ended():
+                    self.saved = self.save(config)
+                if leaving:
+                    guards.leave(self.saved or self.run.checkpoints)
         return self.saved or self.run.checkpoints
+
+    def save(self, config: SftConfig | CptConfig) -> Path:
+        self.run.enter("checkpoint")
+        state = {"step": self.step, "bad_steps": self.bad_steps.state()}
+        return save_checkpoint(self.run.checkpoints, self.policy, self.optimizer, state, config.run.keep_last)
 
 
 def run_sft(config: SftConfig) -> Path:
@@ -115,7 +127,7 @@ def run_sft(config: SftConfig) -> Path:
     def measured(step: int, metrics: Metrics) -> Metrics:
         if step or config.max_entropy_rise is None:
             return {}
-        return under_base(policy, sequences, config.train.tokens_per_microbatch)
+        return under_base(policy, sequences, microbatch_tokens(config))
 
     def batch_of(step: int) -> list[TrainSequence]:
         return [sequences[index] for index in batch_indices(config, len(sequences), step)]
@@ -125,19 +137,21 @@ def run_sft(config: SftConfig) -> Path:
 
 def update(
     policy: Policy, optimizer: torch.optim.Optimizer, batch: list[TrainSequence],
-    config: SftConfig | CptConfig, step: int,
+    config: SftConfig | CptConfig, step: int, bad_steps: BadSteps,
 ) -> dict[str, float]:  # fmt: skip
     """One optimiser step on one batch."""
     num_tokens = max(1, sum(sequence.num_loss_tokens for sequence in batch))
-    loss, entropy = accumulate(policy, batch, config.train.tokens_per_microbatch)
+    loss, entropy = accumulate(policy, batch, microbatch_tokens(config))
     rate = scheduled(config.train, config.schedule, step, config.final_share)
-    grad_norm = apply_gradients(policy, optimizer, replace(config.train, learning_rate=rate), step)
+    train = replace(config.train, learning_rate=rate)
+    grad_norm = apply_gradients(policy, optimizer, train, step, bad_steps)
     return {
         "loss": float(loss),
         "entropy": float(entropy),
         "grad_norm": grad_norm,
         "learning_rate": float(optimizer.param_groups[0]["lr"]),
         "num_tokens": float(num_tokens),
+        **bad_steps.metrics(),
     }
 
 

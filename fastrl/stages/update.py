@@ -9,21 +9,26 @@ import torch
 from torch import Tensor
 
 from fastrl.build import RlParts
-from fastrl.config import RlConfig
+from fastrl.config import RlConfig, microbatch_tokens
 from fastrl.distributed import Ranks
 from fastrl.ops import linear_grpo_loss
 from fastrl.policy.model import Policy
 from fastrl.policy.optimizer import apply_gradients
 from fastrl.policy.packing import PackedBatch, TrainSequence
+from fastrl.stages.drift import Drift
 from fastrl.types import Rollout
 
 Stats = dict[str, Tensor]
 
 
 def update_policy(
-    parts: RlParts, rollouts: Sequence[Rollout], config: RlConfig, ranks: Ranks, step: int
-) -> tuple[Stats, list[float]]:
-    """epochs_per_batch x updates_per_epoch optimiser steps. Returns loss statistics and gradient norms."""
+    parts: RlParts, rollouts: Sequence[Rollout], config: RlConfig, ranks: Ranks, step: int,
+    drift: Drift | None = None,
+) -> tuple[Stats, list[float]]:  # fmt: skip
+    """epochs_per_batch x updates_per_epoch optimiser steps. Returns loss statistics and gradient norms.
+
+    drift: is told the log-probs before the first of them, for which there is no pass of its own.
+    """
     nothing: list[Tensor | None] = [None] * len(rollouts)
     support = (config.rollout.top_k, config.rollout.top_p)
     old = score_rollouts(parts.policy, rollouts, config, *support) if is_off_policy(config) else nothing
@@ -36,9 +41,10 @@ def update_policy(
     norms = []
     for _ in range(config.train.epochs_per_batch):
         for batch in split_groups(rollouts, config.train.updates_per_epoch):
-            accumulate_gradients(parts.policy, rollouts, batch, old, ref, config, ranks, stats)
-            ranks.sum_gradients(parts.policy.parameters())
-            norms.append(apply_gradients(parts.policy, parts.optimizer, config.train, step))
+            accumulate_gradients(parts.policy, rollouts, batch, old, ref, config, ranks, stats, drift)
+            if not parts.policy.sharding:  # the backward has summed them then
+                ranks.sum_gradients(parts.policy.parameters())
+            norms.append(apply_gradients(parts.policy, parts.optimizer, config.train, step, parts.bad_steps))
     return stats, norms
 
 
@@ -63,25 +69,32 @@ def accumulate_gradients(
     config: RlConfig,
     ranks: Ranks,
     stats: Stats,
+    drift: Drift | None = None,
 ) -> None:
     """Sum of token losses / denominator, backward, micro-batch by micro-batch. The denominator counts every
     rollout of the batch on every rank, also those that carry no gradient and are left out here."""
     num_tokens, num_sequences = ranks.sum([sum(len(rollouts[i].completion_ids) for i in batch), len(batch)])
     denominator = config.loss.denominator(int(num_tokens), int(num_sequences), config.rollout.max_new_tokens)
     active = [i for i in batch if carries_gradient(rollouts[i], config)]
-    for chosen, packed in packed_batches(policy, rollouts, active, config.train.tokens_per_microbatch):
+    batches = list(packed_batches(policy, rollouts, active, microbatch_tokens(config)))
+    for number, (chosen, packed) in enumerate(batches, start=1):
+        policy.sum_gradients(now=number == len(batches))
+        sampled_with = join([old[i] for i in chosen])
+        rollout_logprobs = torch.tensor(
+            [logprob for i in chosen for logprob in rollouts[i].rollout_logprobs], device=policy.device
+        )
+        no_ref = rollout_logprobs[:0] if config.loss.kl_coef else None
         out = linear_grpo_loss(
             policy.hidden(packed),
             policy.head.weight,
             packed.ids,
             cu_seqlens=packed.row_cu_seqlens,
-            advantages=torch.tensor([rollouts[i].advantage for i in chosen], device=policy.device),
+            # that of an empty micro-batch speaks of no token
+            advantages=torch.tensor([rollouts[i].advantage for i in chosen] or [0.0], device=policy.device),
             loss_mask=torch.ones_like(packed.ids, dtype=torch.bool),
-            old_logprobs=join([old[i] for i in chosen]),
-            ref_logprobs=join([ref[i] for i in chosen]),
-            rollout_logprobs=torch.tensor(
-                [logprob for i in chosen for logprob in rollouts[i].rollout_logprobs], device=policy.device
-            ),
+            old_logprobs=sampled_with,
+            ref_logprobs=join([ref[i] for i in chosen] or [no_ref]),
+            rollout_logprobs=rollout_logprobs,
             config=config.loss,
             denominator=denominator,
             temperature=config.rollout.temperature,
@@ -91,6 +104,9 @@ def accumulate_gradients(
         )
         out.loss.backward()
         add_stats(stats, {**out.stats, "loss_sum": out.loss.detach()})
+        if drift is not None and chosen:
+            trainer = out.logprobs if sampled_with is None else sampled_with
+            drift.add(trainer, rollout_logprobs, out.computed, packed.row_cu_seqlens)
 
 
 def packed_batches(
@@ -119,11 +135,12 @@ def score_rollouts(
     carries none."""
     out: list[Tensor | None] = [None] * len(rollouts)
     active = [i for i, rollout in enumerate(rollouts) if carries_gradient(rollout, config)]
-    for chosen, packed in packed_batches(policy, rollouts, active, config.train.tokens_per_microbatch):
+    for chosen, packed in packed_batches(policy, rollouts, active, microbatch_tokens(config)):
         logprobs = policy.logprobs(packed, config.rollout.temperature, top_k, top_p)
         pieces = torch.split(logprobs, [len(rollouts[i].completion_ids) for i in chosen])
         for i, piece in zip(chosen, pieces, strict=True):
             out[i] = piece
+    policy.settle()
     return out
 
 

@@ -11,7 +11,7 @@ from multiprocessing.connection import wait
 from types import TracebackType
 
 from fastrl.verify.answer import exact_verdict, extract_answer, last_boxed, normalize_answer
-from fastrl.verify.process import GradingProcess
+from fastrl.verify.process import LOADING_TRIES, GradingProcess
 from fastrl.verify.verdict import Verdict
 
 
@@ -21,7 +21,7 @@ class AnswerGrader:
     The stated answer and the gold one are compared as text and as numbers first; only where that decides
     nothing does a worker process run math-verify. Workers start when first needed, and import neither torch
     nor the main program. One that exceeds the time limit is killed and replaced; the other pairs are graded
-    all the same.
+    all the same. One that dies is replaced, and its pair is given to another once more.
 
     Args:
         num_workers: processes at most.
@@ -44,6 +44,7 @@ class AnswerGrader:
         self.num_compared = 0
         """Pairs that went to math-verify; equal ones of a call go once."""
         self._workers: list[GradingProcess] = []
+        self._killed_loading = 0
         self._lock = threading.Lock()
         self._finalizer = weakref.finalize(self, _kill_all, self._workers)
 
@@ -95,6 +96,7 @@ class AnswerGrader:
 
     def _compare(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
         waiting = deque(range(len(pairs)))
+        tried: set[int] = set()
         verdicts: dict[int, Verdict] = {}
         while len(verdicts) < len(pairs):
             while len(self._workers) < min(self.num_workers, len(pairs) - len(verdicts)):
@@ -104,14 +106,20 @@ class AnswerGrader:
                     waiting.popleft()
                 else:
                     self._retire([worker])
-            self._collect(verdicts)
+            for task in self._collect(verdicts):
+                if task not in tried:  # its worker died: another may live
+                    del verdicts[task]
+                    waiting.append(task)
+                tried.add(task)
         return [verdicts[index] for index in range(len(pairs))]
 
-    def _collect(self, verdicts: dict[int, Verdict]) -> None:
-        """Wait for the next reply or the next time limit, and note what came of it."""
+    def _collect(self, verdicts: dict[int, Verdict]) -> list[int]:
+        """Wait for the next reply or the next time limit, and note what came of it. Returns the tasks whose
+        worker died."""
         busy = [worker for worker in self._workers if not worker.idle]
+        died: list[int] = []
         if not busy:
-            return
+            return died
         patience = min(worker.deadline for worker in busy) - time.monotonic()
         answered = wait([worker.replies.fileno() for worker in busy], max(0.0, patience))
         for worker in busy:
@@ -122,10 +130,18 @@ class AnswerGrader:
                 verdict = worker.expire()
             else:
                 continue
-            if task is not None and verdict is not None:
+            if task is None:
+                self._killed_loading = self._killed_loading + 1 if verdict is Verdict.ERROR else 0
+                if self._killed_loading == LOADING_TRIES:
+                    self._killed_loading = 0
+                    self._workers.remove(worker)
+                    raise worker.cannot_load(f"{LOADING_TRIES} that were killed")
+            elif verdict is not None:
                 verdicts[task] = verdict
+                died += [task] if verdict is Verdict.ERROR else []
             if verdict in (Verdict.TIMEOUT, Verdict.ERROR):
                 self._retire([worker])
+        return died
 
     def _retire(self, workers: Sequence[GradingProcess]) -> None:
         for worker in workers:

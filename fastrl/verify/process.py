@@ -11,9 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, cast
 
+from fastrl.redact import without_secrets
 from fastrl.verify.verdict import Verdict
 
 LOADING_LIMIT_S = 120.0
+LOADING_TRIES = 3
+"""Processes in a row that may be killed from outside while they load."""
 PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 
 
@@ -26,7 +29,7 @@ class GradingProcess:
             [sys.executable, "-m", "fastrl.verify.worker", str(timeout_s)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)},
+            env=without_secrets(os.environ) | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)},
         )
         self._requests = cast(IO[bytes], self._process.stdin)
         self.replies = cast(IO[bytes], self._process.stdout)
@@ -51,11 +54,15 @@ class GradingProcess:
         return True
 
     def receive(self) -> Verdict | None:
-        """What it says: a verdict on its task, or None for being ready."""
+        """What it says: a verdict on its task, or None for being ready. ERROR without a task: it was killed
+        while it loaded."""
         line = self.replies.readline().decode().strip()
         if self._loading:
             if line != "ready":
-                raise self._cannot_load(f"exit code {self._process.wait()}")
+                code = self._process.wait()
+                if code < 0:
+                    return Verdict.ERROR
+                raise self.cannot_load(f"exit code {code}")
             self._loading = False
             return None
         self.task = None
@@ -65,7 +72,7 @@ class GradingProcess:
 
     def expire(self) -> Verdict:
         if self._loading:
-            raise self._cannot_load("no answer")
+            raise self.cannot_load("no answer")
         self.task = None
         return Verdict.TIMEOUT
 
@@ -76,7 +83,7 @@ class GradingProcess:
         with suppress(BrokenPipeError):  # an unsent request goes down with it
             self._requests.close()
 
-    def _cannot_load(self, got: str) -> RuntimeError:
+    def cannot_load(self, got: str) -> RuntimeError:
         self.kill()
         return RuntimeError(
             f"[verify] worker: expected math-verify loaded in {LOADING_LIMIT_S:.0f} s, got {got}"

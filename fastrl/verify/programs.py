@@ -54,8 +54,8 @@ class ProgramRunner:
 
     Each worker is a sandbox (fastrl/verify/sandbox.py) that is entered once; each test runs in a fork of it,
     which sees nothing of other tests and has the standard library alone. Workers start when first needed.
-    One that is silent past a test's time limit, or dies, is replaced: that test is a SANDBOX_ERROR, and the
-    others run all the same.
+    One that is silent past a test's time limit, or dies, is replaced: that test runs once more, in another;
+    if that one fails too it is a SANDBOX_ERROR. The others run all the same.
 
     Raises, when first run:
         NoSandboxError, a ValueError: no sandbox works here, and run_unsandboxed_code is not set.
@@ -106,6 +106,7 @@ class ProgramRunner:
         waiting = deque(
             (job, test) for job, (_, tests) in enumerate(jobs) for test in range(self._num_tests(tests))
         )
+        tried: set[tuple[int, int]] = set()
         found: list[dict[int, Found]] = [{} for _ in jobs]
         while waiting or any(worker.task for worker in self._workers):
             busy = sum(worker.task is not None for worker in self._workers)
@@ -121,14 +122,20 @@ class ProgramRunner:
                     waiting.popleft()
                 else:
                     self._retire([worker])
-            self._collect(jobs, found)
+            for job, test in self._collect(jobs, found):
+                if (job, test) not in tried:  # its worker died: another may live
+                    del found[job][test]
+                    waiting.append((job, test))
+                tried.add((job, test))
         return found
 
-    def _collect(self, jobs: Sequence[Job], found: list[dict[int, Found]]) -> None:
-        """Wait for the next reply or the next time limit, and note what came of it."""
+    def _collect(self, jobs: Sequence[Job], found: list[dict[int, Found]]) -> list[tuple[int, int]]:
+        """Wait for the next reply or the next time limit, and note what came of it. Returns the jobs and
+        tests whose worker died."""
         busy = [worker for worker in self._workers if not worker.idle]
+        died: list[tuple[int, int]] = []
         if not busy:
-            return
+            return died
         patience = min(worker.deadline for worker in busy) - time.monotonic()
         answered = wait([worker.fileno() for worker in busy], max(0.0, patience))
         for worker in busy:
@@ -145,10 +152,12 @@ class ProgramRunner:
             job, test = task
             if ending is None:
                 found[job][test] = (Outcome.SANDBOX_ERROR, "the worker died or fell silent")
+                died.append(task)
                 self._retire([worker])
             else:
                 cases = jobs[job][1].cases
                 found[job][test] = judge(ending, cases[test][1] if cases else None, self.config)
+        return died
 
     def _report(self, job: Job, found: dict[int, Found]) -> ProgramReport:
         total = self._num_tests(job[1])

@@ -1,0 +1,206 @@
+"""A run that is killed, told to end, fed NaN gradients and robbed of its grader at random, and goes on.
+
+    python -m bench.soak [--steps 1000] [--faults 200] [--kinds kill term nan] [--seconds 600]
+
+One tiny model learns for so many steps twice: once undisturbed, once through the faults. Both must leave the
+same metrics and the same bits. What is measured: in which phase faults struck, how the process ended, and the
+resident memory of the undisturbed run over its steps. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+
+from bench.soak_child import Progress, child
+from fastrl.checkpoint import digest
+from fastrl.config import (
+    DataConfig,
+    EvalConfig,
+    ModelConfig,
+    RewardConfig,
+    RlConfig,
+    RolloutConfig,
+    RunConfig,
+    TrainConfig,
+)
+from fastrl.run import read_metrics
+from fastrl.tiny.models import Shape, initialise
+
+KINDS = ("kill", "file", "term", "nan", "grader")
+"""kill: SIGKILL at a random moment; file: just before the process touches a file of the run for the n-th
+time; term: SIGTERM; nan: a gradient becomes NaN; grader: its process is killed again and again, then kill."""
+ENDS = {"kill": -signal.SIGKILL, "file": -signal.SIGKILL, "term": 143, "nan": 2, "grader": -signal.SIGKILL}
+SHAPE = Shape(family="qwen3", hidden=16, layers=1, heads=2, kv_heads=1, head_dim=8, intermediate=16)
+SAVE_EVERY = 2
+PATH = re.compile(r"/\S*/")
+
+
+@dataclass(frozen=True, slots=True)
+class Struck:
+    """One fault and what came of it."""
+
+    kind: str
+    phase: str
+    code: int
+    steps: int
+    """That the process had finished."""
+    said: str
+    """The last line on standard error."""
+
+
+def make_config(world: Path, folder: Path, num_steps: int, graded: bool) -> RlConfig:
+    """Some of everything that a step can do; with `graded`, rewards hang on what math-verify says."""
+    rewards = ("answer", "bench.soak_child.graded" if graded else "bench.soak_child.spread")
+    return RlConfig(
+        run=RunConfig(dir=str(folder), save_every=SAVE_EVERY, log_completions_every=3, seed=5),
+        model=ModelConfig(path=str(world / "model")),
+        data=DataConfig(path=str(world / "problems.jsonl")),
+        rollout=RolloutConfig(num_prompts=2, group_size=3, max_new_tokens=6),
+        reward=RewardConfig(functions=rewards, weights=(1.0, 1.0), answer_workers=1),
+        train=TrainConfig(num_steps=num_steps, learning_rate=1e-3),
+        eval=EvalConfig(path=str(world / "problems.jsonl"), limit=2, num_samples=2, every=5),
+    )
+
+
+def make_world(folder: Path) -> Path:
+    initialise(SHAPE, folder / "model", seed=1)
+    rows = [{"question": f"{a}+{a + 1}", "answer": str((2 * a + 1) % 10)} for a in range(9)]
+    (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def launch(config: RlConfig, progress: Progress, errors: Path, fault: tuple[str, int] | None = None) -> int:
+    """A process that runs the stage, forked from this one; returns its id."""
+    progress.clear()
+    sys.stdout.flush()
+    pid = os.fork()
+    if not pid:
+        os._exit(child(config, progress, errors, fault))
+    return pid
+
+
+def strike(
+    config: RlConfig, kind: str, draw: Random, progress: Progress, errors: Path, stride: int
+) -> Struck:
+    """Start the run, let one fault happen at a random place, and wait for the end."""
+    inside = {"file": draw.randint(1, 120 * stride), "nan": draw.randint(1, 2 * stride), "grader": 1}
+    pid = launch(config, progress, errors, (kind, inside[kind]) if kind in inside else None)
+    ended: list[int] = []
+    waiter = threading.Thread(target=lambda: ended.append(os.waitpid(pid, 0)[1]))
+    waiter.start()
+    if kind in ("kill", "term", "grader"):
+        # a step more or less, and somewhere inside of it; the first part of a life is loading
+        wanted = draw.randint(0 if kind == "kill" else 1, 2 * stride)
+        while waiter.is_alive() and progress.steps < wanted:
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, progress.seconds_a_step if wanted else 1.0))
+        if waiter.is_alive():
+            os.kill(pid, signal.SIGTERM if kind == "term" else signal.SIGKILL)
+    waiter.join()
+    said = errors.read_text().strip().splitlines() if errors.exists() else []
+    code = os.waitstatus_to_exitcode(ended[0])
+    return Struck(kind, progress.phase, code, progress.steps, said[-1] if said else "")
+
+
+def curve(folder: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without times."""
+    lines = read_metrics(folder / "metrics.jsonl")
+    return [{key: value for key, value in line.items() if "time/" not in key} for line in lines]
+
+
+def same_end(one: Path, other: Path) -> bool:
+    """The same metrics in every step, and the same bits in the last checkpoint's weights and moments."""
+    ends = [max((folder / "checkpoints").glob("step-*")) for folder in (one, other)]
+    files = [{p.name: digest(p) for p in end.glob("*.safetensors")} for end in ends]
+    return curve(one) == curve(other) and files[0] == files[1] and len(files[0]) > 1
+
+
+def soak(
+    world: Path, num_steps: int, num_faults: int, kinds: Sequence[str], seed: int = 0, seconds: float = 1e9,
+    tell: Callable[[Struck], None] = lambda _: None,
+) -> dict[str, Any]:  # fmt: skip
+    """The undisturbed run, then the disturbed one; returns what was seen."""
+    graded, draw, began = "grader" in kinds, Random(seed), time.monotonic()
+    whole = make_config(world, world / "whole", num_steps, graded)
+    progress, errors = Progress.shared(), world / "errors.txt"
+    code = os.waitstatus_to_exitcode(os.waitpid(launch(whole, progress, errors), 0)[1])
+    if code:
+        raise RuntimeError(f"[soak] undisturbed run: expected exit code 0, got {code}: {errors.read_text()}")
+    memory = list(progress.memory_mib)
+    progress.seconds_a_step = (time.monotonic() - began) / num_steps
+    broken = replace(whole, run=replace(whole.run, dir=str(world / "broken")))
+    struck: list[Struck] = []
+    stride = max(1, num_steps // max(1, num_faults))
+    while len(struck) < num_faults and time.monotonic() - began < seconds:
+        struck.append(strike(broken, kinds[len(struck) % len(kinds)], draw, progress, errors, stride))
+        tell(struck[-1])
+        if struck[-1].code == 0:  # it was done before the fault came
+            break
+    last = os.waitstatus_to_exitcode(os.waitpid(launch(broken, progress, errors), 0)[1])
+    faults = [each for each in struck if each.code != 0]
+    return {
+        "steps": num_steps,
+        "faults": len(faults),
+        "unexpected": [f"{s.kind}: {s.code}: {s.said}" for s in faults if s.code != ENDS[s.kind]],
+        "by_kind": dict(Counter(each.kind for each in faults)),
+        "by_phase": dict(Counter(each.phase for each in faults).most_common()),
+        "said": {each.kind: PATH.sub("", each.said) for each in faults if each.code > 0},
+        "last_code": last,
+        "equal": last == 0 and same_end(world / "whole", world / "broken"),
+        "rss_mib": [memory[int(share * (len(memory) - 1))] for share in (0.0, 0.1, 0.5, 1.0)],
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def show(found: dict[str, Any]) -> None:
+    print(f"\n{'fault':8} {'times':>5} {'exit code':>9}  what the user sees")
+    for kind, times in found["by_kind"].items():
+        print(f"{kind:8} {times:5d} {int(ENDS[kind]):9d}  {found['said'].get(kind, 'nothing')[:90]}")
+    print(f"\n{'phase that was hit':24} {'times':>5}")
+    for phase, times in found["by_phase"].items():
+        print(f"{phase:24} {times:5d}")
+    print(
+        "\nresident memory, MiB: {:.1f} first step, {:.1f}, {:.1f} half way, {:.1f}".format(*found["rss_mib"])
+    )
+    print(f"recovered, and equal to the undisturbed run bit for bit: {found['equal']}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--faults", type=int, default=200)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["kill", "file", "kill", "term", "nan"])
+    parser.add_argument("--seconds", type=float, default=600.0, help="no fault is begun after so long")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        found = soak(
+            make_world(Path(folder)), given.steps, given.faults, given.kinds, given.seed, given.seconds,
+            lambda struck: print(f"{struck.kind:7} {struck.code:4d} in {struck.phase}", flush=True),
+        )  # fmt: skip
+    show(found)
+    print(json.dumps(found))
+    sys.exit(0 if found["equal"] and not found["unexpected"] else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""The process that the soak disturbs: it tells how far it is, and carries some of its faults within."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import resource
+import signal
+import struct
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastrl.config import RlConfig
+from fastrl.errors import exit_code
+from fastrl.run import Run
+from fastrl.stages import update
+from fastrl.train import run_stage
+from fastrl.verify import AnswerGrader, Verdict
+from fastrl.verify.process import GradingProcess
+
+HEAD = struct.Struct("q64s")
+PAGE = resource.getpagesize()
+MOST_STEPS = 10000
+
+
+class Progress:
+    """Memory that parent and child share: steps done, the phase, and megabytes resident after each step."""
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self._memory = memory
+        self.seconds_a_step = 0.1
+
+    @classmethod
+    def shared(cls) -> Progress:
+        return cls(mmap.mmap(-1, HEAD.size + 4 * MOST_STEPS))
+
+    def clear(self) -> None:
+        self.write(0, "loading")
+
+    def write(self, steps: int, phase: str) -> None:
+        HEAD.pack_into(self._memory, 0, steps, phase.encode())
+
+    @property
+    def steps(self) -> int:
+        return int(HEAD.unpack_from(self._memory)[0])
+
+    @property
+    def phase(self) -> str:
+        return str(HEAD.unpack_from(self._memory)[1].rstrip(b"\0").decode())
+
+    @property
+    def memory_mib(self) -> list[float]:
+        return [
+            struct.unpack_from("f", self._memory, HEAD.size + 4 * step)[0] for step in range(1, self.steps)
+        ]
+
+    def finish_step(self) -> None:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        struct.pack_into("f", self._memory, HEAD.size + 4 * self.steps, pages * PAGE / 2**20)
+        self.write(self.steps + 1, self.phase)
+
+
+def child(config: RlConfig, progress: Progress, errors: Path, fault: tuple[str, int] | None) -> int:
+    """Runs the stage as the command would; returns the exit code."""
+    descriptor = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(descriptor, stream.fileno())
+    watch(progress)
+    if fault is not None:
+        {"file": die_at_file, "nan": spoil_gradient, "grader": kill_graders}[fault[0]](fault[1], config)
+    try:
+        return exit_code(lambda: 0 if run_stage(config) else 1)
+    finally:
+        sys.stderr.flush()
+
+
+def watch(progress: Progress) -> None:
+    """Every phase and step is told to the parent."""
+    enter, log = Run.enter, Run.log
+
+    def entered(run: Run, phase: str) -> None:
+        progress.write(progress.steps, phase)
+        enter(run, phase)
+
+    def logged(run: Run, step: int, metrics: dict[str, float]) -> dict[str, float]:
+        line = log(run, step, metrics)
+        progress.finish_step()
+        return line
+
+    Run.enter, Run.log = entered, logged  # type: ignore[method-assign]
+
+
+def die_at_file(calls: int, config: RlConfig) -> None:
+    """SIGKILL just before the n-th time that Python touches a file of the run."""
+    left = calls
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal left
+        if (
+            arguments
+            and isinstance(arguments[0], (str, Path))
+            and str(arguments[0]).startswith(config.run.dir)
+        ):
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def spoil_gradient(calls: int, config: RlConfig) -> None:
+    """The n-th gradient is NaN in one place."""
+    left, accumulate = calls, update.accumulate_gradients
+
+    def spoilt(policy: Any, *arguments: Any) -> None:
+        nonlocal left
+        accumulate(policy, *arguments)
+        left -= 1
+        if not left:
+            parameter = next(iter(policy.parameters()))
+            parameter.grad = torch.full_like(parameter, float("nan"))
+
+    update.accumulate_gradients = spoilt
+
+
+def kill_graders(every: int, config: RlConfig) -> None:
+    """Every other grading process is killed in the middle of its first pair."""
+    send, count = GradingProcess.send, 0
+
+    def sent(process: GradingProcess, task: int, pair: tuple[str, str]) -> bool:
+        nonlocal count
+        took = send(process, task, pair)
+        count += 1
+        if count % 2 == every % 2:
+            process._process.kill()
+        return took
+
+    GradingProcess.send = sent  # type: ignore[method-assign]
+
+
+def spread(completion_ids: Sequence[Sequence[int]], **columns: Any) -> list[float]:
+    """A reward that varies: a random model answers nothing."""
+    return [sum(ids) % 7 / 7 for ids in completion_ids]
+
+
+GRADER = AnswerGrader(num_workers=1, timeout_s=60.0)
+
+
+def graded(completion_ids: Sequence[Sequence[int]], **columns: Any) -> list[float]:
+    """As spread, and what algebra says of 1 / sqrt(k) = sqrt(k or k + 1) / k."""
+    keys = [sum(ids) for ids in completion_ids]
+    roots = [(2 + key % 5, 2 + key % 5 + key % 2) for key in keys]
+    pairs = [
+        (rf"\boxed{{\frac{{1}}{{\sqrt{{{k}}}}}}}", rf"\frac{{\sqrt{{{other}}}}}{{{k}}}") for k, other in roots
+    ]
+    right = [verdict is Verdict.CORRECT for verdict in GRADER.grade(pairs)]
+    return [key % 7 / 7 + yes for key, yes in zip(keys, right, strict=True)]

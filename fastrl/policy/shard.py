@@ -1,0 +1,158 @@
+"""A model spread over all ranks (FSDP2): each holds some rows of every weight, of their gradients and of the
+optimiser's moments, and a layer is whole only while it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.distributed.tensor import DTensor, Shard
+
+from fastrl.config import TrainConfig
+
+BODY = "last_hidden_state"
+"""The method that runs a spread model's decoder; its head is whole from then until the backward is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sharding:
+    """How a model is spread."""
+
+    offload: bool = False
+    """Rows that are not in use wait in host memory."""
+    gradients: bool = False
+    """Gradients are summed over the ranks after every micro-batch, and never kept whole."""
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> Sharding | None:
+        """As config asks for; None where it does not, and where there is one rank."""
+        if not config.shard or not dist.is_initialized() or dist.get_world_size() == 1:
+            return None
+        return cls(config.offload, config.shard_gradients)
+
+
+def shard(model: Any, sharding: Sharding, device: torch.device, dtype: torch.dtype) -> None:
+    """Spread a decoder that every rank has loaded alike, in place: each layer, then the rest with its head.
+
+    Weights keep their type, layers compute in `dtype`, gradients are summed in float32: a loss here has one
+    denominator for all ranks, so that no mean is taken.
+
+    Raises:
+        ValueError: the model does not say what its layers are.
+    """
+    offload = CPUOffloadPolicy(pin_memory=device.type == "cuda")
+    how: dict[str, Any] = {"mesh": init_device_mesh(device.type, (dist.get_world_size(),))}
+    how |= {"offload_policy": offload} if sharding.offload else {}
+    if dtype != torch.float32:
+        how["mp_policy"] = MixedPrecisionPolicy(dtype, torch.float32, cast_forward_inputs=False)
+    for layer in decoder_layers(model):
+        fully_shard(layer, **how)
+    fully_shard(model, reshard_after_forward=False, **how)
+
+    def last_hidden_state(**inputs: Any) -> Tensor:
+        hidden: Tensor = model.base_model(**inputs).last_hidden_state
+        return hidden
+
+    setattr(model, BODY, last_hidden_state)
+    register_fsdp_forward_method(model, BODY)
+    for each in spread_modules(model):
+        each.set_gradient_divide_factor(1.0)
+        each.set_force_sum_reduction_for_comms(True)  # gloo has no other
+
+
+def decoder_layers(model: Any) -> list[nn.Module]:
+    kinds = set(model._no_split_modules or ())
+    layers = [module for module in model.modules() if type(module).__name__ in kinds]
+    if not layers:
+        raise ValueError(
+            f"[train] shard: expected a model that names its layers, got {type(model).__name__} without"
+        )
+    return layers
+
+
+def spread_modules(model: nn.Module) -> list[FSDPModule]:
+    return [module for module in model.modules() if isinstance(module, FSDPModule)]
+
+
+def gather(tensor: Tensor, device: torch.device) -> Tensor:
+    """The whole of a spread tensor, on every rank, on `device`; any other tensor as it is."""
+    if not isinstance(tensor, DTensor):
+        return tensor
+    here: Any = tensor.to(device)
+    whole: Tensor = here.full_tensor()
+    return whole
+
+
+def most_over_ranks(count: int) -> int:
+    """The largest of all ranks' counts."""
+    counts = torch.tensor(count)
+    dist.all_reduce(counts, dist.ReduceOp.MAX)
+    return int(counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The part of a tensor that this rank has."""
+
+    values: Tensor | None
+    """shape[0] rows or fewer; None: another rank has it all."""
+    shape: tuple[int, ...]
+    """Of the whole tensor."""
+    dtype: torch.dtype
+    first: int = 0
+    """The tensor's row that values begin with."""
+
+    @classmethod
+    def of(cls, tensor: Tensor, rank: int) -> Rows:
+        """What is not spread is the first rank's."""
+        shape, dtype = tuple(tensor.shape), tensor.dtype
+        if isinstance(tensor, DTensor):
+            # what was computed of spread tensors may have come out spread otherwise
+            by_rows = tensor.redistribute(placements=[Shard(0)]).to_local()
+            return cls(by_rows, shape, dtype, first_row(shape[0], tensor.device_mesh.size(), rank))
+        return cls(tensor if rank == 0 else None, shape, dtype)
+
+    def copied(self) -> Rows:
+        """The same, in host memory of its own."""
+        if self.values is None:
+            return self
+        return Rows(self.values.detach().to("cpu", copy=True), self.shape, self.dtype, self.first)
+
+
+def rows_of(tensors: Mapping[str, Tensor], rank: int) -> dict[str, Rows]:
+    return {name: Rows.of(tensor.detach(), rank) for name, tensor in tensors.items()}
+
+
+def first_row(num_rows: int, size: int, rank: int) -> int:
+    """FSDP2 gives rank r the rows from r * ceil(num_rows / size) on."""
+    return min(rank * -(-num_rows // size), num_rows)
+
+
+def read_like(parameter: Tensor, file: Any, name: str) -> Tensor:
+    """A tensor of an open safetensors file, where its parameter is and spread as that is; then only this
+    rank's rows are read. A single number is never spread."""
+    if not isinstance(parameter, DTensor):
+        whole: Tensor = file.get_tensor(name)
+        return whole.to(parameter.device)
+    local, mesh = parameter.to_local(), parameter.device_mesh
+    saved = file.get_slice(name)
+    if not saved.get_shape():
+        number: Tensor = file.get_tensor(name)
+        return number.to(local.device)
+    first = first_row(parameter.shape[0], mesh.size(), mesh.get_local_rank())
+    spread: Tensor = torch.zeros_like(parameter.detach())  # from_local would move what waits in host memory
+    if len(local) and isinstance(spread, DTensor):
+        spread.to_local().copy_(saved[first : first + len(local)])
+    return spread

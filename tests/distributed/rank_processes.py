@@ -1,0 +1,68 @@
+"""Ranks as torchrun would start them, forked from a process that has imported everything: a fresh interpreter
+takes longer to import than a test may take."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import socket
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from fastrl.distributed import Ranks
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["fastrl.train", "peft", "rank_processes"])
+TIMEOUT_S = 400
+
+
+def on_ranks(size: int, function: Callable[..., Any], folder: Any, *arguments: Any) -> list[Any]:
+    """function(ranks, *arguments) of every rank, which must be picklable; `folder` is for what they found."""
+    folder.mkdir(exist_ok=True)
+    port = free_port()
+    processes = [
+        CONTEXT.Process(target=_run, args=(rank, size, port, str(folder), function, arguments), daemon=False)
+        for rank in range(size)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(TIMEOUT_S)
+    hung = [rank for rank, process in enumerate(processes) if process.is_alive()]
+    for process in processes:
+        process.kill()
+    found = [
+        pickle.loads((folder / f"{rank}").read_bytes()) if (folder / f"{rank}").exists() else "hung"
+        for rank in range(size)
+    ]
+    assert not hung, (hung, found)
+    for kind, value in found:
+        assert kind == "found", value
+    return [value for _, value in found]
+
+
+def _run(
+    rank: int, size: int, port: int, folder: str, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
+    torch.set_num_threads(1)
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()}, MASTER_ADDR="127.0.0.1")
+    try:
+        found = ("found", function(Ranks.join(), *arguments))
+    except BaseException:
+        found = ("failed", traceback.format_exc())
+    with open(f"{folder}/{rank}", "wb") as file:
+        pickle.dump(found, file)
+    if dist.is_initialized() and found[0] == "found":
+        dist.destroy_process_group()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

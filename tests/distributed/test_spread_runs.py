@@ -1,0 +1,157 @@
+"""Whole runs on several ranks: the curve of one rank, whatever the number and wherever they are resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rank_processes import free_port, on_ranks
+from transformers import AutoModelForCausalLM
+
+from fastrl.check import check_config
+from fastrl.config import (
+    DataConfig,
+    EvalConfig,
+    ModelConfig,
+    RewardConfig,
+    RlConfig,
+    RolloutConfig,
+    RunConfig,
+    SftConfig,
+    TrainConfig,
+)
+from fastrl.kernels.config import LossConfig
+from fastrl.load import to_yaml
+from fastrl.run import read_metrics
+from fastrl.train import run_stage
+
+SEEN = ("reward", "grad_norm", "entropy", "num_tokens", "num_tokens_trained", "groups_drawn", "kl")
+
+
+@pytest.fixture(scope="module")
+def configs(checkpoints, tmp_path_factory) -> dict[str, RlConfig]:
+    """plain: ten even steps. uneven: three groups, so that of four ranks one has nothing; a reference, two
+    updates a step, refilled groups, and evaluations of which the best checkpoint is kept."""
+    path = tmp_path_factory.mktemp("data") / "problems.jsonl"
+    rows = [{"question": f"{a}+{a + 1}", "answer": str(2 * a + 1)} for a in range(12)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plain = RlConfig(
+        run=RunConfig(save_every=0, log_completions_every=0),
+        model=ModelConfig(path=str(checkpoints["llama"])),
+        data=DataConfig(path=str(path)),
+        rollout=RolloutConfig(num_prompts=4, group_size=4, max_new_tokens=12),
+        reward=RewardConfig(functions=("reward_functions.vowels",), weights=(1.0,), answer_workers=1),
+        train=TrainConfig(num_steps=10, learning_rate=1e-3, shard=True, tokens_per_microbatch=100),
+    )
+    uneven = replace(
+        plain,
+        run=RunConfig(save_every=1, keep_last=1, keep_best="eval/avg@1", async_save=True),
+        rollout=replace(plain.rollout, num_prompts=3, dynamic_sampling=True),
+        loss=LossConfig(kl_coef=0.1),
+        train=replace(plain.train, num_steps=3, epochs_per_batch=2),
+        eval=EvalConfig(path=str(path), every=1, limit=2, num_samples=1),
+    )
+    return {"plain": plain, "uneven": uneven}
+
+
+def run(ranks, *configs: RlConfig) -> None:
+    for config in configs:
+        run_stage(config)
+
+
+def placed(config: RlConfig, folder: Path) -> RlConfig:
+    return replace(config, run=replace(config.run, dir=str(folder)))
+
+
+@pytest.fixture(scope="module")
+def runs(configs, tmp_path_factory) -> dict[int, Path]:
+    """Number of ranks -> where their runs are."""
+    folders = {size: tmp_path_factory.mktemp(f"ranks{size}") for size in (1, 2, 4)}
+    for size, folder in folders.items():
+        todo = [placed(config, folder / name) for name, config in configs.items()]
+        on_ranks(size, run, folder / "found", *todo)
+    return folders
+
+
+def check_equal(one: list[dict], many: list[dict]) -> None:
+    assert [line["step"] for line in one] == [line["step"] for line in many]
+    for a, b in zip(one, many, strict=True):
+        assert b.get("loss", 0.0) == pytest.approx(a.get("loss", 0.0), abs=1e-6)
+        for name in a.keys() & set(SEEN):
+            assert b[name] == pytest.approx(a[name], rel=1e-5, abs=1e-6), (a["step"], name)
+
+
+@pytest.mark.parametrize("name", ["plain", "uneven"])
+@pytest.mark.parametrize("size", [2, 4])
+def test_ranks_learn_what_one_learns(runs, size, name):
+    one, many = (read_metrics(runs[n] / name / "metrics.jsonl") for n in (1, size))
+    assert max(line.get("grad_norm", 0) for line in one) > 0
+    check_equal(one, many)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_the_last_and_the_best_checkpoint_are_kept(runs, size):
+    folder = runs[size] / "uneven"
+    lines = read_metrics(folder / "metrics.jsonl")
+    scores = {line["step"]: line["eval/avg@1"] for line in lines if line["step"]}
+    best = max(scores, key=lambda step: (scores[step], step))
+    kept = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert kept == sorted({f"step-{step:06d}" for step in (best, 3)})
+    AutoModelForCausalLM.from_pretrained(folder / "checkpoints" / kept[-1])
+
+
+def test_saved_on_four_ranks_it_goes_on_on_two_and_one(configs, runs, tmp_path):
+    begun = replace(configs["plain"], train=replace(configs["plain"].train, num_steps=2))
+    on_ranks(4, run, tmp_path / "found4", placed(begun, tmp_path / "four"))
+    whole = read_metrics(runs[1] / "plain/metrics.jsonl")
+    for size in (2, 1):
+        folder = tmp_path / f"on{size}"
+        shutil.copytree(tmp_path / "four", folder)
+        longer = replace(begun, train=replace(begun.train, num_steps=4))
+        on_ranks(size, run, tmp_path / f"found{size}", placed(longer, folder))
+        lines = read_metrics(folder / "metrics.jsonl")
+        check_equal([line for line in whole if line["step"] <= 4], lines)
+
+
+def test_two_groups_of_torchrun_are_one_run(configs, runs, tmp_path):
+    """As on two machines, which see one run folder."""
+    config = replace(configs["plain"], train=replace(configs["plain"].train, num_steps=2))
+    (tmp_path / "run.yaml").write_text(to_yaml(placed(config, tmp_path / "run")))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    port = str(free_port())
+    nodes = [
+        subprocess.Popen(
+            [
+                sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--node-rank", str(node),
+                "--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", port,
+                "-m", "fastrl.train", str(tmp_path / "run.yaml"),
+            ],
+            env=environment,
+        )
+        for node in range(2)
+    ]  # fmt: skip
+    try:
+        assert [node.wait(timeout=300) for node in nodes] == [0, 0]
+    finally:
+        for node in nodes:
+            node.kill()
+    whole = read_metrics(runs[1] / "plain/metrics.jsonl")
+    check_equal([line for line in whole if line["step"] <= 2], read_metrics(tmp_path / "run/metrics.jsonl"))
+
+
+def test_what_can_not_be_is_refused(configs):
+    for name in ("offload", "shard_gradients"):
+        with pytest.raises(ValueError, match=rf"\[train\] {name}"):
+            TrainConfig(**{name: True})
+    with pytest.raises(ValueError, match=r"\[run\] keep_best"):
+        replace(configs["plain"], run=RunConfig(keep_best="eval/avg@1"))
+    with pytest.raises(ValueError, match=r"\[train\] shard.*entropy"):
+        replace(configs["plain"], reward=RewardConfig(functions=("entropy",), weights=(1.0,)))
+    with pytest.raises(ValueError, match=r"\[train\] shard.*sft"):
+        check_config(SftConfig(model=configs["plain"].model, train=TrainConfig(shard=True)))
