@@ -11,7 +11,8 @@ from fastrl.run import finite
 
 ENTROPY, LENGTH = "entropy", "completions/mean_length"
 CLIPPED, COMMON = "completions/clipped_ratio", "answers/most_common_share"
-WATCHED = (ENTROPY, LENGTH, CLIPPED, COMMON, "reward")
+AGREEMENT = "answers/agreement"
+WATCHED = (ENTROPY, LENGTH, CLIPPED, COMMON, AGREEMENT, "reward")
 COLLAPSE, SATURATED = "alarm/collapse", "alarm/saturated"
 OF_ALARM = {"collapse": COLLAPSE, "saturation": SATURATED}
 
@@ -25,6 +26,7 @@ class Alarms:
                         e > length_factor * start or e < start / length_factor    of the mean length
                         e > most_clipped                                          of the clipped share
                         e > most_common                                           of answers/most_common_share
+                        e < keep_agreement * start                                of answers/agreement
         saturated  <=>  has_saturated(rewards, saturation_share, saturation_patience, span)
 
     A step whose metrics lack a value (an entropy where nothing carried gradient) is passed over by its rule.
@@ -69,6 +71,8 @@ class Alarms:
             rules.append((CLIPPED, 0.0, config.most_clipped))
         if config.most_common is not None:
             rules.append((COMMON, 0.0, config.most_common))
+        if config.keep_agreement is not None:
+            rules.append((AGREEMENT, config.keep_agreement * self._start(AGREEMENT), 1.0))
         return next((reason for rule in rules if (reason := self._outside(*rule))), None)
 
     def saturation(self) -> str | None:
