@@ -160,14 +160,16 @@ def test_proxies_are_trained_on_all_problems(study, setting, reward, tmp_path):
     assert rl.reward.functions == (reward,) and rl.data.path == str(tmp_path / "coded" / "weak-train.jsonl")
 
 
-def test_a_rescue_begins_with_sft_once_for_all_seeds(study, tmp_path):
+def test_a_rescue_begins_with_sft_once_for_all_settings(study, tmp_path):
     made, ran = study
-    for seed in (3, 4):
-        replace(made, rescued=True, seed=seed).trained("scarce", 4)
-    sft, _, first, _, second = ran
-    rows = [json.loads(row) for row in (tmp_path / "runs" / "coded-rescued" / "sft" / "traces.jsonl").open()]
+    rescued = replace(made, rescued=True)
+    for setting in ("noise", "majority"):
+        rescued.trained(setting, 4)
+    (sft, *first), (*_, second) = [stage for stage in ran if not isinstance(stage, SubsetConfig)][:2], ran
+    rows = [json.loads(row) for row in (rescued.folder / "sft" / "traces.jsonl").open()]
     assert len(rows) == 1200 and sft.model.path == str(tmp_path / "coded" / "generator")
-    assert first.model.path == second.model.path == sft.run.dir
+    assert first[0].model.path == second.model.path == sft.run.dir
+    assert [type(stage) for stage in ran].count(SftConfig) == 1
     # about one written step in eight slips, so about half of the traces end right
     assert (
         0.4
