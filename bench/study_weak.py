@@ -4,12 +4,13 @@
 
 Six generators, taught to write from faithfully to unfaithfully (fastrl/tiny/weak_config.py; every seed
 teaches its own, on problems of its own), are trained in three settings, the recipes
-weak-{scarce,noise,majority}-tiny: 8 problems; 7 of 10 labels wrong; a vote. Measured before RL, on problems that the generator solves sometimes: labels of the exact step checker,
-probes without a judge, diversity of strategies, and that of the faithful responses. After RL: when the
-training reward saturates (the tail is a tenth of the steps), gains on held-out problems and on longer ones,
-alarms beside the hidden gold reward. One generator is also trained by its self-certainty, for twice as many
-steps. A mix has failed a setting where its final accuracy, mean over seeds, is --margin below the best mix's:
-it gets SFT on explicit traces that slip as often as those it was taught with, and is trained again.
+weak-{scarce,noise,majority}-tiny: 8 problems; 7 of 10 labels wrong; a vote. Measured before RL, on problems
+that the generator solves sometimes: labels of the exact step checker, probes without a judge, diversity of
+strategies, and that of the faithful responses. After RL: when the training reward saturates (the tail is a
+tenth of the steps), gains on held-out problems and on longer ones, alarms beside the hidden gold reward. One
+generator is also trained by its self-certainty, for twice as many steps. A mix has failed a setting where its
+final accuracy, mean over seeds, is --margin below the best mix's: it gets SFT on explicit traces that slip as
+often as those it was taught with, and is trained again.
 
 What was stopped goes on. Beside --out: curves and scatter as PNG. The last line is JSON.
 """
