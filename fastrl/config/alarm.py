@@ -24,6 +24,9 @@ class AlarmConfig:
     most_common: float | None = 0.9
     """Collapse: to a larger share of a step's problems the policy mostly gives one and the same answer. For
     problems that all have the same answer: null."""
+    keep_agreement: float | None = 0.75
+    """Collapse: the share of a problem's completions that state its most frequent answer is below this part
+    of what it was at the start. Learning brings answers together; a proxy that is being gamed parts them."""
     least_ess: float | None = 0.8
     """Drift: importance weights of trainer over engine are worth less than this share of the step's tokens
     (drift/ess_tokens)."""
@@ -43,7 +46,7 @@ class AlarmConfig:
     was ended so goes on where it is started again with fewer of them."""
 
     def __post_init__(self) -> None:
-        for name in ("keep_entropy", "most_clipped", "most_common", "least_ess"):
+        for name in ("keep_entropy", "most_clipped", "most_common", "keep_agreement", "least_ess"):
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:
                 refuse("alarm", name, "a number in (0, 1) or null", value)

@@ -11,8 +11,9 @@ from fastrl.run import finite
 
 ENTROPY, LENGTH = "entropy", "completions/mean_length"
 CLIPPED, COMMON = "completions/clipped_ratio", "answers/most_common_share"
+AGREEMENT = "answers/agreement"
 ESS, LOG_RATIO = "drift/ess_tokens", "drift/log_ratio/mean"
-WATCHED = (ENTROPY, LENGTH, CLIPPED, COMMON, ESS, LOG_RATIO, "reward")
+WATCHED = (ENTROPY, LENGTH, CLIPPED, COMMON, AGREEMENT, ESS, LOG_RATIO, "reward")
 COLLAPSE, SATURATED, DRIFT = "alarm/collapse", "alarm/saturated", "alarm/drift"
 OF_ALARM = {"collapse": COLLAPSE, "saturation": SATURATED, "drift": DRIFT}
 
@@ -26,6 +27,7 @@ class Alarms:
                         e > length_factor * start or e < start / length_factor    of the mean length
                         e > most_clipped                                          of the clipped share
                         e > most_common                                           of answers/most_common_share
+                        e < keep_agreement * start                                of answers/agreement
         saturated  <=>  has_saturated(rewards, saturation_share, saturation_patience, span)
         drift      <=>  as collapse, of:
                         e < least_ess                                             of drift/ess_tokens
@@ -73,6 +75,8 @@ class Alarms:
             rules.append((CLIPPED, 0.0, config.most_clipped))
         if config.most_common is not None:
             rules.append((COMMON, 0.0, config.most_common))
+        if config.keep_agreement is not None:
+            rules.append((AGREEMENT, config.keep_agreement * self._start(AGREEMENT), 1.0))
         return next((reason for rule in rules if (reason := self._outside(*rule))), None)
 
     def saturation(self) -> str | None:

@@ -94,21 +94,30 @@ def split_metrics(rows: Sequence[dict[str, Any]], solved: float) -> Metrics:
 
 
 def answer_metrics(rows: Sequence[dict[str, Any]]) -> Metrics:
-    """answers/most_common_share: to which share of the step's problems the policy mostly gives one and the
-    same answer. 1: it answers everything alike, as a policy does that has learnt to please a vote.
+    """How the policy's answers hang together, without a gold one.
 
-        answer of a problem = the one stated most often, of several the first;  share = most problems with
-        one answer / problems
+        answer of a problem = the one stated most often, of several the first
+        answers/agreement          mean over problems of (completions that state it / completions)
+        answers/most_common_share  most problems with one and the same answer / problems
 
-    Equal as texts; gold answers play no part. Left out where there is one problem alone, or no answer.
+    Agreement falls where answers come apart, as they do in a policy that no longer works them out. A share of
+    1: it answers everything alike, as a policy does that has learnt to please a vote; left out where there is
+    one problem alone, or no answer. Answers are equal as texts.
     """
     stated: dict[int, Counter[str]] = defaultdict(Counter)
+    completions = Counter(row["problem"] for row in rows)
     for row in rows:
         stated[row["problem"]].update([] if row["answer"] is None else [row["answer"]])
-    answers = Counter(votes.most_common(1)[0][0] for votes in stated.values() if votes)
-    if len(stated) < 2 or not answers:
-        return {}
-    return {"answers/most_common_share": max(answers.values()) / len(stated)}
+    top = {problem: votes.most_common(1)[0] for problem, votes in stated.items() if votes}
+    metrics = {
+        "answers/agreement": mean(
+            top[problem][1] / number if problem in top else 0.0 for problem, number in completions.items()
+        )
+    }
+    if len(stated) > 1 and top:
+        answers = Counter(answer for answer, _ in top.values())
+        metrics["answers/most_common_share"] = max(answers.values()) / len(stated)
+    return metrics
 
 
 def length_metrics(rows: Sequence[dict[str, Any]]) -> Metrics:

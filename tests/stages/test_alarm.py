@@ -7,12 +7,13 @@ import pytest
 from fastrl.config import AlarmConfig
 from fastrl.stages.alarm import COLLAPSE, SATURATED, Alarms
 
-OFF = {"keep_entropy": None, "length_factor": None, "most_clipped": None, "most_common": None}
+OFF = dict.fromkeys(("keep_entropy", "length_factor", "most_clipped", "most_common", "keep_agreement"))
 CURVES = {
     "keep_entropy": "entropy",
     "length_factor": "completions/mean_length",
     "most_clipped": "completions/clipped_ratio",
     "most_common": "answers/most_common_share",
+    "keep_agreement": "answers/agreement",
 }
 
 
@@ -37,6 +38,7 @@ def only(rule: str, bound: float, **options) -> AlarmConfig:
         ("length_factor", 2.0, [10, 21, 4, 4], [3, 4]),  # outside on either side
         ("most_clipped", 0.9, [1.0, 1.0, 1.0, 0.9, 0.95, 0.95], [3, 6]),
         ("most_common", 0.8, [0.1, 0.9, 0.7, 0.9, 0.81], [5]),
+        ("keep_agreement", 0.5, [0.8, 0.39, 0.4, 0.3, 0.2, 0.9], [5]),
     ],
 )
 def test_rules_of_collapse(rule, bound, values, steps):

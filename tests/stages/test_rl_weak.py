@@ -31,7 +31,9 @@ from fastrl.run import read_metrics
 from fastrl.train import run_stage
 
 PROXIES = ("majority", "self_certainty", "entropy", "random", "label")
-NEVER = AlarmConfig(keep_entropy=None, length_factor=None, most_clipped=None, most_common=None)
+NEVER = AlarmConfig(
+    keep_entropy=None, length_factor=None, most_clipped=None, most_common=None, keep_agreement=None
+)
 SILENT = ("alarm/", "time/")
 
 
@@ -114,8 +116,9 @@ def test_a_proxy_trains_with_gold_beside_it(checkpoints, problems, tmp_path, say
     cfg = replace(cfg, rollout=replace(cfg.rollout, num_voters=2 if reward == "majority" else 0))
     final = run_stage(cfg)
     for line in curve(tmp_path / "run")[1:]:
-        assert {f"rewards/{reward}/mean", "rewards/answer/mean", "groups/too_easy", "groups/effective",
-                "answers/most_common_share", "alarm/collapse", "alarm/saturated"} <= set(line)  # fmt: skip
+        wanted = {f"rewards/{reward}/mean", "rewards/answer/mean", "groups/too_easy", "groups/effective"}
+        wanted |= {"answers/agreement", "answers/most_common_share", "alarm/collapse", "alarm/saturated"}
+        assert wanted <= set(line)
         assert line["reward"] == line[f"rewards/{reward}/mean"]
         assert line["groups/too_easy"] + line["groups/too_hard"] + line["groups/effective"] == pytest.approx(
             1

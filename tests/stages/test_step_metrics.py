@@ -41,8 +41,22 @@ def test_which_groups_teach():
     assert split_metrics(rollouts((1, [("", math.nan)])), solved=1.0) == {}
 
 
-def share(*groups):
+def answers(*groups):
     return answer_metrics(rollouts(*((p, [(text, 0.0) for text in texts]) for p, texts in groups)))
+
+
+def share(*groups):
+    found = answers(*groups)
+    del found["answers/agreement"]
+    return found
+
+
+def test_agreement():
+    # 2 of 3, 1 of 2 (a tie), 1 of 3 (two say nothing), none of 2
+    groups = [(1, [box(3), box(4), box(3)]), (2, [box(5), box(6)]), (3, ["?", box(1), "?"]), (4, ["?", "?"])]
+    assert answers(*groups)["answers/agreement"] == pytest.approx((2 / 3 + 1 / 2 + 1 / 3 + 0) / 4)
+    # a problem drawn twice is one: 2 of 5
+    assert answers((1, [box(3), box(4)]), (1, [box(3), box(5), box(6)])) == {"answers/agreement": 2 / 5}
 
 
 def test_most_common_answer():

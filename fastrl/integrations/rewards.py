@@ -1,0 +1,110 @@
+"""fastrl's rewards, made of a path and options, for trainers that only call them.
+
+    transfer = transfer_reward("receiver/", tokenizer, max_new_tokens=512, num_cuts=2)
+    GRPOTrainer(model, [answer_reward(), transfer], ...)   # the dataset has a column `solution`
+
+Each is called as TRL calls reward functions: reward(prompts, completions, completion_ids, **columns).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from transformers import AutoTokenizer
+
+from fastrl.build import build_engine, build_executor, choose_device
+from fastrl.config import EngineConfig, ExecutorConfig, ModelConfig, RunConfig, TransferConfig, UpliftConfig
+from fastrl.policy.model import compute_dtype
+from fastrl.policy.rubric_model import RubricModel
+from fastrl.rewards import AnswerReward, FormatReward, TransferReward, UpliftReward
+from fastrl.rewards.rubric import RubricScorer
+from fastrl.verify import AnswerGrader
+
+Device = Literal["auto", "cpu", "cuda"]
+ANSWER_WORKERS, ANSWER_TIMEOUT_S = 2, 5.0
+
+
+def answer_reward(
+    *, answer_workers: int = ANSWER_WORKERS, answer_timeout_s: float = ANSWER_TIMEOUT_S
+) -> AnswerReward:
+    """1 where the stated answer is the column `solution`, otherwise 0.
+
+    Args:
+        answer_workers: grading processes.
+        answer_timeout_s: of one answer.
+    """
+    return AnswerReward(AnswerGrader(answer_workers, answer_timeout_s))
+
+
+def format_reward(*, pattern: str | None = None) -> FormatReward:
+    """1 where the completion has the form of `pattern`; None: one boxed answer at its end."""
+    return FormatReward(pattern)
+
+
+def transfer_reward(
+    receiver: str,
+    tokenizer: Any,
+    *,
+    max_new_tokens: int,
+    seed: int = 0,
+    engine: EngineConfig | None = None,
+    device: Device = "auto",
+    answer_workers: int = ANSWER_WORKERS,
+    answer_timeout_s: float = ANSWER_TIMEOUT_S,
+    **options: Any,
+) -> TransferReward:
+    """Share of a frozen receiver's continuations of a cut completion that reach the column `solution`.
+
+    Args:
+        receiver: folder or hub name of the frozen model.
+        tokenizer: the policy's, or where it is saved.
+        max_new_tokens: longest completion (TRL's max_completion_length).
+        seed: of the cuts and the continuations.
+        engine: how the receiver generates; None: the embedded engine.
+        options: fields of TransferConfig, such as num_cuts, num_continuations, temperature, mode.
+    Raises:
+        TypeError: no such option.   ValueError: a value that an option does not take.
+    """
+    config = TransferConfig(receiver=ModelConfig(path=receiver), **options)
+    if isinstance(tokenizer, str):
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+    where = choose_device(RunConfig(device=device))
+    grader = AnswerGrader(answer_workers, answer_timeout_s)
+    asked = build_engine(config.receiver, engine or EngineConfig(), where)
+    return TransferReward(asked, tokenizer, grader, config, max_new_tokens=max_new_tokens, seed=seed)
+
+
+def uplift_reward(
+    executor: str,
+    *,
+    seed: int = 0,
+    engine: EngineConfig | None = None,
+    device: Device = "auto",
+    executor_options: dict[str, Any] | None = None,
+    answer_workers: int = ANSWER_WORKERS,
+    answer_timeout_s: float = ANSWER_TIMEOUT_S,
+    **options: Any,
+) -> UpliftReward:
+    """What the completion, a trace, is worth to a frozen executor that reads it.
+
+    The dataset has the columns `question` and `solution` (math) or `tests` (code).
+
+    Args:
+        executor: folder or hub name of the frozen model.
+        engine: how the executor generates; None: the embedded engine.
+        executor_options: fields of ExecutorConfig, such as task, prompt_with_trace, max_new_tokens.
+        options: fields of UpliftConfig, such as form, reward_model, repeats, baseline_repeats.
+    Raises:
+        TypeError: no such option.   ValueError: a value that an option does not take.
+    """
+    asked = ExecutorConfig(model=ModelConfig(path=executor), **(executor_options or {}))
+    config = UpliftConfig(executor=asked, **options)
+    if config.needs_quality and not config.reward_model:
+        raise ValueError(f"[uplift] reward_model: expected a folder, as form is {config.form}, got ''")
+    where = choose_device(RunConfig(device=device))
+    scorer = None
+    if config.needs_quality:
+        dtype = compute_dtype(asked.model, where)
+        scorer = RubricScorer(RubricModel.load(config.reward_model, where, dtype))
+    built = build_executor(asked, engine or EngineConfig(), where, answer_workers, answer_timeout_s)
+    return UpliftReward(built, config, scorer, seed)

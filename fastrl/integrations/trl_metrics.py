@@ -1,0 +1,62 @@
+"""The metrics of a loss, under the names that TRL logs them by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastrl.integrations.trl_packing import PackedRows
+from fastrl.ops import LossConfig, LossOutput
+
+
+def loss_metrics(
+    trainer: Any, config: LossConfig, inputs: dict[str, Any], packed: PackedRows, trained: Tensor,
+    out: LossOutput,
+) -> dict[str, float]:  # fmt: skip
+    """entropy, kl and the shares of clipped ratios; over processes.
+
+    Rows without an advantage are not run where nothing but an advantage moves the policy: they count among
+    the tokens that were not clipped, and not in the entropy.
+
+    Args:
+        trained: [B, C] bool, the tokens that the loss speaks of.
+    """
+    total = trained.sum()
+    used = packed.of(trained) & out.computed
+    found = {"entropy": mean(trainer, out.entropy[used].sum(), used.sum())}
+    if config.kl_coef:
+        found["kl"] = mean(trainer, out.stats["kl_sum"], total)
+    if config.loss_type == "rloo":
+        return found
+    log_ratio = torch.zeros(trained.shape, device=trained.device)
+    old = packed.of(inputs.get("old_per_token_logps"))
+    if old is not None:
+        log_ratio[packed.tokens] = out.logprobs - old
+    log_ratio = log_ratio * trained
+    advantages = inputs["advantages"]
+    advantages = advantages[:, None] if advantages.dim() == 1 else advantages
+    if config.loss_type == "cispo":
+        high = (log_ratio.exp() > config.eps_high) & (advantages > 0) & trained
+        return found | {"cispo_clip_ratio": mean(trainer, high.sum(), total)}
+    counted, lengths = trained, trained.sum(1)
+    if config.loss_type == "gspo":
+        log_ratio = (log_ratio.sum(1) / lengths.clamp(min=1))[:, None]
+        counted = torch.ones_like(log_ratio, dtype=torch.bool)
+    ratio = log_ratio.exp()
+    low = (ratio < 1 - config.clip_eps_low) & (advantages < 0) & counted
+    high = (ratio > 1 + config.eps_high) & (advantages > 0) & counted
+    for name, clipped in (("low", low), ("high", high), ("region", low | high)):
+        found[f"clip_ratio/{name}_mean"] = mean(trainer, clipped.sum(), counted.sum())
+    shares = [trainer.accelerator.gather(each.sum(1) / counted.sum(1)) for each in (low, high)]
+    found["clip_ratio/low_min"] = shares[0][~shares[0].isnan()].min().item()
+    found["clip_ratio/high_max"] = shares[1][~shares[1].isnan()].max().item()
+    return found
+
+
+def mean(trainer: Any, total: Tensor, count: Tensor) -> float:
+    """Over processes; 0 of nothing."""
+    both = torch.stack([total.float(), count.float()]).detach()
+    total, count = trainer.accelerator.reduce(both, reduction="sum")
+    return (total / count.clamp(min=1)).item()

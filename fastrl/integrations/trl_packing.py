@@ -1,0 +1,107 @@
+"""TRL's padded batches without their padding: prompts that rows share are read once."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastrl.config import refuse
+from fastrl.policy.model import Head, check_layers, head_of
+from fastrl.policy.packing import PackedBatch, TrainSequence, pack
+from fastrl.policy.prefix_attention import PREFIX
+
+UNREAD_SCALES = ("output_multiplier", "lm_head_multiplier")
+WithHead = Callable[[Tensor, Head], Any]
+
+
+def prepare(model: Any) -> None:
+    """The model of a TRL trainer takes forests of tokens from here on, and still what it took before.
+
+    model(packed=run) is run(model) inside the model's forward, so that what wraps the model (data
+    parallelism, an adapter, autocast) takes part as in any forward.
+    """
+    config = model.config.get_text_config()
+    check_layers(model, PREFIX)
+    for name in UNREAD_SCALES:
+        if getattr(config, name, None) is not None:
+            refuse("model", name, "a head without it in FastGRPOTrainer", getattr(config, name))
+    model.set_attn_implementation(PREFIX)
+    before = model.forward
+
+    @functools.wraps(type(model).forward)
+    def forward(self: Any, *args: Any, packed: Callable[[Any], Any] | None = None, **kwargs: Any) -> Any:
+        return before(*args, **kwargs) if packed is None else packed(self)
+
+    model.forward = types.MethodType(forward, model)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedRows:
+    """Some rows of a padded batch; T tokens of their completions are predicted."""
+
+    rows: Tensor
+    """[S] int64, which of the batch's rows these are."""
+    tokens: Tensor
+    """[B, C] bool, the T tokens: row by row, from left to right."""
+    batch: PackedBatch
+
+    def of(self, values: Tensor | None) -> Tensor | None:
+        """[B, C] -> [T]."""
+        return None if values is None else values[self.tokens]
+
+    def run(self, model: Any, with_head: WithHead, float_head: bool) -> Any:
+        """with_head of the hidden states [T, D] that predict the tokens, and of the model's head.
+
+        Args:
+            model: as the trainer holds it, wrapped or not.
+            float_head: the head works in float32 (cast_lm_head_to_fp32).
+        """
+
+        def inside(causal: Any) -> Any:
+            batch = self.batch
+            out = causal.base_model(
+                input_ids=batch.input_ids[None],
+                position_ids=batch.position_ids[None],
+                use_cache=False,
+                prefix_layout=batch.tree,
+            )
+            hidden = out.last_hidden_state[0].index_select(0, batch.rows)
+            device = hidden.device.type
+            if float_head:
+                hidden = hidden.float()
+            elif torch.is_autocast_enabled(device):
+                hidden = hidden.to(torch.get_autocast_dtype(device))
+            with torch.autocast(device, enabled=False):
+                return with_head(hidden, head_of(causal))
+
+        return model(packed=inside)
+
+
+def pack_rows(
+    ids: Tensor, seen: Tensor, width: int, rows: Tensor | None = None, share: bool = True
+) -> PackedRows:
+    """Rows of a padded batch, end to end, what they begin with alike merged.
+
+    Args:
+        ids: [B, L] tokens, padded on either side.
+        seen: [B, L] true where a token is no padding.
+        width: C, columns of completions: the last ones.
+        rows: [S] the rows to take; None: those that have a completion.
+    """
+    seen = seen.bool()
+    if rows is None:
+        rows = seen[:, -width:].any(1).nonzero()[:, 0]
+    tokens = torch.zeros_like(seen[:, -width:])
+    tokens[rows] = seen[rows, -width:]
+    sequences = []
+    for row_ids, row_seen in zip(ids[rows].tolist(), seen[rows].tolist(), strict=True):
+        predicted = [column >= len(row_ids) - width for column, there in enumerate(row_seen) if there]
+        kept = [token for token, there in zip(row_ids, row_seen, strict=True) if there]
+        sequences.append(TrainSequence(kept, predicted))
+    return PackedRows(rows, tokens, pack(sequences, ids.device, share))

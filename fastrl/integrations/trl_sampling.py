@@ -1,0 +1,81 @@
+"""TRL's generation batches: groups without signal leave, others come, rows of a prompt stay together."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastrl.seeding import seed_of
+
+Batch = dict[str, Any]
+
+
+def groups_with_signal(batch: Mapping[str, Tensor], group_size: int) -> Tensor:
+    """[rows / group_size] bool: the rewards of a group differ. Its rows stand one after the other."""
+    return (batch["advantages"].view(-1, group_size) != 0).any(1)
+
+
+def rows_of(groups: Tensor, group_size: int) -> Tensor:
+    """Indices of the rows of chosen groups."""
+    places = torch.arange(group_size, device=groups.device)
+    return (groups.nonzero() * group_size + places).flatten()
+
+
+def take(batch: Batch, rows: Tensor) -> Batch:
+    """The rows of everything that has rows."""
+    return {
+        name: value[rows] if isinstance(value, Tensor) and value.dim() else value
+        for name, value in batch.items()
+    }
+
+
+def merge(batches: Sequence[Batch], pad_token_id: int) -> Batch:
+    """Rows of several batches in one: prompts are padded on the left, all else on the right."""
+    merged: Batch = {}
+    for name, first in batches[0].items():
+        values = [batch[name] for batch in batches]
+        if not isinstance(first, Tensor) or not first.dim():
+            merged[name] = first
+        elif first.dim() == 1:
+            merged[name] = torch.cat(values)
+        else:
+            fill = pad_token_id if name.endswith("_ids") else int(name == "tool_mask")
+            width = max(value.shape[1] for value in values)
+            left = name.startswith("prompt")
+            merged[name] = torch.cat([padded(each, width, fill, left) for each in values])
+    return merged
+
+
+def padded(values: Tensor, width: int, fill: int, left: bool) -> Tensor:
+    """[B, less] -> [B, width]."""
+    missing = width - values.shape[1]
+    return F.pad(values, (missing, 0) if left else (0, missing), value=fill)
+
+
+def draw(num_rows: int, count: int, *place: int | str) -> list[int]:
+    """`count` rows of a dataset, without repetition where there are enough; a function of seed and place."""
+    chance = random.Random(seed_of(*place))
+    if count <= num_rows:
+        return chance.sample(range(num_rows), count)
+    return chance.choices(range(num_rows), k=count)
+
+
+def regroup(batches: Sequence[Batch], pad_token_id: int) -> list[Batch]:
+    """The same rows in as many batches, those of a prompt one after the other, prompts in the order in which
+    the first of each stood."""
+    whole = merge(batches, pad_token_id)
+    first: dict[tuple[int, ...], int] = {}
+    kept = zip(whole["prompt_ids"].tolist(), whole["prompt_mask"].tolist(), strict=True)
+    prompts = [tuple(i for i, there in zip(ids, seen, strict=True) if there) for ids, seen in kept]
+    ranks = [first.setdefault(prompt, len(first)) for prompt in prompts]
+    order = sorted(range(len(ranks)), key=lambda row: (ranks[row], row))
+    device, size = whole["prompt_ids"].device, len(ranks) // len(batches)
+    return [
+        take(whole, torch.tensor(order[start : start + size], device=device))
+        for start in range(0, len(order), size)
+    ]

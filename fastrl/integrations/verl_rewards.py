@@ -1,0 +1,158 @@
+"""fastrl's rewards in verl: a function for answers, and a reward manager whose engines see whole batches.
+
+    reward.custom_reward_function.path=pkg://fastrl.integrations.verl_rewards        # compute_score
+
+    reward.reward_manager.name=fastrl reward.num_workers=1                           # FastRewardManager
+    +reward.custom_reward_function.reward_kwargs.answer.weight=1
+    +reward.custom_reward_function.reward_kwargs.transfer.receiver=receiver/
+
+Each worker of the reward loop has its own receiver: take one worker, unless there is memory for more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+from verl.experimental.reward_loop.reward_manager import register
+from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
+
+from fastrl.config import refuse
+from fastrl.integrations.batcher import Batcher
+from fastrl.integrations.rewards import answer_reward, format_reward, transfer_reward, uplift_reward
+from fastrl.seeding import seed_of
+
+Score = dict[str, float]
+
+
+@cache
+def _answer() -> Any:
+    return answer_reward()
+
+
+def compute_score(
+    data_source: str, solution_str: str, ground_truth: Any, extra_info: Any = None, **others: Any
+) -> Score:
+    """1 where the answer that solution_str states is ground_truth, otherwise 0; verl's signature."""
+    (score,) = _answer()([""], [solution_str], solution=[ground_truth])
+    return {"score": float(score), "acc": float(score)}
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One rollout."""
+
+    prompt: Any
+    """Its messages."""
+    completion: str
+    completion_ids: list[int]
+    step: int
+    columns: dict[str, Any]
+    """solution, question, and what else extra_info holds."""
+
+    @property
+    def place(self) -> int:
+        """What random draws depend on: verl says not which rollout of its group this is."""
+        return seed_of("verl", str(self.prompt), *self.completion_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Weighted:
+    function: Callable[..., list[float | None]]
+    weight: float
+
+
+def score(rewards: dict[str, Weighted], samples: Sequence[Sample]) -> list[Score]:
+    """Of each sample the weighted sum of its rewards, and each of them; nan for one that says nothing.
+
+    Raises:
+        ValueError: a sample that no reward scores.
+    """
+    ordered = sorted(samples, key=lambda sample: (str(sample.prompt), sample.place))  # groups together
+    columns = {name: [sample.columns.get(name) for sample in ordered] for name in ordered[0].columns}
+    values = {
+        name: reward.function(
+            prompts=[sample.prompt for sample in ordered],
+            completions=[sample.completion for sample in ordered],
+            completion_ids=[sample.completion_ids for sample in ordered],
+            trainer_state=SimpleNamespace(global_step=max(sample.step for sample in ordered)),
+            rollout_ids=[sample.place for sample in ordered],
+            **columns,
+        )
+        for name, reward in rewards.items()
+    }
+    found: dict[int, Score] = {}
+    for row, sample in enumerate(ordered):
+        said = {name: each[row] for name, each in values.items()}
+        given = [rewards[name].weight * value for name, value in said.items() if value is not None]
+        if not given:
+            raise ValueError(f"[verl] rewards: expected a number of at least one, got None of {list(said)}")
+        apart = {name: float("nan") if value is None else value for name, value in said.items()}
+        found[id(sample)] = {"score": sum(given), **apart}
+    return [found[id(sample)] for sample in samples]
+
+
+def build(functions: dict[str, dict[str, Any]], tokenizer: Any, longest: int) -> dict[str, Weighted]:
+    """Rewards by name, of options as configuration holds them; weight is an option of all, by default 1.
+
+    Raises:
+        ValueError: no reward, or one of another name.   TypeError: no such option of a reward.
+    """
+    makers: dict[str, Callable[..., Any]] = {
+        "answer": answer_reward,
+        "format": format_reward,
+        "transfer": lambda receiver, **options: transfer_reward(
+            receiver, tokenizer, **{"max_new_tokens": longest, **options}
+        ),
+        "uplift": uplift_reward,
+    }
+    if not functions or not functions.keys() <= makers.keys():
+        refuse("verl", "reward_kwargs", f"rewards among {', '.join(makers)}", list(functions))
+    built = {}
+    for name, options in functions.items():
+        given = dict(options)
+        built[name] = Weighted(weight=float(given.pop("weight", 1.0)), function=makers[name](**given))
+    return built
+
+
+@register("fastrl")
+class FastRewardManager(RewardManagerBase):  # type: ignore[misc]
+    """verl's reward loop asks for one rollout; those that it asks for together are scored together."""
+
+    def __init__(
+        self, config: Any, tokenizer: Any, compute_score: Any, reward_router_address: str | None = None,
+        reward_model_tokenizer: Any = None,
+    ) -> None:  # fmt: skip
+        from omegaconf import OmegaConf
+
+        super().__init__(config, tokenizer, compute_score)
+        named = OmegaConf.to_container(OmegaConf.create(config.reward.custom_reward_function), resolve=True)
+        functions = named.get("reward_kwargs") or {}
+        rewards = build(functions, tokenizer, int(config.actor_rollout_ref.rollout.response_length))
+        self.batcher: Batcher[Sample, Score] = Batcher(lambda samples: score(rewards, samples))
+
+    async def run_single(self, data: Any) -> dict[str, Any]:
+        """The last sequence of `data`: {"reward_score", "reward_extra_info"}."""
+        found = await self.batcher(self._sample(data[-1:]))
+        return {"reward_score": found["score"], "reward_extra_info": found}
+
+    def _sample(self, data: Any) -> Sample:
+        item = data[0]
+        ids, mask = item.batch["responses"], item.batch["attention_mask"]
+        valid = ids[: int(mask[-len(ids) :].sum())]
+        apart = item.non_tensor_batch
+        columns = dict(apart.get("extra_info") or {})
+        columns["solution"] = apart["reward_model"]["ground_truth"]
+        prompt = apart.get("raw_prompt")
+        if prompt is None:
+            refuse("verl", "raw_prompt", "messages (data.return_raw_chat=True)", None)
+        return Sample(
+            prompt=list(prompt),
+            completion=self.tokenizer.decode(valid, skip_special_tokens=True),
+            completion_ids=valid.tolist(),
+            step=int(data.meta_info.get("global_steps", 0)),
+            columns=columns,
+        )
