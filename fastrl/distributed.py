@@ -34,6 +34,12 @@ class Ranks:
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         return cls(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo"))
 
+    @staticmethod
+    def leave() -> None:
+        """End the group's threads; a process that exits with them running may be aborted."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
     @property
     def first(self) -> bool:
         return self.rank == 0

@@ -81,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "[train] RECIPE: expected it before any flag: python -m fastrl.train RECIPE [--field value]"
             )
         print(run_recipe(load_config(arguments[0], arguments[1:])))
+        Ranks.leave()
         return 0
 
     return exit_code(train)
