@@ -1,6 +1,6 @@
 """A run that is killed, told to end, fed NaN gradients and robbed of its grader at random, and goes on.
 
-    python -m bench.soak [--steps 1000] [--faults 200] [--kinds kill term nan] [--seconds 600]
+    python -m bench.soak [--steps 1000] [--faults 200] [--kinds kill term nan] [--seconds 600] [--async-save]
 
 One tiny model learns for so many steps twice: once undisturbed, once through the faults. Both must leave the
 same metrics and the same bits. What is measured: in which phase faults struck, how the process ended, and the
@@ -64,11 +64,15 @@ class Struck:
     """The last line on standard error."""
 
 
-def make_config(world: Path, folder: Path, num_steps: int, graded: bool) -> RlConfig:
+def make_config(
+    world: Path, folder: Path, num_steps: int, graded: bool, async_save: bool = False
+) -> RlConfig:
     """Some of everything that a step can do; with `graded`, rewards hang on what math-verify says."""
     rewards = ("answer", "bench.soak_child.graded" if graded else "bench.soak_child.spread")
     return RlConfig(
-        run=RunConfig(dir=str(folder), save_every=SAVE_EVERY, log_completions_every=3, seed=5),
+        run=RunConfig(
+            dir=str(folder), save_every=SAVE_EVERY, async_save=async_save, log_completions_every=3, seed=5
+        ),
         model=ModelConfig(path=str(world / "model")),
         data=DataConfig(path=str(world / "problems.jsonl")),
         rollout=RolloutConfig(num_prompts=2, group_size=3, max_new_tokens=6),
@@ -133,11 +137,11 @@ def same_end(one: Path, other: Path) -> bool:
 
 def soak(
     world: Path, num_steps: int, num_faults: int, kinds: Sequence[str], seed: int = 0, seconds: float = 1e9,
-    tell: Callable[[Struck], None] = lambda _: None,
+    tell: Callable[[Struck], None] = lambda _: None, async_save: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """The undisturbed run, then the disturbed one; returns what was seen."""
     graded, draw, began = "grader" in kinds, Random(seed), time.monotonic()
-    whole = make_config(world, world / "whole", num_steps, graded)
+    whole = make_config(world, world / "whole", num_steps, graded, async_save)
     progress, errors = Progress.shared(), world / "errors.txt"
     code = os.waitstatus_to_exitcode(os.waitpid(launch(whole, progress, errors), 0)[1])
     if code:
@@ -156,6 +160,7 @@ def soak(
     faults = [each for each in struck if each.code != 0]
     return {
         "steps": num_steps,
+        "async_save": async_save,
         "faults": len(faults),
         "unexpected": [f"{s.kind}: {s.code}: {s.said}" for s in faults if s.code != ENDS[s.kind]],
         "by_kind": dict(Counter(each.kind for each in faults)),
@@ -189,6 +194,7 @@ def main() -> None:
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["kill", "file", "kill", "term", "nan"])
     parser.add_argument("--seconds", type=float, default=600.0, help="no fault is begun after so long")
+    parser.add_argument("--async-save", action="store_true", help="checkpoints are written beside training")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -196,6 +202,7 @@ def main() -> None:
         found = soak(
             make_world(Path(folder)), given.steps, given.faults, given.kinds, given.seed, given.seconds,
             lambda struck: print(f"{struck.kind:7} {struck.code:4d} in {struck.phase}", flush=True),
+            given.async_save,
         )  # fmt: skip
     show(found)
     print(json.dumps(found))

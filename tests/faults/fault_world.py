@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fastrl.checkpoint import digest
+from safetensors.torch import load_file
+
 from fastrl.config import (
     DataConfig,
     ModelConfig,
@@ -42,10 +43,12 @@ def curve(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if "time/" not in key} for line in lines]
 
 
-def bits(folder: Path, step: int = NUM_STEPS) -> dict[str, str]:
-    """Digests of a checkpoint's weights and moments."""
-    found = {
-        path.name: digest(path) for path in (folder / f"checkpoints/step-{step:06d}").glob("*.safetensors")
+def bits(folder: Path, step: int = NUM_STEPS) -> dict[str, bytes]:
+    """A checkpoint's weights and moments, whatever their order in the files."""
+    files = sorted((folder / f"checkpoints/step-{step:06d}").glob("*.safetensors"))
+    assert len(files) == 2
+    return {
+        f"{file.name} {name}": tensor.numpy().tobytes()
+        for file in files
+        for name, tensor in load_file(file).items()
     }
-    assert len(found) == 2
-    return found

@@ -96,6 +96,7 @@ FAULTS = {
     "memory_of_the_host": lambda config: at_call(update, "linear_grpo_loss", 3, raises(MemoryError())),
     "nan": nan,
     "disk": disk,
+    "disk_beside": disk,
     "torn": torn,
 }
 
@@ -152,6 +153,7 @@ if __name__ == "__main__":
     AutoModelForCausalLM.from_pretrained(recipe.model.path)
     found = {}
     for name in sys.argv[2:]:
-        own = replace(recipe.run, dir=f"{recipe.run.dir}/{name}")
+        # beside: checkpoints are written while training goes on
+        own = replace(recipe.run, dir=f"{recipe.run.dir}/{name}", async_save=name.endswith("_beside"))
         found[name] = seen(replace(recipe, run=own), name)
     print(json.dumps(found))

@@ -18,7 +18,8 @@ from fastrl.load import to_yaml
 TESTS = Path(__file__).resolve().parents[1]
 CODES = {
     "none": 0, "hang": 124, "engine": 1, "memory_of_an_engine": 2, "memory_of_the_update": 2,
-    "memory_of_the_host": 2, "nan": 2, "disk": 2, "torn": 2,
+    "memory_of_the_host": 2, "nan": 2, "disk": 2, "disk_beside": 2,
+    "torn": 2,
 }  # fmt: skip
 GOES_ON = "same command goes on from the last checkpoint"
 SAYS = {
@@ -39,6 +40,7 @@ SAYS = {
     "memory_of_the_host": ["[train] tokens_per_microbatch: out of memory in phase 'update'", "(MemoryError"],
     "nan": ["[train] gradient norm is inf at step 2: no weight was changed by it. 1 in a row"],
     "disk": ["[run] dir: the disk is full: ", "bytes are free, a checkpoint takes ", "No saved checkpoint"],
+    "disk_beside": ["[run] dir: the disk is full: ", "a checkpoint takes ", "No saved checkpoint"],
     "torn": ["[run] dir: the disk is full: ", "File too large", "bytes are free, a checkpoint takes "],
 }  # fmt: skip
 

@@ -32,10 +32,16 @@ def signal_at(monkeypatch, module, number, *signals):
     monkeypatch.setattr(module, "apply_gradients", apply)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_stage_leaves_a_checkpoint_and_goes_on(checkpoints, tmp_path, monkeypatch, capsys, number, code):
+@pytest.mark.parametrize(
+    ("number", "code", "async_save"),
+    [(signal.SIGTERM, 143, False), (signal.SIGTERM, 143, True), (signal.SIGINT, 130, False)],
+)
+def test_a_stage_leaves_a_checkpoint_and_goes_on(
+    checkpoints, tmp_path, monkeypatch, capsys, number, code, async_save
+):
     before = signal.getsignal(number)
     configs = [fault_config(checkpoints["qwen3"], tmp_path, name) for name in ("whole", "ended")]
+    configs[1] = replace(configs[1], run=replace(configs[1].run, async_save=async_save))
     run_stage(configs[0])
     with monkeypatch.context() as patch:
         # twice at once is once: a terminal and torchrun may both have sent it
