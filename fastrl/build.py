@@ -95,7 +95,7 @@ class RlParts:
 
     def sync_engine(self, version: int) -> None:
         """The policy's weights to its engine: all of them at first, then those that training changes, where
-        these are fewer and the engine keeps the others."""
+        these are fewer and the engine has the others."""
         partial = self.synced and self.policy.adapted and self.engine.takes_partial_weights
         self.engine.load_weights(self.policy.named_weights(changed_only=partial), version, partial)
         self.synced = True
@@ -130,7 +130,7 @@ def build_rl(config: RlConfig, checkpoint: Path | None = None) -> RlParts:
     grader = AnswerGrader(num_workers=config.reward.answer_workers, timeout_s=config.reward.answer_timeout_s)
     engine = build_engine(config.model, config.engine, device)
     if config.engine.sleep:
-        engine.sleep()
+        engine.sleep(level=2)
     receivers: dict[str, Engine] = {}
     needs_reference = config.loss.kl_coef and not receiver_is_reference(config)
     builder = RewardBuilder(config, policy, grader, problems, device, receivers)

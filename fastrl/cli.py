@@ -1,4 +1,4 @@
-"""The command line: fastrl demo | tiny | plan | train | sweep | eval | groups | plot | report | doctor."""
+"""The command line: fastrl COMMAND ...; fastrl --help lists the commands."""
 
 from __future__ import annotations
 
@@ -21,18 +21,21 @@ usage: fastrl COMMAND ...
       --int true                    with hard problems and a solver that checks attempts for int-tiny
       --weak true                   with generators from faithful to unfaithful for weak-*-tiny
   plan RECIPE [--field value ...]   what the run will hold in memory, and what to change where it does not fit
-      --gpu_gib N                   on a GPU of N GiB, in place of this machine
+      --gpu_gib N                   on a GPU of N GiB, in place of this machine; --nproc N: of N ranks
       --sampled_per_s N             with measured tokens a second, how long a step takes; --trained_per_s N
   train RECIPE [--field value ...]  run a stage; RECIPE is a .yaml file or one of: {recipes}
       --dry-run                     check, and show what would run; no model is loaded
       --help                        every field, with the recipe's values
   sweep RECIPE --dir FOLDER ...     train every combination of --vary FIELD VALUE ... with all --seeds N ...,
                                     then one table and one plot; sweep --help tells more
+  reproduce [--dir FOLDER]          the headline claims of four papers in the tiny world, in one table
   eval CHECKPOINT --data.path FILE  avg@k, maj@k, pass@k; transferability with --receiver PATH
       --faithfulness.enabled true   do answers follow from what is written; how many ways lead to them
       --executor.model.path PATH    of a planner: the executor's accuracy with its traces, and alone
   groups build --data.path FILE     traces of the same problem, one good and several flawed, judged
   plot RUN [RUN ...] [--out PNG]    curves of run folders
+  compare RUN REFERENCE [RUN ...]   does a run go as it should: in the bands of a recipe's reference, or of other
+                                    runs; bit for bit as another of its seed
   report RUN [--out HTML]           a run or pipeline on one page: curves, time, completions, configuration
   doctor [MODEL] [--engine.kind K]  what works on this machine; of a model, whether engine and trainer agree
 
@@ -82,10 +85,14 @@ def plan(arguments: list[str]) -> int:
     gpu_gib = take_number(arguments, "plan", "--gpu_gib")
     sampled = take_number(arguments, "plan", "--sampled_per_s")
     trained = take_number(arguments, "plan", "--trained_per_s")
+    ranks = take_number(arguments, "plan", "--nproc")
     asks_help = any(flag in arguments[:1] for flag in ("-h", "--help"))
     config = load_config(None if asks_help else take_positional(arguments, "plan", "RECIPE"), arguments)
     device = None if gpu_gib is None else Device.gpu(gpu_gib)
-    fits, text = report_recipe(config, device, Rates(sampled=sampled, trained=trained))
+    rates = Rates(sampled=sampled, trained=trained)
+    if ranks is not None and not ranks.is_integer():
+        raise ValueError(f"[plan] nproc: expected a whole number, got {ranks}")
+    fits, text = report_recipe(config, device, rates, 1 if ranks is None else int(ranks))
     print(text)
     return 0 if fits else 1
 
@@ -140,6 +147,12 @@ def sweep(arguments: list[str]) -> int:
     return run_sweep(arguments)
 
 
+def reproduce(arguments: list[str]) -> int:
+    from fastrl.cli_reproduce import reproduce as run_reproduce
+
+    return run_reproduce(arguments)
+
+
 def groups(arguments: list[str]) -> int:
     from fastrl.cli_groups import groups as build_groups
 
@@ -169,6 +182,12 @@ def plot(arguments: list[str]) -> int:
     print(text_curves(runs, metrics=options.metrics))
     print(path)
     return 0
+
+
+def compare(arguments: list[str]) -> int:
+    from fastrl.cli_compare import compare as compare_runs
+
+    return compare_runs(arguments)
 
 
 def report(arguments: list[str]) -> int:
@@ -201,6 +220,8 @@ class TinyOptions:
 
 
 def tiny(arguments: list[str]) -> int:
+    from transformers.utils.logging import disable_progress_bar
+
     from fastrl.flags import parse_flags
     from fastrl.tiny.int_world import with_int_world
     from fastrl.tiny.lift import export_lift_world
@@ -208,6 +229,7 @@ def tiny(arguments: list[str]) -> int:
     from fastrl.tiny.world import export_world
 
     options = parse_flags(TinyOptions, None, arguments, prog="fastrl tiny")
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     export: Callable[[str], Path] = export_lift_world if options.tracelift else export_world
     if options.int:
         export = partial(with_int_world, export)
@@ -263,9 +285,11 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "plan": plan,
     "train": train,
     "sweep": sweep,
+    "reproduce": reproduce,
     "eval": evaluate,
     "groups": groups,
     "plot": plot,
+    "compare": compare,
     "report": report,
     "doctor": doctor,
 }

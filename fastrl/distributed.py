@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -21,17 +21,28 @@ class Ranks:
     rank: int = 0
     size: int = 1
     aside: dist.ProcessGroup | None = None
-    """For a thread that meets those of other ranks while this one trains."""
+    """For the thread that writes checkpoints, and meets those of other ranks while this one trains."""
+    group: dist.ProcessGroup | None = None
+    """Where these ranks meet; None: the default."""
 
     @classmethod
     def join(cls) -> Ranks:
-        """Join torchrun's process group where there is one (gloo; nccl too where there are GPUs)."""
+        """Join torchrun's process group where there is one (gloo; nccl too where there are GPUs).
+
+        With --max-restarts on several nodes torchrun needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1: ranks of a
+        second life may look for the first otherwise, and nodes do not agree on how often they restarted.
+        """
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         if not dist.is_initialized():
-            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+            store, rank, size = next(dist.rendezvous("env://"))
+            if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
+                # torchrun's store outlives a restart, with the addresses of ranks that are dead
+                store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         return cls(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo"))
 
     @staticmethod
@@ -44,17 +55,22 @@ class Ranks:
     def first(self) -> bool:
         return self.rank == 0
 
+    def apart(self) -> Ranks:
+        """The same ranks in a group of their own, for one more such thread: what two threads send through one
+        group may cross. Every rank calls it."""
+        return self if self.size == 1 else replace(self, group=dist.new_group(backend="gloo"))
+
     def sum(self, values: Sequence[float]) -> list[float]:
         """Each value summed over the ranks, in float64."""
         if self.size == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(total)
+        dist.all_reduce(total, group=self.group)
         return [float(value) for value in total]
 
     def gather(self, values: Sequence[T]) -> list[T]:
         """All ranks' values, rank by rank, on every rank."""
-        return self._gather(values, None)
+        return self._gather(values, self.group)
 
     def meet(self, values: Sequence[T]) -> list[T]:
         """As gather, for a thread of its own."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Lock
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+ONE_AT_A_TIME = Lock()
+"""tyro keeps its registries in one list for all threads."""
 
 
 def parse_flags(cls: type[T], default: T | None, flags: Sequence[str], *, prog: str) -> T:
@@ -24,7 +27,7 @@ def parse_flags(cls: type[T], default: T | None, flags: Sequence[str], *, prog: 
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(_constants_as_in_yaml)
     options: dict[str, Any] = {} if default is None else {"default": default}
-    with registry:
+    with ONE_AT_A_TIME, registry:
         parsed: T = tyro.cli(
             cls,
             prog=prog,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -23,6 +24,7 @@ from fastrl.check.model import check_reachable
 from fastrl.config import AdapterConfig, ModelConfig, refuse
 from fastrl.policy.lora import layers_to_adapt
 from fastrl.policy.model import without_dropout
+from fastrl.policy.shard import decoder_layers
 
 OUTLINE = "fastrl_outline"
 
@@ -36,12 +38,13 @@ class Footprint:
         Raises: ValueError, FileNotFoundError: there is no such model; only its config.json is read.
         """
         self.model, self.config = model, read_config(section, model)
-        self._walked: dict[tuple[int, torch.dtype, bool], int | None] = {}
+        self._walked: dict[tuple[int, torch.dtype, bool, bool], int | None] = {}
         self._mode = FakeTensorMode()
         with self._mode:
             self._outline = self._make()
-        self.sizes = [parameter.numel() for parameter in self._outline.parameters()]
+        self.shapes = [tuple(parameter.shape) for parameter in self._outline.parameters()]
         """Of every parameter; tied ones count once."""
+        self.sizes = [prod(shape) for shape in self.shapes]
 
     @property
     def num_parameters(self) -> int:
@@ -68,12 +71,28 @@ class Footprint:
         """Weights without the language head, unless that is the embedding too."""
         return sum(self.backbone_sizes) * dtype.itemsize
 
+    @property
+    def layers(self) -> list[int]:
+        """Parameters of every layer that is gathered as one where the model is spread."""
+        return [sum(p.numel() for p in layer.parameters()) for layer in decoder_layers(self._outline)]
+
+    @property
+    def outside_layers(self) -> int:
+        return self.num_parameters - sum(self.layers)
+
     def trained(self, lora: AdapterConfig) -> list[int]:
-        """Sizes of the tensors that are trained: all of the model's, or A and B of every adapted layer."""
+        """Sizes of the tensors that are trained."""
+        return [prod(shape) for shape in self.trained_shapes(lora)]
+
+    def trained_shapes(self, lora: AdapterConfig) -> list[tuple[int, ...]]:
+        """All of the model's, or A and B of every adapted layer."""
         if not lora.rank:
-            return self.sizes
-        layers = layers_to_adapt(self._outline, lora.target_modules)
-        return [lora.rank * size for layer in layers.values() for size in layer.weight.shape]
+            return self.shapes
+        found: list[tuple[int, ...]] = []
+        for layer in layers_to_adapt(self._outline, lora.target_modules).values():
+            out, width = layer.weight.shape if isinstance(layer, nn.Linear) else layer.weight.shape[::-1]
+            found += [(lora.rank, width), (out, lora.rank)]
+        return found
 
     def adam(self, lora: AdapterConfig | None = None) -> int:
         """Two float32 moments of every trained weight, and a float32 step count a tensor."""
@@ -87,21 +106,25 @@ class Footprint:
         size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         return int(2 * text.num_hidden_layers * heads * size * dtype.itemsize)
 
-    def activations(self, num_tokens: int, dtype: torch.dtype, checkpointing: bool) -> int | None:
+    def activations(
+        self, num_tokens: int, dtype: torch.dtype, checkpointing: bool, spread: bool = False
+    ) -> int | None:
         """Most bytes alive at once in a forward and backward of so many tokens, beside weights and gradients.
 
         Both are walked through with tensors that have no memory. Attention keeps query, key, value, output
-        and one float32 a row and head, as fused kernels do; with `dtype` bfloat16 the cast weights count.
+        and one float32 a row and head, as fused kernels do; with `dtype` bfloat16 the cast weights count,
+        unless the model is `spread`: then layers are gathered in that type.
 
         Returns: None: shapes inside depend on values (as in a mixture of experts), so it can't be known.
         """
-        asked = num_tokens, dtype, checkpointing
+        asked = num_tokens, dtype, checkpointing, spread
         if asked not in self._walked:
             self._walked[asked] = self._walk(*asked)
         return self._walked[asked]
 
-    def _walk(self, num_tokens: int, dtype: torch.dtype, checkpointing: bool) -> int | None:
-        model = self._outline
+    def _walk(self, num_tokens: int, dtype: torch.dtype, checkpointing: bool, spread: bool) -> int | None:
+        with self._mode:
+            model = self._make(dtype) if spread and dtype != torch.float32 else self._outline
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
         else:
@@ -113,18 +136,18 @@ class Footprint:
             known = [*model.parameters(), *(p.grad for p in model.parameters()), *model.buffers(), ids]
             try:
                 with LiveBytes(known) as live:
-                    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32 and not spread):
                         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
                     hidden.backward(torch.empty_like(hidden))
             except (DataDependentOutputException, DynamicOutputShapeException):
                 return None
         return live.most
 
-    def _make(self) -> Any:
+    def _make(self, dtype: torch.dtype = torch.float32) -> Any:
         make: Any = AutoModelForCausalLM.from_config
         model = make(
             self.config,
-            dtype=torch.float32,
+            dtype=dtype,
             attn_implementation=OUTLINE,
             experts_implementation="eager",  # the others ask tensors without memory for their values
             trust_remote_code=self.model.trust_remote_code,

@@ -29,6 +29,7 @@ from fastrl.config import (
 from fastrl.engine.kv_pool import BLOCK, blocks_of
 from fastrl.footprint import Footprint
 from fastrl.kernels._layout import kept_layout, tiled_layout
+from fastrl.plan_spread import HOST, Item, learnt_items, part
 from fastrl.policy.model import compute_dtype
 from fastrl.stages.update import is_off_policy
 
@@ -36,16 +37,18 @@ T = TypeVar("T")
 Trained = RlConfig | SftConfig | CptConfig | RewardModelConfig
 USABLE = 0.92
 """Of a device's memory; the rest is for its runtime, fragmentation, and an engine's passing needs."""
-MOMENTS = ("rollout", "reward", "update", "judge")
+MOMENTS = ("rollout", "reward", "update", "sum", "judge")
 CHECKPOINTING, MICROBATCH = "model.gradient_checkpointing", "train.tokens_per_microbatch"
 SLEEP, BATCH_TOKENS = "engine.sleep", "engine.max_batch_tokens"
+SPREADING = ("train.shard", "train.shard_gradients", "train.offload")
+"""Each takes more off a device, and sends more."""
 OF_REWARDS = {"receiver": "transfer.", "executor": "uplift.executor."}
 """Where the options of a reward's engine stand, by its name in RlConfig.reward_engines."""
 ASKED = ("writer.", "judge.", "executor.")
 """Where the options of a groups stage's engines stand."""
 OPTIONS = (
-    SLEEP, *(where + SLEEP for where in OF_REWARDS.values()), CHECKPOINTING, MICROBATCH, BATCH_TOKENS,
-    *(where + BATCH_TOKENS for where in (*OF_REWARDS.values(), *ASKED)),
+    SLEEP, *(where + SLEEP for where in OF_REWARDS.values()), *SPREADING, CHECKPOINTING, MICROBATCH,
+    BATCH_TOKENS, *(where + BATCH_TOKENS for where in (*OF_REWARDS.values(), *ASKED)),
 )  # fmt: skip
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
@@ -79,19 +82,6 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """Something that takes memory."""
-
-    name: str
-    num_bytes: int | None
-    """None: can't be known, and is not in the sum."""
-    how: str
-    """Where the number comes from."""
-    when: str = "always"
-    """always, or the one of MOMENTS at which it is there."""
-
-
-@dataclass(frozen=True, slots=True)
 class Change:
     """Options that would make it fit, by dotted name."""
 
@@ -103,14 +93,20 @@ class Change:
 class Planner:
     """Plans of one configuration and its neighbours; models are outlined once."""
 
-    def __init__(self, config: Config, device: Device) -> None:
-        self.config, self.device = config, device
-        self.usable = int(USABLE * device.num_bytes)
+    def __init__(self, config: Config, device: Device, ranks: int = 1) -> None:
+        """ranks: processes that torchrun starts, over all machines; on a CPU they share its memory.
+
+        Raises: ValueError: there are none, or the stage runs on one.
+        """
+        if ranks < 1 or (ranks > 1 and not isinstance(config, RlConfig)):
+            refuse("plan", "nproc", f"1 in a stage of {config.stage}" if ranks > 1 else ">= 1", ranks)
+        self.config, self.device, self.ranks = config, device, ranks
+        self.usable = int(USABLE * device.num_bytes) // (ranks if device.kind == "cpu" else 1)
         self._footprints: dict[str, Footprint] = {}
 
     def items(self, config: Config | None = None) -> list[Item]:
-        """Everything that one process of the run holds. Of several each holds as much, and all gradients once
-        more while they are summed, when activations are gone."""
+        """Everything that one rank of the run holds: a part of a policy and of a reference that are spread;
+        engines and reward models whole, every rank its own."""
         config = config or self.config
         if not isinstance(config, Trained):
             engines = asked_engines(config).items()
@@ -127,8 +123,7 @@ class Planner:
             if config.uses_rubric:
                 items.append(self._reward_model(config))
             if config.loss.kl_coef and not config.model.lora.rank:
-                size = self._footprint(config.model).weights(torch.float32)
-                items.append(Item("reference weights", size, "the policy as it was, for loss.kl_coef"))
+                items.append(self._reference(config))
         return items
 
     def needed(self, config: Config | None = None) -> int:
@@ -144,6 +139,7 @@ class Planner:
         knobs: list[Callable[[Config], Config]] = []
         if isinstance(config, RlConfig):
             knobs.append(self._asleep)
+            knobs += [self._spread] if self.ranks > 1 and self._may_spread(config) else []
         if isinstance(config, Trained):
             knobs.append(partial(with_option, name=CHECKPOINTING, value=True))
             # with run.deterministic each sequence goes alone, and there is nothing to lower
@@ -188,10 +184,16 @@ class Planner:
         activations = self._activations(config, tokens)
         if activations is None:
             how = "not known: shapes inside depend on the data (a mixture of experts); not in the sum"
-        return [
+        kept = [
             Item("policy weights", 4 * weights, f"{weights:,} x 4, float32"),
             Item("gradients", 4 * learnt, f"{learnt:,} x 4, float32"),
             Item("optimizer states", 8 * learnt + 4 * len(trained), f"{learnt:,} x 8, AdamW's two moments"),
+        ]
+        if self.ranks > 1 and isinstance(config, RlConfig):
+            itemsize = self._dtype(config.model).itemsize
+            kept = learnt_items(policy, config, self.ranks, itemsize, self.device.kind)
+        return [
+            *kept,
             Item("activations", activations, how, "update"),
             *([] if isinstance(config, RewardModelConfig) else self._head(config, tokens)),
         ]
@@ -238,6 +240,14 @@ class Planner:
             ),
         ]
 
+    def _reference(self, config: RlConfig) -> Item:
+        policy, how = self._footprint(config.model), "the policy as it was, for loss.kl_coef"
+        if not config.train.shard or self.ranks == 1:
+            return Item("reference weights", policy.weights(torch.float32), how)
+        away = config.train.offload and self.device.kind == "cuda"
+        size = 4 * part(policy.shapes, self.ranks)
+        return Item("reference weights", size, f"{how}, 1 of {self.ranks} parts", HOST if away else "always")
+
     def _reward_model(self, config: RlConfig) -> Item:
         model, dtype = ModelConfig(path=config.uplift.reward_model), self._dtype(config.model)
         size = self._footprint(model).backbone(dtype)
@@ -255,15 +265,31 @@ class Planner:
         """As walked at the configured number of tokens and at the least; between them the chord."""
         least = self.least(MICROBATCH)
         most = max(tokens, least, get_option(self.config, MICROBATCH))
-        above = self._walk(config.model, most, config.model.gradient_checkpointing)
+        above = self._walk(config, most)
         if tokens == most or above is None:
             return above
-        below = self._walk(config.model, least, config.model.gradient_checkpointing)
+        below = self._walk(config, least)
         assert below is not None
         return below + -(-(above - below) * (tokens - least) // (most - least))
 
-    def _walk(self, model: ModelConfig, tokens: int, checkpointing: bool) -> int | None:
-        return self._footprint(model).activations(tokens, self._dtype(model), checkpointing)
+    def _walk(self, config: Trained, tokens: int) -> int | None:
+        model, spread = config.model, self.ranks > 1 and config.train.shard
+        return self._footprint(model).activations(
+            tokens, self._dtype(model), model.gradient_checkpointing, spread
+        )
+
+    @staticmethod
+    def _may_spread(config: RlConfig) -> bool:
+        """Scores of the policy itself are not asked of one that is spread."""
+        return not {"self_certainty", "entropy"} & set(config.reward.functions)
+
+    def _spread(self, config: Config) -> Config:
+        """With the first of SPREADING that are enough; with all where none are."""
+        for name in SPREADING[: 3 if self.device.kind == "cuda" else 2]:
+            if self.needed(config) <= self.usable:
+                break
+            config = with_option(config, name, True)
+        return config
 
     def _asleep(self, config: Config) -> Config:
         assert isinstance(config, RlConfig)
@@ -356,15 +382,21 @@ def held(items: Sequence[Item], moment: str) -> int:
     return sum(item.num_bytes or 0 for item in items if item.when in ("always", moment))
 
 
-def report(config: Config, device: Device) -> tuple[bool, str]:
-    """Whether the plan fits the device, and the page that says so."""
-    planner = Planner(config, device)
+def report(config: Config, device: Device, ranks: int = 1) -> tuple[bool, str]:
+    """Whether the plan of one rank fits its device, and the page that says so."""
+    planner = Planner(config, device, ranks)
     items, needed = planner.items(), planner.needed()
     if not items:
         return True, "no model: nothing to plan"
     lines = [f"{item.name:24s}{size(item.num_bytes):>12s}  {item.when:8s}{item.how}" for item in items]
     moment = max(MOMENTS, key=lambda each: held(items, each))
-    lines.append(f"{'at once':24s}{size(needed):>12s}  {moment:8s}of {size(device.num_bytes)}, {device.name}")
+    shared = device.kind == "cpu" and ranks > 1
+    of = f"of {size(device.num_bytes)}, {device.name}" + (f" that {ranks} ranks share" if shared else "")
+    lines.append(f"{'at once':24s}{size(needed):>12s}  {moment:8s}{of}")
+    if waiting := sum(item.num_bytes or 0 for item in items if item.when == HOST):
+        lines.append(f"{'in host memory':24s}{size(waiting):>12s}  always  of every rank")
+    if ranks > 1:
+        lines.append(f"this is one of {ranks} ranks; engines and reward models are whole on each")
     if needed <= planner.usable:
         lines.append(f"fits: {size(planner.usable - needed)} below {USABLE:.0%} of the device")
         return True, "\n".join(lines)

@@ -33,20 +33,23 @@ class Rates:
         check_positive("plan", self, *given)
 
 
-def report_recipe(recipe: Recipe, device: Device | None, rates: Rates | None = None) -> tuple[bool, str]:
+def report_recipe(
+    recipe: Recipe, device: Device | None, rates: Rates | None = None, ranks: int = 1
+) -> tuple[bool, str]:
     """Whether everything fits, and the page that says so; of a pipeline, a page a stage.
 
     Args:
         device: None: what this machine has.
+        ranks: processes of a run under torchrun.
     Raises: ValueError, FileNotFoundError: a model that is planned is not there.
     """
     if not isinstance(recipe, PipelineConfig):
-        fits, page = report(recipe, device or Device.here(recipe))
+        fits, page = report(recipe, device or Device.here(recipe), ranks)
         return fits, "\n".join([page, *time_lines(recipe, rates or Rates())])
     pages, fitting = [], True
     for name in recipe.stages:
         stage = with_models(recipe, name)
-        fits, page = report(stage, device or Device.here(stage))
+        fits, page = report(stage, device or Device.here(stage), ranks)
         fitting = fitting and fits
         pages.append("\n".join([f"{name} ({stage.stage})", page, *time_lines(stage, rates or Rates())]))
     # one after the other: the largest decides

@@ -29,7 +29,8 @@ from fastrl.load import from_dict, read_yaml, to_yaml
 from fastrl.watchdog import Watchdog
 
 # Fields that a resumed run may change: they say when to stop and what to write, not what is computed; or,
-# where memory was short, in how many pieces it is computed.
+# where memory was short, in how many pieces it is computed. (With rollout.max_staleness, the batch after a
+# checkpoint is a fresh one, too.)
 MAY_CHANGE = (
     "run.dir", "run.save_every", "run.keep_last", "run.keep_best", "run.async_save", "train.shard",
     "train.shard_gradients", "train.offload", "run.log_completions_every", "run.report_to",

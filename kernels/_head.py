@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastrl.kernels._checks import FLOATS, check_device, check_dtype, check_shape, refuse
+from fastrl.kernels._compiled import constant
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Scaling:
 
 
 # A custom op takes strings; a compiled caller sees this one as a constant.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant  # type: ignore[untyped-decorator]
 def _encode(
     temperature: float | None, logit_scale: float, softcap: float | None, top_k: int, top_p: float
 ) -> str:

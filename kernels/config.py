@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-import torch
+from fastrl.kernels._compiled import constant
 
 LossType = Literal["grpo", "dr_grpo", "dapo", "bnpo", "gspo", "cispo", "rloo"]
 KLEstimator = Literal["k1", "k2", "k3"]
@@ -104,7 +104,7 @@ class LossConfig:
 FIELDS = tuple(each.name for each in dataclasses.fields(LossConfig))
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant  # type: ignore[untyped-decorator]
 def _encode(fields: tuple[tuple[str, object], ...]) -> str:
     return json.dumps(dict(fields))
 

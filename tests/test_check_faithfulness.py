@@ -7,6 +7,7 @@ import pytest
 from checkpoints import write_checkpoint
 
 from fastrl.check import check_config
+from fastrl.check.faithfulness import check_judges_start
 from fastrl.cli import main
 from fastrl.cli_eval import EvalOptions
 from fastrl.config import (
@@ -178,6 +179,18 @@ def test_a_judges_engine_is_a_kind_that_is_here(config, judge):
     assert refused(config(judge=same)) == expected
     elsewhere = replace(judge, engine=EngineConfig(device="cuda:9"))
     assert refused(config(judge=elsewhere)).startswith("[faithfulness.judge.engine] device: expected one of")
+
+
+def test_the_first_vllm_of_several_ranks_is_not_one_ranks_judge(config, judge, monkeypatch):
+    """It would wait for the others for ever."""
+    asked = config(judge=replace(judge, engine=EngineConfig(kind="vllm")))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert refused(asked) == (
+        "[faithfulness.judge.engine] kind: expected torch on several ranks, unless an engine that all of "
+        "them have is vllm, got 'vllm'"
+    )
+    check_judges_start(asked.eval.faithfulness, {"transfer.engine": EngineConfig(kind="vllm")})
+    check_config(config(judge=judge))
 
 
 def test_traces_for_an_executor_are_no_answers(config, checkpoints):

@@ -10,7 +10,7 @@ import yaml
 from fastrl.cli import main
 from fastrl.load import from_dict, load_config
 
-COMMANDS = "demo, tiny, plan, train, sweep, eval, groups, plot, report, doctor"
+COMMANDS = "demo, tiny, plan, train, sweep, reproduce, eval, groups, plot, compare, report, doctor"
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_dry_run_shows_a_recipe_that_loads_and_writes_nothing(recipe, tmp_path, 
         (["eval", "./none", "--data.path", "DATA"], "[eval.checkpoint] path"),
         (["plot"], "[plot] runs: expected at least one run folder, got none"),
         (["plot", "no-run"], "[plot] runs: expected a run folder with metrics.jsonl, got 'no-run'"),
-        (["doctor", "please"], "[doctor] arguments: expected none"),
+        (["doctor", "please"], "[doctor.MODEL] path: expected a model folder or hub name, got 'please'"),
         (["fly"], f"[fastrl] command: expected one of {COMMANDS}, got 'fly'"),
     ],
 )

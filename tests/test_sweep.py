@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -66,7 +67,7 @@ def test_a_grid_is_run_once_and_grows(recipe, folder, capsys):
     assert main([*grid, "--seeds", "0", "1", "--metric", "reward"]) == 0
     out = capsys.readouterr().out
     assert "4 runs, 0 finished" in out
-    assert "3/4  train.learning_rate=0.001/seed-1  0s | reward 1.1 -> 1.4" in out
+    assert re.search(r"3/4  train.learning_rate=0.001/seed-1  \d+s \| reward 1.1 -> 1.4", out)
     found = rows(folder)
     # 0.1 * 4 + (0 or 1): mean 0.9, half = 12.7062 * 1 / 2
     assert float(found["0.001"]["reward end"]) == pytest.approx(0.9)
@@ -93,7 +94,8 @@ def test_a_run_that_fails_stops_no_other_and_is_tried_again(recipe, folder, tmp_
     grid = ["sweep", recipe, "--dir", str(folder), "--seeds", "0", "1", "--vary", "train.learning_rate"]
     assert main([*grid, "0.003", "0.001"]) == 1
     said = "exit code 2: fastrl: [train] learning_rate: expected less trouble, got 0.003"
-    assert f"train.learning_rate=0.003/seed-0  failed after 0s, {said}" in capsys.readouterr().out
+    out = re.sub(r"after \d+s", "after 0s", capsys.readouterr().out)
+    assert f"train.learning_rate=0.003/seed-0  failed after 0s, {said}" in out
     found = rows(folder)
     assert found["0.003"]["failed"] == f"seed 0, {said}; seed 1, {said}"
     assert (found["0.003"]["finished"], found["0.001"]["finished"]) == ("0", "2")
@@ -140,7 +142,9 @@ def test_one_run_at_a_time_on_each_gpu(recipe, folder, tmp_path):
     assert len(on["2"]) + len(on["5"]) == 5 and min(map(len, on.values())) >= 1
     for spans in on.values():
         assert all(ended <= began for (_, ended), (began, _) in pairwise(spans))
-    assert on["2"][0][0] < on["5"][0][1] and on["5"][0][0] < on["2"][0][1]  # side by side
+    assert any(
+        one[0] < other[1] and other[0] < one[1] for one in on["2"] for other in on["5"]
+    )  # side by side
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from fastrl.build import build_probes
@@ -28,6 +29,8 @@ def check_trained_faithfulness(config: RlConfig) -> None:
     if own.enabled and config.uses_uplift and "answer" not in config.reward.functions:
         expected = "false, since the policy writes traces and an executor answers"
         refuse("faithfulness", "enabled", expected, own.enabled)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        check_judges_start(own, config.engine_sections)
     check_faithfulness(
         own,
         config.data,
@@ -37,6 +40,17 @@ def check_trained_faithfulness(config: RlConfig) -> None:
         config.engine,
         config.rollout.max_new_tokens,
     )
+
+
+def check_judges_start(config: FaithfulnessConfig, engines: Mapping[str, EngineConfig]) -> None:
+    """The first vLLM of a process forms its groups with those of all other ranks, and one rank alone loads
+    judges."""
+    if any(engine.kind == "vllm" for engine in engines.values()):
+        return
+    for name, judge in config.judges.items():
+        if judge.engine.kind == "vllm":
+            expected = "torch on several ranks, unless an engine that all of them have is vllm"
+            refuse(f"faithfulness.{name}.engine", "kind", expected, judge.engine.kind)
 
 
 def check_faithfulness(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
-from fastrl.build import BUILT_IN_REWARDS, imported_reward
+from fastrl.build import BUILT_IN_REWARDS, choose_device, engine_device, imported_reward
 from fastrl.check.executor import check_uplift
 from fastrl.check.model import check_fits
 from fastrl.config import EngineConfig, RlConfig, refuse
@@ -20,11 +21,9 @@ from fastrl.verify import AnswerGrader
 
 def check_rl(config: RlConfig) -> None:
     check_rewards(config)
-    check_engine("engine", config.engine)
-    if config.uses_transfer:
-        check_engine("transfer.engine", config.receiver_engine)
-    if config.uses_uplift:
-        check_engine("uplift.executor.engine", config.executor_engine)
+    for section, engine in config.engine_sections.items():
+        check_engine(section, engine)
+    check_devices(config, choose_device(config.run))
     check_trackers(config.run.report_to)
     problems = load_problems(config.data)
     check_labels(config, problems)
@@ -65,6 +64,17 @@ def check_engine(section: str, engine: EngineConfig) -> None:
         refuse(section, "device", f"one of {devices}", engine.device)
     if engine.kind == "vllm" and (reason := unusable()):
         raise ValueError(f"[{section}] kind: vllm was asked for, and {reason}")
+
+
+def check_devices(config: RlConfig, policy: torch.device) -> None:
+    """Engines that work while the policy learns stay off its GPU: there the two would wait for each other."""
+    if not config.rollout.max_staleness or policy.type != "cuda":
+        return
+    taken = {str(policy), *(f"cuda:{i}" for i in range(int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))}
+    for section, engine in config.engine_sections.items():
+        if str(engine_device(engine, policy)) in taken:
+            expected = f"none of the policy's {', '.join(sorted(taken))}, since rollout.max_staleness is 1"
+            refuse(section, "device", expected, engine.device)
 
 
 def check_imported(path: str) -> None:

@@ -86,7 +86,8 @@ class ModelConfig:
     """With prefix attention: tokens that sequences of a micro-batch begin with alike (the prompt of a group)
     are computed once. Loss and gradients stay the same."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    """Recompute activations in the backward pass, gradients stay the same: of every layer its input alone is
+    kept, and one layer's inside at a time. About a third more time. A micro-batch must still fit so."""
     trust_remote_code: bool = False
     """Run model code that comes with the checkpoint."""
     lora: AdapterConfig = field(default_factory=AdapterConfig)
@@ -141,7 +142,9 @@ class TrainConfig:
     """With shard: gradients are summed over the ranks after every micro-batch, not after the last alone. No
     rank holds whole ones then, 4 bytes a parameter, and more is sent."""
     offload: bool = False
-    """With shard: what is not in use waits in host memory, and the optimiser steps there."""
+    """With shard: weights, gradients and moments that are not in use wait in host memory, a rank's part of 16
+    bytes a parameter, and the optimiser steps there. Activations stay: those are for
+    model.gradient_checkpointing."""
     max_bad_steps: int = 0
     """Optimiser steps in a row whose gradient may be NaN or infinite: they are left out, counted as
     bad_steps, and one more ends training, as do more than a tenth of the last hundred. 0: the first one

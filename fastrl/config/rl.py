@@ -48,6 +48,12 @@ class RolloutConfig:
     """Groups whose rewards are all equal are dropped and refilled from further prompts."""
     max_refills: int = 4
     """Batches of prompts that dynamic sampling may draw beyond the first; then the step takes what it has."""
+    max_staleness: Literal[0, 1] = 0
+    """1: the next step's batch is sampled and rewarded, in a thread, while the policy learns from this one's;
+    by the weights before that update. Worth it where engines have devices of their own. loss.correction
+    weighs it, and drift/... then measures the update, too. The batch after a checkpoint has the checkpoint's
+    weights, so that a run goes on from it to the bit; where a signal or an alarm left one, it goes on with
+    newer weights than it would have had. 0: every batch is sampled by the weights that learn from it."""
 
     def __post_init__(self) -> None:
         check_positive("rollout", self, "num_prompts", "max_new_tokens", "temperature")
@@ -136,9 +142,24 @@ class RlConfig:
         if self.run.keep_best and self.eval.path is None:
             refuse("run", "keep_best", "'' where eval.path is null", self.run.keep_best)
         asking = {"self_certainty", "entropy"} & set(self.reward.functions)
+        if self.rollout.max_staleness:
+            self._check_staleness(asking)
         if self.train.shard and asking:
             # ranks ask the policy as often as they have prompts, and a spread one computes with all or none
             refuse("train", "shard", f"false with the reward {min(asking)}", True)
+
+    def _check_staleness(self, asking: set[str]) -> None:
+        """What shares nothing with the update may go on beside it."""
+        why = "since rollout.max_staleness is 1"
+        if self.run.save_every == 1:
+            refuse("run", "save_every", f"0 or > 1, {why}, and not across a checkpoint", 1)
+        if self.loss.correction == "none":
+            refuse("loss", "correction", f"one that corrects, {why}", self.loss.correction)
+        if asking:
+            refuse("rollout", "max_staleness", f"0 with the reward {min(asking)}, which asks the policy", 1)
+        for section, engine in self.engine_sections.items():
+            if engine.sleep:
+                refuse(section, "sleep", f"false, {why}", True)
 
     @property
     def weighted_rewards(self) -> dict[str, float]:
@@ -170,6 +191,16 @@ class RlConfig:
     def executor_engine(self) -> EngineConfig:
         own = self.uplift.executor.engine
         return self.engine if own.kind == "same" else own
+
+    @property
+    def engine_sections(self) -> dict[str, EngineConfig]:
+        """Those that sampling and rewards use, by where the configuration has them."""
+        found = {"engine": self.engine}
+        if self.uses_transfer:
+            found["transfer.engine"] = self.receiver_engine
+        if self.uses_uplift:
+            found["uplift.executor.engine"] = self.executor_engine
+        return found
 
     @property
     def reward_engines(self) -> dict[str, EngineConfig]:

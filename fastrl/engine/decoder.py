@@ -113,9 +113,13 @@ class Decoder:
         logits = F.linear(hidden, head.weight, head.bias) * head.logit_scale
         return logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)
 
+    def leave(self) -> None:
+        """To be called before the model moves: nothing but its own parameters holds its weights."""
+        self.lean = None
+
     def place(self) -> None:
         """To be called after the model has moved to another device."""
-        self.lean = LlamaLike(self.model) if LlamaLike.fits(self.model) else None
+        self.lean: LlamaLike | None = LlamaLike(self.model) if LlamaLike.fits(self.model) else None
 
     def refresh(self) -> None:
         """To be called after weights were written to."""

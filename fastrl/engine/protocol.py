@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +12,10 @@ from torch import Tensor
 
 from fastrl.types import Completion, PrefixTree, SamplingParams
 
+HALF_LOADED = (
+    "[engine] weights: expected every one of them, got some: loading them was interrupted, or sleep(2) has "
+    "dropped them; call load_weights with all"
+)
 WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -64,8 +68,10 @@ class Engine(Protocol):
     max_model_len: int
     """Longest prompt + completion it can hold, in tokens."""
     weights_version: int
-    takes_partial_weights: bool
-    """load_weights may be given some weights, and keeps the others."""
+
+    @property
+    def takes_partial_weights(self) -> bool:
+        """load_weights may be given some weights now, and keeps the others."""
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: SamplingParams, *, seeds: Sequence[int], n: int = 1
@@ -96,11 +102,15 @@ class Engine(Protocol):
         from starts[i] on alone (the others are 0)."""
 
     def load_weights(self, tensors: Iterable[tuple[str, Tensor]], version: int, partial: bool = False) -> str:
-        """Copy every weight in; returns a checksum of what it then holds. An unknown name is an error, and a
-        missing one unless `partial`, which takes_partial_weights allows."""
+        """Copy every weight in; returns a checksum of what it then holds. An unknown name is an error, as is
+        one that comes twice, and a missing one unless `partial`, which takes_partial_weights allows.
+
+        Tensors are taken as they come and let go, so that never all of them are held. After an error on the
+        way the weights are undefined: the engine refuses to work until every one has been loaded."""
 
     def sleep(self, level: int = 1) -> None:
-        """Give memory back: level 1 drops caches and moves weights to host memory."""
+        """Give memory back: level 1 drops caches and moves weights to host memory; level 2 drops the weights
+        too, and every one must be loaded after wake()."""
 
     def wake(self) -> None: ...
 
@@ -113,11 +123,18 @@ def checksum(tensors: Iterable[tuple[str, Tensor]]) -> str:
     Two int64 sums a tensor, over all of its words and over every other one, so that a lost, swapped, shifted
     or rounded tensor shows.
     """
-    names, sums = [], []
-    for name, tensor in sorted(tensors, key=lambda item: item[0]):
-        words = tensor.detach().contiguous().view(-1).view(WORDS[tensor.element_size()])
-        names.append(name)
-        sums.append(torch.stack([words.sum(dtype=torch.int64), words[::2].sum(dtype=torch.int64)]).cpu())
+    return digest_of({name: word_sums(tensor) for name, tensor in tensors})
+
+
+def word_sums(tensor: Tensor) -> Tensor:
+    """[2] int64, on the host: the sums of a tensor's words, and of every other one."""
+    words = tensor.detach().contiguous().view(-1).view(WORDS[tensor.element_size()])
+    return torch.stack([words.sum(dtype=torch.int64), words[::2].sum(dtype=torch.int64)]).cpu()
+
+
+def digest_of(sums: Mapping[str, Tensor]) -> str:
+    """The checksum, of each tensor's word_sums."""
+    names = sorted(sums)
     digest = hashlib.sha256("\n".join(names).encode())
-    digest.update(torch.stack(sums).numpy().tobytes() if sums else b"")
+    digest.update(torch.stack([sums[name] for name in names]).numpy().tobytes() if names else b"")
     return digest.hexdigest()[:16]

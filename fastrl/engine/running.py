@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,19 @@ from fastrl.types import SamplingParams
 _UNIFORMS_AHEAD = 32
 _WORTH_CAPTURING = 16
 """Steps that rows must have to go: capturing costs about as much as two of them."""
+
+
+_capturing = threading.Lock()
+
+
+def captured(work: Callable[[], None], device: torch.device) -> torch.cuda.CUDAGraph:
+    """A graph of `work` on this device. Engines of other devices may capture in other threads, one after the
+    other, and what those threads do meanwhile ends no capture here."""
+    graph = torch.cuda.CUDAGraph()
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    with _capturing, torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        work()
+    return graph
 
 
 @dataclass(slots=True)
@@ -182,9 +196,7 @@ class Running:
         else:
             self._advance(decoder)
             if decoder.capturable and self.tokens_to_go >= _WORTH_CAPTURING:
-                self._graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(self._graph):
-                    self._advance(decoder)
+                self._graph = captured(lambda: self._advance(decoder), self.device)
         self._steps += 1
         self._new.append((self._last.clone(), self._logprobs.clone()))
         self._own_tokens += self.num_rows

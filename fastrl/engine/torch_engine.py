@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from fastrl.engine.jobs import Job, depth_first, make_job
 from fastrl.engine.kv_pool import BLOCK, Ints, KVPool
 from fastrl.engine.probe import probe
 from fastrl.engine.prompts import PromptCache
-from fastrl.engine.protocol import EngineStats, Place, Scores, Watcher, checksum
+from fastrl.engine.protocol import HALF_LOADED, EngineStats, Place, Scores, Watcher, checksum
 from fastrl.engine.scheduler import Scheduler, Watch
 from fastrl.engine.scoring import score_sequences
 from fastrl.engine.stopping import StopRule, Vocabulary
@@ -27,8 +28,6 @@ from fastrl.types import Branch, Completion, PrefixTree, SamplingParams
 
 class TorchEngine:
     """`fastrl.engine.protocol.Engine` over a Hugging Face decoder. The model becomes the engine's own."""
-
-    takes_partial_weights = True
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: Any, *, max_batch_tokens: int = 65536,
@@ -56,7 +55,7 @@ class TorchEngine:
         self.prompts = PromptCache(self.pool, keep_prompts)
         self.weights_version = 0
         self._device = self.decoder.device
-        self._asleep = False
+        self._asleep, self._whole = False, True
         self._stats = EngineStats()
         self._end_ids = _end_ids(model, tokenizer)
 
@@ -115,7 +114,7 @@ class TorchEngine:
         scored: Sequence[Collection[int]], temperature: float,
     ) -> tuple[list[list[list[Completion]]], list[tuple[int, Job]]]:  # fmt: skip
         """Completions, and the jobs that it took with the number of the tree of each."""
-        self._check_awake()
+        self._check_ready()
         jobs: list[tuple[int, Job]] = []
         places: list[Place] = []
         for number, (tree, wanted) in enumerate(zip(trees, scored, strict=True)):
@@ -132,7 +131,8 @@ class TorchEngine:
         stop = StopRule(self._vocabulary, self._end_ids, sampling)
         scheduler = Scheduler(self.decoder, sampling, stop, self.pool, self.prompts, self._stats, temperature)
         told = None if watch is None else self._told(watch, places)
-        finished = sorted(scheduler.run([job for _, job in jobs], told), key=lambda f: f.row)
+        with self._here():
+            finished = sorted(scheduler.run([job for _, job in jobs], told), key=lambda f: f.row)
         self._stats.generated_tokens += sum(len(f.token_ids) for f in finished)
         self._stats.decode_tokens += sum(len(f.token_ids) - 1 for f in finished)
         completions = iter(self._completions(finished))
@@ -189,7 +189,7 @@ class TorchEngine:
         starts: per sequence, tokens before this one are not scored (0); None: 1 everywhere. What sequences
         share from their first token on is computed once.
         """
-        self._check_awake()
+        self._check_ready()
         if not temperature > 0:
             raise ValueError(f"[engine] temperature: expected > 0, got {temperature}")
         if starts is not None and len(starts) != len(sequences):
@@ -201,35 +201,59 @@ class TorchEngine:
             )
         for sequence in sequences:
             self._check_ids("sequences", sequence)
-        return score_sequences(self.decoder, sequences, temperature, starts, self._stats)
+        with self._here():
+            return score_sequences(self.decoder, sequences, temperature, starts, self._stats)
+
+    @property
+    def takes_partial_weights(self) -> bool:
+        """Until weights are dropped."""
+        return self._whole
 
     def load_weights(self, tensors: Iterable[tuple[str, Tensor]], version: int, partial: bool = False) -> str:
-        """Copy every weight in, cast to the engine's type; returns the checksum of what it then holds.
+        """Copy every weight in as it comes, cast to the engine's type; returns the checksum of what it then
+        holds.
 
         partial: weights that don't arrive stay as they are.
 
         Raises:
-            ValueError: a name is unknown or missing, or a shape differs. The weights are then undefined.
+            ValueError: a name is unknown, comes twice or is missing, or a shape differs. After it, or after
+                whatever `tensors` raises, the weights are undefined: the engine refuses to work until every
+                one has been loaded.
+            RuntimeError: partial, and takes_partial_weights is false.
         """
         self._check_awake()
+        if partial:
+            self._check_ready()
         self.prompts.clear()
+        self._whole = False
         copy_weights(self.decoder.model, tensors, partial)
         self.decoder.refresh()
+        self._whole = True
         self.weights_version = version
         return checksum(named_weights(self.decoder.model))
 
     def sleep(self, level: int = 1) -> None:
-        """Level 1, the only one: weights move to host memory, the cache's memory is given back."""
-        if level != 1:
-            raise ValueError(f"[engine] level: expected 1, got {level}")
+        """The cache's memory is given back; weights move to host memory (level 1) or are dropped (2)."""
+        if level not in (1, 2):
+            raise ValueError(f"[engine] level: expected 1 or 2, got {level}")
         self._asleep = True
+        self._whole = self._whole and level == 1
         self.prompts.clear()
         self.pool.drop_memory()
+        self.decoder.leave()
+        if not self._whole:
+            for parameter in self.decoder.model.parameters():  # the shape alone is kept
+                parameter.data = parameter.new_empty(1).expand(parameter.shape)
         self.decoder.model.to("cpu")
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
     def wake(self) -> None:
+        if not self._asleep:
+            return
+        if not self._whole:
+            for parameter in self.decoder.model.parameters():
+                parameter.data = torch.empty(parameter.shape, dtype=parameter.dtype, device=self._device)
         self.decoder.model.to(self._device)
         self.decoder.place()
         self._asleep = False
@@ -238,9 +262,18 @@ class TorchEngine:
         """A copy of the counters."""
         return replace(self._stats)
 
+    def _here(self) -> AbstractContextManager[Any]:
+        """Kernels and graphs of our own go to the thread's current GPU, so it must be the engine's."""
+        return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
+
     def _check_awake(self) -> None:
         if self._asleep:
             raise RuntimeError("[engine] state: expected awake, got asleep; call wake() first")
+
+    def _check_ready(self) -> None:
+        self._check_awake()
+        if not self._whole:
+            raise RuntimeError(HALF_LOADED)
 
     def _check_ids(self, name: str, ids: Sequence[int] | Ints) -> None:
         array, size = np.asarray(ids, dtype=np.int64), self.decoder.vocab_size

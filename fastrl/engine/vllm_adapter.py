@@ -8,7 +8,7 @@ import os
 import random
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -97,6 +97,7 @@ class Vllm:
             raise ValueError(f"[engine] kind: vllm was asked for, and {reason}")
         os.environ.update(_ENVIRONMENT)
         self._device, self._on_cpu = device, device.type == "cpu"
+        self._without_cache = False
         block = BLOCK[device.type]
         options: dict[str, Any] = {
             "model": path,
@@ -219,12 +220,12 @@ class Vllm:
             rows.append(measure(sampled_from[0], seen[1]))
         return torch.cat(rows), own
 
-    def reload(self, items: Iterable[tuple[str, Tensor]]) -> None:
-        """New weights under their checkpoint names; nothing is remembered of the old ones."""
+    def reload(self, tensors: Mapping[str, Tensor]) -> None:
+        """New weights under their checkpoint names, of whole modules; nothing that was cached is kept."""
         with _undisturbed(self._device), self._eagerly():
-            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(items)})
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(tensors.items())})
             if self._on_cpu:
-                _pack_tied_heads(self.model)
+                _pack_tied_heads(self.model, tensors)
         self.forget()
 
     def forget(self) -> None:
@@ -232,16 +233,24 @@ class Vllm:
         if not self._llm.reset_prefix_cache():
             raise RuntimeError("[engine] state: expected no request in vLLM's cache, got some")
 
-    def sleep(self) -> None:
-        """Weights to host memory, cache given back. The CPU build can't: its cache is emptied."""
+    def sleep(self, level: int) -> None:
+        """Cache given back, weights to host memory (1) or dropped (2). The CPU build can't: its cache is
+        emptied."""
         if self._on_cpu:
             self.forget()
         else:
-            self._llm.sleep(level=1)
+            self._llm.sleep(level=level)
 
-    def wake(self) -> None:
+    def wake(self, with_cache: bool) -> None:
+        """Room for the weights, and for the cache unless it shall wait for wake_cache."""
         if not self._on_cpu:
-            self._llm.wake_up()
+            self._llm.wake_up(None if with_cache else ["weights"])
+            self._without_cache = not with_cache
+
+    def wake_cache(self) -> None:
+        if self._without_cache:
+            self._llm.wake_up(["kv_cache"])
+        self._without_cache = False
 
     def _run(
         self, asked: Sequence[tuple[list[int], Any]], take: Callable[[Iterable[Any]], None]
@@ -314,11 +323,12 @@ def _start(options: dict[str, Any]) -> Any:
     return LLM(**options)
 
 
-def _pack_tied_heads(model: nn.Module) -> None:
-    """A head that is tied to the embedding has a packed copy of its own, which a reload forgets."""
+def _pack_tied_heads(model: nn.Module, names: Collection[str]) -> None:
+    """A head tied to an embedding among names has a packed copy of its own, which a reload forgets."""
+    new = {id(parameter) for name, parameter in model.named_parameters() if name in names}
     module: Any
     for module in model.modules():
-        if hasattr(module, "cpu_linear") and module.weight.numel():
+        if hasattr(module, "cpu_linear") and module.weight.numel() and id(module.weight) in new:
             module.quant_method.process_weights_after_loading(module)
 
 
@@ -329,8 +339,8 @@ def _undisturbed(device: torch.device) -> Iterator[None]:
     states = random.getstate(), np.random.get_state()
     devices = [device] if device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=devices):
-            yield
+        with torch.random.fork_rng(devices=devices), torch.cuda.device(device) if devices else nullcontext():
+            yield  # a start would leave its device as the current one
     finally:
         torch.set_num_threads = set_num_threads  # replaced by a function that does nothing
         if preload is None:

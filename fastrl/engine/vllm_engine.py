@@ -11,9 +11,18 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from fastrl.engine.protocol import EngineStats, Place, Scores, Watcher, checksum
+from fastrl.engine.protocol import (
+    HALF_LOADED,
+    EngineStats,
+    Place,
+    Scores,
+    Watcher,
+    digest_of,
+    word_sums,
+)
 from fastrl.engine.sampling import request_keys
 from fastrl.engine.vllm_adapter import Answer, Request, Vllm, now
+from fastrl.engine.vllm_buckets import buckets
 from fastrl.engine.vllm_weights import WeightLedger
 from fastrl.types import Branch, Completion, FinishReason, PrefixTree, SamplingParams
 
@@ -35,8 +44,6 @@ class VllmEngine:
     tokens; prefill_ms lasts until every completion of a call has its first token. What vLLM computes again
     because it ran out of cache in the middle (max_batch_tokens too small) is not counted.
     """
-
-    takes_partial_weights = False
 
     def __init__(
         self, path: str, *, dtype: torch.dtype, device: torch.device, max_batch_tokens: int = 65536,
@@ -63,6 +70,8 @@ class VllmEngine:
         self._end_ids = _end_ids(path, self._config, self.tokenizer)
         self._ledger: WeightLedger | None = None
         self._asleep = False
+        self._whole = True
+        self._sums: dict[str, Tensor] = {}
         self._stats = EngineStats()
         self.vllm = Vllm(
             path, dtype=dtype, device=device, max_model_len=self.max_model_len, cache_tokens=max_batch_tokens,
@@ -93,7 +102,7 @@ class VllmEngine:
     ) -> list[list[list[Completion]]]:
         """[tree][branch][sample]; one batch in depth-first order, so that a prefix's blocks are there when
         the next request asks for them."""
-        self._check_awake()
+        self._check_ready()
         self._check_sampling(sampling)
         asked: list[tuple[bytes, Place, Request]] = []
         for number, tree in enumerate(trees):
@@ -150,7 +159,7 @@ class VllmEngine:
         starts: per sequence, tokens before this one are not scored (0); None: 1 everywhere. vLLM reads whole
         sequences, one after the other, without its prefix cache.
         """
-        self._check_awake()
+        self._check_ready()
         if not temperature > 0:
             raise ValueError(f"[engine] temperature: expected > 0, got {temperature}")
         if starts is not None and len(starts) != len(sequences):
@@ -167,44 +176,58 @@ class VllmEngine:
             for i, sequence in enumerate(sequences)
         ]
 
+    @property
+    def takes_partial_weights(self) -> bool:
+        """Once it has been given every weight, and until they are dropped."""
+        return self._whole and bool(self._sums)
+
     def load_weights(self, tensors: Iterable[tuple[str, Tensor]], version: int, partial: bool = False) -> str:
         """Copy every weight in, cast to the engine's type; returns the checksum of what it then holds.
 
-        The engine's weights are read back from its kernels and compared; the checksum is TorchEngine's.
+        Tensors are taken in buckets: each is given to vLLM, read back from its kernels and compared, then let
+        go. The checksum is TorchEngine's. partial: weights that don't arrive stay as they are.
 
         Raises:
-            ValueError: a name is unknown or missing, or a shape differs; nothing has been changed.
-            RuntimeError: what arrived is not what was sent. The weights are then undefined.
-            NotImplementedError: a weight can't be found in vLLM's model; partial: vLLM's stacked matrices are
-                made anew as a whole.
+            ValueError: a name is unknown, comes twice or is missing, or a shape differs.
+            RuntimeError: what arrived is not what was sent; or partial, and takes_partial_weights is false.
+            NotImplementedError: a weight can't be found in vLLM's model.
+                After any of them, and whatever `tensors` raises, the weights are undefined if a bucket had
+                been loaded before: the engine then refuses to work until every weight has been loaded.
         """
         self._check_awake()
-        if partial:
-            raise NotImplementedError(
-                "[load_weights] partial: expected false with engine.kind vllm, got true"
+        if partial and not self.takes_partial_weights:
+            raise RuntimeError(
+                "[load_weights] partial: expected every weight to have been loaded before, got some alone"
             )
         if self._ledger is None:
             with torch.device("meta"):
                 make: Any = AutoModelForCausalLM.from_config
                 checkpoint = make(self._config, trust_remote_code=self._trust)
             self._ledger = WeightLedger(checkpoint, self.vllm.model, self._dtype)
-        sent = self._ledger.accept(tensors)
-        self.vllm.reload(sent.items())
-        self._ledger.prove(sent)
+        for bucket in buckets(self._ledger, tensors, partial):
+            self._whole = False
+            self.vllm.reload(bucket)
+            self._ledger.prove(bucket)
+            self._sums |= {name: word_sums(tensor.to(self._dtype)) for name, tensor in bucket.items()}
+        self._whole = True
+        self.vllm.wake_cache()
         self.weights_version = version
-        return checksum((name, tensor.to(self._dtype)) for name, tensor in sent.items())
+        return digest_of(self._sums)
 
     def sleep(self, level: int = 1) -> None:
-        """Level 1, the only one: vLLM's own. Its CPU build keeps its memory and drops the prefix cache."""
-        if level != 1:
-            raise ValueError(f"[engine] level: expected 1, got {level}")
+        """vLLM's own levels; an engine that sleeps stays at its level. The CPU build keeps its memory and
+        drops the prefix cache."""
+        if level not in (1, 2):
+            raise ValueError(f"[engine] level: expected 1 or 2, got {level}")
         if not self._asleep:
-            self.vllm.sleep()
+            self.vllm.sleep(level)
+        self._whole = self._whole and level == 1
         self._asleep = True
 
     def wake(self) -> None:
+        """After level 2 the cache's memory comes back with the weights: in load_weights."""
         if self._asleep:
-            self.vllm.wake()
+            self.vllm.wake(with_cache=self._whole)
         self._asleep = False
 
     def stats(self) -> EngineStats:
@@ -281,6 +304,11 @@ class VllmEngine:
     def _check_awake(self) -> None:
         if self._asleep:
             raise RuntimeError("[engine] state: expected awake, got asleep; call wake() first")
+
+    def _check_ready(self) -> None:
+        self._check_awake()
+        if not self._whole:
+            raise RuntimeError(HALF_LOADED)
 
     def _check_ids(self, name: str, ids: Sequence[int]) -> None:
         array, size = np.asarray(ids, dtype=np.int64), self.vocab_size

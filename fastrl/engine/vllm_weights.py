@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+_SHARED = "shared"
 _IDENTITY_ROWS = 1024
 """Columns of a packed matrix that are read back at once."""
 
@@ -52,34 +53,25 @@ class WeightLedger:
                     f"[load_weights] {name}: expected a place in vLLM's {type(held).__name__}, found none; "
                     "engine.kind torch trains every model"
                 )
+        self._own_names = {id(self.parameters[name]): name for name in self.names}
+        self.units = self._find_units()
+        """Of the names in `names`."""
 
-    def accept(self, tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-        """Every tensor under its checkpoint name, tied ones once.
+    def own_name(self, name: str) -> str:
+        """The one among its tied names under which it is loaded."""
+        return self._own_names[id(self.parameters[name])]
 
-        Raises:
-            ValueError: a name is unknown or missing, a shape differs, or two names of one tied tensor bring
-                different values. Nothing has been changed.
-        """
-        arrived: dict[int, tuple[str, Tensor]] = {}
-        for name, source in tensors:
-            target = self.parameters.get(name)
-            if target is None:
-                raise ValueError(f"[load_weights] {name}: expected a parameter of {self.kind}, got this name")
-            if target.shape != source.shape:
-                raise ValueError(
-                    f"[load_weights] {name}: expected shape {tuple(target.shape)}, got {tuple(source.shape)}"
-                )
-            twin, values = arrived.setdefault(id(target), (name, source))
-            if twin != name and not torch.equal(values, source.to(values)):
-                raise ValueError(
-                    f"[load_weights] {name}: expected the values of {twin}, which it is tied to, got others"
-                )
-        for name in self.names:
-            if id(self.parameters[name]) not in arrived:
-                raise ValueError(
-                    f"[load_weights] {name}: expected {len(self.names)} parameters, this one is missing"
-                )
-        return {name: arrived[id(self.parameters[name])][1] for name in self.names}
+    def holds(self, name: str, source: Tensor) -> bool:
+        return not any(self._wrong({name: source}))
+
+    @torch.no_grad()
+    def held_now(self, name: str) -> Tensor:
+        """A copy of what vLLM computes with."""
+        parameter = self.parameters[name]
+        twins = (twin for twin, other in self.parameters.items() if other is parameter)
+        place = next(self.places[twin] for twin in twins if twin in self.places)
+        whole = next(iter(self._read(place.module, place.parameter, parameter.shape[-1])))
+        return whole[place.start : place.start + parameter.shape[0]].clone()
 
     @torch.no_grad()
     def prove(self, sent: Mapping[str, Tensor]) -> None:
@@ -88,21 +80,35 @@ class WeightLedger:
         Raises:
             RuntimeError: one is not; the engine's weights are undefined.
         """
+        for name, wrong in self._wrong(sent):
+            raise RuntimeError(
+                f"[load_weights] {name}: expected vLLM to hold what was sent, {wrong} of "
+                f"{self.parameters[name].numel()} values differ; load every weight again, or start anew"
+            )
+
+    def _wrong(self, sent: Mapping[str, Tensor]) -> Iterator[tuple[str, int]]:
+        """Names of places where vLLM holds something else, and how many values differ."""
         values = {id(self.parameters[name]): tensor for name, tensor in sent.items()}
         last: tuple[tuple[str, str], list[Tensor]] | None = None
         for name, place in self.places.items():
-            source = values[id(self.parameters[name])]
+            source = values.get(id(self.parameters[name]))
+            if source is None:
+                continue
             key = (place.module, place.parameter)
             if last is None or last[0] != key:  # q, k and v are read once
                 last = (key, list(self._read(*key, source.shape[-1])))
             for whole in last[1]:
                 found = whole[place.start : place.start + source.shape[0]]
-                wrong = _differences(found, source, self.dtype)
-                if wrong:
-                    raise RuntimeError(
-                        f"[load_weights] {name}: expected vLLM to hold what was sent, {wrong} of "
-                        f"{source.numel()} values differ; load every weight again, or start anew"
-                    )
+                if wrong := _differences(found, source, self.dtype):
+                    yield name, wrong
+
+    def _find_units(self) -> dict[str, str]:
+        """Name -> what vLLM makes anew as a whole: its module, or all modules that share a tensor."""
+        modules: dict[str, set[str]] = {name: set() for name in self.names}
+        for name, place in self.places.items():
+            modules[self._own_names[id(self.parameters[name])]].add(place.module)
+        shared = {module for each in modules.values() if len(each) > 1 for module in each}
+        return {name: _SHARED if each & shared else min(each) for name, each in modules.items()}
 
     def _place(self, name: str) -> Place | None:
         """None: vLLM has no such module (a head that is tied may have none)."""

@@ -15,13 +15,14 @@ def copy_weights(model: nn.Module, tensors: Iterable[tuple[str, Tensor]], partia
     Every parameter must arrive, unless `partial`; of tied ones, one name is enough. Persistent buffers may.
 
     Raises:
-        ValueError: a name is unknown or missing, a shape differs, or two names of one tied parameter bring
-            different values.
+        ValueError: a name is unknown, comes twice or is missing, a shape differs, or two names of one tied
+            parameter bring different values.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     saved = model.state_dict(keep_vars=True).keys()
     buffers = {name: value for name, value in model.named_buffers() if name in saved}
     arrived: dict[int, str] = {}
+    names: set[str] = set()
     for name, source in tensors:
         target = parameters.get(name, buffers.get(name))
         if target is None:
@@ -32,14 +33,16 @@ def copy_weights(model: nn.Module, tensors: Iterable[tuple[str, Tensor]], partia
             raise ValueError(
                 f"[load_weights] {name}: expected shape {tuple(target.shape)}, got {tuple(source.shape)}"
             )
-        twin = arrived.get(id(target))
-        if twin is None:
+        if name in names:
+            raise ValueError(f"[load_weights] {name}: expected once, got it twice")
+        names.add(name)
+        twin = arrived.setdefault(id(target), name)
+        if twin == name:
             target.copy_(source)
         elif not torch.equal(target, source.to(target)):
             raise ValueError(
                 f"[load_weights] {name}: expected the values of {twin}, which it is tied to, got others"
             )
-        arrived[id(target)] = name
     missing = [name for name, parameter in parameters.items() if id(parameter) not in arrived]
     if missing and not partial:
         raise ValueError(

@@ -67,7 +67,9 @@ def transfer_reward(
     """
     config = TransferConfig(receiver=ModelConfig(path=receiver), **options)
     if isinstance(tokenizer, str):
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        tokenizer = AutoTokenizer.from_pretrained(
+            tokenizer, trust_remote_code=config.receiver.trust_remote_code
+        )
     where = choose_device(RunConfig(device=device))
     grader = AnswerGrader(answer_workers, answer_timeout_s)
     asked = build_engine(config.receiver, engine or EngineConfig(), where)

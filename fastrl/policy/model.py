@@ -30,6 +30,7 @@ from fastrl.policy.lora import (
 from fastrl.policy.packing import PackedBatch, TrainSequence, microbatches, pack, shared_microbatches
 from fastrl.policy.prefix_attention import PREFIX
 from fastrl.policy.shard import BODY, Sharding, gather, most_over_ranks, shard, spread_modules
+from fastrl.policy.spread_load import fill, outline, stand_ins
 
 SHAREABLE_LAYERS = {"full_attention", "sliding_attention"}
 NOTHING = TrainSequence([0, 0], [False, False])
@@ -74,24 +75,26 @@ class Policy:
 
         checkpoint: a folder that save wrote: what it holds takes the place of config.path, or with adapters,
             of theirs alone. To the bit what was saved, both ways.
-        sharding: spread it over the ranks, each of which reads it whole into host memory first.
+        sharding: spread it over the ranks, each of which reads its own part alone.
         """
         attention, lora = choose_attention(config, device), config.lora
         source = config.path if checkpoint is None or lora.rank else str(checkpoint)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=torch.float32,
-            attn_implementation=attention,
-            trust_remote_code=config.trust_remote_code,
-            use_safetensors=True,
-        )
+        options = {"attn_implementation": attention, "trust_remote_code": config.trust_remote_code}
+        model: Any
+        if sharding:
+            model = outline(source, **options)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(
+                source, dtype=torch.float32, use_safetensors=True, **options
+            )
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=config.trust_remote_code)
         check_layers(model, attention)
         without_dropout(model)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if lora.rank:
-            add_adapters(model, lora, seed)
+            with stand_ins(model):
+                add_adapters(model, lora, seed)
             if checkpoint is not None:
                 load_adapters(model, checkpoint / FOLDER)
         dtype = compute_dtype(config, device)
@@ -99,6 +102,7 @@ class Policy:
             model.to(device)
         else:
             shard(model, sharding, device, dtype)
+            fill(model, source, torch.device("cpu") if sharding.offload else device, device, **options)
         model.train()
         adapted = lora.rank > 0
         return cls(model, tokenizer, dtype, attention, config.share_prefixes, adapted, device, sharding)

@@ -44,7 +44,7 @@ class Sharding:
 
 
 def shard(model: Any, sharding: Sharding, device: torch.device, dtype: torch.dtype) -> None:
-    """Spread a decoder that every rank has loaded alike, in place: each layer, then the rest with its head.
+    """Spread a decoder, or an outline of one, in place: each layer, then the rest with its head.
 
     Weights keep their type, layers compute in `dtype`, gradients are summed in float32: a loss here has one
     denominator for all ranks, so that no mean is taken.
@@ -140,19 +140,20 @@ def first_row(num_rows: int, size: int, rank: int) -> int:
     return min(rank * -(-num_rows // size), num_rows)
 
 
-def read_like(parameter: Tensor, file: Any, name: str) -> Tensor:
-    """A tensor of an open safetensors file, where its parameter is and spread as that is; then only this
-    rank's rows are read. A single number is never spread."""
+def read_like(parameter: Tensor, file: Any, name: str, where: torch.device | None = None) -> Tensor:
+    """A tensor of an open safetensors file, spread as its parameter is; then only this rank's rows are read.
+    A single number is never spread. where: the device it is put on; None: the parameter's."""
     if not isinstance(parameter, DTensor):
         whole: Tensor = file.get_tensor(name)
-        return whole.to(parameter.device)
+        return whole.to(where or parameter.device)
     local, mesh = parameter.to_local(), parameter.device_mesh
     saved = file.get_slice(name)
     if not saved.get_shape():
         number: Tensor = file.get_tensor(name)
-        return number.to(local.device)
+        return number.to(where or local.device)
     first = first_row(parameter.shape[0], mesh.size(), mesh.get_local_rank())
-    spread: Tensor = torch.zeros_like(parameter.detach())  # from_local would move what waits in host memory
+    # from_local would move what waits in host memory
+    spread: Tensor = torch.zeros_like(parameter.detach(), device=where)
     if len(local) and isinstance(spread, DTensor):
         spread.to_local().copy_(saved[first : first + len(local)])
     return spread

@@ -12,6 +12,7 @@ from rich.console import Console as RichConsole
 from rich.live import Live
 from rich.table import Table
 
+from fastrl.report.page.curves import phases_of
 from fastrl.report.sparkline import sparkline
 
 SHOWN = {
@@ -91,7 +92,8 @@ class Console:
 def plain_line(step: int, num_steps: int, shown: Mapping[str, float], metrics: Mapping[str, Any]) -> str:
     """step 12/60 | reward 0.71 | ... | 1.4s"""
     parts = [f"step {step}/{num_steps}", *(f"{name} {number(value)}" for name, value in shown.items())]
-    seconds = sum(value for name, value in metrics.items() if name.startswith("time/") and known(value))
+    phases, _ = phases_of(list(metrics))
+    seconds = sum(metrics[name] for name in phases if known(metrics[name]))
     return " | ".join([*parts, f"{seconds:.2f}s"] if seconds else parts)
 
 

@@ -28,7 +28,8 @@ class Drift:
         log_ratio     : of |d|, nats: mean, p50, p90, p99 from a histogram (at most 16 % too large), max
 
     Tokens that are left out of the loss (those without gradient), and those for which the engine gave no
-    log-prob (NaN), are not counted. What is added twice counts as once where all is.
+    log-prob (NaN), are not counted. What is added twice counts as once where all is. Of a batch with
+    rollout/staleness 1 (fastrl.stages.ahead) d holds what one update changed, too.
 
     Source: effective sample size, Kong 1992; the estimate of the KL, joschu.net/blog/kl-approx.html (k3).
     """
@@ -42,7 +43,8 @@ class Drift:
         """One micro-batch.
 
         Args:
-            trainer: [T] log-probs under the weights that the engine sampled with.
+            trainer: [T] log-probs before the step's first update, by the weights that the engine sampled with
+                unless the batch is stale.
             engine: [T] log-probs that it reported.
             counted: [T] bool.
             cu_seqlens: [S+1] int32, where sequences start among the T.

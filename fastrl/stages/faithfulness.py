@@ -34,7 +34,7 @@ def faithfulness(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step:
         stop=config.rollout.stop,
     )
     with run.time("faithfulness"):
-        with awake([parts.engine] if config.engine.sleep else []):
+        with awake([parts.engine] if config.engine.sleep else [], level=2):
             parts.sync_engine(version=step)
             probed = probe(parts.engine, parts.probes, parts.grader, sampling=sampling, seed=seed)
         parts.judges = parts.judges or build_judges(own, choose_device(config.run), seed)

@@ -59,7 +59,8 @@ def out_of_memory(error: BaseException, config: Any, phase: str, engine: str | N
     else:
         section, own = engine_section(config, engine)
         name, value, more = "max_batch_tokens", own.max_batch_tokens, []
-        more += [] if own.sleep else [f"--{section}.sleep true, so that engines and training take turns"]
+        no_use = own.sleep or config.rollout.max_staleness  # which refuses sleep
+        more += [] if no_use else [f"--{section}.sleep true, so that engines and training take turns"]
     tries = " or ".join([f"--{section}.{name} {max(1, value // 2)}", *more])
     first = str(error).split("\n", 1)[0]
     return Fault(

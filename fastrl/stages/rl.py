@@ -21,6 +21,7 @@ from fastrl.report.reporter import Reporter
 from fastrl.run import Run, read_metrics
 from fastrl.seeding import seed_of
 from fastrl.stages.advantages import fill_advantages
+from fastrl.stages.ahead import Ahead
 from fastrl.stages.alarm import Alarms
 from fastrl.stages.drift import Drift
 from fastrl.stages.engine_metrics import count, engine_metrics
@@ -56,19 +57,20 @@ def run_rl(config: RlConfig, ranks: Ranks | None = None) -> Path:
     parts.bad_steps = BadSteps(config.train, state.get("bad_steps"))
     guards = Guards(run, config, parts.policy, parts.optimizer, ranks, parts.engines)
     saver = Saver(run.checkpoints, config.run.keep_last, ranks, config.run.async_save)
-    with closing(parts), Reporter(run, config) as reporter, guards, saver:
+    ahead = Ahead(parts, config, run, ranks)
+    with closing(parts), Reporter(run, config) as reporter, guards, saver, ahead:
         if not checkpoint:
             measured = faithfulness(parts, config, run, ranks, step=0)
             metrics = evaluation(parts, config, run, ranks, step=0)
             score_of(metrics, config, ranks, evaluated=True)
             reporter.log(0, metrics | measured)
-        last = train(config, parts, run, reporter, ranks, state, guards, saver)
+        last = train(config, parts, run, reporter, ranks, state, guards, saver, ahead)
     return run.checkpoints / f"step-{last:06d}"
 
 
 def train(
     config: RlConfig, parts: RlParts, run: Run, reporter: Reporter, ranks: Ranks, state: dict[str, Any],
-    guards: Guards, saver: Saver,
+    guards: Guards, saver: Saver, ahead: Ahead,
 ) -> int:  # fmt: skip
     """Returns the last step: train.num_steps, unless an alarm ended training."""
     step, draw = state["step"], state["draw"]
@@ -82,16 +84,20 @@ def train(
             if config.engine.sleep:
                 parts.engine.wake()
             parts.sync_engine(version=step)
-        sampled = sample_groups(parts, config, run, ranks, step, draw)
+        sampled = ahead.take() or sample_groups(parts, config, run, ranks, step, draw)
         draw = sampled.draw
+        if config.engine.sleep:
+            parts.engine.sleep(level=2)  # on a rank that had no prompt too
         fill_advantages(sampled.rollouts, parts.rewards, config.reward, ranks)
-        with run.time("update"):
+        saves = wants(step + 1, config.run.save_every, last)
+        with ahead.sampling(step + 1, draw, allowed=not saves), run.time("update"):
             stats, norms = update_policy(parts, sampled.rollouts, config, ranks, step, drift := Drift())
         lr = learning_rate(step, config.train)
 
         step += 1
         metrics = step_metrics(sampled, parts.rewards, stats, norms, lr, ranks) | drift.metrics(ranks)
         metrics |= engine_metrics(counted, count(parts.engines), ranks) | parts.bad_steps.metrics()
+        metrics |= ahead.metrics(sampled)
         rung, reasons = alarms.judge(metrics)
         metrics |= rung
         last = step if ended(alarms, ranks) else last
@@ -105,7 +111,7 @@ def train(
         for reason in reasons:
             reporter.say(reason)
         leaving = guards.leaving()
-        if leaving or wants(step, config.run.save_every, last):
+        if leaving or saves or step == last:
             run.enter("checkpoint")
             state = {"step": step, "draw": draw, "bad_steps": parts.bad_steps.state()}
             state |= score_of(metrics, config, ranks, evaluated=wants(step, config.eval.every, last))
@@ -158,7 +164,7 @@ def evaluation(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step: i
     seed, num_samples = seed_of(config.run.seed, "eval"), config.eval.num_samples
     metrics: Metrics = {}
     with run.time("eval"):
-        with awake([parts.engine] if config.engine.sleep else []):
+        with awake([parts.engine] if config.engine.sleep else [], level=2):
             parts.sync_engine(version=step)
             if parts.executor is None or "answer" in config.reward.functions:
                 metrics |= evaluate(

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import torch
+
 from fastrl.build import RlParts, WeightedReward
 from fastrl.config import RlConfig
 from fastrl.data.problems import Problem, reward_columns
@@ -35,6 +37,8 @@ class Sampled:
     draw: int = 0
     """Where the data stands now: the next draw, the same on every rank."""
     groups_drawn: int = 0
+    staleness: int = 0
+    """Updates between the weights that sampled and those of the step that learns."""
     metrics: Reported = field(default_factory=lambda: defaultdict(list))
 
 
@@ -55,7 +59,7 @@ def sample_groups(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step
     groups whose rewards are all equal are replaced from further draws, max_refills times; what is then still
     missing stays missing. Which groups there are, and their numbers, does not depend on how many ranks."""
     dynamic, wanted = config.rollout.dynamic_sampling, config.rollout.num_prompts
-    out = Sampled(draw=draw)
+    out = Sampled(draw=draw, staleness=step - parts.engine.weights_version)
     groups: dict[int, list[Rollout]] = {}
     kept: list[int] = []
     for _ in range(1 + config.rollout.max_refills if dynamic else 1):
@@ -80,14 +84,15 @@ def scored_groups(
     """Groups of these draws, rewarded. Where rewards' engines have devices of their own, they work on the
     first half of the prompts while the second half is sampled."""
     half = -(-len(draws) // 2) if parts.overlap else len(draws)
+    level = 1 if parts.overlap or config.rollout.dynamic_sampling else 2  # once more before a sync, or not
     groups: list[list[Rollout]] = []
-    with ThreadPoolExecutor(max_workers=1) as beside:
+    with one_thread("rewards") as beside:
         rewarded: Future[None] | None = None
         for piece in (draws[:half], draws[half:]):
             if not piece:
                 continue
             problems = [parts.problems[parts.order[draw]] for draw in piece]
-            with run.time("rollout"), awake([parts.engine] if config.engine.sleep else []):
+            with run.time("rollout"), awake([parts.engine] if config.engine.sleep else [], level):
                 fresh = generate(parts, config, problems, piece)
             groups += [group.rollouts for group in fresh]
             if parts.overlap and rewarded is None:
@@ -102,6 +107,13 @@ def scored_groups(
     return groups
 
 
+def one_thread(name: str) -> ThreadPoolExecutor:
+    """A worker that sees the same GPU as this thread: a new one would begin with the first."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return ThreadPoolExecutor(1, name)
+    return ThreadPoolExecutor(1, name, torch.cuda.set_device, (torch.cuda.current_device(),))
+
+
 def reward_groups(
     parts: RlParts, config: RlConfig, groups: Sequence[Group], step: int, metrics: Reported
 ) -> None:
@@ -112,22 +124,23 @@ def reward_groups(
 
 
 @contextmanager
-def awake(engines: Collection[Engine]) -> Iterator[None]:
-    """These engines have their memory inside, and have given it back afterwards."""
+def awake(engines: Collection[Engine], level: int = 1) -> Iterator[None]:
+    """These engines have their memory inside, and have given it back afterwards. level: 2 where they are
+    given every weight before they work again."""
     for engine in engines:
         engine.wake()
     try:
         yield
     finally:
         for engine in engines:
-            engine.sleep()
+            engine.sleep(level)
 
 
 def join_sync(parts: RlParts, config: RlConfig, version: int) -> None:
     """What a rank does where the first one alone gives its engine weights, in order to measure: with a policy
     that is spread, the same."""
     if parts.policy.sharding:
-        with awake([parts.engine] if config.engine.sleep else []):
+        with awake([parts.engine] if config.engine.sleep else [], level=2):
             parts.sync_engine(version)
 
 

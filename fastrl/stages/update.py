@@ -40,7 +40,7 @@ def update_policy(
     stats: Stats = {}
     norms = []
     for _ in range(config.train.epochs_per_batch):
-        for batch in split_groups(rollouts, config.train.updates_per_epoch):
+        for batch in split_groups(rollouts, config.train.updates_per_epoch, ranks):
             accumulate_gradients(parts.policy, rollouts, batch, old, ref, config, ranks, stats, drift)
             if not parts.policy.sharding:  # the backward has summed them then
                 ranks.sum_gradients(parts.policy.parameters())
@@ -53,9 +53,10 @@ def is_off_policy(config: RlConfig) -> bool:
     return config.train.epochs_per_batch * config.train.updates_per_epoch > 1
 
 
-def split_groups(rollouts: Sequence[Rollout], parts: int) -> list[list[int]]:
-    """Indices of the rollouts in `parts` batches of whole groups, as equal as they go."""
-    groups = sorted({rollout.group for rollout in rollouts})
+def split_groups(rollouts: Sequence[Rollout], parts: int, ranks: Ranks) -> list[list[int]]:
+    """Indices of this rank's rollouts in `parts` batches of whole groups, as equal as they go over all ranks:
+    which batch a group is in does not depend on who has it, and some may be empty here."""
+    groups = sorted({*ranks.gather(sorted({rollout.group for rollout in rollouts}))})
     part_of = {group: place * parts // max(1, len(groups)) for place, group in enumerate(groups)}
     return [[i for i, r in enumerate(rollouts) if part_of[r.group] == part] for part in range(parts)]
 

@@ -1,4 +1,4 @@
-"""The runs of a sweep as processes: one after another, or one at a time on each GPU."""
+"""Runs as processes: one after another, several at a time, or one at a time on each GPU."""
 
 from __future__ import annotations
 
@@ -30,29 +30,31 @@ def run_cells(
     gpus: Sequence[str],
     lock: IO[str],
     ended: Callable[[Cell, int, str], None],
+    lanes: int = 1,
 ) -> None:
     """Run them all; a run that fails stops no other.
 
     Args:
         waiting: in their order.
         command: what starts a run; its output is appended to the run's log.
-        gpus: one run at a time on each, as CUDA_VISIBLE_DEVICES; none: one at a time, on what there is.
+        gpus: one run at a time on each, as CUDA_VISIBLE_DEVICES; none: on what there is.
         lock: the folder's, held; each run holds it too.
         ended: is told of each run that ended its exit code, below 0 for a signal's, and how long it took.
+        lanes: runs at a time where no GPUs are named.
     Raises:
         SystemExit: on SIGINT or SIGTERM, after the runs have been ended.
     """
     queue = deque(waiting)
-    slots: list[str | None] = list(gpus) or [None]
-    running: dict[str | None, tuple[Cell, subprocess.Popen[bytes], float]] = {}
+    slots: list[str | None] = list(gpus) or [None] * lanes
+    running: dict[int, tuple[Cell, subprocess.Popen[bytes], float]] = {}
     with asked_to_stop() as asked, ending(lambda: [process for _, process, _ in running.values()]):
         while queue or running:
             if asked:
                 raise SystemExit(128 + asked[0])
-            for slot in slots:
+            for slot, gpu in enumerate(slots):
                 if slot not in running and queue:
                     cell = queue.popleft()
-                    running[slot] = cell, start(cell, command(cell), slot, lock), time.monotonic()
+                    running[slot] = cell, start(cell, command(cell), gpu, lock), time.monotonic()
             time.sleep(POLL_S)
             for slot, (cell, process, since) in list(running.items()):
                 if (code := process.poll()) is not None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastrl.kernels._checks import check_device, check_dtype, check_shape, refuse
+from fastrl.kernels._compiled import constant
 from fastrl.kernels._dispatch import Backend, Implementation, anywhere, cpu_only, pick, triton_only
 from fastrl.kernels.config import AdvantageBaseline, AdvantageScale
 from fastrl.kernels.group_advantage.reference import group_advantage_reference
@@ -95,7 +96,7 @@ def group_advantage(
     )
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant  # type: ignore[untyped-decorator]
 def _choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     return pick(OP, backend, IMPLEMENTATIONS, device, dtype).name
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fastrl.kernels._batch import LossBatch, make_batch
 from fastrl.kernels._checks import FLOATS, check_bounds, check_dtype, check_token_vector, refuse
+from fastrl.kernels._compiled import constant
 from fastrl.kernels._dispatch import Backend, pick
 from fastrl.kernels._outputs import LossOutput
 from fastrl.kernels._tokens import present_stats
@@ -109,6 +110,6 @@ def _run(logprobs: Tensor, entropy: Tensor | None, batch: LossBatch, name: str) 
     return LossOutput(loss, logprobs.detach(), seen, stats, batch.loss_mask)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant  # type: ignore[untyped-decorator]
 def _choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     return pick(OP, backend, IMPLEMENTATIONS, device, dtype).name

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fastrl.kernels._batch import LossBatch, make_batch
 from fastrl.kernels._checks import check_at_least_one, check_bounds, refuse, whole_weight
+from fastrl.kernels._compiled import constant
 from fastrl.kernels._dispatch import Backend, pick
 from fastrl.kernels._head import Head, check_head
 from fastrl.kernels._outputs import LossOutput
@@ -120,6 +121,6 @@ def _run(
     return LossOutput(loss, logprobs, entropy, named, computed)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant  # type: ignore[untyped-decorator]
 def _choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     return pick(OP, backend, IMPLEMENTATIONS, device, dtype).name

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastrl.kernels._batch import LossBatch
 from fastrl.kernels._checks import check_bounds
+from fastrl.kernels._compiled import constant
 from fastrl.kernels._head import Head, Scaling, check_values
 from fastrl.kernels._tokens import STATS, fold_stats
 from fastrl.kernels.config import LossConfig
@@ -22,7 +23,7 @@ NUM_INPUTS = 18
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant  # type: ignore[untyped-decorator]
 def encode(
     chunk_rows: int | None,
     recompute: bool,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fastrl.kernels._checks import check_at_least_one, whole_weight
+from fastrl.kernels._compiled import constant
 from fastrl.kernels._dispatch import Backend, pick
 from fastrl.kernels._head import Head, check_head
 from fastrl.kernels._outputs import LogprobOutput
@@ -87,6 +88,6 @@ def linear_logprob(
     return LogprobOutput(*out[:4])
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant  # type: ignore[untyped-decorator]
 def _choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     return pick(OP, backend, IMPLEMENTATIONS, device, dtype).name

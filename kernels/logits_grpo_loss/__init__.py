@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fastrl.kernels._batch import LossBatch, make_batch
 from fastrl.kernels._checks import FLOATS, check_bounds, check_device, check_dtype, check_shape, refuse
+from fastrl.kernels._compiled import constant
 from fastrl.kernels._dispatch import Backend, pick
 from fastrl.kernels._head import Scaling, check_scaling
 from fastrl.kernels._outputs import LossOutput
@@ -95,6 +96,6 @@ def _run(
     return LossOutput(loss, logprobs, entropy, named, computed)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant  # type: ignore[untyped-decorator]
 def _choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     return pick(OP, backend, IMPLEMENTATIONS, device, dtype).name

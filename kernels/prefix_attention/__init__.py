@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fastrl.kernels._checks import FLOATS, check_at_least_one, check_device, check_dtype, check_shape, refuse
+from fastrl.kernels._compiled import constant
 from fastrl.kernels._dispatch import Backend, pick
 from fastrl.kernels.prefix_attention.layout import OP, TreeLayout
 from fastrl.kernels.prefix_attention.library import IMPLEMENTATIONS, lists_of, prefix_attention_op
@@ -90,7 +91,7 @@ def _check(
     check_at_least_one(OP, window=window)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant  # type: ignore[untyped-decorator]
 def _choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     if backend == "auto" and device.type == "cpu":
         backend = "torch"  # a CPU has Triton's interpreter at most

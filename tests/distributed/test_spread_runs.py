@@ -37,7 +37,8 @@ SEEN = ("reward", "grad_norm", "entropy", "num_tokens", "num_tokens_trained", "g
 @pytest.fixture(scope="module")
 def configs(checkpoints, tmp_path_factory) -> dict[str, RlConfig]:
     """plain: ten even steps. uneven: three groups, so that of four ranks one has nothing; a reference, two
-    updates a step, refilled groups, and evaluations of which the best checkpoint is kept."""
+    updates a step, refilled groups, and evaluations of which the best checkpoint is kept. split: five groups,
+    learnt from in two parts by policies that every rank holds whole; of four ranks one has two groups."""
     path = tmp_path_factory.mktemp("data") / "problems.jsonl"
     rows = [{"question": f"{a}+{a + 1}", "answer": str(2 * a + 1)} for a in range(12)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -57,7 +58,12 @@ def configs(checkpoints, tmp_path_factory) -> dict[str, RlConfig]:
         train=replace(plain.train, num_steps=3, epochs_per_batch=2),
         eval=EvalConfig(path=str(path), every=1, limit=2, num_samples=1),
     )
-    return {"plain": plain, "uneven": uneven}
+    split = replace(
+        plain,
+        rollout=replace(plain.rollout, num_prompts=5),
+        train=replace(plain.train, num_steps=3, updates_per_epoch=2, shard=False),
+    )
+    return {"plain": plain, "uneven": uneven, "split": split}
 
 
 def run(ranks, *configs: RlConfig) -> None:
@@ -87,7 +93,7 @@ def check_equal(one: list[dict], many: list[dict]) -> None:
             assert b[name] == pytest.approx(a[name], rel=1e-5, abs=1e-6), (a["step"], name)
 
 
-@pytest.mark.parametrize("name", ["plain", "uneven"])
+@pytest.mark.parametrize("name", ["plain", "uneven", "split"])
 @pytest.mark.parametrize("size", [2, 4])
 def test_ranks_learn_what_one_learns(runs, size, name):
     one, many = (read_metrics(runs[n] / name / "metrics.jsonl") for n in (1, size))
@@ -107,16 +113,23 @@ def test_the_last_and_the_best_checkpoint_are_kept(runs, size):
 
 
 def test_saved_on_four_ranks_it_goes_on_on_two_and_one(configs, runs, tmp_path):
-    begun = replace(configs["plain"], train=replace(configs["plain"].train, num_steps=2))
+    """The same curve, and of its end the same evaluation."""
+    evaluated = EvalConfig(path=configs["uneven"].eval.path, num_samples=4)
+    begun = replace(configs["plain"], train=replace(configs["plain"].train, num_steps=2), eval=evaluated)
     on_ranks(4, run, tmp_path / "found4", placed(begun, tmp_path / "four"))
     whole = read_metrics(runs[1] / "plain/metrics.jsonl")
+    ends = []
     for size in (2, 1):
         folder = tmp_path / f"on{size}"
         shutil.copytree(tmp_path / "four", folder)
         longer = replace(begun, train=replace(begun.train, num_steps=4))
         on_ranks(size, run, tmp_path / f"found{size}", placed(longer, folder))
         lines = read_metrics(folder / "metrics.jsonl")
-        check_equal([line for line in whole if line["step"] <= 4], lines)
+        check_equal(
+            [each for each in whole if 1 <= each["step"] <= 4], [each for each in lines if each["step"]]
+        )
+        ends.append({name: value for name, value in lines[-1].items() if name.startswith("eval/")})
+    assert ends[0] == ends[1] and ends[0]["eval/mean_length"] > 0
 
 
 def test_two_groups_of_torchrun_are_one_run(configs, runs, tmp_path):

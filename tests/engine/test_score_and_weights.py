@@ -1,4 +1,5 @@
 import copy
+import weakref
 
 import pytest
 import torch
@@ -87,6 +88,33 @@ def test_every_weight_is_accounted_for(checkpoints):
     assert engine.weights_version == 0
 
 
+@pytest.mark.parametrize("broken", [0, 4])
+def test_after_an_interrupted_load_nothing_but_all_weights_will_do(checkpoints, broken):
+    engine = TorchEngine.from_pretrained(str(checkpoints["qwen3"]), dtype=torch.float32, device=CPU)
+    weights = {n: w.detach().clone() for n, w in engine.decoder.model.named_parameters()}
+    before = engine.generate([[9, 8]], SamplingParams(max_new_tokens=5), seeds=[0])
+
+    def interrupted():
+        yield from list(weights.items())[:broken]
+        raise OSError("the other rank is gone")
+
+    with pytest.raises(OSError, match="the other rank is gone"):
+        engine.load_weights(interrupted(), 1)
+    assert not engine.takes_partial_weights
+    for call in (
+        lambda: engine.generate([[9]], SamplingParams(), seeds=[0]),
+        lambda: engine.score([[9, 8]]),
+        lambda: engine.load_weights(list(weights.items())[:1], 1, partial=True),
+    ):
+        with pytest.raises(RuntimeError, match="weights: expected every one of them, got some"):
+            call()
+    engine.load_weights(weights.items(), 2)
+    assert engine.takes_partial_weights
+    assert engine.generate([[9, 8]], SamplingParams(max_new_tokens=5), seeds=[0]) == before
+    with pytest.raises(ValueError, match=r"norm\.weight: expected once, got it twice"):
+        engine.load_weights([*weights.items(), ("model.norm.weight", weights["model.norm.weight"])], 3)
+
+
 def test_checksum_sees_order_free_content():
     a, b = torch.arange(6.0), torch.ones(2, dtype=torch.bfloat16)
     digest = checksum([("a", a), ("b", b)])
@@ -110,8 +138,30 @@ def test_sleep_and_wake(checkpoints):
             call()
     engine.wake()
     assert engine.generate([[9, 8]], SamplingParams(max_new_tokens=5), seeds=[0]) == before
-    with pytest.raises(ValueError, match="level: expected 1, got 2"):
-        engine.sleep(2)
+    with pytest.raises(ValueError, match="level: expected 1 or 2, got 3"):
+        engine.sleep(3)
+
+
+@pytest.mark.parametrize("name", ["qwen3", "gemma2"])  # with fused projections, and without
+def test_asleep_nothing_of_the_weights_is_left_but_what_the_level_keeps(checkpoints, name):
+    engine = TorchEngine.from_pretrained(str(checkpoints[name]), dtype=torch.float32, device=CPU)
+    weights = {n: w.detach().clone() for n, w in engine.decoder.model.named_parameters()}
+    (before,) = engine.generate([[9, 8]], SamplingParams(max_new_tokens=5), seeds=[0])[0]
+    parameters = list(engine.decoder.model.parameters())
+    fused = [weakref.ref(layer.qkv.weight) for layer in getattr(engine.decoder.lean, "layers", ())]
+    assert len(fused) == (2 if name == "qwen3" else 0)
+    engine.sleep()
+    engine.sleep(2)
+    assert sum(p.untyped_storage().nbytes() for p in parameters) == 4 * len(parameters)
+    assert not any(tensor() is not None for tensor in fused)
+    engine.wake()
+    engine.wake()  # once more changes nothing
+    with pytest.raises(RuntimeError, match=r"weights: .*, or sleep\(2\) has dropped them"):
+        engine.generate([[9]], SamplingParams(), seeds=[0])
+    engine.load_weights(weights.items(), 1)
+    (after,) = engine.generate([[9, 8]], SamplingParams(max_new_tokens=5), seeds=[0])[0]
+    assert after.token_ids == before.token_ids  # weights that lie elsewhere may round otherwise
+    assert after.logprobs == pytest.approx(before.logprobs, abs=1e-5)
 
 
 def test_bfloat16_engine(checkpoints):

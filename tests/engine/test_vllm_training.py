@@ -75,6 +75,22 @@ def test_rlvr_with_vllm(config):
 
 
 @needs_vllm
+def test_the_next_batch_beside_the_update(config):
+    """vLLM samples in another thread than the one that started it and loads its weights."""
+    config = vllm(config, "engine")
+    run_stage(
+        replace(
+            config,
+            rollout=replace(config.rollout, max_staleness=1),
+            train=replace(config.train, num_steps=3),
+        )
+    )
+    lines = read_metrics(Path(config.run.dir) / "metrics.jsonl")[1:]
+    assert [line["rollout/staleness"] for line in lines] == [0, 1, 1]
+    assert lines[0]["drift/ess_tokens"] > 0.9999 > lines[1]["drift/ess_tokens"]
+
+
+@needs_vllm
 @pytest.mark.parametrize("sections", [["transfer.engine"], ["engine"]])
 def test_rltr_with_vllm_behind_receiver_or_both(config, sections):
     """The receiver alone; or both, by `same`, each with its memory only while it works."""

@@ -130,6 +130,13 @@ def test_what_is_no_weight_of_the_model_changes_nothing(engine, folder):
     assert engine.generate([[9, 8]], SAMPLING, seeds=[0]) == before
 
 
+def test_a_name_comes_once(engine, folder):
+    weights = list(named(changed(folder / "llama", 5)).items())
+    with pytest.raises(ValueError, match=r"layers\.0\.mlp\.gate_proj\.weight: expected once, got it twice"):
+        twice = next(item for item in weights if item[0].endswith("layers.0.mlp.gate_proj.weight"))
+        engine.load_weights([*weights, twice], 77)
+
+
 def test_tied_names_must_agree(folder, engine_of):
     own, model = engine_of("qwen3"), changed(folder / "qwen3", 6)
     other = {**named(model), "lm_head.weight": model.lm_head.weight.detach() + 1}
@@ -180,10 +187,10 @@ def test_a_fault_on_the_way_is_found(engine, folder, monkeypatch, fault, name):
     model = changed(folder / "llama", 11)
     reload = Vllm.reload
 
-    def faulty(self, items):
-        weights = {n: w.clone() for n, w in items}
+    def faulty(self, bucket):
+        weights = {n: w.clone() for n, w in bucket.items()}
         fault(weights, name)
-        reload(self, weights.items())
+        reload(self, weights)
 
     version = engine.weights_version
     with (
@@ -197,7 +204,7 @@ def test_a_fault_on_the_way_is_found(engine, folder, monkeypatch, fault, name):
 
 
 def test_nothing_reloaded_is_found(engine, folder, monkeypatch):
-    monkeypatch.setattr(Vllm, "reload", lambda self, items: None)
+    monkeypatch.setattr(Vllm, "reload", lambda self, bucket: None)
     with pytest.raises(RuntimeError, match=r"model\.embed_tokens\.weight: .* values differ"):
         engine.load_weights(named(changed(folder / "llama", 12)).items(), 5)
     monkeypatch.undo()

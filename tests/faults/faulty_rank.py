@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 
 from fastrl.errors import exit_code
 from fastrl.load import load_config
@@ -28,6 +29,8 @@ def main(path: str) -> int:
         return found
 
     rl.update_policy = disturbed
+    if not FIRST_LIFE and os.environ["RANK"] == "0":
+        time.sleep(2)  # the other one must not meet where the first lives met
     return exit_code(lambda: 0 if run_stage(load_config(path)) else 1)
 
 

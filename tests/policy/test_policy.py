@@ -71,6 +71,20 @@ def test_gradient_checkpointing_changes_nothing(checkpoints):
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
+def test_gradient_checkpointing_keeps_less(checkpoints):
+    """What the backward pass holds on to, in elements: of every layer its input alone."""
+    kept = []
+    for on in (False, True):
+        policy = Policy.load(ModelConfig(path=str(checkpoints["qwen3"]), gradient_checkpointing=on), CPU)
+        seen: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, seen=seen: seen.append(t.numel()) or t, lambda t: t
+        ):
+            policy.hidden(pack(sequences(policy.head.weight.shape[0]), CPU))
+        kept.append(sum(seen))
+    assert kept[1] < 0.5 * kept[0]
+
+
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_weights(checkpoints):
     policy = Policy.load(ModelConfig(path=str(checkpoints["qwen3"]), dtype="bfloat16"), CPU)
     hidden = policy.hidden(pack(sequences(policy.head.weight.shape[0]), CPU))

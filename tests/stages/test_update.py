@@ -1,5 +1,7 @@
 """The gradient of a step does not depend on how its rollouts are cut into micro-batches or left out."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -73,9 +75,22 @@ def test_leaving_out_zero_advantages_keeps_the_denominator(checkpoints):
 
 def test_split_groups_keeps_groups_whole():
     todo = rollouts(260)
-    parts = split_groups(todo, 2)
+    parts = split_groups(todo, 2, Ranks())
     assert sorted(i for part in parts for i in part) == list(range(6))
     assert [sorted({todo[i].group for i in part}) for part in parts] == [[0, 1], [2]]
+
+
+def test_split_groups_looks_at_all_ranks():
+    """Of five groups three are learnt from first, whoever has them; four ranks have 0 and 4, 1, 2, 3."""
+
+    class Four(Ranks):
+        def gather(self, values):
+            return [0, 4, 1, 2, 3]
+
+    alone = [Rollout([4], [5], [-1.0], "", "stop", group=group) for group in (0, 4)]
+    assert split_groups(alone, 2, Four()) == [[0], [1]]
+    assert split_groups([replace(alone[0], group=3)], 2, Four()) == [[], [0]]
+    assert split_groups([], 2, Four()) == [[], []]
 
 
 def test_score_rollouts_lines_up_with_each_rollout(checkpoints):

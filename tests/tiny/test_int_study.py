@@ -6,19 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import study_int
-from bench.study_int import (
-    ARMS,
-    CELLS,
-    Study,
-    arm_table,
-    cell_table,
-    intervention_table,
-    mean_of,
-    over_seeds,
-)
+from bench.study_int import arm_table, cell_table, intervention_table, over_seeds
 from fastrl.config import RlConfig, SftConfig
 from fastrl.data.rows import read_rows
+from fastrl.reproduce import interventions
+from fastrl.reproduce.interventions import ARMS, CELLS, Study, mean_of
 from fastrl.stages.progress import write_rows
 from fastrl.tiny.int_config import IntConfig
 from fastrl.tiny.int_world import IntWorld
@@ -61,9 +53,11 @@ def study(tmp_path, monkeypatch):
         return folder / "checkpoints" / "last"
 
     world = IntWorld(tmp_path / "world")
-    monkeypatch.setattr(study_int, "build_int_world", lambda config, cache: world)
-    monkeypatch.setattr(study_int, "run_stage", run_stage)
-    monkeypatch.setattr(study_int, "assess_solver", lambda checkpoint, problems, table, **o: {"avg@2": 0.5})
+    monkeypatch.setattr(interventions, "build_int_world", lambda config, cache: world)
+    monkeypatch.setattr(interventions, "run_stage", run_stage)
+    monkeypatch.setattr(
+        interventions, "assess_solver", lambda checkpoint, problems, table, **o: {"avg@2": 0.5}
+    )
     made = Study(7, 20, 4, 2, tmp_path / "7", IntConfig())
     for name, tokens in (("hard_set", 9999), ("intervene", 1000)):
         (made.folder / name).mkdir(parents=True)

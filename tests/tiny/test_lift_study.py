@@ -6,15 +6,17 @@ from typing import get_args
 
 import pytest
 
-from bench import study_tracelift
-from bench.study_tracelift import FORMS, SHOWN, Study, judge_table, table
+from bench.study_tracelift import SHOWN, judge_table, table
 from fastrl.config.uplift import Form
+from fastrl.reproduce import tracelift
+from fastrl.reproduce.tracelift import FORMS, Study
+from fastrl.tiny.lift_config import LiftConfig
 
 RESULTS = {"groups": "g", "reward_model": "rm"}
 
 
 def test_arms_differ_in_the_form_alone(tmp_path):
-    study = Study("math", 3, 7, tmp_path)
+    study = Study("math", 3, 7, 4, tmp_path, LiftConfig())
     arms = {form: study.arm(form, RESULTS) for form in FORMS}
     assert set(arms) == set(get_args(Form)) == {"product", "execution", "quality", "uplift", "sum"}
     for form, config in arms.items():
@@ -29,7 +31,7 @@ def test_arms_differ_in_the_form_alone(tmp_path):
 
 @pytest.mark.parametrize("task", ["math", "code"])
 def test_every_path_is_in_the_seeds_own_world(task, tmp_path):
-    pipeline = Study(task, 0, 1, tmp_path).pipeline()
+    pipeline = Study(task, 0, 1, 4, tmp_path, LiftConfig()).pipeline()
     assert pipeline.groups.data.path == str(tmp_path / f"world/{task}-seeds.jsonl")
     assert pipeline.rl.eval.path == str(tmp_path / f"world/{task}-test.jsonl")
     assert pipeline.rl.uplift.executor.task == task
@@ -39,15 +41,16 @@ def test_an_assessment_is_made_once(tmp_path, monkeypatch):
     asked = []
 
     def assess(planner, executors, recipe, **options):
-        asked.append((planner, sorted(executors), options["seed"]))
+        asked.append((planner, sorted(executors), options))
         return {"trace/leak": 0.5}
 
-    monkeypatch.setattr(study_tracelift, "assess_lift", assess)
-    study = Study("math", 2, 1, tmp_path)
+    monkeypatch.setattr(tracelift, "assess_lift", assess)
+    study = Study("math", 2, 1, 4, tmp_path, LiftConfig())
     for _ in range(2):
         assert study.assessed("before", lambda: tmp_path / "planner") == {"trace/leak": 0.5}
-    assert asked == [(tmp_path / "planner", ["executor", "held_out_executor"], 2)]
-    assert json.loads((tmp_path / "before.json").read_text()) == {"trace/leak": 0.5}
+    options = {"num_problems": 4, "seed": 2}
+    assert asked == [(tmp_path / "planner", ["executor", "held_out_executor"], options)]
+    assert json.loads((tmp_path / "assessed/before-4.json").read_text()) == {"trace/leak": 0.5}
 
 
 def test_tables_by_hand():

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from bench import study_weak
-from bench.study_weak import Study, outcome
 from bench.study_weak_report import (
     correlations,
     curves_png,
@@ -20,6 +18,8 @@ from bench.study_weak_report import (
     with_interval,
 )
 from fastrl.config import RlConfig, SftConfig, SubsetConfig
+from fastrl.reproduce import weak
+from fastrl.reproduce.weak import Study, outcome
 from fastrl.tiny.notation import write_answer
 from fastrl.tiny.task import Chain
 from fastrl.tiny.weak_config import WeakConfig
@@ -125,11 +125,9 @@ def study(tmp_path, monkeypatch):
             (folder / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
         return folder
 
-    monkeypatch.setattr(
-        study_weak, "build_weak_world", lambda config, cache: WeakWorld(tmp_path / config.mix)
-    )
-    monkeypatch.setattr(study_weak, "run_stage", run_stage)
-    monkeypatch.setattr(study_weak, "load_engine", lambda checkpoint: checkpoint.name)
+    monkeypatch.setattr(weak, "build_weak_world", lambda config, cache: WeakWorld(tmp_path / config.mix))
+    monkeypatch.setattr(weak, "run_stage", run_stage)
+    monkeypatch.setattr(weak, "load_engine", lambda checkpoint: checkpoint.name)
     monkeypatch.setattr(Study, "before", lambda self: BEFORE)
     monkeypatch.setattr(Study, "accuracy", lambda self, engine: {"test": int(engine[-1]) / 8, "long": 0.5})
     return Study("coded", 3, 4, 2, 5, tmp_path / "runs", WeakConfig()), ran

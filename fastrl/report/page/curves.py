@@ -54,8 +54,9 @@ def first_panels(lines: Sequence[Line], logged: Sequence[str]) -> list[str]:
 
 
 def phases_of(logged: Sequence[str]) -> tuple[list[str], list[str]]:
-    """time/ metrics: the step's phases, one after the other; and engines' times, which lie inside of them."""
-    engines = {name.split("/")[1] for name in logged if name.startswith("engine/")}
+    """time/ metrics: the step's phases, one after the other; and those that lie inside of them: engines'
+    times, and of a batch that was sampled ahead."""
+    engines = {name.split("/")[1] for name in logged if name.startswith("engine/")} | {"ahead"}
     times = [name for name in logged if name.startswith("time/")]
     inside = [
         name for name in times if name.removeprefix("time/").startswith(tuple(f"{e}_" for e in engines))

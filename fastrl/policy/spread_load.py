@@ -1,0 +1,208 @@
+"""Weights of a model that is spread over ranks, read so that none of them ever holds it whole: its outline
+has shapes and no memory, and each rank reads its own rows of every tensor."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter
+from transformers.utils import (
+    CONFIG_NAME,
+    GENERATION_CONFIG_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+)
+from transformers.utils.hub import cached_file, get_checkpoint_shard_files
+
+from fastrl.config import refuse
+from fastrl.policy.shard import first_row, read_like
+
+log = logging.getLogger(__name__)
+Read = Callable[[str, Tensor, torch.device], Tensor]
+"""Name, a tensor like it, where to -> the tensor there, spread as the other is."""
+
+
+def outline(source: str, **options: Any) -> Any:
+    """AutoModelForCausalLM.from_pretrained(source, dtype=float32, **options) before its weights are read:
+    parameters are on the meta device, buffers as they are computed.
+
+    Raises: ValueError: the weights are quantised.
+    """
+    trust = options["trust_remote_code"]
+    config: Any = AutoConfig.from_pretrained(source, trust_remote_code=trust)
+    if getattr(config, "quantization_config", None):
+        refuse("train", "shard", "false for a model whose weights are quantised", True)
+    make: Any = AutoModelForCausalLM.from_config
+    with parameters_on_meta():
+        model = make(config, dtype=torch.float32, **options)
+    model.config.name_or_path = model.name_or_path = source
+    if model.can_generate():
+        model.generation_config = generation_config(source)
+    return model
+
+
+def generation_config(source: str) -> GenerationConfig:
+    """Of its own file; of config.json where there is none."""
+    own = cached_file(source, GENERATION_CONFIG_NAME, _raise_exceptions_for_missing_entries=False)
+    options: dict[str, Any] = {} if own else {"config_file_name": CONFIG_NAME, "_from_model_config": True}
+    return GenerationConfig.from_pretrained(source, **options)
+
+
+@contextmanager
+def parameters_on_meta() -> Iterator[None]:
+    """Modules made inside have parameters without memory; their buffers, such as rotary frequencies, have."""
+    register = nn.Module.register_parameter
+    modules: Any = nn.Module
+
+    def without_memory(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None and not parameter.is_meta:  # a tied one is, and stays the same object
+            parameter = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+        register(module, name, parameter)
+
+    modules.register_parameter = without_memory
+    try:
+        yield
+    finally:
+        modules.register_parameter = register
+
+
+@contextmanager
+def stand_ins(model: nn.Module) -> Iterator[None]:
+    """Inside, parameters on the meta device are in host memory and of one number each, seen in their shapes:
+    adapters are made where their layers' weights are, and draw numbers."""
+    places = [
+        (module, name, parameter)
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter.is_meta
+    ]
+    for module, name, parameter in places:
+        number = torch.zeros((), dtype=parameter.dtype).expand(parameter.shape)
+        module.register_parameter(name, nn.Parameter(number, parameter.requires_grad))
+    try:
+        yield
+    finally:
+        for module, name, parameter in places:
+            frozen = not module.get_parameter(name).requires_grad
+            parameter.requires_grad_(not frozen)
+            module.register_parameter(name, parameter)
+
+
+def fill(model: Any, source: str, where: torch.device, device: torch.device, **options: Any) -> None:
+    """The weights of an outline that is spread by now, to the bit what from_pretrained reads.
+
+    Files that name tensors as the model does are read by every rank, its own rows alone. Others
+    (mixtures of experts, files of a bare decoder) are converted while they are read: the first rank reads
+    them whole, and sends one tensor after the other.
+
+    Args:
+        where: spread parameters are to be.   device: the one that ranks send from.
+        options: as outline's.
+    Raises: ValueError: a tensor of the files has another shape.
+    """
+    files = weight_files(source)
+    waiting = tensors_to_read(model)
+    reason = why_converted(model, waiting, files)
+    if reason and dist.get_rank() == 0:
+        log.warning("%s: %s; the first rank reads it whole, and sends it", source, reason)
+    read = sent_by_first(source, device, options) if reason else from_files(files)
+    for names, tensor in waiting:
+        saved = [saved_name(name) for name in names]
+        found = next((name for name in saved if name in files), saved[0])
+        if isinstance(tensor, nn.Parameter):
+            put(model, names, read(found, tensor, where), tensor.requires_grad)
+        else:
+            tensor.copy_(read(found, tensor, tensor.device))
+
+
+def tensors_to_read(model: nn.Module) -> list[tuple[list[str], Tensor]]:
+    """Parameters on the meta device and buffers that checkpoints hold, each with all the names it has."""
+    found: dict[int, tuple[list[str], Tensor]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if parameter.is_meta:
+            found.setdefault(id(parameter), ([], parameter))[0].append(name)
+    saved = model.state_dict().keys()
+    buffers = [([name], buffer) for name, buffer in model.named_buffers() if name in saved]
+    return [*found.values(), *buffers]
+
+
+def why_converted(model: Any, waiting: list[tuple[list[str], Tensor]], files: dict[str, str]) -> str:
+    """Why the files' tensors are not the model's as they are; empty: they are."""
+    plain = [[saved_name(name) for name in names] for names, _ in waiting]
+    if absent := [names[0] for names in plain if not set(names) & files.keys()]:
+        return f"its files have no {absent[0]}"
+    if doubled := [names for names in plain if len(set(names) & files.keys()) > 1]:
+        return f"its files have both {' and '.join(doubled[0])}, which are tied"
+    if any(isinstance(each, WeightConverter) for each in get_model_conversion_mapping(model)):
+        return "its tensors are converted"
+    return ""
+
+
+def saved_name(name: str) -> str:
+    """Of a tensor whose layer has an adapter."""
+    return name.replace(".base_layer.", ".")
+
+
+def from_files(files: dict[str, str]) -> Read:
+    def read(name: str, like: Tensor, where: torch.device) -> Tensor:
+        # opened for each tensor: pages of a file that stays open count as this process's memory
+        with safe_open(files[name], framework="pt") as file:
+            shape = tuple(file.get_slice(name).get_shape())
+            if shape != tuple(like.shape):
+                refuse("model", "path", f"{name} of shape {tuple(like.shape)}", shape)
+            return read_like(like, file, name, where)
+
+    return read
+
+
+def sent_by_first(source: str, device: torch.device, options: dict[str, Any]) -> Read:
+    weights: dict[str, Tensor] = {}
+    if dist.get_rank() == 0:
+        load: Any = AutoModelForCausalLM.from_pretrained
+        weights = load(source, dtype=torch.float32, use_safetensors=True, **options).state_dict()
+
+    def read(name: str, like: Tensor, where: torch.device) -> Tensor:
+        whole = torch.empty(like.shape, dtype=like.dtype, device=device)
+        if weights:
+            whole.copy_(weights[name])
+        dist.broadcast(whole, 0)
+        if not isinstance(like, DTensor):
+            return whole.to(where)
+        spread: Any = torch.empty_like(like.detach(), device=where)
+        local = spread.to_local()
+        first = first_row(like.shape[0], like.device_mesh.size(), dist.get_rank())
+        local.copy_(whole[first : first + len(local)])
+        return spread
+
+    return read
+
+
+def put(model: nn.Module, names: list[str], tensor: Tensor, trained: bool) -> None:
+    """One parameter under all of its names."""
+    parameter = nn.Parameter(tensor, trained)
+    for name in names:
+        owner, _, last = name.rpartition(".")
+        model.get_submodule(owner).register_parameter(last, parameter)
+
+
+def weight_files(source: str) -> dict[str, str]:
+    """Tensor -> the safetensors file that has it, of a folder or a hub name."""
+    shards: Any = get_checkpoint_shard_files
+    paths = [cached_file(source, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False)]
+    if paths[0] is None:
+        paths = shards(source, cached_file(source, SAFE_WEIGHTS_INDEX_NAME))[0]
+    found: dict[str, str] = {}
+    for path in paths:
+        with safe_open(path, framework="pt") as file:
+            found |= dict.fromkeys(file.keys(), str(path))
+    return found
