@@ -5,10 +5,8 @@
 Whole steps of the rl stage on the CPU (gloo, one thread a rank), by phase: sampling, rewards (a receiver
 continues the cut rollouts), update, weight sync, as metrics.jsonl has them; the first step of a run is left
 out. Ranks share the rollouts of a step, they do not bring more (strong scaling). Cells take turns, so that
-what disturbs the machine disturbs all. Beside the seconds of the first rank's clock stand those of the
-processor, summed over ranks: what sharing costs even where ranks wait for each other's cores, or for others'
-programs. The file says how many cores there are and how loaded they were, and is written after every round.
-The last line is JSON.
+what disturbs the machine disturbs all. The file says how many cores there are and how loaded they were
+before and after every round, and is written after each. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -20,12 +18,8 @@ import os
 import socket
 import statistics
 import tempfile
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import process_time
 from typing import Any
 
 from bench.bench_plan import write_data, write_model
@@ -41,7 +35,7 @@ from fastrl.config import (
     TransferConfig,
 )
 from fastrl.distributed import Ranks
-from fastrl.run import Run, environment, read_metrics
+from fastrl.run import environment, read_metrics
 
 PHASES = ("rollout", "reward", "update", "weight_sync")
 WIDTHS, PROMPTS, GROUP_SIZE, NEW_TOKENS, VOCAB = (64, 128, 256), 8, 4, 32, 512
@@ -87,28 +81,6 @@ def configured(cell: Cell, work: Path, folder: Path, steps: int) -> RlConfig:
     )
 
 
-@contextmanager
-def processor_seconds(file: Path) -> Iterator[None]:
-    """Inside, what a run's phases take of the processor is counted; afterwards it is in the file, one number
-    a step."""
-    spent: dict[str, list[float]] = defaultdict(list)
-    plain = Run.time
-
-    @contextmanager
-    def time(run: Run, phase: str) -> Iterator[None]:
-        start = process_time()
-        with plain(run, phase):
-            yield
-        spent[phase].append(process_time() - start)
-
-    Run.time = time
-    try:
-        yield
-    finally:
-        Run.time = plain
-    file.write_text(json.dumps(spent))
-
-
 def run_rank(rank: int, cell: Cell, port: int, config: RlConfig) -> None:
     """One process of a cell."""
     import torch
@@ -118,8 +90,7 @@ def run_rank(rank: int, cell: Cell, port: int, config: RlConfig) -> None:
     torch.set_num_threads(1)
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": cell.ranks, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in place.items()}, MASTER_ADDR="127.0.0.1")
-    with processor_seconds(Path(config.run.dir).parent / f"rank-{rank}"):
-        run_stage(config)
+    run_stage(config)
     Ranks.leave()
 
 
@@ -174,7 +145,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="timed steps of a cell in each round")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    CONTEXT.set_forkserver_preload(["fastrl.train", "bench.bench_scaling"])
+    CONTEXT.set_forkserver_preload(["fastrl.train"])
     seen: dict[Cell, list[dict[str, float]]] = {cell: [] for cell in cells()}
     loads = [os.getloadavg()[0]]
     with tempfile.TemporaryDirectory() as folder:
@@ -190,7 +161,7 @@ def main() -> None:
             if options.out:
                 options.out.write_text(json.dumps(result, indent=1) + "\n")
     for cell, each in zip(seen, result["rows"], strict=True):
-        print(f"{cell.name:24s} {each['tokens']:6.0f} tokens", each["clock/step"], each["processor/step"])
+        print(f"{cell.name:24s} {each['tokens']:6.0f} tokens", each["seconds"]["step"])
     print(json.dumps(result))
 
 

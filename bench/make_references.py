@@ -1,7 +1,7 @@
 """The references of fastrl compare: every *-tiny recipe with several seeds, as bands and a picture of them.
 
     fastrl tiny --tracelift true --int true --weak true          # once: tiny-world, in the working directory
-    python -m bench.make_references                              # about half an hour of one core
+    python -m bench.make_references                              # about twenty minutes of one core
     python -m bench.make_references --recipe rlvr-tiny --seeds 0 1 2 3 4
 
 Recipes run in this process, one after another, with the flags of SHORTER: fewer steps, so that all of them

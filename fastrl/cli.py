@@ -34,7 +34,7 @@ usage: fastrl COMMAND ...
       --executor.model.path PATH    of a planner: the executor's accuracy with its traces, and alone
   groups build --data.path FILE     traces of the same problem, one good and several flawed, judged
   plot RUN [RUN ...] [--out PNG]    curves of run folders
-  compare RUN REFERENCE [RUN ...]   does a run go as it should: in the bands of a recipe's reference, or of other
+  compare RUN REFERENCE [RUN ...]   does a run go as it should: in the bands of a reference, or of other
                                     runs; bit for bit as another of its seed
   report RUN [--out HTML]           a run or pipeline on one page: curves, time, completions, configuration
   doctor [MODEL] [--engine.kind K]  what works on this machine; of a model, whether engine and trainer agree

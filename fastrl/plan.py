@@ -138,7 +138,7 @@ class Planner:
         config = self.config
         knobs: list[Callable[[Config], Config]] = []
         if isinstance(config, RlConfig):
-            knobs.append(self._asleep)
+            knobs += [] if config.rollout.max_staleness else [self._asleep]  # which refuses sleep
             knobs += [self._spread] if self.ranks > 1 and self._may_spread(config) else []
         if isinstance(config, Trained):
             knobs.append(partial(with_option, name=CHECKPOINTING, value=True))

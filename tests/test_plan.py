@@ -244,6 +244,9 @@ def test_several_options_where_none_is_enough(big, device_for):
     fits, page = report(config, planner.device)
     assert not fits
     assert page.splitlines()[-1].startswith("  --engine.sleep true --model.gradient_checkpointing true")
+    stale = replace(config, rollout=replace(config.rollout, max_staleness=1))  # which refuses sleep
+    [change] = Planner(stale, device_for(0.76)).changes()
+    assert next(iter(change.options)) == CHECKPOINTING
 
 
 def test_a_plan_that_fits_gives_no_advice(big, device_for):

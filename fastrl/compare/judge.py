@@ -127,26 +127,20 @@ def distance(value: float | None, band: Band) -> float | None:
 
 def differences(run: Record, reference: Reference, other_config: bool) -> list[str]:
     """What else differs, in words. Raises: ValueError: options do, and may not."""
-    notes = []
-    options = [
-        f"{stage} {name} {ours!r}, not {theirs!r}"
-        for stage, theirs_all in reference.options.items()
-        if stage in run.stages
-        for name, ours, theirs in differing(run.stages[stage].options, theirs_all, run.stages[stage].config)
-    ]
-    common = [stage for stage in reference.options if stage in run.stages]
+    common = [stage for stage in reference.bands if stage in run.stages]
     if not common:
         raise ValueError(
-            f"[compare] run: expected a stage of {reference.name}, which has {', '.join(reference.options)}, "
+            f"[compare] run: expected a stage of {reference.name}, which has {', '.join(reference.bands)}, "
             f"got {', '.join(run.stages)}"
         )
+    options = differing(run, reference.options)
     if options and not other_config:
         raise ValueError(
             f"[compare] run: expected the configuration of {reference.name}{with_flags(reference)}, got "
             f"{'; '.join(options)}; --other_config true compares all the same"
         )
-    notes += [f"other configuration: {option}" for option in options]
-    here = fingerprints([run.stages[stage].config for stage in common])
+    notes = [f"other configuration: {option}" for option in options]
+    here = fingerprints(run.configs.values())
     other = [name for name, mark in here.items() if reference.began_with.get(name, mark) != mark]
     if other:
         notes.append(

@@ -65,14 +65,7 @@ def other_options(ours: Record, theirs: Record) -> list[str]:
             f"[compare] run: expected a stage of {theirs.name}, which has {', '.join(theirs.stages)}, got "
             f"{', '.join(ours.stages)}"
         )
-    return [
-        f"{stage} {name} {mine!r}, not {other!r}"
-        for stage in ours.stages
-        if stage in theirs.stages
-        for name, mine, other in differing(
-            ours.stages[stage].options, theirs.stages[stage].options, ours.stages[stage].config
-        )
-    ]
+    return differing(ours, theirs.options)
 
 
 def same_bits(ours: Record, theirs: Record) -> Same:

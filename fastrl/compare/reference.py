@@ -58,27 +58,24 @@ def make_reference(
     first = runs[0]
     common = [stage for stage in first.stages if all(stage in run.stages for run in runs)]
     for run in runs[1:]:
-        for stage in common:
-            mine, theirs = first.stages[stage], run.stages[stage]
-            for option, a, b in differing(mine.options, theirs.options, mine.config):
-                raise ValueError(
-                    f"[compare] reference: expected runs of one configuration, got {stage} {option} {a!r} in "
-                    f"{first.name} and {b!r} in {run.name}"
-                )
+        if changed := differing(first, run.options):
+            raise ValueError(
+                f"[compare] reference: expected runs of one configuration, got {'; '.join(changed)}, in "
+                f"{first.name} and {run.name}"
+            )
     values = {stage: seed_values([run.stages[stage].lines for run in runs]) for stage in common}
     values = {stage: by_block for stage, by_block in values.items() if by_block}
     if not values:
         raise ValueError("[compare] reference: expected a metric that all runs have logged, got none")
-    stages = [first.stages[stage] for stage in common]
     return Reference(
         name=name,
         seeds=tuple(seeds),
-        options={stage: first.stages[stage].options for stage in common},
+        options=first.options,
         bands=make_bands(values, level),
         flags=tuple(flags),
         level=level,
-        environment=stages[0].environment,
-        began_with=fingerprints([stage.config for stage in stages]),
+        environment=first.stages[common[0]].environment,
+        began_with=fingerprints(first.configs.values()),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,13 @@ LEFT_OUT = (
 STEPS = "train.num_steps"
 PATHS = ("path", "reward_model")
 """Ends of the names of options that are files or folders."""
+LARGEST = 2**28
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One stage of a run, as far as it got."""
+    """What one stage of a run left behind, as far as it got."""
 
-    config: Config
-    """As it was asked for; in a pipeline, "@name" still stands for an earlier stage's result."""
     lines: list[dict[str, Any]]
     """metrics.jsonl."""
     environment: dict[str, Any]
@@ -39,10 +38,6 @@ class Stage:
         """The last step it logged."""
         return int(self.lines[-1]["step"])
 
-    @property
-    def options(self) -> dict[str, Any]:
-        return options(self.config)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
@@ -50,7 +45,14 @@ class Record:
 
     name: str
     seed: int
+    configs: dict[str, Config]
+    """Of all stages, as they were asked for: "@name" still stands for an earlier stage's result."""
     stages: dict[str, Stage]
+    """Those that have logged a step."""
+
+    @property
+    def options(self) -> dict[str, dict[str, Any]]:
+        return {name: options(config) for name, config in self.configs.items()}
 
 
 def read_record(folder: str | Path) -> Record:
@@ -64,30 +66,30 @@ def read_record(folder: str | Path) -> Record:
     if (path / "pipeline.yaml").is_file():
         pipeline = from_dict(read_yaml(path / "pipeline.yaml"))
         assert isinstance(pipeline, PipelineConfig)
-        configs = {name: (path / name, in_folder(pipeline, name)) for name in pipeline.stages}
+        configs = {name: in_folder(pipeline, name) for name in pipeline.stages}
+        folders = {name: path / name for name in configs}
         seed = pipeline.run.seed
     elif (path / "config.yaml").is_file():
         config = from_dict(read_yaml(path / "config.yaml"))
-        configs = {config.stage: (path, config)}
-        seed = config.run.seed
+        assert not isinstance(config, PipelineConfig)
+        configs, folders, seed = {config.stage: config}, {config.stage: path}, config.run.seed
     else:
         raise FileNotFoundError(
             f"[compare] run: expected a run folder with config.yaml or pipeline.yaml, got {str(folder)!r}"
         )
-    stages = {name: read_stage(place, config) for name, (place, config) in configs.items()}
+    stages = {name: read_stage(place) for name, place in folders.items()}
     logged = {name: stage for name, stage in stages.items() if stage.lines}
     if not logged:
         raise FileNotFoundError(
             f"[compare] run: expected a run that has logged a step, got none in {str(folder)!r}"
         )
-    return Record(name=path.resolve().name, seed=seed, stages=logged)
+    return Record(name=path.resolve().name, seed=seed, configs=configs, stages=logged)
 
 
-def read_stage(folder: Path, config: Config) -> Stage:
+def read_stage(folder: Path) -> Stage:
     """Without lines where it has logged none."""
     metrics, environment = folder / "metrics.jsonl", folder / "environment.json"
     return Stage(
-        config=config,
         lines=read_metrics(metrics) if metrics.is_file() else [],
         environment=json.loads(environment.read_text()) if environment.is_file() else {},
     )
@@ -115,16 +117,20 @@ def last_name(path: Any) -> Any:
     return path.rstrip("/").rpartition("/")[2]
 
 
-def differing(
-    ours: Mapping[str, Any], theirs: Mapping[str, Any], config: Config
-) -> list[tuple[str, Any, Any]]:
-    """(name, our value, their value) of options that differ; one that is not there is at its default."""
-    usual = flat(to_dict(from_dict({"stage": config.stage})))
+def differing(run: Record, others: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Options of common stages that differ, in words: rl train.learning_rate 0.1, not 0.001.
+
+    Args:
+        others: options of each stage; one that is not there is at its default.
+    """
     found = []
-    for name in sorted({*ours, *theirs}):
-        mine, other = (side[name] if name in side else usual.get(name) for side in (ours, theirs))
-        if mine != other:
-            found.append((name, mine, other))
+    for stage, ours in run.options.items():
+        usual = flat(to_dict(from_dict({"stage": run.configs[stage].stage})))
+        theirs = others.get(stage, ours)
+        for name in sorted({*ours, *theirs}):
+            mine, other = (side[name] if name in side else usual.get(name) for side in (ours, theirs))
+            if mine != other:
+                found.append(f"{stage} {name} {mine!r}, not {other!r}")
     return found
 
 
@@ -134,8 +140,9 @@ def digest(stages: Mapping[str, Mapping[str, Any]]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def fingerprints(configs: Sequence[Config]) -> dict[str, str]:
-    """{path option's value: 16 hex digits} of the weights and files that stages start from and that are here.
+def fingerprints(configs: Iterable[Config]) -> dict[str, str]:
+    """{last name of a path option: 16 hex digits} of the weights and files that stages start from, that are
+    here, and that have at most LARGEST bytes.
 
     They tell a world from another, and from the same world made with other arithmetic.
     """
@@ -148,6 +155,6 @@ def fingerprints(configs: Sequence[Config]) -> dict[str, str]:
     found = {}
     for path in sorted(paths):
         file = Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
-        if file.is_file():
+        if file.is_file() and file.stat().st_size <= LARGEST:
             found[last_name(path)] = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     return found

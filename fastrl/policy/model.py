@@ -79,15 +79,19 @@ class Policy:
         """
         attention, lora = choose_attention(config, device), config.lora
         source = config.path if checkpoint is None or lora.rank else str(checkpoint)
-        options = {"attn_implementation": attention, "trust_remote_code": config.trust_remote_code}
+        trust = config.trust_remote_code
         model: Any
         if sharding:
-            model = outline(source, **options)
+            model = outline(source, attn_implementation=attention, trust_remote_code=trust)
         else:
             model = AutoModelForCausalLM.from_pretrained(
-                source, dtype=torch.float32, use_safetensors=True, **options
+                source,
+                dtype=torch.float32,
+                attn_implementation=attention,
+                trust_remote_code=trust,
+                use_safetensors=True,
             )
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=config.trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust)
         check_layers(model, attention)
         without_dropout(model)
         if config.gradient_checkpointing:
@@ -102,7 +106,8 @@ class Policy:
             model.to(device)
         else:
             shard(model, sharding, device, dtype)
-            fill(model, source, torch.device("cpu") if sharding.offload else device, device, **options)
+            where = torch.device("cpu") if sharding.offload else device
+            fill(model, source, where, device, attn_implementation=attention, trust_remote_code=trust)
         model.train()
         adapted = lora.rank > 0
         return cls(model, tokenizer, dtype, attention, config.share_prefixes, adapted, device, sharding)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from fastrl.compare.judge import judge
+from fastrl.compare.pair import same_bits
 from fastrl.compare.reference import make_reference
 from fastrl.compare.runs import read_record
 from fastrl.config import (
@@ -57,6 +58,13 @@ def drifted(run, reference):
 
 def test_another_seed_is_inside(trained, reference):
     assert drifted(trained("new", 11), reference) == {}
+
+
+def test_the_same_seed_again_is_equal_bit_for_bit(trained, reference):
+    again = trained("again", 3)
+    found = same_bits(again, trained("seed-3", 3))  # the run that is there already
+    assert found.parting is None and found.steps == STEPS + 1
+    assert found.values > 30 * STEPS
 
 
 def test_a_policy_that_does_not_learn_is_found(trained, reference):

@@ -8,7 +8,7 @@ from compared import rl_lines, write_run, write_seeds
 
 from fastrl.compare.picture import choose, draw_reference
 from fastrl.compare.reference import find_reference, make_reference, read_reference, write_reference
-from fastrl.compare.runs import digest, options, read_record
+from fastrl.compare.runs import differing, digest, options, read_record
 from fastrl.load import from_dict
 
 
@@ -54,7 +54,7 @@ def test_runs_that_make_no_reference(tmp_path):
     with pytest.raises(ValueError, match=r"expected runs of different seeds, got \[0, 1, 1\]"):
         make_reference(records([*folders, again]), "three")
     other = write_run(tmp_path / "other", 5, train={"learning_rate": 0.5})
-    with pytest.raises(ValueError, match=r"rl train.learning_rate 1e-06 in seed-0 and 0.5 in other"):
+    with pytest.raises(ValueError, match=r"rl train.learning_rate 1e-06, not 0.5, in seed-0 and other"):
         make_reference(records([*folders, other]), "three")
     empty = [write_run(tmp_path / f"empty-{seed}", seed, [{"step": 1}]) for seed in range(3)]
     with pytest.raises(ValueError, match="expected a metric that all runs have logged, got none"):
@@ -82,8 +82,17 @@ def test_a_pipeline_is_read_stage_by_stage(tmp_path):
         write_run(tmp_path / name, 4, rl_lines(4, steps=3))
     record = read_record(tmp_path)
     assert record.seed == 4 and list(record.stages) == ["sft", "rl"]
-    assert record.stages["rl"].options == {"model.path": "@sft"}
-    assert record.stages["sft"].options == {"model.path": "b", "data.path": "c.jsonl", "schedule": "cosine"}
+    assert record.options == {
+        "sft": {"model.path": "b", "data.path": "c.jsonl", "schedule": "cosine"},
+        "rl": {"model.path": "@sft"},
+        "later": {"model.path": "@rl"},  # a stage that has logged nothing counts as well
+    }
+    config["later"]["rollout"] = {"group_size": 3}
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "pipeline.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    write_run(other / "rl", 4, rl_lines(4, steps=3))
+    assert differing(record, read_record(other).options) == ["later rollout.group_size 8, not 3"]
     assert record.stages["rl"].last == 3
 
 
