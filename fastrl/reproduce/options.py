@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -116,11 +117,16 @@ def read_sizes(root: Path) -> Sizes:
 
 
 def configuration(sizes: Sizes) -> dict[str, Any]:
-    """The sizes; and digests of the worlds (their configuration, the files that make them, torch's version)
-    and of the recipes, which both change with the program."""
+    return {**asdict(sizes), **program()}
+
+
+@cache
+def program() -> dict[str, str]:
+    """Digests of the worlds (their configuration, the files that make them, torch's version) and of the
+    recipes: both change with the program."""
     worlds = [lift_key(LiftConfig()), int_key(IntConfig()), weak_key(WeakConfig())]
     recipes = [to_yaml(load_config(name)) for name in RECIPES]
-    return {**asdict(sizes), "worlds": digest(worlds), "recipes": digest(recipes)}
+    return {"worlds": digest(worlds), "recipes": digest(recipes)}
 
 
 def digest(texts: Sequence[str]) -> str:
