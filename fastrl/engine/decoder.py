@@ -115,11 +115,11 @@ class Decoder:
 
     def leave(self) -> None:
         """To be called before the model moves: nothing but its own parameters holds its weights."""
-        self.lean = None
+        self.lean: LlamaLike | None = None
 
     def place(self) -> None:
         """To be called after the model has moved to another device."""
-        self.lean: LlamaLike | None = LlamaLike(self.model) if LlamaLike.fits(self.model) else None
+        self.lean = LlamaLike(self.model) if LlamaLike.fits(self.model) else None
 
     def refresh(self) -> None:
         """To be called after weights were written to."""
