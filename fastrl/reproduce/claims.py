@@ -117,7 +117,7 @@ CLAIMS = (
     Claim(
         name="tracelift/start", study="tracelift",
         text="Rubric score x uplift raises the executor's accuracy over the planner's start",
-        paper="better in math and code (no figures known)",
+        paper="no figures known",
         first=("product", "two_stage/executor"), second=("before", "two_stage/executor"),
     ),
     Claim(
@@ -154,7 +154,7 @@ CLAIMS = (
     Claim(
         name="weak/certainty", study="weak",
         text="Rewarded by its own certainty, the model ends below its start (start, end)",
-        paper="collapses in every setting, after about 200 steps at the latest",
+        paper="collapses everywhere (Qwen2.5-Math after about 200 steps)",
         first=("explicit", "before", "test"), second=("explicit", "selfcertainty", "test/final"),
     ),
     Claim(

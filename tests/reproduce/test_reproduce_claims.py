@@ -135,6 +135,19 @@ def test_int_and_tracelift_train_what_their_claims_compare(tmp_path, monkeypatch
     assert of_lift.config.planner.num_steps == of_lift.config.world.receiver.num_steps == 3
 
 
+def test_the_committed_table_follows_from_its_numbers_and_these_rules():
+    whole = json.loads((RESULTS / "reproduce.json").read_text())
+    assert [each["name"] for each in whole["claims"]] == list(CLAIM)
+    for each in whole["claims"]:
+        claim = CLAIM[each["name"]]
+        found = Finding(claim=claim, pairs=list(zip(each["first"], each["second"], strict=True)))
+        assert (each["claim"], each["paper"], len(each["seeds"])) == (claim.text, claim.paper, found.interval.n)
+        assert each["verdict"] == found.verdict and each["low"] == pytest.approx(found.interval.low)
+        assert each["rule"] == {
+            "holds_above": claim.above, "does_not_hold_below": claim.below, "ratio": claim.ratio
+        }  # fmt: skip
+
+
 @pytest.mark.parametrize(("target", "step"), [(0.0, 5), (0.25, 7), (0.5, 8), (0.9, None)])
 def test_steps_to_an_accuracy_by_hand(target, step):
     # means of five end at steps 5 to 8: 0, 0.2, 0.4, 0.6
