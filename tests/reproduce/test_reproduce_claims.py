@@ -141,7 +141,11 @@ def test_the_committed_table_follows_from_its_numbers_and_these_rules():
     for each in whole["claims"]:
         claim = CLAIM[each["name"]]
         found = Finding(claim=claim, pairs=list(zip(each["first"], each["second"], strict=True)))
-        assert (each["claim"], each["paper"], len(each["seeds"])) == (claim.text, claim.paper, found.interval.n)
+        assert (each["claim"], each["paper"], len(each["seeds"])) == (
+            claim.text,
+            claim.paper,
+            found.interval.n,
+        )
         assert each["verdict"] == found.verdict and each["low"] == pytest.approx(found.interval.low)
         assert each["rule"] == {
             "holds_above": claim.above, "does_not_hold_below": claim.below, "ratio": claim.ratio
