@@ -44,7 +44,8 @@ from fastrl.tiny.models import Shape, initialise
 
 KINDS = ("kill", "file", "term", "nan", "grader")
 """kill: SIGKILL at a random moment; file: just before the process touches a file of the run for the n-th
-time; term: SIGTERM; nan: a gradient becomes NaN; grader: its process is killed again and again, then kill."""
+time; term: SIGTERM; nan: a gradient becomes NaN; grader: its process is killed at every n-th pair, and then
+the run's as with kill."""
 ENDS = {"kill": -signal.SIGKILL, "file": -signal.SIGKILL, "term": 143, "nan": 2, "grader": -signal.SIGKILL}
 SHAPE = Shape(family="qwen3", hidden=16, layers=1, heads=2, kv_heads=1, head_dim=8, intermediate=16)
 SAVE_EVERY = 2
@@ -103,8 +104,8 @@ def strike(
     config: RlConfig, kind: str, draw: Random, progress: Progress, errors: Path, stride: int
 ) -> Struck:
     """Start the run, let one fault happen at a random place, and wait for the end."""
-    inside = {"file": draw.randint(1, 120 * stride), "nan": draw.randint(1, 2 * stride), "grader": 1}
-    pid = launch(config, progress, errors, (kind, inside[kind]) if kind in inside else None)
+    least, most = {"file": (1, 120 * stride), "nan": (1, 2 * stride), "grader": (2, 9)}.get(kind, (0, 0))
+    pid = launch(config, progress, errors, (kind, draw.randint(least, most)) if most else None)
     ended: list[int] = []
     waiter = threading.Thread(target=lambda: ended.append(os.waitpid(pid, 0)[1]))
     waiter.start()
@@ -165,6 +166,7 @@ def soak(
         "unexpected": [f"{s.kind}: {s.code}: {s.said}" for s in faults if s.code != ENDS[s.kind]],
         "by_kind": dict(Counter(each.kind for each in faults)),
         "by_phase": dict(Counter(each.phase for each in faults).most_common()),
+        "graders_killed": progress.graders_killed,
         "said": {each.kind: PATH.sub("", each.said) for each in faults if each.code > 0},
         "last_code": last,
         "equal": last == 0 and same_end(world / "whole", world / "broken"),
@@ -177,6 +179,8 @@ def show(found: dict[str, Any]) -> None:
     print(f"\n{'fault':8} {'times':>5} {'exit code':>9}  what the user sees")
     for kind, times in found["by_kind"].items():
         print(f"{kind:8} {times:5d} {int(ENDS[kind]):9d}  {found['said'].get(kind, 'nothing')[:90]}")
+    if found["graders_killed"]:
+        print(f"grading processes that were killed: {found['graders_killed']}")
     print(f"\n{'phase that was hit':24} {'times':>5}")
     for phase, times in found["by_phase"].items():
         print(f"{phase:24} {times:5d}")

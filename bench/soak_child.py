@@ -23,12 +23,14 @@ from fastrl.verify import AnswerGrader, Verdict
 from fastrl.verify.process import GradingProcess
 
 HEAD = struct.Struct("q64s")
+COUNT = struct.Struct("q")
 PAGE = resource.getpagesize()
 MOST_STEPS = 10000
 
 
 class Progress:
-    """Memory that parent and child share: steps done, the phase, and megabytes resident after each step."""
+    """Memory that parent and child share: steps done, the phase, megabytes resident after each step, and how
+    many grading processes were killed in all."""
 
     def __init__(self, memory: mmap.mmap) -> None:
         self._memory = memory
@@ -36,7 +38,7 @@ class Progress:
 
     @classmethod
     def shared(cls) -> Progress:
-        return cls(mmap.mmap(-1, HEAD.size + 4 * MOST_STEPS))
+        return cls(mmap.mmap(-1, HEAD.size + 4 * MOST_STEPS + COUNT.size))
 
     def clear(self) -> None:
         self.write(0, "loading")
@@ -51,6 +53,13 @@ class Progress:
     @property
     def phase(self) -> str:
         return str(HEAD.unpack_from(self._memory)[1].rstrip(b"\0").decode())
+
+    @property
+    def graders_killed(self) -> int:
+        return int(COUNT.unpack_from(self._memory, HEAD.size + 4 * MOST_STEPS)[0])
+
+    def count_grader(self) -> None:
+        COUNT.pack_into(self._memory, HEAD.size + 4 * MOST_STEPS, self.graders_killed + 1)
 
     @property
     def memory_mib(self) -> list[float]:
@@ -71,7 +80,8 @@ def child(config: RlConfig, progress: Progress, errors: Path, fault: tuple[str, 
         os.dup2(descriptor, stream.fileno())
     watch(progress)
     if fault is not None:
-        {"file": die_at_file, "nan": spoil_gradient, "grader": kill_graders}[fault[0]](fault[1], config)
+        acts = {"file": die_at_file, "nan": spoil_gradient, "grader": kill_graders}
+        acts[fault[0]](fault[1], config, progress)
     try:
         return exit_code(lambda: 0 if run_stage(config) else 1)
     finally:
@@ -94,7 +104,7 @@ def watch(progress: Progress) -> None:
     Run.enter, Run.log = entered, logged  # type: ignore[method-assign]
 
 
-def die_at_file(calls: int, config: RlConfig) -> None:
+def die_at_file(calls: int, config: RlConfig, progress: Progress) -> None:
     """SIGKILL just before the n-th time that Python touches a file of the run."""
     left = calls
 
@@ -112,7 +122,7 @@ def die_at_file(calls: int, config: RlConfig) -> None:
     sys.addaudithook(hook)
 
 
-def spoil_gradient(calls: int, config: RlConfig) -> None:
+def spoil_gradient(calls: int, config: RlConfig, progress: Progress) -> None:
     """The n-th gradient is NaN in one place."""
     left, accumulate = calls, update.accumulate_gradients
 
@@ -127,16 +137,17 @@ def spoil_gradient(calls: int, config: RlConfig) -> None:
     update.accumulate_gradients = spoilt
 
 
-def kill_graders(every: int, config: RlConfig) -> None:
-    """Every other grading process is killed in the middle of its first pair."""
+def kill_graders(every: int, config: RlConfig, progress: Progress) -> None:
+    """At every n-th pair the grading process is killed in the middle of it."""
     send, count = GradingProcess.send, 0
 
     def sent(process: GradingProcess, task: int, pair: tuple[str, str]) -> bool:
         nonlocal count
         took = send(process, task, pair)
         count += 1
-        if count % 2 == every % 2:
+        if count % every == 0:
             process._process.kill()
+            progress.count_grader()
         return took
 
     GradingProcess.send = sent  # type: ignore[method-assign]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -14,6 +15,9 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 T = TypeVar("T")
+PATIENCE = timedelta(days=7)
+"""With ranks that are late: one may evaluate, or sample its last chunk, while others wait. What hangs is for
+the watchdog (run.hang_timeout_s), and one that dies is missed at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +48,8 @@ class Ranks:
                 # torchrun's store outlives a restart, with the addresses of ranks that are dead
                 store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size)
-        return cls(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo"))
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+        return cls(dist.get_rank(), dist.get_world_size(), gloo_group())
 
     @staticmethod
     def leave() -> None:
@@ -60,7 +64,15 @@ class Ranks:
     def apart(self) -> Ranks:
         """The same ranks in a group of their own, for one more such thread: what two threads send through one
         group may cross. Every rank calls it."""
-        return self if self.size == 1 else replace(self, group=dist.new_group(backend="gloo"))
+        return self if self.size == 1 else replace(self, group=gloo_group())
+
+    def share(self, sizes: Sequence[int]) -> list[int]:
+        """Indices of this rank's items, in order: dealt out from the largest down, to and fro, so that ranks
+        have about as much. With more ranks than items some have none."""
+        places = sorted(range(len(sizes)), key=lambda index: -sizes[index])
+        turns = [place % (2 * self.size) for place in range(len(sizes))]
+        dealt = [min(turn, 2 * self.size - 1 - turn) for turn in turns]
+        return sorted(index for index, rank in zip(places, dealt, strict=True) if rank == self.rank)
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Each value summed over the ranks, in float64."""
@@ -105,3 +117,8 @@ class Ranks:
         """Until every rank is here."""
         if self.size > 1:
             dist.barrier()
+
+
+def gloo_group() -> dist.ProcessGroup | None:
+    """All ranks, once more."""
+    return dist.new_group(backend="gloo", timeout=PATIENCE)

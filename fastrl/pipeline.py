@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fastrl.config import Config, PipelineConfig, references, refuse, resolved, with_option
+from fastrl.distributed import Ranks
 from fastrl.errors import Fault
 from fastrl.load import from_dict, read_yaml, to_dict, to_yaml
 from fastrl.run import MAY_CHANGE, is_free, read_metrics, write_atomic
@@ -16,9 +17,10 @@ T = TypeVar("T")
 
 
 def run_pipeline(
-    config: PipelineConfig, check: Callable[[Config], None], run_stage: Callable[[Config], Path]
-) -> Path:
-    """Run every stage in run.dir/NAME; a stage that is finished is not run again.
+    config: PipelineConfig, check: Callable[[Config], None], run_stage: Callable[[Config], Path],
+    ranks: Ranks,
+) -> Path:  # fmt: skip
+    """Run every stage in run.dir/NAME, on all ranks; a stage that is finished is not run again.
 
     Args:
         check: refuses a stage that can't run. Before the first stage it sees all of them, as far as they are
@@ -29,14 +31,17 @@ def run_pipeline(
         ValueError, FileNotFoundError: a stage can't be run, or run.dir holds another pipeline.
     """
     folder = check_pipeline(config, check)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "pipeline.yaml", to_yaml(config))
+    ranks.wait()  # until all have looked at the folder
+    if ranks.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / "pipeline.yaml", to_yaml(config))
     results: dict[str, str] = {}
     for name in config.stages:
         results[name] = str(told(name, run_stage, resolved(in_folder(config, name), results)))
-        print(f"{name}: {results[name]}", flush=True)
-        for line in evaluated(folder / name / "metrics.jsonl"):
-            print(f"  {line}", flush=True)
+        if ranks.first:
+            print(f"{name}: {results[name]}", flush=True)
+            for line in evaluated(folder / name / "metrics.jsonl"):
+                print(f"  {line}", flush=True)
     return Path(results[name])
 
 

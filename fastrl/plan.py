@@ -29,7 +29,7 @@ from fastrl.config import (
 from fastrl.engine.kv_pool import BLOCK, blocks_of
 from fastrl.footprint import Footprint
 from fastrl.kernels._layout import kept_layout, tiled_layout
-from fastrl.plan_spread import HOST, Item, learnt_items, part
+from fastrl.plan_spread import HOST, Item, Spreads, learnt_items, part, summed_item
 from fastrl.policy.model import compute_dtype
 from fastrl.stages.update import is_off_policy
 
@@ -96,10 +96,10 @@ class Planner:
     def __init__(self, config: Config, device: Device, ranks: int = 1) -> None:
         """ranks: processes that torchrun starts, over all machines; on a CPU they share its memory.
 
-        Raises: ValueError: there are none, or the stage runs on one.
+        Raises: ValueError: there are none.
         """
-        if ranks < 1 or (ranks > 1 and not isinstance(config, RlConfig)):
-            refuse("plan", "nproc", f"1 in a stage of {config.stage}" if ranks > 1 else ">= 1", ranks)
+        if ranks < 1:
+            refuse("plan", "nproc", ">= 1", ranks)
         self.config, self.device, self.ranks = config, device, ranks
         self.usable = int(USABLE * device.num_bytes) // (ranks if device.kind == "cpu" else 1)
         self._footprints: dict[str, Footprint] = {}
@@ -139,7 +139,7 @@ class Planner:
         knobs: list[Callable[[Config], Config]] = []
         if isinstance(config, RlConfig):
             knobs += [] if config.rollout.max_staleness else [self._asleep]  # which refuses sleep
-            knobs += [self._spread] if self.ranks > 1 and self._may_spread(config) else []
+        knobs += [self._spread] if self.ranks > 1 and self._may_spread(config) else []
         if isinstance(config, Trained):
             knobs.append(partial(with_option, name=CHECKPOINTING, value=True))
             # with run.deterministic each sequence goes alone, and there is nothing to lower
@@ -189,9 +189,11 @@ class Planner:
             Item("gradients", 4 * learnt, f"{learnt:,} x 4, float32"),
             Item("optimizer states", 8 * learnt + 4 * len(trained), f"{learnt:,} x 8, AdamW's two moments"),
         ]
-        if self.ranks > 1 and isinstance(config, RlConfig):
+        if self.ranks > 1 and isinstance(config, Spreads):
             itemsize = self._dtype(config.model).itemsize
             kept = learnt_items(policy, config, self.ranks, itemsize, self.device.kind)
+        elif self.ranks > 1:
+            kept.append(summed_item(learnt))
         return [
             *kept,
             Item("activations", activations, how, "update"),
@@ -279,9 +281,11 @@ class Planner:
         )
 
     @staticmethod
-    def _may_spread(config: RlConfig) -> bool:
+    def _may_spread(config: Config) -> bool:
         """Scores of the policy itself are not asked of one that is spread."""
-        return not {"self_certainty", "entropy"} & set(config.reward.functions)
+        if isinstance(config, RlConfig):
+            return not {"self_certainty", "entropy"} & set(config.reward.functions)
+        return isinstance(config, Spreads)
 
     def _spread(self, config: Config) -> Config:
         """With the first of SPREADING that are enough; with all where none are."""

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-from fastrl.config import RlConfig
+from fastrl.config import CptConfig, RlConfig, SftConfig
 from fastrl.footprint import Footprint
 
+Spreads = RlConfig | SftConfig | CptConfig
+"""Stages whose policy may be spread."""
 HOST = "host"
 """When of what waits in host memory, and not on the device."""
 
@@ -32,7 +34,7 @@ def part(shapes: Iterable[tuple[int, ...]], ranks: int) -> int:
     return sum(-(-shape[0] // ranks) * prod(shape[1:]) for shape in shapes)
 
 
-def learnt_items(policy: Footprint, config: RlConfig, ranks: int, itemsize: int, device: str) -> list[Item]:
+def learnt_items(policy: Footprint, config: Spreads, ranks: int, itemsize: int, device: str) -> list[Item]:
     """Of a policy that is trained on several ranks.
 
     Args:
@@ -49,7 +51,7 @@ def learnt_items(policy: Footprint, config: RlConfig, ranks: int, itemsize: int,
         weights, learnt = part(shapes, ranks), part(trained, ranks)
         said, when = f", 1 of {ranks} parts", HOST if train.offload and device == "cuda" else "always"
     else:
-        passing = [Item("gradients, summed", 4 * learnt, f"{learnt:,} x 4, all in one buffer", "sum")]
+        passing = [summed_item(learnt)]
     return [
         Item("policy weights", 4 * weights, f"{weights:,} x 4, float32{said}", when),
         Item("gradients", 4 * learnt, f"{learnt:,} x 4, float32{said}", when),
@@ -58,7 +60,12 @@ def learnt_items(policy: Footprint, config: RlConfig, ranks: int, itemsize: int,
     ]
 
 
-def passing_items(policy: Footprint, config: RlConfig, ranks: int, itemsize: int, learnt: int) -> list[Item]:
+def summed_item(learnt: int) -> Item:
+    """Of a policy that every rank holds whole."""
+    return Item("gradients, summed", 4 * learnt, f"{learnt:,} x 4, all in one buffer", "sum")
+
+
+def passing_items(policy: Footprint, config: Spreads, ranks: int, itemsize: int, learnt: int) -> list[Item]:
     """What a spread policy has whole for a while.
 
     The embedding, the head and what else is in no layer are whole from the forward until the backward is
@@ -70,9 +77,11 @@ def passing_items(policy: Footprint, config: RlConfig, ranks: int, itemsize: int
     items = [
         Item("embedding, head, whole", itemsize * rest, f"{rest:,} x {itemsize}, all in no layer", "update"),
         Item("layers, whole", itemsize * 3 * layer, f"3 x {layer:,} x {itemsize}, gathered", "update"),
-        Item("a weight, whole", 8 * largest, f"{largest:,} x 4 twice, gathered for an engine", "rollout"),
         Item("sums of gradients", (itemsize + 8) * rest + 4 * rest // ranks, "of what is in no layer", "sum"),
     ]
+    if isinstance(config, RlConfig):
+        how = f"{largest:,} x 4 twice, gathered for an engine"
+        items.append(Item("a weight, whole", 8 * largest, how, "rollout"))
     if not config.train.shard_gradients:
         how = f"{learnt:,} x 4, until the last micro-batch sums them"
         items.append(Item("gradients, whole", 4 * learnt, how, "update"))

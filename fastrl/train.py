@@ -41,7 +41,8 @@ from fastrl.stages.rl import run_rl
 from fastrl.stages.sft import run_sft
 from fastrl.stages.subset import run_subset
 
-ON_ONE_RANK: dict[type[Any], Callable[[Any], Path]] = {
+STAGES: dict[type[Any], Callable[[Any, Ranks], Path]] = {
+    RlConfig: run_rl,
     SftConfig: run_sft,
     CptConfig: run_cpt,
     RewardModelConfig: run_reward_model,
@@ -54,22 +55,26 @@ ON_ONE_RANK: dict[type[Any], Callable[[Any], Path]] = {
 
 def run_recipe(config: Recipe) -> Path:
     """Run a stage, or a pipeline of stages; returns what the last one leaves behind."""
-    if isinstance(config, PipelineConfig):
-        return run_pipeline(config, check_config, run_stage)
-    return run_stage(config)
+    if not isinstance(config, PipelineConfig):
+        return run_stage(config)
+    ranks = Ranks.join()
+    return run_pipeline(config, check_config, lambda stage: run_stage(stage, ranks), ranks)
 
 
-def run_stage(config: Config) -> Path:
-    """Check the configuration, then run its stage; returns the folder that it leaves behind: a checkpoint, or
-    the groups."""
+def run_stage(config: Config, ranks: Ranks | None = None) -> Path:
+    """Check the configuration, then run its stage on all ranks; returns the folder that it leaves behind: a
+    checkpoint, or what was sampled.
+
+    ranks: None: those that torchrun has started.
+    """
     # transformers draws a bar for every load and save
     disable_progress_bar()  # type: ignore[no-untyped-call]
     check_config(config)
-    ranks = Ranks.join()
-    if ranks.size > 1 and not isinstance(config, RlConfig):
-        raise ValueError(f"[train] torchrun: the {config.stage} stage runs on one rank, got {ranks.size}")
+    ranks = ranks or Ranks.join()
     with deterministic(config.run.deterministic):
-        return run_rl(config, ranks) if isinstance(config, RlConfig) else ON_ONE_RANK[type(config)](config)
+        left = STAGES[type(config)](config, ranks)
+    ranks.wait()  # until all of it is written
+    return left
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -33,3 +33,11 @@ class Checkpoints(Mapping):
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory) -> Checkpoints:
     return Checkpoints(tmp_path_factory.mktemp("checkpoints"))
+
+
+@pytest.fixture(scope="session")
+def fixed_model(tmp_path_factory) -> Path:
+    """The tiny model of intervention_world."""
+    from intervention_world import learned_model
+
+    return learned_model(tmp_path_factory.mktemp("fixed"))

@@ -41,7 +41,7 @@ def check_config(config: Config) -> None:
     device = choose_device(config.run)
     if isinstance(config, RlConfig | SftConfig | CptConfig | RewardModelConfig):
         choose_attention(config.model, device)
-    check_many_ranks(config)
+    check_what_stages_can(config)
     check_adapters(config)
     CHECKS[type(config)](config)
     check_layers_to_adapt(config)
@@ -49,17 +49,15 @@ def check_config(config: Config) -> None:
         check_trained_faithfulness(config)
 
 
-def check_many_ranks(config: Config) -> None:
-    """What the rl stage alone can do is not asked of another."""
-    if isinstance(config, RlConfig):
-        return
-    for section, name, default in (
-        ("run", "keep_best", ""),
-        ("run", "async_save", False),
-        ("train", "shard", False),
+def check_what_stages_can(config: Config) -> None:
+    """What only some stages can do is not asked of another."""
+    for section, name, default, able in (
+        ("run", "keep_best", "", RlConfig),
+        ("run", "async_save", False, RlConfig | SftConfig | CptConfig | RewardModelConfig),
+        ("train", "shard", False, RlConfig | SftConfig | CptConfig),
     ):
         asked = getattr(getattr(config, section, None), name, default)
-        if asked != default:
+        if asked != default and not isinstance(config, able):
             refuse(section, name, f"{default!r} in a stage of {config.stage}", asked)
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from fastrl.config import CptConfig, microbatch_tokens
-from fastrl.policy.packing import TrainSequence
-from fastrl.stages.sft import Learner, Metrics, accumulate, batch_indices
+from fastrl.distributed import Ranks
+from fastrl.stages.learner import Learner, Metrics, batch_indices
+from fastrl.stages.sft import accumulate, load_policy, update
 from fastrl.stages.texts import TextRows, encode_documents, read_texts
 
 
-def run_cpt(config: CptConfig) -> Path:
+def run_cpt(config: CptConfig, ranks: Ranks | None = None) -> Path:
     """Go on with what a base model was made with: predict the next token of raw text.
 
         loss = - sum over trained tokens of log p(token | those of its document before it) / their number
@@ -22,7 +24,8 @@ def run_cpt(config: CptConfig) -> Path:
     Documents are packed into rows of config.seq_len tokens (TextRows) and no token sees another document.
     Rows are reshuffled in every epoch. Held-out text is measured before the first step (eval/loss,
     eval/perplexity), after the last, and every config.held_out_every. A run folder with checkpoints of the
-    same configuration goes on from the last one, bit for bit on one device.
+    same configuration goes on from the last one, bit for bit on one device. The pieces of a step's rows are
+    dealt out to the ranks.
 
     Returns: the last checkpoint's folder, as AutoModelForCausalLM and AutoTokenizer load it.
     Raises:
@@ -32,11 +35,15 @@ def run_cpt(config: CptConfig) -> Path:
     """
     texts = read_texts(config.data)
     held_out = read_held_out(config)
-    learner = Learner.start(config)
+    learner = Learner.start(config, ranks or Ranks(), partial(load_policy, config))
     tokenizer = learner.policy.tokenizer
     rows = TextRows(encode_documents(texts, tokenizer), config.seq_len)
     judged = TextRows(encode_documents(held_out, tokenizer), config.seq_len)
     config = with_steps(config, len(rows))
+
+    def learn(step: int) -> Metrics:
+        batch = [piece for row in rows_of_step(config, len(rows), step) for piece in rows[row]]
+        return update(learner, batch, config, step)
 
     def measured(step: int, metrics: Metrics) -> Metrics:
         every = config.held_out_every
@@ -44,10 +51,7 @@ def run_cpt(config: CptConfig) -> Path:
         found = {"perplexity": perplexity(metrics["loss"])} if metrics else {}
         return found | (held_out_metrics(learner, judged, config) if due and len(judged) else {})
 
-    def batch_of(step: int) -> list[TrainSequence]:
-        return [piece for row in rows_of_step(config, len(rows), step) for piece in rows[row]]
-
-    return learner.train(config, batch_of, measured)
+    return learner.train(config, learn, measured)
 
 
 def read_held_out(config: CptConfig) -> list[str]:
@@ -77,7 +81,7 @@ def held_out_metrics(learner: Learner, rows: TextRows, config: CptConfig) -> Met
     """Mean negative log-probability (nats) of the trained tokens of all rows, and its exponential."""
     pieces = [piece for row in range(len(rows)) for piece in rows[row]]
     with learner.run.time("eval"):
-        loss = float(accumulate(learner.policy, pieces, microbatch_tokens(config))[0])
+        loss, _ = accumulate(learner.policy, pieces, microbatch_tokens(config), learner.ranks)
     return {
         "eval/loss": loss,
         "eval/perplexity": perplexity(loss),

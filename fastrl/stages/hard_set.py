@@ -12,6 +12,7 @@ from fastrl.build import build_engine, choose_device
 from fastrl.config import HardSetConfig
 from fastrl.data import Problem, load_problems, render_prompt
 from fastrl.data.rows import Row
+from fastrl.distributed import Ranks
 from fastrl.engine.protocol import Engine
 from fastrl.run import Run
 from fastrl.seeding import seed_of
@@ -24,7 +25,7 @@ FAILED = (Verdict.WRONG, Verdict.NO_ANSWER, Verdict.UNREADABLE)
 """Of a grading that came to an end; one that timed out may have been right."""
 
 
-def run_hard_set(config: HardSetConfig) -> Path:
+def run_hard_set(config: HardSetConfig, ranks: Ranks | None = None) -> Path:
     """Sample every problem that has a reference solution, and keep those that are right at most max_correct
     times in num_samples.
 
@@ -33,12 +34,14 @@ def run_hard_set(config: HardSetConfig) -> Path:
     sample, text, verdict, num_tokens); counts.json, what became of all problems and samples; budget.json,
     requests and tokens. Sample j of a problem draws from (seed, its row, j) alone. A folder of the same
     configuration goes on after its last whole chunk, and the files are the same, bit for bit on one device.
+    Ranks take chunks in turn, each with an engine of its own.
 
     Returns: run.dir.
     Raises:
         FileNotFoundError, ValueError: a file, column or option that can't be used; no problem is hard.
     """
-    run = Run.start(config)
+    ranks = ranks or Ranks()
+    run = Run.start(config, writes=ranks.first)
     problems = load_problems(config.data)
     posed = with_references(problems, config)
     grading = config.grading
@@ -56,6 +59,7 @@ def run_hard_set(config: HardSetConfig) -> Path:
             lambda start, chunk: sample_chunk(
                 [problem for problem, _ in posed[start : start + len(chunk)]], engine(), grader, config
             ),
+            ranks,
         )
     sampled = [each for chunk in done for each in chunk["problems"]]
     rows = [
@@ -63,9 +67,9 @@ def run_hard_set(config: HardSetConfig) -> Path:
         for (problem, reference), each in zip(posed, sampled, strict=True)
         if each["num_correct"] <= config.max_correct
     ]
-    counts = count(len(problems), sampled, rows)
-    write_json(run.folder / "counts.json", counts)
-    write_json(run.folder / "budget.json", summed([chunk["budget"] for chunk in done]))
+    if ranks.first:
+        write_json(run.folder / "counts.json", count(len(problems), sampled, rows))
+        write_json(run.folder / "budget.json", summed([chunk["budget"] for chunk in done]))
     if not rows:
         least = min(each["num_correct"] for each in sampled)
         raise ValueError(
@@ -73,7 +77,8 @@ def run_hard_set(config: HardSetConfig) -> Path:
             f"{config.max_correct} times in {config.num_samples}, got none of {len(sampled)} (the least is "
             f"{least}); raise max_correct, lower num_samples, or take harder problems"
         )
-    write_rows(run.folder / "hard.jsonl", rows)
+    if ranks.first:
+        write_rows(run.folder / "hard.jsonl", rows)
     return run.folder
 
 

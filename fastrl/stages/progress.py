@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fastrl.data.rows import Row
+from fastrl.distributed import Ranks
 from fastrl.engine.protocol import Engine
 from fastrl.run import write_atomic
 
@@ -20,49 +21,73 @@ Budget = dict[str, Counter[str]]
 """Counts by purpose: what an engine was asked for, and what it cost."""
 
 
-def in_chunks(path: Path, items: Sequence[T], size: int, work: Callable[[int, list[T]], Any]) -> list[Any]:
+def in_chunks(
+    path: Path, items: Sequence[T], size: int, work: Callable[[int, list[T]], Any], ranks: Ranks | None = None
+) -> list[Any]:
     """[work(0, items[:size]), work(size, items[size : 2 * size]), ...], each on disk once it is there.
 
-    Chunks that the file holds are not worked on again; one that a kill tore is. A chunk is a unit of work, so
-    where `work` is a function of its arguments, an interrupted run gives the same as one that went through.
+    Chunks that are on disk are not worked on again, whichever rank did; one that a kill tore is. A chunk is a
+    unit of work, so where `work` is a function of its arguments, an interrupted run gives the same as one
+    that went through, and many ranks the same as one. They take the chunks in turn.
 
     Args:
-        path: JSONL, a line a chunk.
+        path: JSONL, a line a chunk; the first rank's, and others have one of their own beside it.
         items: JSON-serialisable.
         work: gets the place of the chunk's first item, and its items; returns what JSON can hold.
     Raises:
-        ValueError: the file speaks of other items.
+        ValueError: a file speaks of other items.
     """
-    done = whole_lines(path)
-    results = []
-    for number, start in enumerate(range(0, len(items), size)):
-        chunk = list(items[start : start + size])
-        key = hashlib.blake2b(json.dumps([start, chunk]).encode(), digest_size=12).hexdigest()
-        if number < len(done):
-            kept = json.loads(done[number])
-            if kept["items"] != key:
-                raise ValueError(
-                    f"[run] dir: {path} was begun with other items from number {start + 1} on; choose "
-                    "another folder, or give the same files"
-                )
-        else:
-            # through JSON at once, so that both ways lead to the same values
-            line = json.dumps({"items": key, "result": work(start, chunk)}, ensure_ascii=False)
-            with path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-            kept = json.loads(line)
-        results.append(kept["result"])
-    return results
+    ranks = ranks or Ranks()
+    starts = range(0, len(items), size)
+    keys = [key_of(start, items[start : start + size]) for start in starts]
+    done = {row["items"]: row["result"] for row in map(json.loads, lines_of_ranks(path, ranks))}
+    if done.keys() - set(keys):
+        same = next((place for place, key in enumerate(keys) if key not in done), len(keys))
+        raise ValueError(
+            f"[run] dir: {path} was begun with other items from number {same * size + 1} on; choose another "
+            "folder, or give the same files"
+        )
+    missing = [(key, start) for key, start in zip(keys, starts, strict=True) if key not in done]
+    fresh = []
+    for key, start in missing[ranks.rank :: ranks.size]:
+        # through JSON at once, so that both ways lead to the same values
+        found = work(start, list(items[start : start + size]))
+        line = json.dumps({"items": key, "result": found}, ensure_ascii=False)
+        with file_of_rank(path, ranks.rank).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        fresh.append((key, json.loads(line)["result"]))
+    done |= dict(ranks.gather(fresh))
+    return [done[key] for key in keys]
+
+
+def key_of(start: int, chunk: Sequence[Any]) -> str:
+    """Under which a chunk's result is kept."""
+    return hashlib.blake2b(json.dumps([start, list(chunk)]).encode(), digest_size=12).hexdigest()
+
+
+def file_of_rank(path: Path, rank: int) -> Path:
+    """progress.jsonl, progress-1.jsonl, progress-2.jsonl, ..."""
+    return path.with_name(f"{path.stem}-{rank}{path.suffix}") if rank else path
+
+
+def lines_of_ranks(path: Path, ranks: Ranks) -> list[bytes]:
+    """What all ranks have written, also those of an earlier run that had more. No rank may write before all
+    have read, and none does: they meet here."""
+    others = sorted(path.parent.glob(f"{path.stem}-[0-9]*{path.suffix}"))
+    lines = [line for file in (path, *others) for line in whole_lines(file)]
+    ranks.wait()
+    return lines
 
 
 def whole_lines(path: Path) -> list[bytes]:
     """Lines of a file, and what follows the last line break cut off."""
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")
+    data = path.read_bytes()
+    lines = data.split(b"\n")
     torn = lines.pop()
     if torn:
-        os.truncate(path, path.stat().st_size - len(torn))
+        os.truncate(path, len(data) - len(torn))
     return lines
 
 

@@ -5,33 +5,30 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from fastrl.build import choose_device
-from fastrl.checkpoint import latest_checkpoint, load_optimizer, save_checkpoint
 from fastrl.config import RewardModelConfig, microbatch_tokens
 from fastrl.data.order import ProblemOrder
+from fastrl.distributed import Ranks
 from fastrl.evaluate.rubric import JudgedTrace, calibration, rubric_metrics
 from fastrl.ops import prefix_tree
-from fastrl.policy.bad_steps import BadSteps
-from fastrl.policy.optimizer import apply_gradients, make_optimizer
+from fastrl.policy.model import Policy
 from fastrl.policy.packing import microbatches
 from fastrl.policy.rubric_input import Rubric
 from fastrl.policy.rubric_loss import rubric_loss
 from fastrl.policy.rubric_model import RubricModel
 from fastrl.report.calibration import plot_calibration
-from fastrl.run import Run, write_atomic
+from fastrl.run import write_atomic
 from fastrl.seeding import seed_of
-from fastrl.stages.guards import Guards
+from fastrl.stages.learner import Learner, Metrics, scheduled
 from fastrl.stages.rubric_batches import EncodedGroup, Example, draw_batch, encode_groups, read_task_groups
-from fastrl.stages.sft import scheduled
 
 
-def run_reward_model(config: RewardModelConfig) -> Path:
+def run_reward_model(config: RewardModelConfig, ranks: Ranks | None = None) -> Path:
     """Learn the judgments of groups of traces: rubric levels, totals, and that the good trace is above.
 
         L = w_dimension CE + w_total Huber + w_ranking pairs          (fastrl.policy.rubric_loss)
@@ -39,7 +36,7 @@ def run_reward_model(config: RewardModelConfig) -> Path:
     A step takes groups_per_step groups, of each a positive and num_negatives negatives, drawn anew. Held-out
     groups are judged whole before the first step and with every checkpoint; eval.json and calibration.png
     show the last time. A run folder with checkpoints of the same configuration goes on from the last one,
-    bit for bit on one device.
+    bit for bit on one device. A step's groups are dealt out to the ranks, and held-out ones as well.
 
     Args:
         config: config.model.path is the backbone, config.data.path and config.eval_path files of groups.
@@ -48,41 +45,28 @@ def run_reward_model(config: RewardModelConfig) -> Path:
         FileNotFoundError, ValueError: a file, group or option that can't be used.
         FloatingPointError: the gradient is NaN or infinite; no weight was changed.
     """
-    run = Run.start(config)
-    saved = latest_checkpoint(run.checkpoints)
-    model = RubricModel.start(
-        config.model, Rubric(config.task, config.max_tokens), config.lora, choose_device(config.run),
-        seed_of(config.run.seed, "lora"), saved,
-    )  # fmt: skip
-    optimizer = make_optimizer(model.policy, config.train)
-    state: dict[str, Any] = {"step": 0} if saved is None else load_optimizer(saved, model.policy, optimizer)
-    step, bad_steps = int(state["step"]), BadSteps(config.train, state.get("bad_steps"))
+    ranks = ranks or Ranks()
+    learner = Learner.start(config, ranks, partial(load_policy, config))
+    model = RubricModel(learner.policy)
     groups = read(config, model, config.data.path, config.data.limit)
     held_out = [] if config.eval_path is None else read(config, model, config.eval_path)
     order = ProblemOrder(len(groups), config.run.seed)
-    if step == 0:
-        run.rewind(-1)
-        run.log(0, data_metrics(groups, held_out) | evaluate(model, held_out, config, run, step))
-    run.rewind(step)
-    with Guards(run, config, model.policy, optimizer) as guards:
-        while step < config.train.num_steps:
-            with run.time("update"):
-                batch = draw_batch(groups, order, config, step)
-                metrics = update(model, optimizer, batch, config, step, bad_steps)
-            step += 1
-            last = step == config.train.num_steps
-            saving = last or (config.run.save_every and step % config.run.save_every == 0)
-            if saving:
-                metrics |= evaluate(model, held_out, config, run, step)
-            run.log(step, metrics)
-            leaving = guards.leaving()
-            if saving or leaving:
-                run.enter("checkpoint")
-                state = {"step": step, "bad_steps": bad_steps.state()}
-                saved = save_checkpoint(run.checkpoints, model.policy, optimizer, state, config.run.keep_last)
-            if leaving:
-                guards.leave(saved or run.checkpoints)
-    return saved or run.checkpoints
+
+    def learn(step: int) -> Metrics:
+        return update(learner, model, draw_batch(groups, order, config, step), config, step)
+
+    def measured(step: int, metrics: Metrics) -> Metrics:
+        about = {} if metrics else data_metrics(groups, held_out)
+        due = step == 0 or learner.saves(config)
+        return about | (evaluate(learner, model, held_out, config) if due else {})
+
+    return learner.train(config, learn, measured)
+
+
+def load_policy(config: RewardModelConfig, checkpoint: Path | None) -> Policy:
+    rubric, seed = Rubric(config.task, config.max_tokens), seed_of(config.run.seed, "lora")
+    device = choose_device(config.run)
+    return RubricModel.start(config.model, rubric, config.lora, device, seed, checkpoint).policy
 
 
 def read(
@@ -92,7 +76,7 @@ def read(
     return list(encode_groups(groups, model.tokenizer, model.rubric))
 
 
-def data_metrics(groups: Sequence[EncodedGroup], held_out: Sequence[EncodedGroup]) -> dict[str, float]:
+def data_metrics(groups: Sequence[EncodedGroup], held_out: Sequence[EncodedGroup]) -> Metrics:
     """What was read, and how many inputs were cut to fit."""
     read = (("data", groups), ("eval", held_out))
     metrics = {f"{name}/num_groups": float(len(of)) for name, of in read}
@@ -100,50 +84,48 @@ def data_metrics(groups: Sequence[EncodedGroup], held_out: Sequence[EncodedGroup
 
 
 def update(
-    model: RubricModel, optimizer: torch.optim.Optimizer, batch: Sequence[Sequence[Example]],
-    config: RewardModelConfig, step: int, bad_steps: BadSteps,
-) -> dict[str, float]:  # fmt: skip
+    learner: Learner, model: RubricModel, batch: Sequence[Sequence[Example]], config: RewardModelConfig,
+    step: int,
+) -> Metrics:  # fmt: skip
     """One optimiser step on one batch of groups."""
     # only the adapters' dropout draws: where a run is resumed, it draws the same
-    torch.manual_seed(seed_of(config.run.seed, "dropout", step))
-    parts, num_tokens = accumulate(model, batch, config)
-    rate = scheduled(config.train, config.schedule, step)
-    train = replace(config.train, learning_rate=rate)
-    grad_norm = apply_gradients(model.policy, optimizer, train, step, bad_steps)
-    loss, dimension, total, ranking, pairs_right = parts.tolist()
+    torch.manual_seed(seed_of(config.run.seed, "dropout", step) + learner.ranks.rank)
+    parts, num_tokens = accumulate(model, batch, config, learner.ranks)
+    loss, dimension, total, ranking, pairs_right = parts
     return {
         "loss": loss,
         "loss/dimension": dimension,
         "loss/total": total,
         "loss/ranking": ranking,
         "pair_accuracy": pairs_right,
-        "grad_norm": grad_norm,
-        "learning_rate": float(optimizer.param_groups[0]["lr"]),
         "num_tokens": float(num_tokens),
-        **bad_steps.metrics(),
-    }
+    } | learner.apply(config, scheduled(config.train, config.schedule, step), step)
 
 
 def accumulate(
-    model: RubricModel, batch: Sequence[Sequence[Example]], config: RewardModelConfig
-) -> tuple[Tensor, int]:
-    """Add the batch's gradient to the weights'; returns the loss and its parts, and the tokens computed.
+    model: RubricModel, batch: Sequence[Sequence[Example]], config: RewardModelConfig,
+    ranks: Ranks | None = None,
+) -> tuple[list[float], int]:  # fmt: skip
+    """Add the gradient of this rank's share of the groups to the weights'; returns the whole batch's loss and
+    its parts, and the tokens that were computed of it.
 
     A micro-batch is whole groups, as many as tokens_per_microbatch holds and at least one; all are summed
-    under one denominator, so how the batch is cut changes nothing. What the adapters drop is another matter:
-    it is drawn micro-batch by micro-batch, for a shared token once.
+    under one denominator, so how the batch is cut or dealt out changes nothing. What the adapters drop is
+    another matter: it is drawn micro-batch by micro-batch, for a shared token once.
     """
+    ranks = ranks or Ranks()
     sizes = [num_computed(model, group) for group in batch]
+    mine = ranks.share(sizes)
     parts = torch.zeros(5, device=model.policy.device)
-    for indices in microbatches(sizes, microbatch_tokens(config)):
-        traces = [trace for index in indices for trace in batch[index]]
+    for places in microbatches([sizes[index] for index in mine], microbatch_tokens(config)):
+        traces = [trace for place in places for trace in batch[mine[place]]]
         levels = torch.tensor([trace.levels for trace in traces], device=model.policy.device)
         totals = torch.tensor([trace.total for trace in traces], device=model.policy.device)
         judged = model([trace.token_ids for trace in traces])
         loss = rubric_loss(judged, levels, totals, config.loss, len(batch))
         loss.loss.backward()  # type: ignore[no-untyped-call]
         parts += loss.parts()
-    return parts, sum(sizes)
+    return ranks.sum(parts.tolist()), sum(sizes)
 
 
 def num_computed(model: RubricModel, group: Sequence[Example]) -> int:
@@ -154,26 +136,36 @@ def num_computed(model: RubricModel, group: Sequence[Example]) -> int:
 
 
 def evaluate(
-    model: RubricModel, groups: Sequence[EncodedGroup], config: RewardModelConfig, run: Run, step: int
-) -> dict[str, float]:
-    """Judge every trace of held-out groups; writes eval.json and calibration.png. No groups: nothing."""
+    learner: Learner, model: RubricModel, groups: Sequence[EncodedGroup], config: RewardModelConfig
+) -> Metrics:
+    """Judge every trace of held-out groups, a share of them on each rank; the first writes eval.json and
+    calibration.png. No groups: nothing."""
     if not groups:
         return {}
+    run, ranks = learner.run, learner.ranks
     with run.time("eval"):
-        judged = judge_groups(model, groups, microbatch_tokens(config))
+        places = ranks.share([num_tokens(group) for group in groups])
+        judged = judge_groups(model, [groups[place] for place in places], microbatch_tokens(config))
+        judged = [replace(each, group=places[each.group]) for each in judged]
+        judged = sorted(ranks.gather(judged), key=lambda each: each.group)
         metrics = rubric_metrics(judged, model.rubric.dimensions)
         bins = calibration(judged)
-    about = {
-        "step": step,
-        "num_groups": len(groups),
-        "num_traces": len(judged),
-        "num_truncated": sum(group.num_truncated for group in groups),
-        "metrics": metrics,
-        "calibration": [asdict(each) for each in bins],
-    }
-    write_atomic(run.folder / "eval.json", json.dumps(about, indent=2) + "\n")
-    plot_calibration(bins, run.folder / "calibration.png")
+    if ranks.first:
+        about = {
+            "step": learner.step,
+            "num_groups": len(groups),
+            "num_traces": len(judged),
+            "num_truncated": sum(group.num_truncated for group in groups),
+            "metrics": metrics,
+            "calibration": [asdict(each) for each in bins],
+        }
+        write_atomic(run.folder / "eval.json", json.dumps(about, indent=2) + "\n")
+        plot_calibration(bins, run.folder / "calibration.png")
     return {f"eval/{name}": value for name, value in metrics.items()}
+
+
+def num_tokens(group: EncodedGroup) -> int:
+    return sum(len(trace.token_ids) for trace in (*group.positives, *group.negatives))
 
 
 def judge_groups(

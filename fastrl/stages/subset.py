@@ -15,6 +15,7 @@ from fastrl.data import Problem, load_problems, render_prompt
 from fastrl.data.noise import Differ, count_answers, most_frequent_wrong, noisy_labels, random_labels
 from fastrl.data.rows import Row
 from fastrl.data.subsets import difficulty_bins, stratified_order
+from fastrl.distributed import Ranks
 from fastrl.engine.protocol import Engine
 from fastrl.evaluate.accuracy import ProblemResult, graded
 from fastrl.rewards.labels import surely_differ
@@ -38,7 +39,7 @@ class Pool:
     """Those that may be chosen, as a round-robin over difficulties takes them."""
 
 
-def run_subset(config: SubsetConfig) -> Path:
+def run_subset(config: SubsetConfig, ranks: Ranks | None = None) -> Path:
     """Sample every problem num_samples times; write who solved what, a subset a size, a file a noise share.
 
     run.dir then holds solved.jsonl, a line a problem: its row, and gold, num_correct, num_samples, answers
@@ -46,14 +47,15 @@ def run_subset(config: SubsetConfig) -> Path:
     where noise is asked for; subset-N-noise-S.jsonl, the same with label (what to train on: set
     data.solution_column to it) and corrupted; counts.json and budget.json. Sample j of a problem draws from
     (seed, its row, j) alone. A folder of the same configuration goes on after its last whole chunk, and the
-    files are the same, bit for bit on one device.
+    files are the same, bit for bit on one device. Ranks take chunks in turn, each with an engine of its own.
 
     Returns: run.dir.
     Raises:
         FileNotFoundError, ValueError: a file or option that can't be used; fewer problems that are sometimes
             solved than the largest size; too few wrong labels for the largest share.
     """
-    run = Run.start(config)
+    ranks = ranks or Ranks()
+    run = Run.start(config, writes=ranks.first)
     problems = load_problems(config.data)
     engine = build_engine(config.model, config.engine, choose_device(config.run))
     with AnswerGrader(config.grading.answer_workers, config.grading.answer_timeout_s) as grader:
@@ -62,17 +64,20 @@ def run_subset(config: SubsetConfig) -> Path:
             [[each.index, each.messages, each.solution, each.columns] for each in problems],
             config.chunk_size,
             lambda start, chunk: sample_chunk(problems[start : start + len(chunk)], engine, grader, config),
+            ranks,
         )
         sampled = [each for chunk in done for each in chunk["problems"]]
         pool = make_pool(problems, sampled, config)
-        write_rows(run.folder / "solved.jsonl", pool.rows)
-        write_json(run.folder / "budget.json", summed([chunk["budget"] for chunk in done]))
-        write_json(run.folder / "counts.json", count(pool, sampled, config))
+        if ranks.first:
+            write_rows(run.folder / "solved.jsonl", pool.rows)
+            write_json(run.folder / "budget.json", summed([chunk["budget"] for chunk in done]))
+            write_json(run.folder / "counts.json", count(pool, sampled, config))
         check_sizes(pool, config)
-        differ = remembering(partial(surely_differ, grader))
-        wrong = {} if config.noise == "none" else wrong_labels(pool, differ, config)
-        for size in config.sizes:
-            write_subset(run.folder, pool, size, wrong, differ, config)
+        if ranks.first:
+            differ = remembering(partial(surely_differ, grader))
+            wrong = {} if config.noise == "none" else wrong_labels(pool, differ, config)
+            for size in config.sizes:
+                write_subset(run.folder, pool, size, wrong, differ, config)
     return run.folder
 
 

@@ -10,7 +10,17 @@ import yaml
 from rank_processes import on_ranks
 
 from fastrl.cli import main
-from fastrl.config import LoraConfig, LossConfig, ModelConfig, RlConfig, SftConfig, TrainConfig, with_option
+from fastrl.config import (
+    CptConfig,
+    LoraConfig,
+    LossConfig,
+    ModelConfig,
+    RewardModelConfig,
+    RlConfig,
+    SftConfig,
+    TrainConfig,
+    with_option,
+)
 from fastrl.footprint import Footprint
 from fastrl.plan import USABLE, Device, Planner, held, report
 from fastrl.plan_spread import HOST, part
@@ -152,5 +162,24 @@ def test_the_command_takes_ranks(checkpoints, tmp_path, capsys):
     for count in ("0", "1.5"):
         assert main(["plan", str(path), "--nproc", count, *shape]) == 2
         assert "[plan] nproc: expected" in capsys.readouterr().err
-    with pytest.raises(ValueError, match=r"\[plan\] nproc: expected 1 in a stage of sft, got 2"):
-        Planner(SftConfig(model=ModelConfig(path=str(checkpoints["llama"]))), RAM, 2)
+
+
+def test_other_stages_that_learn(checkpoints):
+    """Spread as an RL policy is, without an engine to hand weights to; a reward model is whole everywhere."""
+    rl = config_of(checkpoints["llama"], shard=True)
+    for stage in (SftConfig, CptConfig):
+        spread, of_rl = sizes(stage(model=rl.model, train=rl.train), 4), sizes(rl, 4)
+        assert set(of_rl) - set(spread) == {
+            "a weight, whole", "reference weights", "policy engine weights", "policy engine KV cache",
+        }  # fmt: skip
+        assert {name: of_rl[name] for name in spread if name != "logits"} == {
+            name: size for name, size in spread.items() if name != "logits"
+        }
+    judge = RewardModelConfig(model=rl.model, lora=LoraConfig(rank=3))
+    alone, many = sizes(judge, 1), sizes(judge, 2)
+    assert many.pop("gradients, summed") == alone["gradients"] > 0 and many == alone
+    small = Planner(SftConfig(model=rl.model), Device.gpu(1), 4)
+    spread = with_option(small.config, "train.shard", True)
+    wanted = (small.needed() + small.needed(spread)) // 2
+    changes = Planner(small.config, Device("cuda", "GPU", int(wanted / USABLE) + 1), 4).changes()
+    assert {"train.shard": True} in [change.options for change in changes]

@@ -14,7 +14,6 @@ import pytest
 from rank_processes import free_port, on_ranks
 from transformers import AutoModelForCausalLM
 
-from fastrl.check import check_config
 from fastrl.config import (
     DataConfig,
     EvalConfig,
@@ -23,7 +22,6 @@ from fastrl.config import (
     RlConfig,
     RolloutConfig,
     RunConfig,
-    SftConfig,
     TrainConfig,
 )
 from fastrl.kernels.config import LossConfig
@@ -166,5 +164,3 @@ def test_what_can_not_be_is_refused(configs):
         replace(configs["plain"], run=RunConfig(keep_best="eval/avg@1"))
     with pytest.raises(ValueError, match=r"\[train\] shard.*entropy"):
         replace(configs["plain"], reward=RewardConfig(functions=("entropy",), weights=(1.0,)))
-    with pytest.raises(ValueError, match=r"\[train\] shard.*sft"):
-        check_config(SftConfig(model=configs["plain"].model, train=TrainConfig(shard=True)))

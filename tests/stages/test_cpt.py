@@ -25,7 +25,8 @@ from fastrl.policy.lora import FOLDER
 from fastrl.policy.model import Policy
 from fastrl.run import read_metrics
 from fastrl.stages.cpt import perplexity, rows_of_step, with_steps
-from fastrl.stages.sft import accumulate, scheduled
+from fastrl.stages.learner import scheduled
+from fastrl.stages.sft import accumulate
 from fastrl.stages.texts import TextRows, encode_documents
 from fastrl.train import run_stage
 

@@ -13,7 +13,8 @@ from fastrl.policy.model import Policy
 from fastrl.policy.packing import TrainSequence
 from fastrl.run import Run
 from fastrl.stages.conversations import read_conversations
-from fastrl.stages.sft import accumulate, batch_indices, ran_away, run_sft, scheduled
+from fastrl.stages.learner import batch_indices, scheduled
+from fastrl.stages.sft import accumulate, ran_away, run_sft
 from fastrl.tiny.models import Shape, initialise
 
 CPU = torch.device("cpu")

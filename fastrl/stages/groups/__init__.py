@@ -13,6 +13,7 @@ import torch
 from fastrl.build import build_executor, choose_device
 from fastrl.config import GroupsConfig
 from fastrl.data.groups import Group, write_groups
+from fastrl.distributed import Ranks
 from fastrl.run import Run, write_atomic
 from fastrl.stages.groups.asking import Book
 from fastrl.stages.groups.counts import count
@@ -27,22 +28,26 @@ __all__ = ["read_counts", "run_groups"]
 COUNTS = "counts.json"
 
 
-def run_groups(config: GroupsConfig) -> Path:
+def run_groups(config: GroupsConfig, ranks: Ranks | None = None) -> Path:
     """Build groups from problems with a reference solution.
 
         seeds -> flawed traces -> judgments -> filters, each counted -> groups with enough left -> split
 
     Writes train and dev (.jsonl or .parquet), page.html with counts and examples, and at last counts.json. A
     folder that has it is finished and returned as it is; what models wrote, judged or solved before a kill is
-    kept in written.jsonl, judged.jsonl and executed.jsonl, and not asked for again.
+    kept in written.jsonl, judged.jsonl and executed.jsonl, and not asked for again. Ranks share what is
+    asked, each with an engine and files of its own.
 
     Returns: the run folder.
     Raises:
         FileNotFoundError, ValueError: a file, column or option that can't be used, or no group survived.
     """
-    run = Run.start(config)
-    if not (run.folder / COUNTS).is_file():
-        build(config, run.folder)
+    ranks = ranks or Ranks()
+    run = Run.start(config, writes=ranks.first)
+    (finished,) = ranks.gather([(run.folder / COUNTS).is_file()] if ranks.first else [])
+    if not finished:
+        build(config, run.folder, ranks)
+        ranks.wait()
     counts = read_counts(run.folder)
     if not counts["groups"]["train"]:
         raise ValueError(
@@ -52,16 +57,18 @@ def run_groups(config: GroupsConfig) -> Path:
     return run.folder
 
 
-def build(config: GroupsConfig, folder: Path) -> None:
+def build(config: GroupsConfig, folder: Path, ranks: Ranks) -> None:
     """All of run_groups' files."""
     device = choose_device(config.run)
     seeds, unusable = read_seeds(config)
-    proposals = propose(seeds, config, folder, device)
+    proposals = propose(seeds, config, folder, device, ranks)
     pools = proposals.pools
     proposed = Counter(trace.negative_kind for pool in pools for trace in pool.negatives)
     filters = filter_pools(pools, config)
     if config.executor.model.path:
-        filters.append(check_with_executor(pools, config, folder, device))
+        filters.append(check_with_executor(pools, config, Book(folder / "executed.jsonl", ranks), device))
+    if not ranks.first:
+        return
     groups = [group_of(pool, config) for pool in pools if len(pool.negatives) >= config.min_negatives]
     dev = [group for group in groups if is_dev(config.run.seed, group.problem_id, config.dev_share)]
     train = [group for group in groups if not is_dev(config.run.seed, group.problem_id, config.dev_share)]
@@ -74,7 +81,7 @@ def build(config: GroupsConfig, folder: Path) -> None:
 
 
 def check_with_executor(
-    pools: Sequence[Pool], config: GroupsConfig, folder: Path, device: torch.device
+    pools: Sequence[Pool], config: GroupsConfig, book: Book, device: torch.device
 ) -> Filtered:
     """filter_by_executor with the configured model."""
     executor = build_executor(config.executor, config.writer.engine, device)
@@ -85,7 +92,6 @@ def check_with_executor(
             )
             for pool in pools
         ]
-        book = Book(folder / "executed.jsonl")
         return filter_by_executor(pools, references, executor, config.executor_repeats, config.run.seed, book)
     finally:
         executor.verifier.close()

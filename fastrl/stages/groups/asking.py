@@ -11,10 +11,11 @@ from typing import Generic, TypeVar
 
 from fastrl.config import WriterConfig
 from fastrl.data.prompts import render_prompt
+from fastrl.distributed import Ranks
 from fastrl.engine.protocol import Engine
 from fastrl.seeding import seed_of
 from fastrl.stages.groups.drafts import UnusableError
-from fastrl.stages.progress import whole_lines
+from fastrl.stages.progress import file_of_rank, lines_of_ranks
 from fastrl.types import Message, SamplingParams
 
 BATCH = 64
@@ -39,12 +40,18 @@ class Request(Generic[T]):
 
 
 class Book:
-    """Answers on disk, by key and attempt; a last line that a kill cut off is asked for again."""
+    """Answers on disk, by key and attempt; a last line that a kill cut off is asked for again. Every rank
+    writes a file of its own, and knows what the others have read once they have met."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        rows = [json.loads(line) for line in whole_lines(path)]
+    def __init__(self, path: Path, ranks: Ranks | None = None) -> None:
+        self.ranks = ranks or Ranks()
+        self.path = file_of_rank(path, self.ranks.rank)
+        rows = [json.loads(line) for line in lines_of_ranks(path, self.ranks)]
         self.texts: dict[Call, str] = {(row["key"], row["attempt"]): row["text"] for row in rows}
+
+    def mine(self, items: Sequence[T]) -> Sequence[T]:
+        """This rank's share of what is to be asked."""
+        return items[self.ranks.rank :: self.ranks.size]
 
     def add(self, texts: dict[Call, str]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
@@ -52,6 +59,10 @@ class Book:
                 row = {"key": key, "attempt": attempt, "text": text}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         self.texts |= texts
+
+    def meet(self) -> None:
+        """Every rank knows what all have."""
+        self.texts = dict(self.ranks.gather(list(self.texts.items())))
 
 
 def ask(
@@ -61,7 +72,7 @@ def ask(
 
     An answer that can't be read is asked for again, config.retries times, with another seed; after that its
     request is missing from the result. Answers in the book are not asked for again. A draw is a function of
-    (seed, key, attempt) alone.
+    (seed, key, attempt) alone. The book's ranks share the questions.
 
     Args:
         build: the engine; called only where something is to be asked. It gives its memory back at the end.
@@ -72,12 +83,13 @@ def ask(
     waiting = list(requests)
     engine: Engine | None = None
     for attempt in range(1 + config.retries):
-        missing = [request for request in waiting if (request.key, attempt) not in book.texts]
+        missing = book.mine([each for each in waiting if (each.key, attempt) not in book.texts])
         for start in range(0, len(missing), BATCH):
             engine = engine or build()
             batch = missing[start : start + BATCH]
             texts = _generate(engine, config, batch, attempt, seed)
             book.add({(r.key, attempt): text for r, text in zip(batch, texts, strict=True)})
+        book.meet()
         unread: list[Request[T]] = []
         for request in waiting:
             try:

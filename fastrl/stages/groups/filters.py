@@ -129,12 +129,15 @@ def filter_by_executor(
     Args:
         references: of each pool's problem, what the executor's answers are checked against.
         book: rates of problems that were measured before; of others they are noted there, batch by batch.
+            Its ranks share the problems.
     """
     todo = [
         pair for pair in zip(pools, references, strict=True) if (pair[0].seed.problem_id, 0) not in book.texts
     ]
-    for start in range(0, len(todo), BATCH):
-        book.add(_success_rates(todo[start : start + BATCH], executor, repeats, seed))
+    mine = book.mine(todo)
+    for start in range(0, len(mine), BATCH):
+        book.add(_success_rates(mine[start : start + BATCH], executor, repeats, seed))
+    book.meet()
     out = Filtered("helps the executor more than the positive", sum(len(pool.negatives) for pool in pools))
     for pool in pools:
         best, *rates = json.loads(book.texts[pool.seed.problem_id, 0])

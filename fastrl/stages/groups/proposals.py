@@ -13,6 +13,7 @@ import torch
 
 from fastrl.build import build_engine
 from fastrl.config import GroupsConfig
+from fastrl.distributed import Ranks
 from fastrl.seeding import seed_of
 from fastrl.stages.groups.asking import Book, ask
 from fastrl.stages.groups.calculator import perturb, work_of
@@ -40,14 +41,16 @@ class Proposals:
     """The judge's."""
 
 
-def propose(seeds: Sequence[Seed], config: GroupsConfig, folder: Path, device: torch.device) -> Proposals:
+def propose(
+    seeds: Sequence[Seed], config: GroupsConfig, folder: Path, device: torch.device, ranks: Ranks
+) -> Proposals:
     """A pool for every seed that has flawed traces and whose good trace is judged strong or acceptable."""
     out = Proposals()
     if config.negatives == "written":
-        drafted = _written(seeds, config, folder, device, out)
+        drafted = _written(seeds, config, Book(folder / "written.jsonl", ranks), device, out)
     else:
         drafted = _found(seeds, config, out)
-    judgments = _judged(drafted, config, folder, device, out)
+    judgments = _judged(drafted, config, Book(folder / "judged.jsonl", ranks), device, out)
     for seed, own in drafted:
         positive = seed.positive.judgment or judgments.get(_key(seed, "positive"))
         if positive is None:
@@ -95,12 +98,11 @@ def calculated(seed: Seed, count: int, run_seed: int) -> list[Draft]:
 
 
 def _written(
-    seeds: Sequence[Seed], config: GroupsConfig, folder: Path, device: torch.device, out: Proposals
+    seeds: Sequence[Seed], config: GroupsConfig, book: Book, device: torch.device, out: Proposals
 ) -> list[Drafted]:
     asked = [writing_requests(seed, config.task, config.candidates, config.run.seed) for seed in seeds]
     requests = [request for own in asked for request in own]
     build = partial(build_engine, config.writer.model, config.writer.engine, device)
-    book = Book(folder / "written.jsonl")
     found, out.unread_written = ask(build, config.writer, requests, book, config.run.seed)
     return [
         (seed, [found[request.key] for request in own if request.key in found])
@@ -109,7 +111,7 @@ def _written(
 
 
 def _judged(
-    drafted: Sequence[Drafted], config: GroupsConfig, folder: Path, device: torch.device, out: Proposals
+    drafted: Sequence[Drafted], config: GroupsConfig, book: Book, device: torch.device, out: Proposals
 ) -> dict[str, Judgment]:
     """Judgments of what carries none, by key; no model is loaded where everything does."""
     requests = [
@@ -119,7 +121,6 @@ def _judged(
         if draft.judgment is None
     ]
     build = partial(build_engine, config.judge.model, config.judge.engine, device)
-    book = Book(folder / "judged.jsonl")
     found, out.unread_judged = ask(build, config.judge, requests, book, config.run.seed)
     return found
 

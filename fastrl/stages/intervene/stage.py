@@ -11,6 +11,7 @@ from typing import Any
 from fastrl.build import build_engine, choose_device
 from fastrl.config import InterveneConfig
 from fastrl.data.rows import Row
+from fastrl.distributed import Ranks
 from fastrl.engine.protocol import Engine
 from fastrl.run import Run, write_atomic
 from fastrl.stages.intervene.candidates import (
@@ -31,7 +32,7 @@ from fastrl.stages.progress import Budget, in_chunks, summed, write_json, write_
 from fastrl.verify import AnswerGrader
 
 
-def run_intervene(config: InterveneConfig) -> Path:
+def run_intervene(config: InterveneConfig, ranks: Ranks | None = None) -> Path:
     """Let the model find the first wrong step of its failed attempts and write another one; keep what helps.
 
         gain = p(prefix + intervention) - p(prefix + original step)
@@ -40,13 +41,15 @@ def run_intervene(config: InterveneConfig) -> Path:
     candidate: where, what, its success rates, how far it came), sft.jsonl (one line an intervention that was
     selected: prompt, prefix, completion; no end token and nothing of the wrong step), funnel.json,
     budget.json (requests and tokens by purpose) and page.html. A folder of the same configuration goes on
-    after its last whole chunk, and the files are the same, bit for bit on one device.
+    after its last whole chunk, and the files are the same, bit for bit on one device. Ranks take chunks in
+    turn, each with an engine of its own.
 
     Returns: run.dir.
     Raises:
         FileNotFoundError, ValueError: a file, row or option that can't be used; no intervention is selected.
     """
-    run = Run.start(config)
+    ranks = ranks or Ranks()
+    run = Run.start(config, writes=ranks.first)
     rows = read_hard_set(config.data)
     grading = config.grading
     with AnswerGrader(grading.answer_workers, grading.answer_timeout_s) as grader:
@@ -62,6 +65,7 @@ def run_intervene(config: InterveneConfig) -> Path:
             rows,
             config.chunk_size,
             lambda start, chunk: worker().chunk(start, chunk),
+            ranks,
         )
     problems = [hard_problem(index, row, config.steps) for index, row in enumerate(rows)]
     candidates = [Candidate(**row) for chunk in done for row in chunk["candidates"]]
@@ -74,13 +78,14 @@ def run_intervene(config: InterveneConfig) -> Path:
         kept_by=config.filter,
     )
     budget = summed([chunk["budget"] for chunk in done])
-    write_rows(run.folder / "attempts.jsonl", (problem.row() for problem in problems))
-    write_rows(run.folder / "interventions.jsonl", (each.row() for each in candidates))
     taught = [sft_row(problems[each.problem], each) for each in candidates if each.outcome == "selected"]
-    write_rows(run.folder / "sft.jsonl", taught)
-    write_json(run.folder / "funnel.json", counts)
-    write_json(run.folder / "budget.json", budget)
-    write_atomic(run.folder / "page.html", page(problems, candidates, counts, budget))
+    if ranks.first:
+        write_rows(run.folder / "attempts.jsonl", (problem.row() for problem in problems))
+        write_rows(run.folder / "interventions.jsonl", (each.row() for each in candidates))
+        write_rows(run.folder / "sft.jsonl", taught)
+        write_json(run.folder / "funnel.json", counts)
+        write_json(run.folder / "budget.json", budget)
+        write_atomic(run.folder / "page.html", page(problems, candidates, counts, budget))
     if not taught:
         raise ValueError(
             f"[intervene] filter: expected at least one intervention that passes {config.filter}, got none "

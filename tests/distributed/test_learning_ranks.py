@@ -1,0 +1,236 @@
+"""Stages that learn from examples, on several ranks: the curve of one rank, wherever they are resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from intervention_world import PROBLEMS
+from rank_processes import on_ranks
+from transformers import AutoModelForCausalLM
+
+from fastrl.check import check_config
+from fastrl.config import (
+    AdapterConfig,
+    CptConfig,
+    DataConfig,
+    LoraConfig,
+    ModelConfig,
+    RewardModelConfig,
+    RubricLossConfig,
+    RunConfig,
+    SftConfig,
+    TextConfig,
+    TrainConfig,
+)
+from fastrl.data.groups import Group, Trace, to_row
+from fastrl.data.rubric import DIMENSIONS
+from fastrl.distributed import Ranks
+from fastrl.errors import Interrupted
+from fastrl.policy.rubric_model import RubricModel
+from fastrl.rewards.rubric import RubricScorer
+from fastrl.run import Run, read_metrics
+from fastrl.train import run_stage
+
+TRAIN = TrainConfig(num_steps=10, learning_rate=1e-3, tokens_per_microbatch=60)
+GOOD = dict.fromkeys(DIMENSIONS["math"], 9.0)
+
+
+def write(path: Path, rows: list[dict]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def trace(text: str, kind: str | None = None) -> Trace:
+    scores = GOOD if kind is None else {**GOOD, "step_coherence": 1.0}
+    return Trace(text=text, scores=scores, total=1.0 if kind is None else 0.2, negative_kind=kind)
+
+
+def group(k: int) -> Group:
+    """Flawed traces hold a mark."""
+    return Group(
+        problem_id=str(k), task="math", problem=f"What is {k} + {k}?", reference_solution="",
+        answer=str(2 * k), positive_pool=(trace(f"{k} + {k} = {2 * k} ."),),
+        negative_bank=tuple(trace(f"{k} + {n} = {k + n} !", "slip") for n in range(3)),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def configs(checkpoints, tmp_path_factory) -> dict[str, SftConfig | CptConfig | RewardModelConfig]:
+    """Each with steps that leave a rank of four without work, or with less; sft: tokens of other weights, and
+    an entropy that is watched; cpt: whole documents and cut ones, held-out text."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = [
+        {"prompt": f"{a}+{a}", "prefix": "so " * (a % 3), "completion": f"{a}+{a}={2 * a}" + "." * a}
+        for a in range(7)
+    ]
+    texts = [{"text": "the cat sat on the mat " * (k + 1)} for k in range(9)]
+    data = DataConfig(path=write(folder / "rows.jsonl", rows))
+    text = TextConfig(path=write(folder / "texts.jsonl", texts))
+    held_out = write(folder / "held_out.jsonl", [{"text": "the bat sat"}, {"text": "on the rat"}])
+    judged = DataConfig(path=write(folder / "groups.jsonl", [to_row(group(k)) for k in range(7)]))
+    dev = write(folder / "dev.jsonl", [to_row(group(k)) for k in range(20, 23)])
+    model, run = ModelConfig(path=str(checkpoints["llama"])), RunConfig(save_every=4, seed=3)
+    spread = replace(TRAIN, shard=True)
+    sft = SftConfig(
+        run=run, model=model, data=data, train=TRAIN, batch_size=3, prefix_weight=0.5, max_entropy_rise=9.0
+    )
+    cpt = CptConfig(
+        run=run, model=model, data=text, train=TRAIN, seq_len=32, batch_size=2, held_out=held_out,
+        held_out_every=4, schedule="constant",
+    )  # fmt: skip
+    adapted = replace(model, lora=AdapterConfig(rank=3, alpha=6.0))
+    return {
+        "sft": sft,
+        "sft-spread": replace(sft, train=spread, run=replace(run, async_save=True)),
+        "sft-summed": replace(sft, train=replace(spread, shard_gradients=True)),
+        "sft-adapters": replace(sft, model=adapted, train=spread),
+        "cpt": cpt,
+        "cpt-spread": replace(cpt, train=spread, model=replace(model, path=str(checkpoints["qwen3"]))),
+        "reward_model": RewardModelConfig(
+            run=run, model=model, data=judged, eval_path=dev, train=TRAIN, groups_per_step=3, max_tokens=400,
+            loss=RubricLossConfig(num_negatives=2), lora=LoraConfig(rank=0),
+        ),
+        "reward_model-adapters": RewardModelConfig(
+            run=run, model=model, data=judged, eval_path=dev, train=TRAIN, groups_per_step=5, max_tokens=400,
+            loss=RubricLossConfig(num_negatives=2), lora=LoraConfig(rank=2, dropout=0.0),
+        ),
+    }  # fmt: skip
+
+
+def run(ranks: Ranks, *configs) -> None:
+    for config in configs:
+        run_stage(config, ranks)
+
+
+def placed(config, folder: Path):
+    return replace(config, run=replace(config.run, dir=str(folder)))
+
+
+@pytest.fixture(scope="module")
+def runs(configs, tmp_path_factory) -> dict[int, Path]:
+    """Number of ranks -> where their runs are."""
+    folders = {size: tmp_path_factory.mktemp(f"ranks{size}") for size in (1, 2, 4)}
+    for size, folder in folders.items():
+        todo = [placed(config, folder / name) for name, config in configs.items()]
+        on_ranks(size, run, folder / "found", *todo)
+    return folders
+
+
+def check_equal(one: list[dict], many: list[dict]) -> None:
+    assert [line["step"] for line in one] == [line["step"] for line in many]
+    for a, b in zip(one, many, strict=True):
+        assert {name for name in a if "time/" not in name} == {name for name in b if "time/" not in name}
+        assert b.get("loss", 0.0) == pytest.approx(a.get("loss", 0.0), abs=2e-6)
+        for name in a:
+            if "time/" not in name:
+                assert b[name] == pytest.approx(a[name], rel=1e-5, abs=1e-6), (a["step"], name)
+
+
+NAMES = (
+    "sft", "sft-spread", "sft-summed", "sft-adapters", "cpt", "cpt-spread", "reward_model",
+    "reward_model-adapters",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [2, 4])
+def test_ranks_learn_what_one_learns(runs, size, name):
+    one, many = (read_metrics(runs[n] / name / "metrics.jsonl") for n in (1, size))
+    losses = [line["loss"] for line in one if "loss" in line]
+    assert len(losses) == 10 and losses[-1] < losses[0]
+    check_equal(one, many)
+    assert sorted(p.name for p in (runs[size] / name / "checkpoints").iterdir()) == [
+        "step-000008", "step-000010",
+    ]  # fmt: skip
+
+
+def test_what_ranks_leave_is_an_ordinary_folder(runs):
+    for name in ("sft-spread", "sft-adapters", "cpt-spread"):
+        for size in (2, 4):
+            ends = [runs[n] / name / "checkpoints/step-000010" for n in (1, size)]
+            one, many = (AutoModelForCausalLM.from_pretrained(end).state_dict() for end in ends)
+            for key, weight in one.items():
+                torch.testing.assert_close(many[key], weight, rtol=0, atol=5e-5)
+    scores = []
+    for size in (1, 4):
+        folder = runs[size] / "reward_model/checkpoints/step-000010"
+        scorer = RubricScorer(RubricModel.load(folder, torch.device("cpu"), torch.float32))
+        scores.append(scorer.score("math", ["What is 7 + 7?"] * 2, ["7 + 7 = 14 .", "7 + 1 = 8 !"]))
+        assert (runs[size] / "reward_model/calibration.png").read_bytes()[:4] == b"\x89PNG"
+    for one, four in zip(*scores, strict=True):
+        assert four.total == pytest.approx(one.total, abs=1e-5)
+    judged = [json.loads((runs[n] / "reward_model/eval.json").read_text()) for n in (1, 4)]
+    assert judged[0]["num_traces"] == judged[1]["num_traces"] == 12
+
+
+@pytest.mark.parametrize("name", ["sft-spread", "cpt", "reward_model"])
+def test_saved_on_four_ranks_it_goes_on_on_two_and_one(configs, runs, tmp_path, name):
+    begun = replace(configs[name], train=replace(configs[name].train, num_steps=6))
+    on_ranks(4, run, tmp_path / "found4", placed(begun, tmp_path / "four"))
+    whole = read_metrics(runs[1] / name / "metrics.jsonl")
+    for size in (2, 1):
+        folder = tmp_path / f"on{size}"
+        shutil.copytree(tmp_path / "four", folder)
+        on_ranks(size, run, tmp_path / f"found{size}", placed(configs[name], folder))
+        lines = read_metrics(folder / "metrics.jsonl")
+        # at the sixth step it had ended once: cpt measured its held-out text then
+        assert [line["step"] for line in lines] == [line["step"] for line in whole]
+        check_equal(whole[7:], lines[7:])
+
+
+def test_more_entropy_than_allowed_ends_it_on_all_ranks(configs, fixed_model, tmp_path):
+    """A model that was sure learns the contrary."""
+    rows = [{"prompt": question, "completion": row[1][::-1]} for question, row in PROBLEMS.items()]
+    config = replace(
+        configs["sft"],
+        model=ModelConfig(path=str(fixed_model)),
+        data=DataConfig(path=write(tmp_path / "rows.jsonl", rows)),
+        train=replace(TRAIN, num_steps=60),
+        max_entropy_rise=0.2,
+    )
+    for size in (1, 2):
+        on_ranks(size, run, tmp_path / f"found{size}", placed(config, tmp_path / f"on{size}"))
+    ends = [max((tmp_path / f"on{n}/checkpoints").iterdir()).name for n in (1, 2)]
+    assert ends[0] == ends[1] and "step-000005" <= ends[0] < "step-000060"
+
+
+def told_to_leave(ranks: Ranks, config) -> str:
+    """SIGTERM to the second rank alone, in the second step."""
+    log = Run.log
+
+    def logged(self, step, metrics):
+        if step == 2 and ranks.rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return log(self, step, metrics)
+
+    Run.log = logged
+    try:
+        run_stage(config, ranks)
+    except Interrupted as left:
+        return f"left with {left.code}"
+    return "went on"
+
+
+def test_a_rank_that_is_told_to_leave_takes_the_others_along(configs, runs, tmp_path):
+    config = placed(configs["sft-spread"], tmp_path / "run")
+    found = on_ranks(2, told_to_leave, tmp_path / "found", config)
+    assert found == ["left with 143"] * 2
+    assert max((tmp_path / "run/checkpoints").iterdir()).name == "step-000002"
+    on_ranks(2, run, tmp_path / "again", config)
+    check_equal(
+        read_metrics(runs[1] / "sft-spread/metrics.jsonl"), read_metrics(tmp_path / "run/metrics.jsonl")
+    )
+
+
+def test_what_can_not_be_is_refused(configs):
+    with pytest.raises(ValueError, match=r"\[train\] shard: expected False in a stage of reward_model"):
+        check_config(replace(configs["reward_model"], train=replace(TRAIN, shard=True)))
+    with pytest.raises(ValueError, match=r"\[run\] keep_best: expected '' in a stage of sft"):
+        check_config(replace(configs["sft"], run=RunConfig(keep_best="base/nll")))
