@@ -27,7 +27,7 @@ from fastrl.policy.shard import Rows, rows_of
 from fastrl.tensor_file import write_rows
 
 log = logging.getLogger(__name__)
-STATE, OPTIMIZER, WEIGHTS = "state.json", "optimizer.safetensors", "model.safetensors"
+STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
 SCORE = "score"
 """In a checkpoint's state, where it takes part in the choice of the best: higher is better."""
 
@@ -124,13 +124,8 @@ def parts_of(
     policy: Policy, optimizer: torch.optim.Optimizer, rank: int, copied: bool
 ) -> dict[str, dict[str, Rows]]:
     """File -> tensor -> the rows that this rank writes."""
-    weights = dict(policy.named_parts())
-    saved = policy.model.state_dict().keys()
-    weights |= {name: each for name, each in policy.model.named_buffers() if name in saved}
-    files = {
-        WEIGHTS: rows_of(weights, rank),
-        OPTIMIZER: rows_of(optimizer_tensors(policy, optimizer), rank),
-    }
+    tensors = {**policy.weight_files(), OPTIMIZER: optimizer_tensors(policy, optimizer)}
+    files = {file: rows_of(of, rank) for file, of in tensors.items()}
     if not copied:
         return files
     return {file: {name: rows.copied() for name, rows in of.items()} for file, of in files.items()}

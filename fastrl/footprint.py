@@ -63,22 +63,18 @@ class Footprint:
         return self.num_parameters * dtype.itemsize
 
     @property
-    def backbone_sizes(self) -> list[int]:
+    def backbone_shapes(self) -> list[tuple[int, ...]]:
         """Of every parameter but the language head's, unless that is the embedding too."""
-        return [p.numel() for p in self._outline.base_model.parameters()]
+        return [tuple(parameter.shape) for parameter in self._outline.base_model.parameters()]
 
     def backbone(self, dtype: torch.dtype) -> int:
         """Weights without the language head, unless that is the embedding too."""
-        return sum(self.backbone_sizes) * dtype.itemsize
+        return sum(map(prod, self.backbone_shapes)) * dtype.itemsize
 
     @property
     def layers(self) -> list[int]:
         """Parameters of every layer that is gathered as one where the model is spread."""
         return [sum(p.numel() for p in layer.parameters()) for layer in decoder_layers(self._outline)]
-
-    @property
-    def outside_layers(self) -> int:
-        return self.num_parameters - sum(self.layers)
 
     def trained(self, lora: AdapterConfig) -> list[int]:
         """Sizes of the tensors that are trained."""

@@ -17,6 +17,7 @@ from fastrl.config import (
     CptConfig,
     EngineConfig,
     GroupsConfig,
+    Learns,
     ModelConfig,
     RewardModelConfig,
     RlConfig,
@@ -29,12 +30,11 @@ from fastrl.config import (
 from fastrl.engine.kv_pool import BLOCK, blocks_of
 from fastrl.footprint import Footprint
 from fastrl.kernels._layout import kept_layout, tiled_layout
-from fastrl.plan_spread import HOST, Item, Spreads, learnt_items, part, summed_item
+from fastrl.plan_spread import HOST, Item, learnt_items, part
 from fastrl.policy.model import compute_dtype
 from fastrl.stages.update import is_off_policy
 
 T = TypeVar("T")
-Trained = RlConfig | SftConfig | CptConfig | RewardModelConfig
 USABLE = 0.92
 """Of a device's memory; the rest is for its runtime, fragmentation, and an engine's passing needs."""
 MOMENTS = ("rollout", "reward", "update", "sum", "judge")
@@ -108,7 +108,7 @@ class Planner:
         """Everything that one rank of the run holds: a part of a policy and of a reference that are spread;
         engines and reward models whole, every rank its own."""
         config = config or self.config
-        if not isinstance(config, Trained):
+        if not isinstance(config, Learns):
             engines = asked_engines(config).items()
             return [
                 item for name, (model, own) in engines for item in self._engine(name, model, own, "rollout")
@@ -140,7 +140,7 @@ class Planner:
         if isinstance(config, RlConfig):
             knobs += [] if config.rollout.max_staleness else [self._asleep]  # which refuses sleep
         knobs += [self._spread] if self.ranks > 1 and self._may_spread(config) else []
-        if isinstance(config, Trained):
+        if isinstance(config, Learns):
             knobs.append(partial(with_option, name=CHECKPOINTING, value=True))
             # with run.deterministic each sequence goes alone, and there is nothing to lower
             knobs += [] if config.run.deterministic else [partial(self._largest, name=MICROBATCH)]
@@ -166,17 +166,7 @@ class Planner:
         answer = config.uplift.executor.max_new_tokens if rewards and config.uses_uplift else 0
         return config.rollout.max_new_tokens + max(slack, answer)
 
-    def _training(self, config: Trained) -> list[Item]:
-        policy, judges = self._footprint(config.model), isinstance(config, RewardModelConfig)
-        lora = config.lora if isinstance(config, RewardModelConfig) else config.model.lora
-        trained = policy.trained(lora)
-        if judges and not lora.rank:
-            trained = policy.backbone_sizes
-        extra = sum(trained) if lora.rank else 0
-        weights, learnt = (
-            (sum(policy.backbone_sizes) if judges else policy.num_parameters) + extra,
-            sum(trained),
-        )
+    def _training(self, config: Learns) -> list[Item]:
         tokens = max(microbatch_tokens(config), self.least(MICROBATCH))
         how = f"a forward and backward of {tokens:,} tokens, walked through without memory"
         if config.model.gradient_checkpointing:
@@ -184,16 +174,8 @@ class Planner:
         activations = self._activations(config, tokens)
         if activations is None:
             how = "not known: shapes inside depend on the data (a mixture of experts); not in the sum"
-        kept = [
-            Item("policy weights", 4 * weights, f"{weights:,} x 4, float32"),
-            Item("gradients", 4 * learnt, f"{learnt:,} x 4, float32"),
-            Item("optimizer states", 8 * learnt + 4 * len(trained), f"{learnt:,} x 8, AdamW's two moments"),
-        ]
-        if self.ranks > 1 and isinstance(config, Spreads):
-            itemsize = self._dtype(config.model).itemsize
-            kept = learnt_items(policy, config, self.ranks, itemsize, self.device.kind)
-        elif self.ranks > 1:
-            kept.append(summed_item(learnt))
+        policy, itemsize = self._footprint(config.model), self._dtype(config.model).itemsize
+        kept = learnt_items(policy, config, self.ranks, itemsize, self.device.kind)
         return [
             *kept,
             Item("activations", activations, how, "update"),
@@ -263,7 +245,7 @@ class Planner:
     def _dtype(self, model: ModelConfig) -> torch.dtype:
         return compute_dtype(model, torch.device(self.device.kind))
 
-    def _activations(self, config: Trained, tokens: int) -> int | None:
+    def _activations(self, config: Learns, tokens: int) -> int | None:
         """As walked at the configured number of tokens and at the least; between them the chord."""
         least = self.least(MICROBATCH)
         most = max(tokens, least, get_option(self.config, MICROBATCH))
@@ -274,7 +256,7 @@ class Planner:
         assert below is not None
         return below + -(-(above - below) * (tokens - least) // (most - least))
 
-    def _walk(self, config: Trained, tokens: int) -> int | None:
+    def _walk(self, config: Learns, tokens: int) -> int | None:
         model, spread = config.model, self.ranks > 1 and config.train.shard
         return self._footprint(model).activations(
             tokens, self._dtype(model), model.gradient_checkpointing, spread
@@ -285,7 +267,7 @@ class Planner:
         """Scores of the policy itself are not asked of one that is spread."""
         if isinstance(config, RlConfig):
             return not {"self_certainty", "entropy"} & set(config.reward.functions)
-        return isinstance(config, Spreads)
+        return isinstance(config, Learns)
 
     def _spread(self, config: Config) -> Config:
         """With the first of SPREADING that are enough; with all where none are."""
@@ -341,7 +323,7 @@ def asked_engines(config: Config) -> dict[str, tuple[ModelConfig, EngineConfig]]
             engine = config.writer.engine if executor.engine.kind == "same" else executor.engine
             found["executor"] = (executor.model, engine)
         return found
-    assert not isinstance(config, Trained)
+    assert not isinstance(config, Learns)
     return {"engine": (config.model, config.engine)}
 
 
@@ -378,7 +360,7 @@ def batch_options(config: Config) -> list[str]:
         ]
     if isinstance(config, RlConfig):
         return [BATCH_TOKENS, *(where + BATCH_TOKENS for where in own_engines(config))]
-    return [] if isinstance(config, Trained) else [BATCH_TOKENS]
+    return [] if isinstance(config, Learns) else [BATCH_TOKENS]
 
 
 def held(items: Sequence[Item], moment: str) -> int:

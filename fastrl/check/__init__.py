@@ -21,6 +21,7 @@ from fastrl.config import (
     GroupsConfig,
     HardSetConfig,
     InterveneConfig,
+    Learns,
     RewardModelConfig,
     RlConfig,
     SftConfig,
@@ -39,7 +40,7 @@ def check_config(config: Config) -> None:
         ValueError, FileNotFoundError: one line that names the field, what it takes and what it got.
     """
     device = choose_device(config.run)
-    if isinstance(config, RlConfig | SftConfig | CptConfig | RewardModelConfig):
+    if isinstance(config, Learns):
         choose_attention(config.model, device)
     check_what_stages_can(config)
     check_adapters(config)
@@ -51,14 +52,10 @@ def check_config(config: Config) -> None:
 
 def check_what_stages_can(config: Config) -> None:
     """What only some stages can do is not asked of another."""
-    for section, name, default, able in (
-        ("run", "keep_best", "", RlConfig),
-        ("run", "async_save", False, RlConfig | SftConfig | CptConfig | RewardModelConfig),
-        ("train", "shard", False, RlConfig | SftConfig | CptConfig),
-    ):
-        asked = getattr(getattr(config, section, None), name, default)
+    for name, default, able in (("keep_best", "", RlConfig), ("async_save", False, Learns)):
+        asked = getattr(config.run, name)
         if asked != default and not isinstance(config, able):
-            refuse(section, name, f"{default!r} in a stage of {config.stage}", asked)
+            refuse("run", name, f"{default!r} in a stage of {config.stage}", asked)
 
 
 CHECKS: dict[type[Any], Callable[[Any], None]] = {

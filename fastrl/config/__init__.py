@@ -39,7 +39,7 @@ from fastrl.kernels.config import LossConfig
 __all__ = [
     "STAGES", "AdapterConfig", "AlarmConfig", "Attention", "Config", "CptConfig", "DataConfig",
     "EngineConfig", "EvalConfig", "ExecutorConfig", "FaithfulnessConfig", "GradingConfig", "GroupsConfig",
-    "HardSetConfig", "InterveneConfig", "LabelConfig", "LoraConfig", "LossConfig", "ModelConfig",
+    "HardSetConfig", "InterveneConfig", "LabelConfig", "Learns", "LoraConfig", "LossConfig", "ModelConfig",
     "PipelineConfig", "ProgramConfig", "ProposalConfig", "ReceiverEngineConfig", "Recipe", "RewardConfig",
     "RewardModelConfig", "RlConfig", "RolloutConfig", "RubricLossConfig", "RunConfig", "SamplingConfig",
     "SftConfig", "StepsConfig", "SubsetConfig", "TextConfig", "TrainConfig", "TransferConfig",
@@ -48,16 +48,9 @@ __all__ = [
 ]  # fmt: skip
 
 T = TypeVar("T")
-Config = (
-    RlConfig
-    | SftConfig
-    | CptConfig
-    | RewardModelConfig
-    | GroupsConfig
-    | HardSetConfig
-    | InterveneConfig
-    | SubsetConfig
-)
+Learns = RlConfig | SftConfig | CptConfig | RewardModelConfig
+"""Stages that train a model."""
+Config = Learns | GroupsConfig | HardSetConfig | InterveneConfig | SubsetConfig
 STAGES: dict[str, type[Config]] = {
     "rl": RlConfig,
     "sft": SftConfig,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from fastrl.policy.prefix_attention import PREFIX
 from fastrl.policy.shard import BODY, Sharding, gather, most_over_ranks, shard, spread_modules
 from fastrl.policy.spread_load import fill, outline, stand_ins
 
+WEIGHTS = "model.safetensors"
 SHAREABLE_LAYERS = {"full_attention", "sliding_attention"}
 NOTHING = TrainSequence([0, 0], [False, False])
 """What a rank computes while others have micro-batches and it has none left."""
@@ -79,19 +81,12 @@ class Policy:
         """
         attention, lora = choose_attention(config, device), config.lora
         source = config.path if checkpoint is None or lora.rank else str(checkpoint)
-        trust = config.trust_remote_code
-        model: Any
-        if sharding:
-            model = outline(source, attn_implementation=attention, trust_remote_code=trust)
-        else:
-            model = AutoModelForCausalLM.from_pretrained(
-                source,
-                dtype=torch.float32,
-                attn_implementation=attention,
-                trust_remote_code=trust,
-                use_safetensors=True,
-            )
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust)
+        options = {"attn_implementation": attention, "trust_remote_code": config.trust_remote_code}
+        whole: Any = partial(
+            AutoModelForCausalLM.from_pretrained, source, dtype=torch.float32, use_safetensors=True, **options
+        )
+        model: Any = outline(source, **options) if sharding else whole()
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=config.trust_remote_code)
         check_layers(model, attention)
         without_dropout(model)
         if config.gradient_checkpointing:
@@ -106,8 +101,7 @@ class Policy:
             model.to(device)
         else:
             shard(model, sharding, device, dtype)
-            where = torch.device("cpu") if sharding.offload else device
-            fill(model, source, where, device, attn_implementation=attention, trust_remote_code=trust)
+            fill(model, source, sharding.home(device), device, whole)
         model.train()
         adapted = lora.rank > 0
         return cls(model, tokenizer, dtype, attention, config.share_prefixes, adapted, device, sharding)
@@ -130,13 +124,17 @@ class Policy:
         self, sequences: Sequence[TrainSequence], budget: int, groups: Sequence[int] | None = None
     ) -> list[list[int]]:
         """Indices grouped so that each micro-batch reads at most `budget` tokens, shared ones counted once; a
-        group's sequences stay together where they share. groups: None: each is one of its own. Of a model
-        that is spread, empty ones follow until every rank has as many."""
+        group's sequences stay together where they share. groups: None: each is one of its own. Every rank
+        has as many."""
         if self.share_prefixes:
             groups = range(len(sequences)) if groups is None else groups
             batches = shared_microbatches([each.token_ids for each in sequences], groups, budget)
         else:
             batches = microbatches([len(each.token_ids) for each in sequences], budget)
+        return self.as_many(batches)
+
+    def as_many(self, batches: list[list[int]]) -> list[list[int]]:
+        """Micro-batches, and of a model that is spread empty ones until every rank has as many."""
         missing = most_over_ranks(len(batches)) - len(batches) if self.sharding else 0
         return batches + [[] for _ in range(missing)]
 
@@ -210,8 +208,14 @@ class Policy:
     def parameters(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
+    def weight_files(self) -> dict[str, dict[str, Tensor]]:
+        """File -> name -> tensor of what save writes as safetensors; what is spread stays so."""
+        saved = self.model.state_dict().keys()
+        buffers = {name: each for name, each in self.model.named_buffers() if name in saved}
+        return {WEIGHTS: dict(self.named_parts()) | buffers}
+
     def save_all_but_weights(self, folder: Path, writes: bool) -> None:
-        """What save leaves beside model.safetensors. Of a model that is spread every rank calls it, and one
+        """What save leaves beside weight_files. Of a model that is spread every rank calls it, and one
         writes."""
         weights = {name: gather(each, self.device) for name, each in adapter_weights(self.model).items()}
         if not writes:

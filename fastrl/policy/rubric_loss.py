@@ -106,7 +106,7 @@ def rubric_loss(
     num_traces, num_pairs = num_groups * size, num_groups * config.num_negatives
     dimension = F.cross_entropy(judged.level_logits.flatten(0, 1), levels.flatten(), reduction="sum")
     huber = F.huber_loss(judged.total_logits.sigmoid(), totals, delta=1.0, reduction="sum")
-    scores = judged.scores.view(-1, size)
+    scores = judged.scores.view(len(levels) // size, size)
     ahead = scores[:, :1] - scores[:, 1:]
     dimension, total = dimension / num_traces, huber / num_traces
     ranking = -F.logsigmoid(ahead).sum() / num_pairs

@@ -8,68 +8,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
 from fastrl.config import Attention, LoraConfig, ModelConfig, refuse
 from fastrl.data.rubric import DIMENSIONS, NUM_LEVELS
-from fastrl.policy.lora import (
-    FOLDER,
-    adapter_weights,
-    add_adapters,
-    load_adapters,
-    merged_weights,
-    save_adapters,
-)
+from fastrl.policy.lora import FOLDER, add_adapters, load_adapters
 from fastrl.policy.model import Policy, check_layers, choose_attention, compute_dtype, without_dropout
 from fastrl.policy.packing import TrainSequence
 from fastrl.policy.rubric_input import Rubric
 from fastrl.policy.rubric_loss import NUM_DIMENSIONS, Judgments, Verdicts
-from fastrl.run import package_version
-
-FORMAT, POOLING = 1, "last_token"
-HEADS, RUBRIC = "rubric_heads.safetensors", "rubric.json"
-
-
-class RubricNetwork(nn.Module):
-    """A backbone and its heads, with the parts of a Hugging Face model that a Policy asks for."""
-
-    def __init__(self, backbone: Any, rubric: Rubric) -> None:
-        super().__init__()
-        self.base_model = backbone
-        self.config, self.device, self.rubric = backbone.config, backbone.device, rubric
-        width = self.config.get_text_config().hidden_size
-        # zeros, so that it begins without an opinion: every score is 0.5
-        self.heads = nn.Linear(
-            width, NUM_DIMENSIONS * NUM_LEVELS + 1, device=self.device, dtype=torch.float32
-        )
-        nn.init.zeros_(self.heads.weight)
-        nn.init.zeros_(self.heads.bias)
-
-    def get_output_embeddings(self) -> nn.Linear:
-        return self.heads
-
-    def save_pretrained(self, folder: Path) -> None:
-        self.base_model.save_pretrained(folder, state_dict=merged_weights(self.base_model))
-        heads = {name: weight.contiguous() for name, weight in self.heads.state_dict().items()}
-        save_file(heads, folder / HEADS)
-        if adapter_weights(self.base_model):
-            save_adapters(self.base_model, folder / FOLDER)
-        about = {
-            "format": FORMAT,
-            "task": self.rubric.task,
-            "dimensions": self.rubric.dimensions,
-            "levels": NUM_LEVELS,
-            "pooling": POOLING,
-            "max_tokens": self.rubric.max_tokens,
-            "versions": {name: package_version(name) for name in ("fastrl", "torch", "transformers")},
-        }
-        (folder / RUBRIC).write_text(json.dumps(about, indent=2) + "\n")
+from fastrl.policy.rubric_policy import FORMAT, HEADS, POOLING, RUBRIC, RubricNetwork, RubricPolicy
+from fastrl.policy.shard import Sharding, shard
+from fastrl.policy.spread_load import fill, outline, stand_ins
 
 
 class RubricModel:
@@ -83,26 +39,38 @@ class RubricModel:
     @classmethod
     def start(
         cls, model: ModelConfig, rubric: Rubric, lora: LoraConfig, device: torch.device, seed: int,
-        checkpoint: Path | None = None,
+        checkpoint: Path | None = None, sharding: Sharding | None = None,
     ) -> RubricModel:  # fmt: skip
         """A model to train: float32 weights. From a checkpoint, the same bits as when it was saved.
 
+        sharding: spread it over the ranks, each of which reads its own part alone.
         Raises:
             ValueError: the backbone is no decoder, lacks weights or can't hold max_tokens; adapters are asked
                 for and peft is not there.
         """
         source = model.path if checkpoint is None or lora.rank else str(checkpoint)
-        backbone = load_backbone(model, source, device, torch.float32)
+        attention, trust = choose_attention(model, device), model.trust_remote_code
+        whole = partial(load_backbone, model, source, attention, torch.float32)
+        backbone: Any
+        if sharding:
+            backbone = outline(source, AutoModel, attn_implementation=attention, trust_remote_code=trust)
+            prepare(backbone, model, source, attention)
+        else:
+            backbone = whole().to(device)
         text = backbone.config.get_text_config()
         check_room(getattr(text, "max_position_embeddings", None), rubric.max_tokens)
         if lora.rank:
-            add_adapters(backbone, lora, seed, lora.dropout)
+            with stand_ins(backbone):
+                add_adapters(backbone, lora, seed, lora.dropout)
             if checkpoint is not None:
                 load_adapters(backbone, checkpoint / FOLDER)
-        network = RubricNetwork(backbone, rubric)
+        network = RubricNetwork(backbone, rubric, sharding.home(device) if sharding else device)
         if checkpoint is not None:
             network.heads.load_state_dict(load_file(checkpoint / HEADS))
-        return cls(policy_of(network.train(), model, source, device))
+        if sharding:
+            shard(network, sharding, device, compute_dtype(model, device), exact=[network.heads])
+            fill(backbone, source, sharding.home(device), device, whole)
+        return cls(policy_of(network.train(), model, source, device, sharding))
 
     @classmethod
     def load(
@@ -124,7 +92,8 @@ class RubricModel:
             path=str(folder), dtype=names[dtype], attention=attention,  # type: ignore[arg-type]
             trust_remote_code=trust_remote_code,
         )  # fmt: skip
-        network = RubricNetwork(load_backbone(model, str(folder), device, dtype), rubric)
+        backbone = load_backbone(model, str(folder), choose_attention(model, device), dtype).to(device)
+        network = RubricNetwork(backbone, rubric, device)
         network.heads.load_state_dict(load_file(Path(folder) / HEADS))
         return cls(policy_of(network.eval().requires_grad_(False), model, str(folder), device))
 
@@ -144,7 +113,8 @@ class RubricModel:
         """The verdicts on any number of inputs, without dropout.
 
         Inputs are sorted and equal ones judged once, so the order they come in changes no bit. Which inputs
-        come together can: matrices of another size round otherwise (about 1e-6 in float32).
+        come together can: matrices of another size round otherwise (about 1e-6 in float32). Of a model that
+        is spread every rank asks, about as much as it likes.
         """
         distinct = sorted({tuple(ids) for ids in token_ids})
         sequences = [read_to_the_end(ids) for ids in distinct]
@@ -154,6 +124,7 @@ class RubricModel:
         try:
             for indices in self.policy.microbatches(sequences, tokens_per_microbatch):
                 found.put(indices, self([distinct[index] for index in indices]))
+            self.policy.settle()
         finally:
             self.network.train(training)
         places = {ids: place for place, ids in enumerate(distinct)}
@@ -166,9 +137,8 @@ def read_to_the_end(token_ids: Sequence[int]) -> TrainSequence:
     return TrainSequence([*token_ids, token_ids[-1]], [False] * len(token_ids) + [True])
 
 
-def load_backbone(model: ModelConfig, source: str, device: torch.device, weights: torch.dtype) -> Any:
-    """The decoder without its language head, whatever of the two is saved in `source`."""
-    attention = choose_attention(model, device)
+def load_backbone(model: ModelConfig, source: str, attention: str, weights: torch.dtype) -> Any:
+    """The decoder without its language head, whatever of the two is saved in `source`; in host memory."""
     backbone: Any
     backbone, found = AutoModel.from_pretrained(
         source,
@@ -180,19 +150,29 @@ def load_backbone(model: ModelConfig, source: str, device: torch.device, weights
     )
     if found["missing_keys"]:
         refuse("model", "path", f"weights with {sorted(found['missing_keys'])[0]}", source)
+    prepare(backbone, model, source, attention)
+    return backbone
+
+
+def prepare(backbone: Any, model: ModelConfig, source: str, attention: str) -> None:
+    """As it is trained and asked. Raises: ValueError: it is no decoder, or has layers of other kinds."""
     if backbone.config.is_encoder_decoder or not getattr(backbone.config, "is_decoder", True):
         raise ValueError(f"[model] path: expected a decoder, got {type(backbone).__name__} in {source!r}")
     check_layers(backbone, attention)
     without_dropout(backbone)
     if model.gradient_checkpointing:
         backbone.gradient_checkpointing_enable({"use_reentrant": False})
-    return backbone.to(device)
 
 
-def policy_of(network: RubricNetwork, model: ModelConfig, source: str, device: torch.device) -> Policy:
+def policy_of(
+    network: RubricNetwork, model: ModelConfig, source: str, device: torch.device,
+    sharding: Sharding | None = None,
+) -> RubricPolicy:  # fmt: skip
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=model.trust_remote_code)
-    attention = choose_attention(model, device)
-    return Policy(network, tokenizer, compute_dtype(model, device), attention, model.share_prefixes)
+    attention, dtype = choose_attention(model, device), compute_dtype(model, device)
+    return RubricPolicy(
+        network, tokenizer, dtype, attention, model.share_prefixes, device=device, sharding=sharding
+    )
 
 
 def check_room(room: int | None, max_tokens: int) -> None:

@@ -3,7 +3,7 @@ optimiser's moments, and a layer is whole only while it computes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,10 @@ class Sharding:
     gradients: bool = False
     """Gradients are summed over the ranks after every micro-batch, and never kept whole."""
 
+    def home(self, device: torch.device) -> torch.device:
+        """Where rows are that are not in use."""
+        return torch.device("cpu") if self.offload else device
+
     @classmethod
     def of(cls, config: TrainConfig) -> Sharding | None:
         """As config asks for; None where it does not, and where there is one rank."""
@@ -43,18 +47,23 @@ class Sharding:
         return cls(config.offload, config.shard_gradients)
 
 
-def shard(model: Any, sharding: Sharding, device: torch.device, dtype: torch.dtype) -> None:
+def shard(
+    model: Any, sharding: Sharding, device: torch.device, dtype: torch.dtype, exact: Sequence[nn.Module] = ()
+) -> None:
     """Spread a decoder, or an outline of one, in place: each layer, then the rest with its head.
 
     Weights keep their type, layers compute in `dtype`, gradients are summed in float32: a loss here has one
     denominator for all ranks, so that no mean is taken.
 
+    exact: modules of it that compute in the type of their weights, and are whole only while they do.
     Raises:
         ValueError: the model does not say what its layers are.
     """
     offload = CPUOffloadPolicy(pin_memory=device.type == "cuda")
     how: dict[str, Any] = {"mesh": init_device_mesh(device.type, (dist.get_world_size(),))}
     how |= {"offload_policy": offload} if sharding.offload else {}
+    for module in exact:
+        fully_shard(module, **how)
     if dtype != torch.float32:
         how["mp_policy"] = MixedPrecisionPolicy(dtype, torch.float32, cast_forward_inputs=False)
     for layer in decoder_layers(model):

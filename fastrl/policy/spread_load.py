@@ -32,19 +32,19 @@ Read = Callable[[str, Tensor, torch.device], Tensor]
 """Name, a tensor like it, where to -> the tensor there, spread as the other is."""
 
 
-def outline(source: str, **options: Any) -> Any:
-    """AutoModelForCausalLM.from_pretrained(source, dtype=float32, **options) before its weights are read:
-    parameters are on the meta device, buffers as they are computed.
+def outline(source: str, kind: Any = AutoModelForCausalLM, **options: Any) -> Any:
+    """kind.from_pretrained(source, dtype=float32, **options) before its weights are read: parameters are on
+    the meta device, buffers as they are computed.
 
+    kind: AutoModelForCausalLM or AutoModel.
     Raises: ValueError: the weights are quantised.
     """
     trust = options["trust_remote_code"]
     config: Any = AutoConfig.from_pretrained(source, trust_remote_code=trust)
     if getattr(config, "quantization_config", None):
         refuse("train", "shard", "false for a model whose weights are quantised", True)
-    make: Any = AutoModelForCausalLM.from_config
     with parameters_on_meta():
-        model = make(config, dtype=torch.float32, **options)
+        model = kind.from_config(config, dtype=torch.float32, **options)
     model.config.name_or_path = model.name_or_path = source
     if model.can_generate():
         model.generation_config = generation_config(source)
@@ -98,16 +98,17 @@ def stand_ins(model: nn.Module) -> Iterator[None]:
             module.register_parameter(name, parameter)
 
 
-def fill(model: Any, source: str, where: torch.device, device: torch.device, **options: Any) -> None:
-    """The weights of an outline that is spread by now, to the bit what from_pretrained reads.
+def fill(model: Any, source: str, where: torch.device, device: torch.device, load: Callable[[], Any]) -> None:
+    """The weights of an outline that is spread by now, to the bit what `load` reads.
 
-    Files that name tensors as the model does are read by every rank, its own rows alone. Others
-    (mixtures of experts, files of a bare decoder) are converted while they are read: the first rank reads
-    them whole, and sends one tensor after the other.
+    Files that name tensors as the model does, or a bare decoder's as a model with a head does, are read by
+    every rank, its own rows alone. Others (mixtures of experts, files of a bare decoder for a model with a
+    head) are converted while they are read: the first rank reads them whole, and sends one tensor after the
+    other.
 
     Args:
         where: spread parameters are to be.   device: the one that ranks send from.
-        options: as outline's.
+        load: makes the model whole, on the first rank.
     Raises: ValueError: a tensor of the files has another shape.
     """
     files = weight_files(source)
@@ -115,9 +116,9 @@ def fill(model: Any, source: str, where: torch.device, device: torch.device, **o
     reason = why_converted(model, waiting, files)
     if reason and dist.get_rank() == 0:
         log.warning("%s: %s; the first rank reads it whole, and sends it", source, reason)
-    read = sent_by_first(source, device, options) if reason else from_files(files)
+    read = sent_by_first(load, device) if reason else from_files(files)
     for names, tensor in waiting:
-        saved = [saved_name(name) for name in names]
+        saved = saved_names(model, names, bare=bool(reason))
         found = next((name for name in saved if name in files), saved[0])
         if isinstance(tensor, nn.Parameter):
             put(model, names, read(found, tensor, where), tensor.requires_grad)
@@ -138,7 +139,7 @@ def tensors_to_read(model: nn.Module) -> list[tuple[list[str], Tensor]]:
 
 def why_converted(model: Any, waiting: list[tuple[list[str], Tensor]], files: dict[str, str]) -> str:
     """Why the files' tensors are not the model's as they are; empty: they are."""
-    plain = [[saved_name(name) for name in names] for names, _ in waiting]
+    plain = [saved_names(model, names) for names, _ in waiting]
     if absent := [names[0] for names in plain if not set(names) & files.keys()]:
         return f"its files have no {absent[0]}"
     if doubled := [names for names in plain if len(set(names) & files.keys()) > 1]:
@@ -148,9 +149,11 @@ def why_converted(model: Any, waiting: list[tuple[list[str], Tensor]], files: di
     return ""
 
 
-def saved_name(name: str) -> str:
-    """Of a tensor whose layer has an adapter."""
-    return name.replace(".base_layer.", ".")
+def saved_names(model: Any, names: list[str], bare: bool = False) -> list[str]:
+    """What a tensor may be called in a file: its layer may have an adapter here, and a head there. bare: as
+    the model itself has it."""
+    plain = [name.replace(".base_layer.", ".") for name in names]
+    return plain if bare else plain + [f"{model.base_model_prefix}.{name}" for name in plain]
 
 
 def from_files(files: dict[str, str]) -> Read:
@@ -165,11 +168,8 @@ def from_files(files: dict[str, str]) -> Read:
     return read
 
 
-def sent_by_first(source: str, device: torch.device, options: dict[str, Any]) -> Read:
-    weights: dict[str, Tensor] = {}
-    if dist.get_rank() == 0:
-        load: Any = AutoModelForCausalLM.from_pretrained
-        weights = load(source, dtype=torch.float32, use_safetensors=True, **options).state_dict()
+def sent_by_first(load: Callable[[], Any], device: torch.device) -> Read:
+    weights: dict[str, Tensor] = load().state_dict() if dist.get_rank() == 0 else {}
 
     def read(name: str, like: Tensor, where: torch.device) -> Tensor:
         whole = torch.empty(like.shape, dtype=like.dtype, device=device)

@@ -23,7 +23,7 @@ from fastrl.seeding import seed_of
 from fastrl.stages.guards import Guards
 
 Metrics = dict[str, float]
-Learns = SftConfig | CptConfig | RewardModelConfig
+Supervised = SftConfig | CptConfig | RewardModelConfig
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class Learner:
     bad_steps: BadSteps
 
     @classmethod
-    def start(cls, config: Learns, ranks: Ranks, load: Callable[[Path | None], Policy]) -> Learner:
+    def start(cls, config: Supervised, ranks: Ranks, load: Callable[[Path | None], Policy]) -> Learner:
         """Open the run folder, and load what it goes on from; `load` gets the last checkpoint."""
         run = Run.start(config, writes=ranks.first)
         saved = latest_checkpoint(run.checkpoints, ranks)
@@ -53,7 +53,7 @@ class Learner:
 
     def train(
         self,
-        config: Learns,
+        config: Supervised,
         learn: Callable[[int], Metrics],
         measured: Callable[[int, Metrics], Metrics],
         ended: Callable[[], bool] = lambda: False,
@@ -88,7 +88,7 @@ class Learner:
                     guards.leave(self.saved or self.run.checkpoints)
         return self.saved or self.run.checkpoints
 
-    def saves(self, config: Learns) -> bool:
+    def saves(self, config: Supervised) -> bool:
         """Whether a checkpoint is due after this many steps."""
         every = config.run.save_every
         return self.step == config.train.num_steps or (every > 0 and self.step % every == 0)
@@ -97,7 +97,7 @@ class Learner:
         """The first rank's answer, on every rank."""
         return self.ranks.sum([float(self.ranks.first and answer)])[0] > 0
 
-    def apply(self, config: Learns, rate: float, step: int) -> Metrics:
+    def apply(self, config: Supervised, rate: float, step: int) -> Metrics:
         """The optimiser's step with the gradient of all ranks; what there is to say of it."""
         if not self.policy.sharding:  # the backward has summed them then
             self.ranks.sum_gradients(self.policy.parameters())

@@ -19,8 +19,9 @@ from fastrl.ops import prefix_tree
 from fastrl.policy.model import Policy
 from fastrl.policy.packing import microbatches
 from fastrl.policy.rubric_input import Rubric
-from fastrl.policy.rubric_loss import rubric_loss
+from fastrl.policy.rubric_loss import NUM_DIMENSIONS, rubric_loss
 from fastrl.policy.rubric_model import RubricModel
+from fastrl.policy.shard import Sharding
 from fastrl.report.calibration import plot_calibration
 from fastrl.run import write_atomic
 from fastrl.seeding import seed_of
@@ -65,8 +66,8 @@ def run_reward_model(config: RewardModelConfig, ranks: Ranks | None = None) -> P
 
 def load_policy(config: RewardModelConfig, checkpoint: Path | None) -> Policy:
     rubric, seed = Rubric(config.task, config.max_tokens), seed_of(config.run.seed, "lora")
-    device = choose_device(config.run)
-    return RubricModel.start(config.model, rubric, config.lora, device, seed, checkpoint).policy
+    device, sharding = choose_device(config.run), Sharding.of(config.train)
+    return RubricModel.start(config.model, rubric, config.lora, device, seed, checkpoint, sharding).policy
 
 
 def read(
@@ -117,12 +118,16 @@ def accumulate(
     sizes = [num_computed(model, group) for group in batch]
     mine = ranks.share(sizes)
     parts = torch.zeros(5, device=model.policy.device)
-    for places in microbatches([sizes[index] for index in mine], microbatch_tokens(config)):
+    batches = microbatches([sizes[index] for index in mine], microbatch_tokens(config))
+    batches = model.policy.as_many(batches)
+    for number, places in enumerate(batches, start=1):
+        model.policy.sum_gradients(now=number == len(batches))
         traces = [trace for place in places for trace in batch[mine[place]]]
-        levels = torch.tensor([trace.levels for trace in traces], device=model.policy.device)
-        totals = torch.tensor([trace.total for trace in traces], device=model.policy.device)
+        levels = torch.tensor([trace.levels for trace in traces], dtype=torch.long).view(-1, NUM_DIMENSIONS)
+        totals = torch.tensor([trace.total for trace in traces])
         judged = model([trace.token_ids for trace in traces])
-        loss = rubric_loss(judged, levels, totals, config.loss, len(batch))
+        device = model.policy.device
+        loss = rubric_loss(judged, levels.to(device), totals.to(device), config.loss, len(batch))
         loss.loss.backward()  # type: ignore[no-untyped-call]
         parts += loss.parts()
     return ranks.sum(parts.tolist()), sum(sizes)

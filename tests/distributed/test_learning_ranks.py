@@ -13,6 +13,7 @@ import pytest
 import torch
 from intervention_world import PROBLEMS
 from rank_processes import on_ranks
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from fastrl.check import check_config
@@ -97,9 +98,14 @@ def configs(checkpoints, tmp_path_factory) -> dict[str, SftConfig | CptConfig | 
             run=run, model=model, data=judged, eval_path=dev, train=TRAIN, groups_per_step=3, max_tokens=400,
             loss=RubricLossConfig(num_negatives=2), lora=LoraConfig(rank=0),
         ),
+        "reward_model-spread": RewardModelConfig(
+            run=replace(run, async_save=True), model=replace(model, path=str(checkpoints["qwen3"])),
+            data=judged, eval_path=dev, train=spread, groups_per_step=3, max_tokens=400,
+            loss=RubricLossConfig(num_negatives=2), lora=LoraConfig(rank=0),
+        ),
         "reward_model-adapters": RewardModelConfig(
-            run=run, model=model, data=judged, eval_path=dev, train=TRAIN, groups_per_step=5, max_tokens=400,
-            loss=RubricLossConfig(num_negatives=2), lora=LoraConfig(rank=2, dropout=0.0),
+            run=run, model=model, data=judged, eval_path=dev, train=spread, groups_per_step=5,
+            max_tokens=400, loss=RubricLossConfig(num_negatives=2), lora=LoraConfig(rank=2, dropout=0.0),
         ),
     }  # fmt: skip
 
@@ -135,7 +141,7 @@ def check_equal(one: list[dict], many: list[dict]) -> None:
 
 NAMES = (
     "sft", "sft-spread", "sft-summed", "sft-adapters", "cpt", "cpt-spread", "reward_model",
-    "reward_model-adapters",
+    "reward_model-spread", "reward_model-adapters",
 )  # fmt: skip
 
 
@@ -170,7 +176,27 @@ def test_what_ranks_leave_is_an_ordinary_folder(runs):
     assert judged[0]["num_traces"] == judged[1]["num_traces"] == 12
 
 
-@pytest.mark.parametrize("name", ["sft-spread", "cpt", "reward_model"])
+@pytest.mark.parametrize("name", ["reward_model-spread", "reward_model-adapters"])
+def test_a_reward_model_that_was_spread_is_saved_as_one_that_was_not(configs, runs, tmp_path, name):
+    """Beside a run of one rank that writes with save_pretrained."""
+    plain = placed(configs[name], tmp_path / "plain")
+    run_stage(replace(plain, run=replace(plain.run, async_save=False)))
+    mine = tmp_path / "plain/checkpoints/step-000010"
+    for size in (1, 2, 4):
+        theirs = runs[size] / name / "checkpoints/step-000010"
+        files = sorted(str(path.relative_to(mine)) for path in mine.rglob("*"))
+        assert files == sorted(str(path.relative_to(theirs)) for path in theirs.rglob("*"))
+        for file in files:
+            if file.endswith(".safetensors"):
+                want, got = load_file(mine / file), load_file(theirs / file)
+                assert want.keys() == got.keys(), file
+                for key in want:
+                    torch.testing.assert_close(got[key], want[key], rtol=0, atol=5e-5)
+            elif file.endswith(".json") and file != "state.json":
+                assert (mine / file).read_text() == (theirs / file).read_text(), file
+
+
+@pytest.mark.parametrize("name", ["sft-spread", "cpt", "reward_model-spread", "reward_model-adapters"])
 def test_saved_on_four_ranks_it_goes_on_on_two_and_one(configs, runs, tmp_path, name):
     begun = replace(configs[name], train=replace(configs[name].train, num_steps=6))
     on_ranks(4, run, tmp_path / "found4", placed(begun, tmp_path / "four"))
@@ -230,7 +256,5 @@ def test_a_rank_that_is_told_to_leave_takes_the_others_along(configs, runs, tmp_
 
 
 def test_what_can_not_be_is_refused(configs):
-    with pytest.raises(ValueError, match=r"\[train\] shard: expected False in a stage of reward_model"):
-        check_config(replace(configs["reward_model"], train=replace(TRAIN, shard=True)))
     with pytest.raises(ValueError, match=r"\[run\] keep_best: expected '' in a stage of sft"):
         check_config(replace(configs["sft"], run=RunConfig(keep_best="base/nll")))

@@ -12,7 +12,7 @@ import torch
 from rank_processes import on_ranks
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3MoeConfig
+from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, Qwen3MoeConfig
 
 from fastrl.config import LoraConfig, ModelConfig
 from fastrl.policy.model import Policy
@@ -126,6 +126,12 @@ def test_who_reads_what(folders):
     assert reasons["bare"] == "its files have no transformer.wte.weight"
     assert reasons["doubled"].startswith("its files have both model.embed_tokens.weight and lm_head.weight")
     assert len(set(weight_files(folders["many-files"]).values())) > 3
+
+
+def test_a_bare_decoder_reads_its_rows_out_of_a_whole_models_files(folders):
+    for name in ("llama", "gpt2", "bare", "many-files"):
+        model = outline(folders[name], AutoModel, attn_implementation="sdpa", trust_remote_code=False)
+        assert why_converted(model, tensors_to_read(model), weight_files(folders[name])) == "", name
 
 
 def test_an_outline_has_no_memory_and_buffers_have(folders):

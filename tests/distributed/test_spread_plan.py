@@ -89,7 +89,7 @@ def test_what_a_spread_policy_has_whole_by_hand(checkpoints):
     16 x 32, three of 48 x 32, two norms."""
     layer, rest = 2 * 1024 + 2 * 512 + 3 * 1536 + 64, 2 * 8320 + 32
     plan = Footprint("model", ModelConfig(path=str(checkpoints["llama"])))
-    assert (plan.layers, plan.outside_layers) == ([layer, layer], rest)
+    assert (plan.layers, plan.num_parameters) == ([layer, layer], 2 * layer + rest)
     spread = config_of(checkpoints["llama"], shard=True)
     items = sizes(spread, 4)
     assert items["layers, whole"] == 4 * 3 * layer and items["embedding, head, whole"] == 4 * rest
@@ -125,7 +125,7 @@ def test_layers_in_bfloat16_are_not_cast_again(checkpoints):
     plan = Footprint("model", ModelConfig(path=str(checkpoints["qwen3"])))
     cast = plan.activations(256, torch.bfloat16, False)
     spread = plan.activations(256, torch.bfloat16, False, spread=True)
-    assert spread <= cast - 2 * (plan.num_parameters - plan.outside_layers)
+    assert spread <= cast - 2 * sum(plan.layers)
     assert plan.activations(64, torch.float32, False, True) == plan.activations(64, torch.float32, False)
 
 
@@ -165,7 +165,7 @@ def test_the_command_takes_ranks(checkpoints, tmp_path, capsys):
 
 
 def test_other_stages_that_learn(checkpoints):
-    """Spread as an RL policy is, without an engine to hand weights to; a reward model is whole everywhere."""
+    """Spread as an RL policy is, with no engine to hand weights to; a reward model has no language head."""
     rl = config_of(checkpoints["llama"], shard=True)
     for stage in (SftConfig, CptConfig):
         spread, of_rl = sizes(stage(model=rl.model, train=rl.train), 4), sizes(rl, 4)
@@ -178,6 +178,11 @@ def test_other_stages_that_learn(checkpoints):
     judge = RewardModelConfig(model=rl.model, lora=LoraConfig(rank=3))
     alone, many = sizes(judge, 1), sizes(judge, 2)
     assert many.pop("gradients, summed") == alone["gradients"] > 0 and many == alone
+    layer, rest = 2 * 1024 + 2 * 512 + 3 * 1536 + 64, 8320 + 32  # as above, without the head
+    judge = RewardModelConfig(model=rl.model, lora=LoraConfig(rank=0), train=rl.train)
+    assert sizes(judge, 1)["policy weights"] == 4 * (2 * layer + rest)
+    spread = sizes(judge, 4)
+    assert spread["policy weights"] == 2 * layer + rest and spread["embedding, head, whole"] == 4 * rest
     small = Planner(SftConfig(model=rl.model), Device.gpu(1), 4)
     spread = with_option(small.config, "train.shard", True)
     wanted = (small.needed() + small.needed(spread)) // 2
