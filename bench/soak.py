@@ -129,11 +129,17 @@ def curve(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if "time/" not in key} for line in lines]
 
 
-def same_end(one: Path, other: Path) -> bool:
-    """The same metrics in every step, and the same bits in the last checkpoint's weights and moments."""
+def first_difference(one: Path, other: Path) -> str:
+    """Where the metrics part, or the bits of the last checkpoint's weights and moments; empty: nowhere."""
+    for a, b in zip(curve(one), curve(other), strict=False):
+        if a != b:
+            names = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+            return f"step {a['step']}: " + ", ".join(f"{n} {a.get(n)} and {b.get(n)}" for n in names)
+    if len(curve(one)) != len(curve(other)):
+        return f"{len(curve(one))} and {len(curve(other))} lines"
     ends = [max((folder / "checkpoints").glob("step-*")) for folder in (one, other)]
     files = [{p.name: digest(p) for p in end.glob("*.safetensors")} for end in ends]
-    return curve(one) == curve(other) and files[0] == files[1] and len(files[0]) > 1
+    return "" if files[0] == files[1] and len(files[0]) > 1 else f"files of {ends[0].name}"
 
 
 def soak(
@@ -159,6 +165,7 @@ def soak(
             break
     last = os.waitstatus_to_exitcode(os.waitpid(launch(broken, progress, errors), 0)[1])
     faults = [each for each in struck if each.code != 0]
+    parted = first_difference(world / "whole", world / "broken")
     return {
         "steps": num_steps,
         "async_save": async_save,
@@ -169,7 +176,8 @@ def soak(
         "graders_killed": progress.graders_killed,
         "said": {each.kind: PATH.sub("", each.said) for each in faults if each.code > 0},
         "last_code": last,
-        "equal": last == 0 and same_end(world / "whole", world / "broken"),
+        "equal": last == 0 and not parted,
+        "first_difference": parted,
         "rss_mib": [memory[int(share * (len(memory) - 1))] for share in (0.0, 0.1, 0.5, 1.0)],
         "seconds": round(time.monotonic() - began, 1),
     }

@@ -138,14 +138,18 @@ def spoil_gradient(calls: int, config: RlConfig, progress: Progress) -> None:
 
 
 def kill_graders(every: int, config: RlConfig, progress: Progress) -> None:
-    """At every n-th pair the grading process is killed in the middle of it."""
-    send, count = GradingProcess.send, 0
+    """At every n-th pair the grading process is killed in the middle of it; but not when that pair is tried
+    again, since one that two processes die of counts as an error."""
+    send, count, again = GradingProcess.send, 0, set[tuple[str, str]]()
 
     def sent(process: GradingProcess, task: int, pair: tuple[str, str]) -> bool:
         nonlocal count
         took = send(process, task, pair)
         count += 1
-        if count % every == 0:
+        if pair in again:
+            again.remove(pair)
+        elif count % every == 0:
+            again.add(pair)
             process._process.kill()
             progress.count_grader()
         return took

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastrl.data import Problem, render_prompt
+from fastrl.distributed import Ranks
 from fastrl.engine.protocol import Engine
 from fastrl.evaluate.metrics import bootstrap_interval, maj_at_k, pass_at_k, powers_of_two
+from fastrl.evaluate.shared import together
 from fastrl.rewards.batch import mean
 from fastrl.seeding import seed_of
 from fastrl.types import Completion, SamplingParams
@@ -67,6 +69,7 @@ def evaluate(
     sampling: SamplingParams,
     seed: int,
     path: Path | None = None,
+    ranks: Ranks | None = None,
 ) -> EvalResult:
     """Sample every problem num_samples times and grade the answers.
 
@@ -80,15 +83,18 @@ def evaluate(
             problems has the same completions.
         num_samples: n >= 1.
         path: JSONL file to write every completion to.
+        ranks: that measure other problems at the same time; what is returned is of all of them. One of
+            several may have none.
     """
-    if not problems:
+    ranks = ranks or Ranks()
+    if not problems and ranks.size == 1:
         raise ValueError("[evaluate] problems: expected at least one, got none")
     if num_samples < 1:
         raise ValueError(f"[evaluate] num_samples: expected >= 1, got {num_samples}")
     prompts = [render_prompt(engine.tokenizer, problem.messages) for problem in problems]
     seeds = [seed_of(seed, "evaluate", problem.index) for problem in problems]
-    completions = engine.generate(prompts, sampling, seeds=seeds, n=num_samples)
-    results = graded(problems, completions, grader)
+    completions = engine.generate(prompts, sampling, seeds=seeds, n=num_samples) if problems else []
+    results = together(graded(problems, completions, grader), ranks)
     if path is not None:
         write_completions(path, results)
     return EvalResult(results, summarize(results, seed))

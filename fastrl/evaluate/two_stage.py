@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastrl.data import Problem, render_prompt, reward_row
+from fastrl.distributed import Ranks
 from fastrl.engine.protocol import Engine
 from fastrl.evaluate.metrics import bootstrap_interval
+from fastrl.evaluate.shared import together
 from fastrl.rewards.batch import mean
 from fastrl.rewards.executor import Answer, Executor, Request, success_rate
 from fastrl.rewards.traces import trace_of
@@ -48,7 +50,7 @@ def sample_traces(
     """num_samples completions of each problem; sample j draws from (seed, the problem's row, j) alone."""
     prompts = [render_prompt(planner.tokenizer, problem.messages) for problem in problems]
     seeds = [seed_of(seed, "evaluate", problem.index) for problem in problems]
-    return planner.generate(prompts, sampling, seeds=seeds, n=num_samples)
+    return planner.generate(prompts, sampling, seeds=seeds, n=num_samples) if problems else []
 
 
 def two_stage(
@@ -59,6 +61,7 @@ def two_stage(
     trace_tag: str,
     seed: int,
     path: Path | None = None,
+    ranks: Ranks | None = None,
 ) -> TwoStageResult:
     """Give every trace to the executor once, and each problem as often without a trace.
 
@@ -75,9 +78,13 @@ def two_stage(
         completions: of sample_traces, n >= 1 of each problem.
         trace_tag: see trace_of.
         path: JSONL file to write every trace and answer to.
+        ranks: that measure other problems at the same time; what is returned is of all of them. One of
+            several may have none.
     """
-    check_counts(problems, completions)
-    num_samples = len(completions[0])
+    ranks = ranks or Ranks()
+    if problems or ranks.size == 1:
+        check_counts(problems, completions)
+    num_samples = len(completions[0]) if completions else 0
     rows = [reward_row(problem) for problem in problems]
     references = [executor.verifier.reference(row) for row in rows]
     traces = [[trace_of(each.text, trace_tag) for each in samples] for samples in completions]
@@ -96,7 +103,7 @@ def two_stage(
         )
         for problem, row, reference in zip(problems, rows, references, strict=True)
     ]  # fmt: skip
-    answers = executor.run([*requests, *alone])
+    answers = executor.run([*requests, *alone]) if problems else []
     primary = iter(answers[: len(requests)])
     results = [
         TwoStageProblem(
@@ -111,6 +118,7 @@ def two_stage(
             problems, completions, traces, answers[len(requests) :], references, strict=True
         )
     ]
+    results = together(results, ranks)
     if path is not None:
         write_answers(path, results)
     return TwoStageResult(problems=results, metrics=summarize(results, executor, seed))

@@ -14,6 +14,7 @@ from fastrl.checkpoint import SCORE, Saver, latest_checkpoint, load_optimizer
 from fastrl.config import RlConfig
 from fastrl.distributed import Ranks
 from fastrl.evaluate.accuracy import evaluate
+from fastrl.evaluate.shared import share
 from fastrl.evaluate.two_stage import sample_traces, two_stage
 from fastrl.policy.bad_steps import BadSteps
 from fastrl.policy.optimizer import learning_rate
@@ -28,7 +29,7 @@ from fastrl.stages.engine_metrics import count, engine_metrics
 from fastrl.stages.faithfulness import faithfulness
 from fastrl.stages.guards import Guards
 from fastrl.stages.metrics import Metrics, step_metrics
-from fastrl.stages.sample import awake, join_sync, sample_groups
+from fastrl.stages.sample import awake, sample_groups
 from fastrl.stages.update import update_policy
 from fastrl.types import Rollout, SamplingParams
 
@@ -62,7 +63,7 @@ def run_rl(config: RlConfig, ranks: Ranks | None = None) -> Path:
         if not checkpoint:
             measured = faithfulness(parts, config, run, ranks, step=0)
             metrics = evaluation(parts, config, run, ranks, step=0)
-            score_of(metrics, config, ranks, evaluated=True)
+            score_of(metrics, config, evaluated=True)
             reporter.log(0, metrics | measured)
         last = train(config, parts, run, reporter, ranks, state, guards, saver, ahead)
     return run.checkpoints / f"step-{last:06d}"
@@ -114,7 +115,7 @@ def train(
         if leaving or saves or step == last:
             run.enter("checkpoint")
             state = {"step": step, "draw": draw, "bad_steps": parts.bad_steps.state()}
-            state |= score_of(metrics, config, ranks, evaluated=wants(step, config.eval.every, last))
+            state |= score_of(metrics, config, evaluated=wants(step, config.eval.every, last))
             saver.save(parts.policy, parts.optimizer, state)
         if leaving:
             saver.wait()
@@ -132,29 +133,26 @@ def wants(step: int, every: int, last: int) -> bool:
     return step == last or (every > 0 and step % every == 0)
 
 
-def score_of(metrics: Metrics, config: RlConfig, ranks: Ranks, evaluated: bool) -> dict[str, float]:
-    """What a checkpoint's state says of how good it is: the first rank's run.keep_best, where measured.
+def score_of(metrics: Metrics, config: RlConfig, evaluated: bool) -> dict[str, float]:
+    """What a checkpoint's state says of how good it is: run.keep_best, where measured.
 
     Raises: ValueError: the evaluation has no such metric.
     """
     name = config.run.keep_best
     if not name or not evaluated:
         return {}
-    found = ranks.gather([metrics] if ranks.first else [])[0]
-    if name not in found:
-        measured = ", ".join(sorted(each for each in found if each.startswith("eval/")))
+    if name not in metrics:
+        measured = ", ".join(sorted(each for each in metrics if each.startswith("eval/")))
         raise ValueError(f"[run] keep_best: expected one of {measured}, got {name!r}")
-    return {SCORE: found[name]} if math.isfinite(found[name]) else {}
+    return {SCORE: metrics[name]} if math.isfinite(metrics[name]) else {}
 
 
 def evaluation(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step: int) -> Metrics:
-    """eval/... of the current weights, by the first rank; empty where no evaluation is configured. Where the
-    policy writes traces for an executor, of the two together and of the executor alone."""
+    """eval/... of the current weights; ranks share the problems. Empty where no evaluation is configured.
+    Where the policy writes traces for an executor, of the two together and of the executor alone."""
     if not parts.eval_problems:
         return {}
-    if not ranks.first:
-        join_sync(parts, config, step)
-        return {}
+    problems = share(parts.eval_problems, ranks)
     sampling = SamplingParams(
         max_new_tokens=config.rollout.max_new_tokens,
         temperature=config.eval.temperature,
@@ -168,18 +166,18 @@ def evaluation(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step: i
             parts.sync_engine(version=step)
             if parts.executor is None or "answer" in config.reward.functions:
                 metrics |= evaluate(
-                    parts.engine, parts.eval_problems, parts.grader,
-                    num_samples=num_samples, sampling=sampling, seed=seed,
+                    parts.engine, problems, parts.grader,
+                    num_samples=num_samples, sampling=sampling, seed=seed, ranks=ranks,
                 ).metrics  # fmt: skip
             if parts.executor is not None:
                 traces = sample_traces(
-                    parts.engine, parts.eval_problems, num_samples=num_samples, sampling=sampling, seed=seed
+                    parts.engine, problems, num_samples=num_samples, sampling=sampling, seed=seed
                 )
         if parts.executor is not None:
             with awake([parts.executor.engine] if config.executor_engine.sleep else []):
                 metrics |= two_stage(
-                    parts.executor, parts.eval_problems, traces,
-                    trace_tag=config.uplift.trace_tag, seed=seed,
+                    parts.executor, problems, traces,
+                    trace_tag=config.uplift.trace_tag, seed=seed, ranks=ranks,
                 ).metrics  # fmt: skip
     return {f"eval/{name}": value for name, value in metrics.items()}
 

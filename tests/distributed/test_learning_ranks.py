@@ -133,7 +133,7 @@ def check_equal(one: list[dict], many: list[dict]) -> None:
     assert [line["step"] for line in one] == [line["step"] for line in many]
     for a, b in zip(one, many, strict=True):
         assert {name for name in a if "time/" not in name} == {name for name in b if "time/" not in name}
-        assert b.get("loss", 0.0) == pytest.approx(a.get("loss", 0.0), abs=2e-6)
+        assert b.get("loss", 0.0) == pytest.approx(a.get("loss", 0.0), abs=1e-6)
         for name in a:
             if "time/" not in name:
                 assert b[name] == pytest.approx(a[name], rel=1e-5, abs=1e-6), (a["step"], name)

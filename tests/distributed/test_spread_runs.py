@@ -91,12 +91,19 @@ def check_equal(one: list[dict], many: list[dict]) -> None:
             assert b[name] == pytest.approx(a[name], rel=1e-5, abs=1e-6), (a["step"], name)
 
 
+def evaluation_of(line: dict) -> dict[str, float]:
+    return {name: value for name, value in line.items() if name.startswith("eval/")}
+
+
 @pytest.mark.parametrize("name", ["plain", "uneven", "split"])
 @pytest.mark.parametrize("size", [2, 4])
 def test_ranks_learn_what_one_learns(runs, size, name):
     one, many = (read_metrics(runs[n] / name / "metrics.jsonl") for n in (1, size))
     assert max(line.get("grad_norm", 0) for line in one) > 0
     check_equal(one, many)
+    for a, b in zip(one, many, strict=True):
+        assert evaluation_of(b) == pytest.approx(evaluation_of(a), abs=1e-6)
+    assert (name == "uneven") == bool(evaluation_of(one[0]))
 
 
 @pytest.mark.parametrize("size", [1, 4])
@@ -126,7 +133,7 @@ def test_saved_on_four_ranks_it_goes_on_on_two_and_one(configs, runs, tmp_path):
         check_equal(
             [each for each in whole if 1 <= each["step"] <= 4], [each for each in lines if each["step"]]
         )
-        ends.append({name: value for name, value in lines[-1].items() if name.startswith("eval/")})
+        ends.append(evaluation_of(lines[-1]))
     assert ends[0] == ends[1] and ends[0]["eval/mean_length"] > 0
 
 
