@@ -112,14 +112,6 @@ class Saver:
         self.ranks.meet([])
 
 
-def save_checkpoint(
-    folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, state: dict[str, Any], keep_last: int
-) -> Path:
-    """Write folder/step-N on one rank, and drop the oldest beyond `keep_last`."""
-    with Saver(folder, keep_last) as saver:
-        return saver.save(policy, optimizer, state)
-
-
 def parts_of(
     policy: Policy, optimizer: torch.optim.Optimizer, rank: int, copied: bool
 ) -> dict[str, dict[str, Rows]]:

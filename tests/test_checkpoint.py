@@ -5,11 +5,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from fastrl.checkpoint import (
+    Saver,
     complete_checkpoints,
     damaged,
     latest_checkpoint,
     load_optimizer,
-    save_checkpoint,
 )
 from fastrl.config import ModelConfig, TrainConfig
 from fastrl.policy.model import Policy
@@ -39,7 +39,8 @@ def advance(policy, optimizer, first, last):
 def test_going_on_from_a_checkpoint_is_bit_for_bit(checkpoints, tmp_path):
     whole, _ = trained(checkpoints["qwen3"], 6)
     policy, optimizer = trained(checkpoints["qwen3"], 3)
-    path = save_checkpoint(tmp_path, policy, optimizer, {"step": 3, "draws": [48]}, keep_last=2)
+    with Saver(tmp_path, keep_last=2) as saver:
+        path = saver.save(policy, optimizer, {"step": 3, "draws": [48]})
 
     again = Policy.load(ModelConfig(path=str(path)), CPU)
     optimizer = make_optimizer(again, TRAIN)
@@ -51,8 +52,9 @@ def test_going_on_from_a_checkpoint_is_bit_for_bit(checkpoints, tmp_path):
 
 def test_keep_last_and_export(checkpoints, tmp_path):
     policy, optimizer = trained(checkpoints["llama"], 1)
-    for step in (1, 2, 3):
-        save_checkpoint(tmp_path, policy, optimizer, {"step": step, "draws": [0]}, keep_last=2)
+    with Saver(tmp_path, keep_last=2) as saver:
+        for step in (1, 2, 3):
+            saver.save(policy, optimizer, {"step": step, "draws": [0]})
     assert [path.name for path in complete_checkpoints(tmp_path)] == ["step-000002", "step-000003"]
     AutoModelForCausalLM.from_pretrained(tmp_path / "step-000003")
 
@@ -60,8 +62,9 @@ def test_keep_last_and_export(checkpoints, tmp_path):
 @pytest.mark.parametrize("harm", ["flip", "truncate", "remove", "state"])
 def test_a_damaged_checkpoint_is_passed_over(checkpoints, tmp_path, harm, caplog):
     policy, optimizer = trained(checkpoints["llama"], 1)
-    for step in (1, 2):
-        save_checkpoint(tmp_path, policy, optimizer, {"step": step, "draws": [0]}, keep_last=2)
+    with Saver(tmp_path, keep_last=2) as saver:
+        for step in (1, 2):
+            saver.save(policy, optimizer, {"step": step, "draws": [0]})
     weights = tmp_path / "step-000002/model.safetensors"
     data = bytearray(weights.read_bytes())
     if harm == "flip":

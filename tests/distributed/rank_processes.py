@@ -8,13 +8,16 @@ import os
 import pickle
 import socket
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from fastrl.distributed import Ranks
+from fastrl.train import run_stage
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["fastrl.train", "peft", "rank_processes"])
@@ -44,6 +47,24 @@ def on_ranks(size: int, function: Callable[..., Any], folder: Any, *arguments: A
     for kind, value in found:
         assert kind == "found", value
     return [value for _, value in found]
+
+
+def stages(ranks: Ranks, *configs: Any) -> list[str]:
+    """Run them one after the other; what each leaves behind."""
+    return [str(run_stage(config, ranks)) for config in configs]
+
+
+def placed(config: Any, folder: Path) -> Any:
+    return replace(config, run=replace(config.run, dir=str(folder)))
+
+
+def runs_of(configs: Mapping[str, Any], sizes: Sequence[int], folder: Path) -> dict[int, Path]:
+    """Number of ranks -> the folder with their runs of all configurations, each under its name."""
+    folders = {size: folder / f"ranks{size}" for size in sizes}
+    for size, own in folders.items():
+        own.mkdir()
+        on_ranks(size, stages, own / "found", *(placed(each, own / name) for name, each in configs.items()))
+    return folders
 
 
 def _run(

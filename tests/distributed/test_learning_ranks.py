@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from intervention_world import PROBLEMS
-from rank_processes import on_ranks
+from rank_processes import on_ranks, placed, runs_of, stages
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -110,23 +110,10 @@ def configs(checkpoints, tmp_path_factory) -> dict[str, SftConfig | CptConfig | 
     }  # fmt: skip
 
 
-def run(ranks: Ranks, *configs) -> None:
-    for config in configs:
-        run_stage(config, ranks)
-
-
-def placed(config, folder: Path):
-    return replace(config, run=replace(config.run, dir=str(folder)))
-
-
 @pytest.fixture(scope="module")
 def runs(configs, tmp_path_factory) -> dict[int, Path]:
     """Number of ranks -> where their runs are."""
-    folders = {size: tmp_path_factory.mktemp(f"ranks{size}") for size in (1, 2, 4)}
-    for size, folder in folders.items():
-        todo = [placed(config, folder / name) for name, config in configs.items()]
-        on_ranks(size, run, folder / "found", *todo)
-    return folders
+    return runs_of(configs, (1, 2, 4), tmp_path_factory.mktemp("runs"))
 
 
 def check_equal(one: list[dict], many: list[dict]) -> None:
@@ -199,12 +186,12 @@ def test_a_reward_model_that_was_spread_is_saved_as_one_that_was_not(configs, ru
 @pytest.mark.parametrize("name", ["sft-spread", "cpt", "reward_model-spread", "reward_model-adapters"])
 def test_saved_on_four_ranks_it_goes_on_on_two_and_one(configs, runs, tmp_path, name):
     begun = replace(configs[name], train=replace(configs[name].train, num_steps=6))
-    on_ranks(4, run, tmp_path / "found4", placed(begun, tmp_path / "four"))
+    on_ranks(4, stages, tmp_path / "found4", placed(begun, tmp_path / "four"))
     whole = read_metrics(runs[1] / name / "metrics.jsonl")
     for size in (2, 1):
         folder = tmp_path / f"on{size}"
         shutil.copytree(tmp_path / "four", folder)
-        on_ranks(size, run, tmp_path / f"found{size}", placed(configs[name], folder))
+        on_ranks(size, stages, tmp_path / f"found{size}", placed(configs[name], folder))
         lines = read_metrics(folder / "metrics.jsonl")
         # at the sixth step it had ended once: cpt measured its held-out text then
         assert [line["step"] for line in lines] == [line["step"] for line in whole]
@@ -222,7 +209,7 @@ def test_more_entropy_than_allowed_ends_it_on_all_ranks(configs, fixed_model, tm
         max_entropy_rise=0.2,
     )
     for size in (1, 2):
-        on_ranks(size, run, tmp_path / f"found{size}", placed(config, tmp_path / f"on{size}"))
+        on_ranks(size, stages, tmp_path / f"found{size}", placed(config, tmp_path / f"on{size}"))
     ends = [max((tmp_path / f"on{n}/checkpoints").iterdir()).name for n in (1, 2)]
     assert ends[0] == ends[1] and "step-000005" <= ends[0] < "step-000060"
 
@@ -249,7 +236,7 @@ def test_a_rank_that_is_told_to_leave_takes_the_others_along(configs, runs, tmp_
     found = on_ranks(2, told_to_leave, tmp_path / "found", config)
     assert found == ["left with 143"] * 2
     assert max((tmp_path / "run/checkpoints").iterdir()).name == "step-000002"
-    on_ranks(2, run, tmp_path / "again", config)
+    on_ranks(2, stages, tmp_path / "again", config)
     check_equal(
         read_metrics(runs[1] / "sft-spread/metrics.jsonl"), read_metrics(tmp_path / "run/metrics.jsonl")
     )

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from checkpoints import SIZES, write_checkpoint
 from intervention_world import hard_set_config, intervene_config, problem_rows, write_rows
-from rank_processes import on_ranks
+from rank_processes import on_ranks, placed, stages
 
 from fastrl.check import check_config
 from fastrl.config import (
@@ -33,14 +33,6 @@ from fastrl.stages.progress import in_chunks
 from fastrl.train import run_recipe, run_stage
 
 OWN = ("config.yaml", "environment.json")
-
-
-def run(ranks: Ranks, *configs) -> list[str]:
-    return [str(run_stage(config, ranks)) for config in configs]
-
-
-def placed(config, folder: Path):
-    return replace(config, run=replace(config.run, dir=str(folder)))
 
 
 def left(folder: Path, without: tuple[str, ...] = ()) -> dict[str, bytes]:
@@ -95,7 +87,7 @@ def test_ranks_leave_what_one_leaves(fixed_model, tmp_path):
             placed(subset_config(fixed_model, tmp_path), tmp_path / name / "subset"),
             placed(groups_config(tmp_path, executor=executor), tmp_path / name / "groups"),
         ]
-        on_ranks(1 if name == "one" else 2, run, tmp_path / f"found-{name}", *configs)
+        on_ranks(1 if name == "one" else 2, stages, tmp_path / f"found-{name}", *configs)
     for stage in ("hard", "intervene", "subset", "groups"):
         assert left(tmp_path / "two" / stage) == left(tmp_path / "one" / stage), stage
         assert left(tmp_path / "one" / stage)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rank_processes import free_port, on_ranks
+from rank_processes import free_port, on_ranks, placed, runs_of, stages
 from transformers import AutoModelForCausalLM
 
 from fastrl.config import (
@@ -27,7 +27,6 @@ from fastrl.config import (
 from fastrl.kernels.config import LossConfig
 from fastrl.load import to_yaml
 from fastrl.run import read_metrics
-from fastrl.train import run_stage
 
 SEEN = ("reward", "grad_norm", "entropy", "num_tokens", "num_tokens_trained", "groups_drawn", "kl")
 
@@ -64,23 +63,10 @@ def configs(checkpoints, tmp_path_factory) -> dict[str, RlConfig]:
     return {"plain": plain, "uneven": uneven, "split": split}
 
 
-def run(ranks, *configs: RlConfig) -> None:
-    for config in configs:
-        run_stage(config)
-
-
-def placed(config: RlConfig, folder: Path) -> RlConfig:
-    return replace(config, run=replace(config.run, dir=str(folder)))
-
-
 @pytest.fixture(scope="module")
 def runs(configs, tmp_path_factory) -> dict[int, Path]:
     """Number of ranks -> where their runs are."""
-    folders = {size: tmp_path_factory.mktemp(f"ranks{size}") for size in (1, 2, 4)}
-    for size, folder in folders.items():
-        todo = [placed(config, folder / name) for name, config in configs.items()]
-        on_ranks(size, run, folder / "found", *todo)
-    return folders
+    return runs_of(configs, (1, 2, 4), tmp_path_factory.mktemp("runs"))
 
 
 def check_equal(one: list[dict], many: list[dict]) -> None:
@@ -121,14 +107,14 @@ def test_saved_on_four_ranks_it_goes_on_on_two_and_one(configs, runs, tmp_path):
     """The same curve, and of its end the same evaluation."""
     evaluated = EvalConfig(path=configs["uneven"].eval.path, num_samples=4)
     begun = replace(configs["plain"], train=replace(configs["plain"].train, num_steps=2), eval=evaluated)
-    on_ranks(4, run, tmp_path / "found4", placed(begun, tmp_path / "four"))
+    on_ranks(4, stages, tmp_path / "found4", placed(begun, tmp_path / "four"))
     whole = read_metrics(runs[1] / "plain/metrics.jsonl")
     ends = []
     for size in (2, 1):
         folder = tmp_path / f"on{size}"
         shutil.copytree(tmp_path / "four", folder)
         longer = replace(begun, train=replace(begun.train, num_steps=4))
-        on_ranks(size, run, tmp_path / f"found{size}", placed(longer, folder))
+        on_ranks(size, stages, tmp_path / f"found{size}", placed(longer, folder))
         lines = read_metrics(folder / "metrics.jsonl")
         check_equal(
             [each for each in whole if 1 <= each["step"] <= 4], [each for each in lines if each["step"]]
