@@ -104,7 +104,7 @@ def strike(
     config: RlConfig, kind: str, draw: Random, progress: Progress, errors: Path, stride: int
 ) -> Struck:
     """Start the run, let one fault happen at a random place, and wait for the end."""
-    least, most = {"file": (1, 120 * stride), "nan": (1, 2 * stride), "grader": (2, 9)}.get(kind, (0, 0))
+    least, most = {"file": (1, 120 * stride), "nan": (1, 2 * stride), "grader": (4, 16)}.get(kind, (0, 0))
     pid = launch(config, progress, errors, (kind, draw.randint(least, most)) if most else None)
     ended: list[int] = []
     waiter = threading.Thread(target=lambda: ended.append(os.waitpid(pid, 0)[1]))

@@ -138,20 +138,22 @@ def spoil_gradient(calls: int, config: RlConfig, progress: Progress) -> None:
 
 
 def kill_graders(every: int, config: RlConfig, progress: Progress) -> None:
-    """At every n-th pair the grading process is killed in the middle of it; but not when that pair is tried
+    """At every n-th pair the grading process is killed before it can answer; but not when that pair is tried
     again, since one that two processes die of counts as an error."""
     send, count, again = GradingProcess.send, 0, set[tuple[str, str]]()
 
     def sent(process: GradingProcess, task: int, pair: tuple[str, str]) -> bool:
         nonlocal count
-        took = send(process, task, pair)
         count += 1
-        if pair in again:
-            again.remove(pair)
-        elif count % every == 0:
-            again.add(pair)
-            process._process.kill()
-            progress.count_grader()
+        dies = count % every == 0 and pair not in again
+        again.discard(pair)
+        if not dies:
+            return send(process, task, pair)
+        again.add(pair)
+        process._process.send_signal(signal.SIGSTOP)
+        took = send(process, task, pair)
+        process._process.kill()
+        progress.count_grader()
         return took
 
     GradingProcess.send = sent  # type: ignore[method-assign]
@@ -172,5 +174,7 @@ def graded(completion_ids: Sequence[Sequence[int]], **columns: Any) -> list[floa
     pairs = [
         (rf"\boxed{{\frac{{1}}{{\sqrt{{{k}}}}}}}", rf"\frac{{\sqrt{{{other}}}}}{{{k}}}") for k, other in roots
     ]
-    right = [verdict is Verdict.CORRECT for verdict in GRADER.grade(pairs)]
-    return [key % 7 / 7 + yes for key, yes in zip(keys, right, strict=True)]
+    verdicts = GRADER.grade(pairs)
+    if not {*verdicts} <= {Verdict.CORRECT, Verdict.WRONG}:
+        raise RuntimeError(f"[soak] graded: expected pairs that are right or wrong, got {verdicts}")
+    return [key % 7 / 7 + (each is Verdict.CORRECT) for key, each in zip(keys, verdicts, strict=True)]
