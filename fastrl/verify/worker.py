@@ -18,6 +18,7 @@ def main() -> None:
     """Grade until standard input ends. Argument: the seconds after which the parent kills us."""
     timeout_s = float(sys.argv[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a parent that was killed is no error to report
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever else prints must not look like a verdict
     _limit_memory()

@@ -1,6 +1,7 @@
 """Grading in processes: what hangs is killed, what dies is replaced, and everything else is graded."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -189,3 +190,14 @@ def test_a_worker_that_cannot_load_is_an_error(monkeypatch, tmp_path):
 def test_options(options, says):
     with pytest.raises(ValueError, match=says):
         AnswerGrader(**options)
+
+
+def test_a_worker_whose_parent_was_killed_says_nothing():
+    """It was loading, and nobody is left who would read that it is ready."""
+    command = [sys.executable, "-m", "fastrl.verify.worker", "5"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as worker:
+        worker.stdout.close()
+        worker.stdin.close()
+        assert worker.stderr.read() == b""
+        assert worker.wait() == -signal.SIGPIPE
