@@ -119,15 +119,15 @@ def test_code_has_pass_rates(grader):
     programs = {"double": "print(int(input()) * 2)", "two": "print(2)", "": "print("}
     write = lambda question, prefix, sample, seed: programs[read(question, prefix).partition("|")[2]]
     config = ExecutorConfig(**WORDS, task="code", max_new_tokens=40)
-    with ProgramRunner(ProgramConfig(num_workers=1, run_unsandboxed_code=True)) as runner:
+    with ProgramRunner(ProgramConfig(num_workers=1, run_unsandboxed_code=True, timeout_s=60.0)) as runner:
         coder = Executor(ScriptedEngine(write), config, CodeVerifier(runner))
         problems = [problem(0, "q", "-", tests=tests)]
         says = lambda question, prefix, sample, seed: ["double", "two"][sample]
         completions = sample_traces(ScriptedEngine(says), problems, num_samples=2, sampling=SAMPLING, seed=0)
         metrics = two_stage(coder, problems, completions, trace_tag="reasoning", seed=0).metrics
+    assert (metrics["passed"], metrics["wrong_answer"], metrics["compile_error"]) == (0.5, 0.5, 0)
     assert metrics["two_stage_avg@2"] == 0.5 and metrics["two_stage_pass_rate"] == 0.75
     assert metrics["executor_alone_avg@2"] == metrics["executor_alone_pass_rate"] == 0
-    assert (metrics["passed"], metrics["wrong_answer"], metrics["compile_error"]) == (0.5, 0.5, 0)
 
 
 def test_counts_must_agree(grader):

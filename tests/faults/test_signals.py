@@ -13,7 +13,7 @@ from fault_world import bits, curve, fault_config
 from fastrl.config import DataConfig, ModelConfig, RunConfig, SftConfig, TrainConfig
 from fastrl.errors import Fault, Interrupted, exit_code
 from fastrl.run import Run
-from fastrl.stages import guards, sft, update
+from fastrl.stages import guards, learner, update
 from fastrl.train import run_stage
 
 
@@ -70,7 +70,7 @@ def test_fine_tuning_leaves_a_checkpoint_too(checkpoints, tmp_path, monkeypatch)
     run_stage(base)
     config = replace(base, run=replace(base.run, dir=str(tmp_path / "ended")))
     with monkeypatch.context() as patch:
-        signal_at(patch, sft, 2, signal.SIGTERM)
+        signal_at(patch, learner, 2, signal.SIGTERM)
         with pytest.raises(Interrupted) as left:
             run_stage(config)
     assert left.value.code == 143

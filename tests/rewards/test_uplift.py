@@ -184,7 +184,7 @@ PROGRAMS = {
 
 @pytest.fixture(scope="module")
 def runner():
-    config = ProgramConfig(num_workers=1, run_unsandboxed_code=True)
+    config = ProgramConfig(num_workers=1, run_unsandboxed_code=True, timeout_s=60.0)
     with ProgramRunner(config) as shared:
         yield shared
 
