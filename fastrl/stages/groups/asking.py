@@ -48,6 +48,8 @@ class Book:
         self.path = file_of_rank(path, self.ranks.rank)
         rows = [json.loads(line) for line in lines_of_ranks(path, self.ranks)]
         self.texts: dict[Call, str] = {(row["key"], row["attempt"]): row["text"] for row in rows}
+        self._fresh: dict[Call, str] = {}
+        """That other ranks have not heard of."""
 
     def mine(self, items: Sequence[T]) -> Sequence[T]:
         """This rank's share of what is to be asked."""
@@ -59,10 +61,12 @@ class Book:
                 row = {"key": key, "attempt": attempt, "text": text}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         self.texts |= texts
+        self._fresh |= texts
 
     def meet(self) -> None:
         """Every rank knows what all have."""
-        self.texts = dict(self.ranks.gather(list(self.texts.items())))
+        self.texts |= dict(self.ranks.gather(list(self._fresh.items())))
+        self._fresh = {}
 
 
 def ask(
