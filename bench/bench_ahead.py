@@ -28,7 +28,7 @@ from fastrl.config import (
     TransferConfig,
 )
 from fastrl.report.page.curves import phases_of
-from fastrl.run import environment, read_metrics
+from fastrl.runtime.run import environment, read_metrics
 from fastrl.train import run_stage
 
 PROMPTS, GROUP, LENGTH, LEARNING_RATE = 16, 8, 48, 1e-9

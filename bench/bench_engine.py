@@ -20,8 +20,8 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config
 
-from fastrl.engine.torch_engine import TorchEngine
-from fastrl.run import environment
+from fastrl.engine.tree.engine import TorchEngine
+from fastrl.runtime.run import environment
 from fastrl.types import Branch, PrefixTree, SamplingParams
 
 NUM_PROMPTS, GROUP_SIZE, PROMPT_LEN, NEW = 16, 8, 14, 48

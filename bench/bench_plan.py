@@ -40,8 +40,8 @@ from fastrl.config import (
     TrainConfig,
     TransferConfig,
 )
-from fastrl.distributed import Ranks
-from fastrl.plan import Device, Planner
+from fastrl.runtime.distributed import Ranks
+from fastrl.tools.plan.planner import Device, Planner
 from fastrl.train import run_stage
 
 CASES = {"rl": 1, "rltr": 1, "sft": 1, "shard": 2}

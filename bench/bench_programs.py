@@ -23,8 +23,8 @@ from pathlib import Path
 
 from bench.check_humaneval import canonical, problems
 from fastrl.config.executor import ProgramConfig
-from fastrl.run import environment
-from fastrl.verify.programs import Outcome, ProgramRunner, ProgramTests
+from fastrl.grading.programs.runner import Outcome, ProgramRunner, ProgramTests
+from fastrl.runtime.run import environment
 
 ADD = ProgramTests(cases=(("1 2\n", "3"), ("50 6\n", "56")))
 HANG = "while True: pass"

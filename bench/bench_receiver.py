@@ -32,8 +32,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Con
 
 from bench.harness import finish
 from fastrl.engine.protocol import Engine
-from fastrl.engine.running import Running
-from fastrl.engine.torch_engine import TorchEngine
+from fastrl.engine.tree.decode_batch import Running
+from fastrl.engine.tree.engine import TorchEngine
 from fastrl.ops import DecodePlan
 from fastrl.types import Branch, PrefixTree, SamplingParams
 
@@ -149,7 +149,7 @@ def ways(engine: Engine, trees: Sequence[PrefixTree]) -> dict[str, Callable[[], 
 def vllm_engine(folder: Path) -> Engine | None:
     if importlib.util.find_spec("vllm") is None:
         return None
-    from fastrl.engine.vllm_engine import VllmEngine
+    from fastrl.engine.vllm.engine import VllmEngine
 
     return VllmEngine(str(folder), dtype=DTYPE, device=DEVICE, max_batch_tokens=MAX_BATCH_TOKENS)
 

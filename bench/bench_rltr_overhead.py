@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.bench_step import fastrl_config, fastrl_steps, summary
-from fastrl.build import RlParts, build_rl
 from fastrl.config import ModelConfig, RewardConfig, RlConfig, TransferConfig
-from fastrl.run import Run, environment
+from fastrl.runtime.run import Run, environment
+from fastrl.stages.build import RlParts, build_rl
 
 VARIANTS = ((1, 1), (2, 1), (4, 1), (1, 4), (4, 4))
 """(cuts, continuations)."""

@@ -34,8 +34,8 @@ from fastrl.config import (
     TrainConfig,
     TransferConfig,
 )
-from fastrl.distributed import Ranks
-from fastrl.run import environment, read_metrics
+from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.run import environment, read_metrics
 
 PHASES = ("rollout", "reward", "update", "weight_sync")
 WIDTHS, PROMPTS, GROUP_SIZE, NEW_TOKENS, VOCAB = (64, 128, 256), 8, 4, 32, 512

@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 
-from fastrl.build import RlParts, build_rl
 from fastrl.config import (
     DataConfig,
     ModelConfig,
@@ -33,13 +32,14 @@ from fastrl.config import (
     TrainConfig,
 )
 from fastrl.data.problems import load_problems
-from fastrl.distributed import Ranks
+from fastrl.grading.pool import AnswerGrader
 from fastrl.rewards.answer import AnswerReward
-from fastrl.run import Run, environment
-from fastrl.stages.advantages import fill_advantages
-from fastrl.stages.sample import sample_groups
-from fastrl.stages.update import update_policy
-from fastrl.verify.pool import AnswerGrader
+from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.run import Run, environment
+from fastrl.stages.build import RlParts, build_rl
+from fastrl.training.advantages import fill_advantages
+from fastrl.training.sample import sample_groups
+from fastrl.training.update import update_policy
 
 PROMPTS, GROUP, LENGTH, LEARNING_RATE = 16, 8, 48, 1e-9
 SPREAD = {"median": statistics.median, "min": min, "max": max}

@@ -30,13 +30,13 @@ import torch
 from bench.harness import finish
 from fastrl.config import DataConfig, ExecutorConfig, UpliftConfig
 from fastrl.data import Problem, load_problems, render_prompt, reward_columns
-from fastrl.engine.torch_engine import TorchEngine
-from fastrl.rewards.executor import Answer, Executor, Request
-from fastrl.rewards.uplift import UpliftReward
-from fastrl.rewards.verifiers import MathVerifier
-from fastrl.seeding import seed_of
+from fastrl.engine.tree.engine import TorchEngine
+from fastrl.grading import AnswerGrader
+from fastrl.methods.tracelift.executor import Answer, Executor, Request
+from fastrl.methods.tracelift.uplift import UpliftReward
+from fastrl.methods.tracelift.verifiers import MathVerifier
+from fastrl.runtime.seeding import seed_of
 from fastrl.types import PrefixTree, SamplingParams
-from fastrl.verify import AnswerGrader
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPE = torch.bfloat16 if DEVICE.type == "cuda" else torch.float32

@@ -18,8 +18,8 @@ from collections import Counter
 from pathlib import Path
 
 from fastrl.config.executor import ProgramConfig
-from fastrl.run import environment
-from fastrl.verify.programs import Outcome, ProgramReport, ProgramRunner, ProgramTests
+from fastrl.grading.programs.runner import Outcome, ProgramReport, ProgramRunner, ProgramTests
+from fastrl.runtime.run import environment
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "humaneval.jsonl.gz"
 SWAPPED: dict[type[ast.AST], type[ast.AST]] = {

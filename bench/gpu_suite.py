@@ -27,7 +27,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 SCRATCH = ROOT / "build" / "gpu-suite"
 TESTS = "tests/kernels"
-ENGINE_TESTS = "tests/engine/test_engine_on_a_gpu.py"
+ENGINE_TESTS = "tests/engine/tree/test_engine_on_a_gpu.py"
 ARCHITECTURES = "80-real;90a-real"
 BENCHES = (
     "linear_grpo_loss",

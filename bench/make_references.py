@@ -19,12 +19,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastrl.compare.judge import false_alarms
-from fastrl.compare.picture import draw_reference
-from fastrl.compare.reference import FOLDER, make_reference, write_reference
-from fastrl.compare.runs import read_record
-from fastrl.load import load_config, to_dict
-from fastrl.run import write_atomic
+from fastrl.config.load import load_config, to_dict
+from fastrl.runtime.run import write_atomic
+from fastrl.tools.compare.judge import false_alarms
+from fastrl.tools.compare.picture import draw_reference
+from fastrl.tools.compare.reference import FOLDER, make_reference, write_reference
+from fastrl.tools.compare.runs import read_record
 from fastrl.train import run_recipe
 
 TRACELIFT = ["--reward_model.train.num_steps=30", "--rl.train.num_steps=10"]

@@ -28,7 +28,6 @@ from typing import Any
 import torch
 
 from bench.soak_child import Progress, child
-from fastrl.checkpoint import digest
 from fastrl.config import (
     DataConfig,
     EvalConfig,
@@ -39,8 +38,9 @@ from fastrl.config import (
     RunConfig,
     TrainConfig,
 )
-from fastrl.run import read_metrics
-from fastrl.tiny.models import Shape, initialise
+from fastrl.policy.checkpoint import digest
+from fastrl.runtime.run import read_metrics
+from fastrl.tiny.world.models import Shape, initialise
 
 KINDS = ("kill", "file", "term", "nan", "grader")
 """kill: SIGKILL at a random moment; file: just before the process touches a file of the run for the n-th

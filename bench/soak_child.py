@@ -15,12 +15,12 @@ from typing import Any
 import torch
 
 from fastrl.config import RlConfig
-from fastrl.errors import exit_code
-from fastrl.run import Run
-from fastrl.stages import update
+from fastrl.grading import AnswerGrader, Verdict
+from fastrl.grading.process import GradingProcess
+from fastrl.runtime.errors import exit_code
+from fastrl.runtime.run import Run
 from fastrl.train import run_stage
-from fastrl.verify import AnswerGrader, Verdict
-from fastrl.verify.process import GradingProcess
+from fastrl.training import update
 
 HEAD = struct.Struct("q64s")
 COUNT = struct.Struct("q")

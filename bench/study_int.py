@@ -3,8 +3,8 @@
     python -m bench.study_int --seeds 0 1 2 --steps 40 --out bench/results/int_study.json
 
 Every seed makes a world of its own, finds its hard problems and lets the solver intervene in its failed
-attempts; arms and cells are those of fastrl/reproduce/interventions.py. What was stopped goes on. The last
-line is JSON.
+attempts; arms and cells are those of fastrl/tiny/reproduce/interventions.py. What was stopped goes on. The
+last line is JSON.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from fastrl.reproduce.interventions import ARMS, CELLS, Study
-from fastrl.run import environment, write_atomic
-from fastrl.tiny.int_config import IntConfig, solver_world
+from fastrl.runtime.run import environment, write_atomic
+from fastrl.tiny.interventions.config import IntConfig, solver_world
+from fastrl.tiny.reproduce.interventions import ARMS, CELLS, Study
 
 
 def grid(rows: list[list[str]]) -> str:

@@ -13,9 +13,9 @@ import json
 import statistics
 from pathlib import Path
 
-from fastrl.reproduce.rltr import ARMS, Study
-from fastrl.run import environment
-from fastrl.tiny.config import WorldConfig
+from fastrl.runtime.run import environment
+from fastrl.tiny.reproduce.rltr import ARMS, Study
+from fastrl.tiny.world.config import WorldConfig
 
 SHOWN = (
     "avg@16", "maj@16", "transfer/receiver", "transfer/held_out_receiver", "transfer/receiver/stripped",

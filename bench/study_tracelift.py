@@ -15,10 +15,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from fastrl.reproduce.tracelift import FORMS, Study
-from fastrl.run import environment
-from fastrl.tiny.config import WorldConfig
-from fastrl.tiny.lift_config import LiftConfig
+from fastrl.runtime.run import environment
+from fastrl.tiny.reproduce.tracelift import FORMS, Study
+from fastrl.tiny.tracelift.config import LiftConfig
+from fastrl.tiny.world.config import WorldConfig
 
 SHOWN = (
     "two_stage/executor", "two_stage/held_out_executor", "alone/executor", "alone/held_out_executor",

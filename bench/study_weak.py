@@ -2,7 +2,7 @@
 
     python -m bench.study_weak --seeds 1 2 3 --steps 30 --out bench/results/weak_study.json
 
-Six generators, taught to write from faithfully to unfaithfully (fastrl/tiny/weak_config.py; every seed
+Six generators, taught to write from faithfully to unfaithfully (fastrl/tiny/weak/config.py; every seed
 teaches its own, on problems of its own), are trained in three settings, the recipes
 weak-{scarce,noise,majority}-tiny: 8 problems; 7 of 10 labels wrong; a vote. Measured before RL, on problems
 that the generator solves sometimes: labels of the exact step checker, probes without a judge, diversity of
@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.study_weak_report import correlations, curves_png, failed, final, report_text, scatter_png
-from fastrl.reproduce.weak import Study
-from fastrl.run import environment, write_atomic
-from fastrl.tiny.weak_config import MIXES, WeakConfig, weak_world
+from fastrl.runtime.run import environment, write_atomic
+from fastrl.tiny.reproduce.weak import Study
+from fastrl.tiny.weak.config import MIXES, WeakConfig, weak_world
 
 SETTINGS = ("scarce", "noise", "majority")
 

@@ -27,15 +27,15 @@ from fastrl.config import (
     SftConfig,
     SubsetConfig,
 )
-from fastrl.determinism import deterministic
-from fastrl.distributed import Ranks
-from fastrl.errors import exit_code
-from fastrl.load import load_config
-from fastrl.pipeline import run_pipeline
+from fastrl.config.load import load_config
+from fastrl.runtime.determinism import deterministic
+from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.errors import exit_code
 from fastrl.stages.cpt import run_cpt
 from fastrl.stages.groups import run_groups
 from fastrl.stages.hard_set import run_hard_set
-from fastrl.stages.intervene.stage import run_intervene
+from fastrl.stages.intervene import run_intervene
+from fastrl.stages.pipeline import run_pipeline
 from fastrl.stages.reward_model import run_reward_model
 from fastrl.stages.rl import run_rl
 from fastrl.stages.sft import run_sft

@@ -17,7 +17,7 @@ from fastrl.config import (
     TrainConfig,
 )
 from fastrl.stages.sft import run_sft
-from fastrl.tiny.models import Shape, initialise
+from fastrl.tiny.world.models import Shape, initialise
 
 SHAPE = Shape(family="qwen3", hidden=64, layers=2, heads=4, kv_heads=4, head_dim=16, intermediate=128)
 GREEDY = SamplingConfig(temperature=0.0, top_p=1.0, top_k=0, max_new_tokens=48)

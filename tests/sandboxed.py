@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastrl.verify.programs import sandbox_missing
+from fastrl.grading.programs.runner import sandbox_missing
 
 MISSING = sandbox_missing()
 needs_sandbox = pytest.mark.skipif(MISSING is not None, reason=f"no sandbox for programs: {MISSING}")

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from fastrl.tiny.config import LearnerConfig, WorldConfig
-from fastrl.tiny.models import Shape
+from fastrl.tiny.world.config import LearnerConfig, WorldConfig
+from fastrl.tiny.world.models import Shape
 
 SMALL = Shape(family="llama", hidden=32, layers=1, heads=2, kv_heads=1, head_dim=16, intermediate=32)
 LEARNER = LearnerConfig(shape=SMALL, num_steps=3, batch_size=8)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import ROOT
 
 import fastrl
 import fastrl._C as _C
 from fastrl.kernels.grpo_loss.native import native_config
 from fastrl.ops import LossConfig
 
-ROOT = Path(__file__).resolve().parent.parent
 needs_cmake = pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not on PATH")
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not on PATH")
 

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 OPS = sorted(path.parent.name for path in (ROOT / "kernels").glob("*/__init__.py"))
 SOURCES = sorted(path for folder in ("fastrl", "kernels", "bench") for path in (ROOT / folder).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))

@@ -12,10 +12,10 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 import fastrl
 
-ROOT = Path(__file__).resolve().parents[1]
 OWN = f"cp3{sys.version_info.minor}"
 ABI = "cp312-abi3" if sys.version_info >= (3, 12) else f"{OWN}-{OWN}"
 CODE = """
@@ -97,7 +97,7 @@ def test_it_installs_and_computes_without_a_compiler(wheel, tmp_path):
     [
         ("fastrl", "torch"),
         ("fastrl.config", "torch"),
-        ("fastrl.cli", "torch"),
+        ("fastrl.cli.main", "torch"),
         ("fastrl.ops", "torch._dynamo"),
         ("fastrl.ops", "transformers"),
         ("fastrl.ops", "triton"),

@@ -11,20 +11,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import ROOT
 from safetensors.torch import load_file
 
 from fastrl.check import check_model, load_tokenizer
 from fastrl.check.model import CONVERSION
-from fastrl.cli_doctor import DoctorOptions
-from fastrl.cli_eval import EvalOptions
+from fastrl.cli.doctor import DoctorOptions
+from fastrl.cli.eval import EvalOptions
 from fastrl.config import STAGES, DataConfig, LoraConfig, ModelConfig
-from fastrl.engine.torch_engine import TorchEngine
-from fastrl.load import from_dict, read_yaml
+from fastrl.config.load import from_dict, read_yaml
+from fastrl.engine.tree.engine import TorchEngine
+from fastrl.methods.tracelift.rubric_input import Rubric
+from fastrl.methods.tracelift.rubric_model import RubricModel
 from fastrl.policy.model import Policy
-from fastrl.policy.rubric_input import Rubric
-from fastrl.policy.rubric_model import RubricModel
 
-ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted(path for folder in ("fastrl", "kernels") for path in (ROOT / folder).rglob("*.py"))
 CPU = torch.device("cpu")
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "datasets"}

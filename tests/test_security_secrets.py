@@ -18,10 +18,10 @@ from fastrl.config import (
     RunConfig,
     TrainConfig,
 )
-from fastrl.redact import is_secret, shortened, without_secrets
-from fastrl.sweep.cells import place
+from fastrl.grading.process import GradingProcess
+from fastrl.runtime.redact import is_secret, shortened, without_secrets
+from fastrl.tools.sweep.cells import place
 from fastrl.train import run_stage
-from fastrl.verify.process import GradingProcess
 
 SECRETS = {
     "HF_TOKEN": "hf_q7verysecret", "WANDB_API_KEY": "wb_q7verysecret", "AWS_SESSION_TOKEN": "q7verysecret",

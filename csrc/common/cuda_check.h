@@ -1,3 +1,4 @@
+// CUDA errors become exceptions with the name of the op.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -1,3 +1,4 @@
+// The version that was built.
 #include "common/version.h"
 
 namespace fastrl {

@@ -1,3 +1,4 @@
+// Advantages group by group, in float64.
 #include "group_advantage/group_advantage.h"
 
 #include <algorithm>

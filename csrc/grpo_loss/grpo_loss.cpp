@@ -1,3 +1,4 @@
+// The policy loss on a CPU: one pass over the computed tokens.
 #include "grpo_loss/grpo_loss.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// The policy loss on a GPU, the same token math in CUDA.
 #include <cuda_runtime.h>
 
 #include "common/cuda_check.h"

@@ -1,3 +1,4 @@
+// Stands in for grpo_loss.cu in a build without CUDA: it raises.
 #include <stdexcept>
 
 #include "grpo_loss/grpo_loss.h"

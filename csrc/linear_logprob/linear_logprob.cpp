@@ -1,3 +1,4 @@
+// Scores and gradients of tiles of logits, in vectors.
 #include "linear_logprob/linear_logprob.h"
 
 #include <algorithm>

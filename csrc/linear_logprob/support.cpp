@@ -1,3 +1,4 @@
+// Where the support of top-k and top-p sampling ends.
 #include <algorithm>
 #include <cmath>
 #include <functional>

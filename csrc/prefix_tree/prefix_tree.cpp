@@ -1,3 +1,4 @@
+// Threads sequences through a radix tree and writes it out as segments.
 #include "prefix_tree/prefix_tree.h"
 
 #include <algorithm>

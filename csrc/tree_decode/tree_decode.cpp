@@ -1,3 +1,4 @@
+// Pieces of trunks, then rows and their tails, over threads; merged in a fixed order.
 #include "tree_decode/tree_decode.h"
 
 #include <atomic>

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fastrl.build import choose_device
 from fastrl.check.adapters import check_adapters, check_layers_to_adapt
 from fastrl.check.faithfulness import check_trained_faithfulness
 from fastrl.check.groups import check_groups
@@ -29,6 +28,7 @@ from fastrl.config import (
     refuse,
 )
 from fastrl.policy.model import choose_attention
+from fastrl.stages.build import choose_device
 
 __all__ = ["check_config", "check_fits", "check_model", "load_tokenizer"]
 

@@ -10,10 +10,10 @@ from fastrl.check.model import check_fits, load_tokenizer
 from fastrl.config import ExecutorConfig, ProgramConfig, RlConfig, refuse
 from fastrl.data.problems import Problem, reward_row
 from fastrl.data.prompts import render_prompt_text
-from fastrl.policy.rubric_model import read_rubric
-from fastrl.rewards.executor_prompts import ExecutorPrompts
-from fastrl.verify.program_tests import ProgramTests
-from fastrl.verify.programs import Outcome, ProgramRunner
+from fastrl.grading.programs.cases import ProgramTests
+from fastrl.grading.programs.runner import Outcome, ProgramRunner
+from fastrl.methods.tracelift.executor_prompts import ExecutorPrompts
+from fastrl.methods.tracelift.rubric_model import read_rubric
 
 
 def check_uplift(config: RlConfig, problems: Sequence[Problem]) -> None:

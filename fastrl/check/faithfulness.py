@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from fastrl.build import build_probes
 from fastrl.check.model import check_fits, load_tokenizer
 from fastrl.check.rl import check_engine
 from fastrl.config import (
@@ -20,7 +19,8 @@ from fastrl.config import (
 )
 from fastrl.data.problems import Problem
 from fastrl.data.prompts import encode_inside
-from fastrl.evaluate.judge import ALIGNMENT_PROMPT, DIFFERENCE_PROMPT, filled
+from fastrl.methods.weak.judge import ALIGNMENT_PROMPT, DIFFERENCE_PROMPT, filled
+from fastrl.stages.build import build_probes
 
 
 def check_trained_faithfulness(config: RlConfig) -> None:

@@ -9,12 +9,12 @@ from fastrl.check.model import check_fits, check_model, load_tokenizer
 from fastrl.check.rl import check_engine
 from fastrl.config import GroupsConfig, WriterConfig, refuse
 from fastrl.data.problems import Problem
-from fastrl.stages.groups.drafts import Draft, UnusableError
-from fastrl.stages.groups.given import CANDIDATES, given_drafts
-from fastrl.stages.groups.judge import judge_prompt
-from fastrl.stages.groups.seeds import Seed, read_seeds
-from fastrl.stages.groups.taxonomy import TAXONOMY
-from fastrl.stages.groups.written import writing_prompt
+from fastrl.methods.tracelift.groups.drafts import Draft, UnusableError
+from fastrl.methods.tracelift.groups.given import CANDIDATES, given_drafts
+from fastrl.methods.tracelift.groups.judge import judge_prompt
+from fastrl.methods.tracelift.groups.seeds import Seed, read_seeds
+from fastrl.methods.tracelift.groups.taxonomy import TAXONOMY
+from fastrl.methods.tracelift.groups.written import writing_prompt
 
 
 def check_groups(config: GroupsConfig) -> None:

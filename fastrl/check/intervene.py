@@ -6,8 +6,8 @@ from fastrl.check.model import check_fits, check_model, load_tokenizer
 from fastrl.check.rl import check_engine
 from fastrl.config import HardSetConfig, InterveneConfig, refuse
 from fastrl.data.problems import load_problems
+from fastrl.methods.interventions.problems import read_hard_set
 from fastrl.stages.hard_set import with_references
-from fastrl.stages.intervene.problems import read_hard_set
 
 
 def check_hard_set(config: HardSetConfig) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastrl.check.model import check_model, load_tokenizer
 from fastrl.config import RewardModelConfig
+from fastrl.methods.tracelift.rubric_batches import read_task_groups
+from fastrl.methods.tracelift.rubric_model import check_room
 from fastrl.policy.lora import check_peft
-from fastrl.policy.rubric_model import check_room
-from fastrl.stages.rubric_batches import read_task_groups
 
 
 def check_reward_model(config: RewardModelConfig) -> None:

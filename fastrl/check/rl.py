@@ -8,15 +8,15 @@ from dataclasses import replace
 
 import torch
 
-from fastrl.build import BUILT_IN_REWARDS, choose_device, engine_device, imported_reward
 from fastrl.check.executor import check_uplift
 from fastrl.check.model import check_fits
 from fastrl.config import EngineConfig, RlConfig, refuse
 from fastrl.data.problems import Problem, load_problems
-from fastrl.engine.vllm_adapter import unusable
+from fastrl.engine.vllm.adapter import unusable
+from fastrl.grading import AnswerGrader
+from fastrl.methods.weak.labels import item_labels
 from fastrl.report.trackers import check_trackers
-from fastrl.rewards.labels import item_labels
-from fastrl.verify import AnswerGrader
+from fastrl.stages.build import BUILT_IN_REWARDS, choose_device, engine_device, imported_reward
 
 
 def check_rl(config: RlConfig) -> None:

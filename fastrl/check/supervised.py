@@ -7,9 +7,9 @@ from pathlib import Path
 
 from fastrl.check.model import check_model, load_tokenizer
 from fastrl.config import CptConfig, SftConfig, refuse
-from fastrl.stages.conversations import rows_of_file
+from fastrl.data.conversations import rows_of_file
+from fastrl.data.texts import read_texts
 from fastrl.stages.sft import tags_to_drop
-from fastrl.stages.texts import read_texts
 
 
 def check_sft(config: SftConfig) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from fastrl.seeding import seed_of
+from fastrl.runtime.seeding import seed_of
 
 
 class ProblemOrder:

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastrl.data import Problem, render_prompt
-from fastrl.distributed import Ranks
 from fastrl.engine.protocol import Engine
 from fastrl.evaluate.metrics import bootstrap_interval, maj_at_k, pass_at_k, powers_of_two
-from fastrl.evaluate.shared import together
+from fastrl.evaluate.sharing import together
+from fastrl.grading import AnswerGrader, Verdict
+from fastrl.grading.answer import extract_answer, normalize_answer
 from fastrl.rewards.batch import mean
-from fastrl.seeding import seed_of
+from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.seeding import seed_of
 from fastrl.types import Completion, SamplingParams
-from fastrl.verify import AnswerGrader, Verdict
-from fastrl.verify.answer import extract_answer, normalize_answer
 
 COUNTED_APART = (Verdict.NO_ANSWER, Verdict.UNREADABLE, Verdict.TIMEOUT, Verdict.ERROR)
 

@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 from transformers import AutoTokenizer
 
-from fastrl.build import build_engine, build_executor, choose_device
 from fastrl.config import EngineConfig, ExecutorConfig, ModelConfig, RunConfig, TransferConfig, UpliftConfig
+from fastrl.grading import AnswerGrader
+from fastrl.methods.tracelift.rubric import RubricScorer
+from fastrl.methods.tracelift.rubric_model import RubricModel
 from fastrl.policy.model import compute_dtype
-from fastrl.policy.rubric_model import RubricModel
 from fastrl.rewards import AnswerReward, FormatReward, TransferReward, UpliftReward
-from fastrl.rewards.rubric import RubricScorer
-from fastrl.verify import AnswerGrader
+from fastrl.stages.build import build_engine, build_executor, choose_device
 
 Device = Literal["auto", "cpu", "cuda"]
 ANSWER_WORKERS, ANSWER_TIMEOUT_S = 2, 5.0

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastrl.seeding import seed_of
+from fastrl.runtime.seeding import seed_of
 
 Batch = dict[str, Any]
 

@@ -23,7 +23,7 @@ from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 from fastrl.config import refuse
 from fastrl.integrations.batcher import Batcher
 from fastrl.integrations.rewards import answer_reward, format_reward, transfer_reward, uplift_reward
-from fastrl.seeding import seed_of
+from fastrl.runtime.seeding import seed_of
 
 Score = dict[str, float]
 

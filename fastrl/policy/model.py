@@ -31,7 +31,7 @@ from fastrl.policy.lora import (
 from fastrl.policy.packing import PackedBatch, TrainSequence, microbatches, pack, shared_microbatches
 from fastrl.policy.prefix_attention import PREFIX
 from fastrl.policy.shard import BODY, Sharding, gather, most_over_ranks, shard, spread_modules
-from fastrl.policy.spread_load import fill, outline, stand_ins
+from fastrl.policy.shard_load import fill, outline, stand_ins
 
 WEIGHTS = "model.safetensors"
 SHAREABLE_LAYERS = {"full_attention", "sliding_attention"}

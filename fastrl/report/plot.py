@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastrl.report.sparkline import sparkline
-from fastrl.run import read_metrics
+from fastrl.runtime.run import read_metrics
 
 # Colours that stay apart for colour-blind readers and in print.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")

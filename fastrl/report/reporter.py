@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from types import TracebackType
 
 from fastrl.config import RlConfig
-from fastrl.load import to_dict
+from fastrl.config.load import to_dict
 from fastrl.report.console import Console, known
 from fastrl.report.trackers import Tracker, open_trackers
-from fastrl.run import Run
+from fastrl.runtime.run import Run
 
 
 class Reporter:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastrl.data import gold_text
+from fastrl.grading import AnswerGrader, Verdict
 from fastrl.rewards.batch import CompletionInput, LogExtra, LogMetric, completion_text
-from fastrl.verify import AnswerGrader, Verdict
 
 COUNTED_APART = (Verdict.NO_ANSWER, Verdict.UNREADABLE, Verdict.TIMEOUT, Verdict.ERROR)
 

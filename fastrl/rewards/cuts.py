@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastrl.data.prompts import encode_inside
-from fastrl.seeding import seed_of
-from fastrl.verify.answer import first_answer_marker
+from fastrl.grading.answer import first_answer_marker
+from fastrl.runtime.seeding import seed_of
 
 BROKEN = "\ufffd"  # what decoders write for the bytes of an unfinished character
 

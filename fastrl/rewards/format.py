@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from fastrl.grading.answer import boxes
 from fastrl.rewards.batch import CompletionInput, completion_text
-from fastrl.verify.answer import boxes
 
 
 class FormatReward:

@@ -11,12 +11,12 @@ from fastrl.config import TransferConfig
 from fastrl.data import as_messages, gold_text, render_prompt
 from fastrl.data.prompts import encode_inside
 from fastrl.engine.protocol import Engine, Place, Watcher
+from fastrl.grading import AnswerGrader, Verdict
 from fastrl.rewards.batch import group_indexes, group_numbers
 from fastrl.rewards.cuts import Cut, Cutter
 from fastrl.rewards.early_stop import GroupOrder
-from fastrl.seeding import seed_of
+from fastrl.runtime.seeding import seed_of
 from fastrl.types import Branch, Completion, FinishReason, PrefixTree, SamplingParams
-from fastrl.verify import AnswerGrader, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

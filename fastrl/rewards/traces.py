@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from fastrl.verify.answer import boxes, exact_verdict, normalize_answer
+from fastrl.grading.answer import boxes, exact_verdict, normalize_answer
 
 _MARKER = re.compile(
     r"\bfinal answer\W{0,3}\s*(?:is\b|[:=])?|\banswer\W{0,3}\s*(?:is\b|[:=])|####", re.IGNORECASE

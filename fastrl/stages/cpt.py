@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from fastrl.config import CptConfig, microbatch_tokens
-from fastrl.distributed import Ranks
-from fastrl.stages.learner import Learner, Metrics, batch_indices
+from fastrl.data.texts import TextRows, encode_documents, read_texts
+from fastrl.runtime.distributed import Ranks
 from fastrl.stages.sft import accumulate, load_policy, update
-from fastrl.stages.texts import TextRows, encode_documents, read_texts
+from fastrl.training.learner import Learner, Metrics, batch_indices
 
 
 def run_cpt(config: CptConfig, ranks: Ranks | None = None) -> Path:

@@ -8,17 +8,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fastrl.build import build_engine, choose_device
 from fastrl.config import HardSetConfig
 from fastrl.data import Problem, load_problems, render_prompt
 from fastrl.data.rows import Row
-from fastrl.distributed import Ranks
 from fastrl.engine.protocol import Engine
-from fastrl.run import Run
-from fastrl.seeding import seed_of
-from fastrl.stages.progress import Budget, charged, in_chunks, summed, write_json, write_rows
+from fastrl.grading import AnswerGrader, Verdict
+from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.run import Run
+from fastrl.runtime.seeding import seed_of
+from fastrl.stages.build import build_engine, choose_device
+from fastrl.training.progress import Budget, charged, in_chunks, summed, write_json, write_rows
 from fastrl.types import Completion
-from fastrl.verify import AnswerGrader, Verdict
 
 REFERENCE_COLUMNS = ("reference", "reference_solution", "rationale", "solution", "answer")
 FAILED = (Verdict.WRONG, Verdict.NO_ANSWER, Verdict.UNREADABLE)

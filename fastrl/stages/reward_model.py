@@ -10,29 +10,35 @@ from pathlib import Path
 
 import torch
 
-from fastrl.build import choose_device
 from fastrl.config import RewardModelConfig, microbatch_tokens
 from fastrl.data.order import ProblemOrder
-from fastrl.distributed import Ranks
-from fastrl.evaluate.rubric import JudgedTrace, calibration, rubric_metrics
+from fastrl.methods.tracelift.calibration import plot_calibration
+from fastrl.methods.tracelift.rubric_agreement import JudgedTrace, calibration, rubric_metrics
+from fastrl.methods.tracelift.rubric_batches import (
+    EncodedGroup,
+    Example,
+    draw_batch,
+    encode_groups,
+    read_task_groups,
+)
+from fastrl.methods.tracelift.rubric_input import Rubric
+from fastrl.methods.tracelift.rubric_loss import NUM_DIMENSIONS, rubric_loss
+from fastrl.methods.tracelift.rubric_model import RubricModel
 from fastrl.ops import prefix_tree
 from fastrl.policy.model import Policy
 from fastrl.policy.packing import microbatches
-from fastrl.policy.rubric_input import Rubric
-from fastrl.policy.rubric_loss import NUM_DIMENSIONS, rubric_loss
-from fastrl.policy.rubric_model import RubricModel
 from fastrl.policy.shard import Sharding
-from fastrl.report.calibration import plot_calibration
-from fastrl.run import write_atomic
-from fastrl.seeding import seed_of
-from fastrl.stages.learner import Learner, Metrics, scheduled
-from fastrl.stages.rubric_batches import EncodedGroup, Example, draw_batch, encode_groups, read_task_groups
+from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.run import write_atomic
+from fastrl.runtime.seeding import seed_of
+from fastrl.stages.build import choose_device
+from fastrl.training.learner import Learner, Metrics, scheduled
 
 
 def run_reward_model(config: RewardModelConfig, ranks: Ranks | None = None) -> Path:
     """Learn the judgments of groups of traces: rubric levels, totals, and that the good trace is above.
 
-        L = w_dimension CE + w_total Huber + w_ranking pairs          (fastrl.policy.rubric_loss)
+        L = w_dimension CE + w_total Huber + w_ranking pairs          (fastrl.methods.tracelift.rubric_loss)
 
     A step takes groups_per_step groups, of each a positive and num_negatives negatives, drawn anew. Held-out
     groups are judged whole before the first step and with every checkpoint; eval.json and calibration.png

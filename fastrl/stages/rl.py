@@ -9,28 +9,28 @@ from typing import Any
 
 import torch
 
-from fastrl.build import RlParts, build_rl
-from fastrl.checkpoint import SCORE, Saver, latest_checkpoint, load_optimizer
 from fastrl.config import RlConfig
-from fastrl.distributed import Ranks
 from fastrl.evaluate.accuracy import evaluate
-from fastrl.evaluate.shared import share
-from fastrl.evaluate.two_stage import sample_traces, two_stage
+from fastrl.evaluate.sharing import share
+from fastrl.methods.tracelift.two_stage import sample_traces, two_stage
+from fastrl.methods.weak.while_training import faithfulness
 from fastrl.policy.bad_steps import BadSteps
+from fastrl.policy.checkpoint import SCORE, Saver, latest_checkpoint, load_optimizer
 from fastrl.policy.optimizer import learning_rate
 from fastrl.report.reporter import Reporter
-from fastrl.run import Run, read_metrics
-from fastrl.seeding import seed_of
-from fastrl.stages.advantages import fill_advantages
-from fastrl.stages.ahead import Ahead
-from fastrl.stages.alarm import Alarms
-from fastrl.stages.drift import Drift
-from fastrl.stages.engine_metrics import count, engine_metrics
-from fastrl.stages.faithfulness import faithfulness
-from fastrl.stages.guards import Guards
-from fastrl.stages.metrics import Metrics, step_metrics
-from fastrl.stages.sample import awake, sample_groups
-from fastrl.stages.update import update_policy
+from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.run import Run, read_metrics
+from fastrl.runtime.seeding import seed_of
+from fastrl.stages.build import RlParts, build_rl
+from fastrl.training.advantages import fill_advantages
+from fastrl.training.ahead import Ahead
+from fastrl.training.alarm import Alarms
+from fastrl.training.drift import Drift
+from fastrl.training.engine_metrics import count, engine_metrics
+from fastrl.training.guards import Guards
+from fastrl.training.metrics import Metrics, step_metrics
+from fastrl.training.sample import awake, sample_groups
+from fastrl.training.update import update_policy
 from fastrl.types import Rollout, SamplingParams
 
 

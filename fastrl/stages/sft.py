@@ -9,17 +9,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fastrl.build import choose_device
 from fastrl.config import CptConfig, SftConfig, microbatch_tokens
-from fastrl.distributed import Ranks
+from fastrl.data.conversations import read_conversations
 from fastrl.ops import linear_logprob
 from fastrl.policy.model import Policy
 from fastrl.policy.packing import TrainSequence
 from fastrl.policy.shard import Sharding
-from fastrl.run import Run, read_metrics
-from fastrl.seeding import seed_of
-from fastrl.stages.conversations import read_conversations
-from fastrl.stages.learner import Learner, Metrics, batch_indices, scheduled
+from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.run import Run, read_metrics
+from fastrl.runtime.seeding import seed_of
+from fastrl.stages.build import choose_device
+from fastrl.training.learner import Learner, Metrics, batch_indices, scheduled
 
 ENTROPY_STEPS = 5
 

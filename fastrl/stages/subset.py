@@ -9,20 +9,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastrl.build import build_engine, choose_device
 from fastrl.config import SubsetConfig
 from fastrl.data import Problem, load_problems, render_prompt
-from fastrl.data.noise import Differ, count_answers, most_frequent_wrong, noisy_labels, random_labels
 from fastrl.data.rows import Row
-from fastrl.data.subsets import difficulty_bins, stratified_order
-from fastrl.distributed import Ranks
 from fastrl.engine.protocol import Engine
 from fastrl.evaluate.accuracy import ProblemResult, graded
-from fastrl.rewards.labels import surely_differ
-from fastrl.run import Run
-from fastrl.seeding import seed_of
-from fastrl.stages.progress import Budget, charged, in_chunks, summed, write_json, write_rows
-from fastrl.verify import AnswerGrader, Verdict
+from fastrl.grading import AnswerGrader, Verdict
+from fastrl.methods.weak.labels import surely_differ
+from fastrl.methods.weak.noise import Differ, count_answers, most_frequent_wrong, noisy_labels, random_labels
+from fastrl.methods.weak.subsets import difficulty_bins, stratified_order
+from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.run import Run
+from fastrl.runtime.seeding import seed_of
+from fastrl.stages.build import build_engine, choose_device
+from fastrl.training.progress import Budget, charged, in_chunks, summed, write_json, write_rows
 
 COLUMNS = ("gold", "num_correct", "num_samples", "answers", "wrong_label", "label", "corrupted")
 """What the stage adds to a row."""

@@ -15,12 +15,12 @@ from pathlib import Path
 from transformers.utils.logging import disable_progress_bar
 
 from fastrl.config import EvalConfig, ModelConfig, RlConfig, check_positive
-from fastrl.flags import parse_flags
-from fastrl.load import load_config
+from fastrl.config.flags import parse_flags
+from fastrl.config.load import load_config
 from fastrl.report.plot import plot_run, text_curves
-from fastrl.tiny.assess import assess, table
-from fastrl.tiny.config import WorldConfig
-from fastrl.tiny.world import World, build_world
+from fastrl.tiny.world.assess import assess, table
+from fastrl.tiny.world.config import WorldConfig
+from fastrl.tiny.world.make import World, build_world
 from fastrl.train import run_stage
 
 ROWS = (

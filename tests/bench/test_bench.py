@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import ROOT
 
 from bench import memory, plot
 from bench.competitors import HEAD, LOGITS, loading, trl_kernels
@@ -21,7 +22,6 @@ from bench.providers import Provider, gradients, head_providers, our_loss
 from bench.ready_logits import build, exact_gradient, gradient
 from bench.sidebyside import Bench
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"tokens": 48, "width": 32, "vocab": 257, "num_sequences": 4}
 RUNNABLE = [each for each in HEAD if not each.needs_cuda]
 

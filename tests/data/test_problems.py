@@ -7,11 +7,12 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
+from places import SHARED_DATA
 
 from fastrl.config import DataConfig
 from fastrl.data import gold_text, load_problems, reward_columns, reward_row
 
-REAL = Path(__file__).parents[2].parent / "shared" / "data"
+REAL = SHARED_DATA
 needs_real_files = pytest.mark.skipif(not REAL.is_dir(), reason=f"no benchmark files in {REAL}")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from fastrl.distributed import Ranks
+from fastrl.runtime.distributed import Ranks
 from fastrl.train import run_stage
 
 CONTEXT = multiprocessing.get_context("forkserver")

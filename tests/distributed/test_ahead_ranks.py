@@ -19,9 +19,9 @@ from fastrl.config import (
     RunConfig,
     TrainConfig,
 )
-from fastrl.distributed import Ranks
-from fastrl.engine.torch_engine import TorchEngine
-from fastrl.run import read_metrics
+from fastrl.engine.tree.engine import TorchEngine
+from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.run import read_metrics
 from fastrl.train import run_stage
 
 STALENESS = [0, 1, 1, 0]

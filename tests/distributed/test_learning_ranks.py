@@ -30,13 +30,13 @@ from fastrl.config import (
     TextConfig,
     TrainConfig,
 )
-from fastrl.data.groups import Group, Trace, to_row
-from fastrl.data.rubric import DIMENSIONS
-from fastrl.distributed import Ranks
-from fastrl.errors import Interrupted
-from fastrl.policy.rubric_model import RubricModel
-from fastrl.rewards.rubric import RubricScorer
-from fastrl.run import Run, read_metrics
+from fastrl.methods.tracelift.rubric import RubricScorer
+from fastrl.methods.tracelift.rubric_dimensions import DIMENSIONS
+from fastrl.methods.tracelift.rubric_model import RubricModel
+from fastrl.methods.tracelift.trace_groups import Group, Trace, to_row
+from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.errors import Interrupted
+from fastrl.runtime.run import Run, read_metrics
 from fastrl.train import run_stage
 
 TRAIN = TrainConfig(num_steps=10, learning_rate=1e-3, tokens_per_microbatch=60)

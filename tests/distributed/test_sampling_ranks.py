@@ -26,11 +26,11 @@ from fastrl.config import (
     SubsetConfig,
     WriterConfig,
 )
-from fastrl.distributed import Ranks
-from fastrl.load import from_dict
-from fastrl.run import read_metrics
-from fastrl.stages.progress import in_chunks
+from fastrl.config.load import from_dict
+from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.run import read_metrics
 from fastrl.train import run_recipe, run_stage
+from fastrl.training.progress import in_chunks
 
 OWN = ("config.yaml", "environment.json")
 

@@ -9,16 +9,16 @@ import pytest
 import torch
 from rank_processes import on_ranks
 
-from fastrl.build import build_executor
 from fastrl.config import EngineConfig, ExecutorConfig, ModelConfig
 from fastrl.data import Problem
-from fastrl.distributed import Ranks
-from fastrl.engine.torch_engine import TorchEngine
+from fastrl.engine.tree.engine import TorchEngine
 from fastrl.evaluate.accuracy import evaluate
-from fastrl.evaluate.shared import share
-from fastrl.evaluate.two_stage import sample_traces, two_stage
+from fastrl.evaluate.sharing import share
+from fastrl.grading import AnswerGrader
+from fastrl.methods.tracelift.two_stage import sample_traces, two_stage
+from fastrl.runtime.distributed import Ranks
+from fastrl.stages.build import build_executor
 from fastrl.types import SamplingParams
-from fastrl.verify import AnswerGrader
 
 CPU = torch.device("cpu")
 SAMPLING = SamplingParams(max_new_tokens=10, temperature=1.0)

@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, Qwen3MoeC
 from fastrl.config import LoraConfig, ModelConfig
 from fastrl.policy.model import Policy
 from fastrl.policy.shard import Sharding, gather
-from fastrl.policy.spread_load import outline, stand_ins, tensors_to_read, weight_files, why_converted
+from fastrl.policy.shard_load import outline, stand_ins, tensors_to_read, weight_files, why_converted
 
 CPU = torch.device("cpu")
 M_MMAP_THRESHOLD = -3

@@ -9,7 +9,7 @@ import torch
 import yaml
 from rank_processes import on_ranks
 
-from fastrl.cli import main
+from fastrl.cli.main import main
 from fastrl.config import (
     CptConfig,
     LoraConfig,
@@ -21,13 +21,13 @@ from fastrl.config import (
     TrainConfig,
     with_option,
 )
-from fastrl.footprint import Footprint
-from fastrl.plan import USABLE, Device, Planner, held, report
-from fastrl.plan_spread import HOST, part
 from fastrl.policy.model import Policy
 from fastrl.policy.optimizer import apply_gradients, make_optimizer, optimizer_tensors
 from fastrl.policy.packing import TrainSequence, pack
 from fastrl.policy.shard import Sharding
+from fastrl.tools.plan.footprint import Footprint
+from fastrl.tools.plan.planner import USABLE, Device, Planner, held, report
+from fastrl.tools.plan.sharding import HOST, part
 
 CPU = torch.device("cpu")
 RAM = Device("cpu", "RAM", 1 << 40)

@@ -11,14 +11,14 @@ from rank_processes import on_ranks
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from fastrl.checkpoint import Saver, complete_checkpoints, latest_checkpoint, load_optimizer
 from fastrl.config import LoraConfig, ModelConfig, RlConfig, RolloutConfig, TrainConfig
-from fastrl.distributed import Ranks
 from fastrl.kernels.config import LossConfig
+from fastrl.policy.checkpoint import Saver, complete_checkpoints, latest_checkpoint, load_optimizer
 from fastrl.policy.model import Policy
 from fastrl.policy.optimizer import apply_gradients, make_optimizer
 from fastrl.policy.shard import Sharding
-from fastrl.stages.update import accumulate_gradients, score_rollouts
+from fastrl.runtime.distributed import Ranks
+from fastrl.training.update import accumulate_gradients, score_rollouts
 from fastrl.types import Rollout
 
 CPU = torch.device("cpu")

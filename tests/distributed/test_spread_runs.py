@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from places import TESTS
 from rank_processes import free_port, on_ranks, placed, runs_of, stages
 from transformers import AutoModelForCausalLM
 
@@ -24,9 +25,9 @@ from fastrl.config import (
     RunConfig,
     TrainConfig,
 )
+from fastrl.config.load import to_yaml
 from fastrl.kernels.config import LossConfig
-from fastrl.load import to_yaml
-from fastrl.run import read_metrics
+from fastrl.runtime.run import read_metrics
 
 SEEN = ("reward", "grad_norm", "entropy", "num_tokens", "num_tokens_trained", "groups_drawn", "kl")
 
@@ -127,7 +128,7 @@ def test_two_groups_of_torchrun_are_one_run(configs, runs, tmp_path):
     """As on two machines, which see one run folder."""
     config = replace(configs["plain"], train=replace(configs["plain"].train, num_steps=2))
     (tmp_path / "run.yaml").write_text(to_yaml(placed(config, tmp_path / "run")))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
     port = str(free_port())
     nodes = [
         subprocess.Popen(

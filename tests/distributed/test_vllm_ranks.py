@@ -23,9 +23,9 @@ from fastrl.config import (
     RunConfig,
     TrainConfig,
 )
-from fastrl.engine import vllm_buckets
-from fastrl.engine.vllm_adapter import Vllm, unusable
-from fastrl.run import read_metrics
+from fastrl.engine.vllm import buckets as vllm_buckets
+from fastrl.engine.vllm.adapter import Vllm, unusable
+from fastrl.runtime.run import read_metrics
 from fastrl.train import run_stage
 
 pytestmark = pytest.mark.skipif(unusable() is not None, reason=str(unusable()))

@@ -8,17 +8,17 @@ from pathlib import Path
 
 from doc_blocks import ROOT
 
-from fastrl import cli
-from fastrl.cli import PlotOptions
-from fastrl.cli_compare import CompareOptions
-from fastrl.cli_doctor import DoctorOptions
-from fastrl.cli_eval import EvalOptions
-from fastrl.cli_report import ReportOptions
+from fastrl.cli import main as cli
+from fastrl.cli.compare import CompareOptions
+from fastrl.cli.doctor import DoctorOptions
+from fastrl.cli.eval import EvalOptions
+from fastrl.cli.main import PlotOptions
+from fastrl.cli.report import ReportOptions
 from fastrl.config import DataConfig, PipelineConfig, Recipe, RlConfig
-from fastrl.flags import parse_flags
+from fastrl.config.flags import parse_flags
+from fastrl.config.load import find_recipe, from_dict, load_config, read_yaml, recipe_names
 from fastrl.integrations.verl_data import write_parquet
-from fastrl.load import find_recipe, from_dict, load_config, read_yaml, recipe_names
-from fastrl.reproduce.options import ReproduceOptions
+from fastrl.tiny.reproduce.options import ReproduceOptions
 
 AWAY = re.compile(r"^(Qwen|meta-llama|google)/")
 """Models on the hub."""

@@ -29,11 +29,16 @@ from doc_blocks import PAGES, ROOT, Block, blocks
 from doc_commands import Shell
 from small_world import CONFIG as PLAIN
 
-from fastrl.load import load_config
-from fastrl.tiny import int_world, lift, lift_teach, teach, weak_world, world
-from fastrl.tiny.int_config import IntConfig
-from fastrl.tiny.lift_config import LessonConfig, LiftConfig
-from fastrl.tiny.weak_config import WeakConfig
+from fastrl.config.load import load_config
+from fastrl.tiny.interventions import make as int_world
+from fastrl.tiny.interventions.config import IntConfig
+from fastrl.tiny.tracelift import make as lift
+from fastrl.tiny.tracelift import teach as lift_teach
+from fastrl.tiny.tracelift.config import LessonConfig, LiftConfig
+from fastrl.tiny.weak import make as weak_world
+from fastrl.tiny.weak.config import WeakConfig
+from fastrl.tiny.world import make as world
+from fastrl.tiny.world import teach
 
 OPTIONAL = ("trl", "verl", "datasets", "ray")
 LESSON = LessonConfig(num_steps=1, batch_size=1)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from runpy import run_path
 
 import pytest
-from doc_blocks import PAGES, ROOT, blocks, prose
+from doc_blocks import PAGES, ROOT, prose
 from doc_commands import OPTIONS
 
 from fastrl.config import (
@@ -20,41 +21,17 @@ from fastrl.config import (
     SftConfig,
     SubsetConfig,
 )
-from fastrl.load import field_names, find_recipe, from_dict, read_yaml, recipe_names
+from fastrl.config.load import field_names, find_recipe, from_dict, read_yaml, recipe_names
 
 STAGES = (
     CptConfig, GroupsConfig, HardSetConfig, InterveneConfig, RewardModelConfig, RlConfig, SftConfig,
     SubsetConfig,
 )  # fmt: skip
-FOLDERS = ("csrc", "kernels", "fastrl", "bench")
-TREE = next(block.text for block in blocks(PAGES[0]) if block.kind == "text")
-ENDS = (".py", ".cpp", ".h", ".cu")
 
 
-def listed() -> set[str]:
-    """Files of the tree: a folder stands at the left margin, its files below it."""
-    found, folder = set(), ""
-    for line in TREE.splitlines():
-        name = line.split()[0] if line.strip() else ""
-        if line.startswith(" "):
-            found.add(folder + name)
-        elif name.endswith("/"):
-            folder = name
-    return found
-
-
-def test_every_source_file_has_a_line_in_the_tree():
-    there = {
-        str(path.relative_to(ROOT))
-        for folder in FOLDERS
-        for path in (ROOT / folder).rglob("*")
-        if path.suffix in ENDS and path.stat().st_size and "fastrl/kernels/" not in str(path)
-    }
-    there -= {path for path in there if path.startswith("bench/competitors/")}  # one line for all
-    names = listed()
-    plain = {path for path in there if not path.endswith("__init__.py")}
-    assert sorted(plain - names) == [], "without a line"
-    assert sorted(names - there - {path for path in names if not path.endswith(ENDS)}) == [], "gone"
+def test_the_map_of_the_source_is_up_to_date():
+    architecture = run_path(str(ROOT / "docs" / "architecture.py"))
+    assert architecture["PAGE"].read_text() == architecture["page"](), "python docs/architecture.py"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem.lower())

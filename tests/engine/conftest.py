@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from fastrl.engine.torch_engine import TorchEngine
+from fastrl.engine.tree.engine import TorchEngine
 
 CPU = torch.device("cpu")
 

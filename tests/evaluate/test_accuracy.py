@@ -7,10 +7,10 @@ import torch
 from scripted import ScriptedEngine
 
 from fastrl.data import Problem
-from fastrl.engine.torch_engine import TorchEngine
+from fastrl.engine.tree.engine import TorchEngine
 from fastrl.evaluate.accuracy import evaluate
+from fastrl.grading import AnswerGrader, Verdict
 from fastrl.types import SamplingParams
-from fastrl.verify import AnswerGrader, Verdict
 
 SAMPLING = SamplingParams(max_new_tokens=40)
 # What each problem's four samples say. Gold answers: 1/2, 7, 3.

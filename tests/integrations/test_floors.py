@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[2] / "fastrl"
+from places import ROOT
+
+PACKAGE = ROOT / "fastrl"
 ABOVE_OR_BESIDE = ("fastrl.cli", "fastrl.tiny", "fastrl.train", "fastrl.check", "fastrl.stages")
 
 

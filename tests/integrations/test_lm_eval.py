@@ -11,10 +11,10 @@ pytest.importorskip("lm_eval", reason="lm-eval is not installed")
 from checkpoints import byte_tokenizer
 from transformers import AutoModelForCausalLM
 
-from fastrl.cli_eval import EvalOptions, run_eval
+from fastrl.cli.eval import EvalOptions, run_eval
 from fastrl.config import DataConfig, ModelConfig
+from fastrl.grading.answer import extract_answer, normalize_answer
 from fastrl.policy.model import Policy
-from fastrl.verify.answer import extract_answer, normalize_answer
 
 NEW_TOKENS = 12
 

@@ -6,9 +6,9 @@ import inspect
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
 pytest.importorskip("triton", reason="triton is not installed")
 
@@ -18,7 +18,6 @@ from fastrl.kernels.linear_logprob import triton_kernels as row_kernels
 from fastrl.kernels.prefix_attention import triton_kernels as prefix_kernels
 from fastrl.kernels.tree_decode import triton_kernels as decode_kernels
 
-ROOT = Path(__file__).resolve().parents[2]
 KERNELS = {
     name: kernel
     for module in (row_kernels, token_kernels, triton_impl, decode_kernels, prefix_kernels)

@@ -6,17 +6,17 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from fastrl.config import AdapterConfig, ModelConfig, RlConfig, TrainConfig
-from fastrl.engine.torch_engine import TorchEngine
-from fastrl.engine.weights import copy_weights
+from fastrl.engine.tree.engine import TorchEngine
+from fastrl.engine.tree.weights import copy_weights
 from fastrl.kernels._products import HeadProducts
 from fastrl.kernels.config import LossConfig
 from fastrl.ops import linear_grpo_loss
-from fastrl.plan import Device, Planner
 from fastrl.policy.lora import FOLDER, adapter_weights, linear_layers, merged_weights
 from fastrl.policy.model import Policy
 from fastrl.policy.optimizer import make_optimizer, optimizer_tensors
 from fastrl.policy.packing import TrainSequence
 from fastrl.stages.sft import accumulate
+from fastrl.tools.plan.planner import Device, Planner
 
 CPU = torch.device("cpu")
 # ragged, with masks of every kind; the first token is never predicted

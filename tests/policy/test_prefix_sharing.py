@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastrl.config import ModelConfig, RlConfig, RolloutConfig, TrainConfig
-from fastrl.distributed import Ranks
 from fastrl.kernels.config import LossConfig
 from fastrl.ops import prefix_tree
 from fastrl.policy.attention import attention_kwargs
 from fastrl.policy.model import Policy, check_layers
 from fastrl.policy.packing import TrainSequence, pack, shared_microbatches
 from fastrl.policy.prefix_attention import PREFIX
+from fastrl.runtime.distributed import Ranks
 from fastrl.stages.sft import accumulate
-from fastrl.stages.update import accumulate_gradients, packed_batches, score_rollouts
+from fastrl.training.update import accumulate_gradients, packed_batches, score_rollouts
 from fastrl.types import Rollout
 
 CPU = torch.device("cpu")

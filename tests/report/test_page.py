@@ -9,7 +9,11 @@ import pytest
 import yaml
 from run_folders import completion_row, rl_config, rl_line, rl_run, write_json_lines, write_stage
 
-from fastrl.cli import main
+from fastrl.cli.main import main
+from fastrl.methods.rltr.transfer import _record
+from fastrl.methods.tracelift.executor import Answer
+from fastrl.methods.tracelift.uplift import Lifted, records
+from fastrl.methods.tracelift.verifiers import Checked
 from fastrl.report.html import digest
 from fastrl.report.page import write_page
 from fastrl.report.page.attempts import marked_steps
@@ -19,11 +23,7 @@ from fastrl.report.page.curves import curves, tiles, unit
 from fastrl.report.page.folder import report_data
 from fastrl.report.page.write import ASSETS, SCRIPTS, safe_json
 from fastrl.rewards.cuts import Cut
-from fastrl.rewards.executor import Answer
 from fastrl.rewards.receiver import Continuation
-from fastrl.rewards.transfer import _record
-from fastrl.rewards.uplift import Lifted, records
-from fastrl.rewards.verifiers import Checked
 
 NASTY = '</script><script>hacked=1</script><!--<img src=x onerror="hacked=1">{{title}}&amp;\u2028\U0001f600'
 

@@ -10,7 +10,7 @@ from fastrl.config import RlConfig, RunConfig, TrainConfig
 from fastrl.report.console import Console, duration, number, plain_line
 from fastrl.report.reporter import Reporter
 from fastrl.report.trackers import check_trackers, open_trackers, run_id
-from fastrl.run import Run
+from fastrl.runtime.run import Run
 
 METRICS = {
     "reward": 0.75,

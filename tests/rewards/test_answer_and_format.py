@@ -2,9 +2,9 @@
 
 import pytest
 
+from fastrl.grading import AnswerGrader
 from fastrl.rewards import AnswerReward, FormatReward
 from fastrl.rewards.batch import completion_text, group_indexes
-from fastrl.verify import AnswerGrader
 
 TEXTS = [r"so \boxed{7}", r"\boxed{8}", "seven", r"\boxed{\frac{7}{(}", r"\boxed{7 if odd, otherwise (}"]
 

@@ -7,10 +7,10 @@ from executors import Reader, math_executor
 
 import fastrl.rewards.receiver as receiver
 from fastrl.config import TransferConfig, UpliftConfig
+from fastrl.methods.weak.majority import MajorityReward
 from fastrl.rewards import TransferReward, UpliftReward
 from fastrl.rewards.batch import group_numbers
 from fastrl.rewards.cuts import draw_tau
-from fastrl.rewards.majority import MajorityReward
 
 PROMPT = [{"role": "user", "content": "q"}]
 GROUPS = [12, 12, 13, 13, 14, 14]

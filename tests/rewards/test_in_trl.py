@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fastrl.config import TransferConfig
-from fastrl.engine.torch_engine import TorchEngine
+from fastrl.engine.tree.engine import TorchEngine
 from fastrl.rewards import AnswerReward, FormatReward, TransferReward
 
 trl = pytest.importorskip("trl", reason="TRL is not installed")

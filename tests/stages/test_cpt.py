@@ -21,14 +21,14 @@ from fastrl.config import (
     TrainConfig,
     TransferConfig,
 )
+from fastrl.data.texts import TextRows, encode_documents
 from fastrl.policy.lora import FOLDER
 from fastrl.policy.model import Policy
-from fastrl.run import read_metrics
+from fastrl.runtime.run import read_metrics
 from fastrl.stages.cpt import perplexity, rows_of_step, with_steps
-from fastrl.stages.learner import scheduled
 from fastrl.stages.sft import accumulate
-from fastrl.stages.texts import TextRows, encode_documents
 from fastrl.train import run_stage
+from fastrl.training.learner import scheduled
 
 CPU = torch.device("cpu")
 DOCUMENTS = ["abcabc", "b", "the cat sat on the mat and the rat", "xyzzy", "cababcab"]

@@ -9,7 +9,7 @@ import pytest
 from checkpoints import byte_tokenizer, write_checkpoint
 
 from fastrl.check.groups import check_groups
-from fastrl.cli_groups import groups as command
+from fastrl.cli.groups import groups as command
 from fastrl.config import (
     DataConfig,
     EngineConfig,
@@ -19,11 +19,12 @@ from fastrl.config import (
     RunConfig,
     WriterConfig,
 )
-from fastrl.data.groups import read_groups
-from fastrl.data.rubric import DIMENSIONS
-from fastrl.load import from_dict, to_dict
-from fastrl.stages.groups import proposals, read_counts, run_groups
-from fastrl.stages.groups.taxonomy import TAXONOMY
+from fastrl.config.load import from_dict, to_dict
+from fastrl.methods.tracelift.groups import proposals
+from fastrl.methods.tracelift.groups.taxonomy import TAXONOMY
+from fastrl.methods.tracelift.rubric_dimensions import DIMENSIONS
+from fastrl.methods.tracelift.trace_groups import read_groups
+from fastrl.stages.groups import read_counts, run_groups
 from fastrl.types import Completion
 
 LOW = dict.fromkeys(DIMENSIONS["math"], 1)

@@ -7,19 +7,19 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from intervention_world import PROBLEMS, hard_set_config, problem_rows, write_rows
+from places import TESTS
 
 from fastrl.check.intervene import check_hard_set
 from fastrl.config import DataConfig, HardSetConfig, RlConfig, SamplingConfig
+from fastrl.config.load import from_dict, to_dict, to_yaml
 from fastrl.data import Problem, load_problems
-from fastrl.load import from_dict, to_dict, to_yaml
+from fastrl.grading import Verdict
 from fastrl.stages.hard_set import failed_attempts, run_hard_set, with_references
-from fastrl.stages.progress import in_chunks, summed
+from fastrl.training.progress import in_chunks, summed
 from fastrl.types import Completion
-from fastrl.verify import Verdict
 
 HARD = ["2+3+4", "1+6+2+5", "8+3", "3+3+1", "5+2+2"]
 FILES = ("hard.jsonl", "counts.json", "budget.json")
@@ -167,7 +167,7 @@ def test_the_same_files_after_a_kill_in_the_middle(fixed_model, tmp_path):
     whole = contents(run_hard_set(config))
     cut = replace(config, run=replace(config.run, dir=str(tmp_path / "cut")))
     (tmp_path / "cut.yaml").write_text(to_yaml(cut))
-    script = Path(__file__).with_name("killed.py")
+    script = TESTS / "killed.py"
     died = subprocess.run(
         [sys.executable, script, tmp_path / "cut.yaml", "2"],
         check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True,

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 from intervention_world import problem_rows, write_rows
+from places import TESTS
 
-from fastrl.load import load_config
+from fastrl.config.load import load_config
 
-HERE = Path(__file__).parent
 DEATHS = [
     "os.rename:/.pipeline.yaml.tmp:1",  # its folder holds nothing else
     "os.rename:hard_set/.config.yaml.tmp:1",
@@ -75,9 +75,9 @@ def run(folder: Path, model: Path, deaths: list[str]) -> list[int]:
     write_rows(folder / "problems.jsonl", problem_rows())
     (folder / "int.yaml").write_text(yaml.safe_dump(recipe(str(model)), sort_keys=False))
     done = subprocess.run(
-        [sys.executable, HERE / "killed_recipe.py", "int.yaml", *deaths],
+        [sys.executable, TESTS / "killed_recipe.py", "int.yaml", *deaths],
         cwd=folder, check=False, capture_output=True, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent)},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     codes: list[int] = json.loads(done.stdout.splitlines()[-1])

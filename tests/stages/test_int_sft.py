@@ -3,25 +3,25 @@ and InT as one command that goes on where it stopped."""
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import yaml
 from intervention_world import PROBLEMS, hard_set_config, intervene_config, problem_rows, write_rows
+from places import SHARED_DATA
 from transformers import AutoTokenizer
 
 from fastrl.check.intervene import check_hard_set
 from fastrl.config import DataConfig, HardSetConfig, ModelConfig, RunConfig, SftConfig, TrainConfig
+from fastrl.config.load import from_dict, load_config, to_yaml
 from fastrl.data import load_problems, render_prompt
-from fastrl.load import from_dict, load_config, to_yaml
-from fastrl.run import read_metrics
-from fastrl.stages.conversations import read_conversations
+from fastrl.data.conversations import read_conversations
+from fastrl.runtime.run import read_metrics
 from fastrl.stages.hard_set import run_hard_set
-from fastrl.stages.intervene.stage import run_intervene
+from fastrl.stages.intervene import run_intervene
 from fastrl.stages.sft import run_sft
 from fastrl.train import run_recipe
 
-IMO = Path(__file__).parents[3] / "shared" / "data" / "imo_answerbench_v2.csv"
+IMO = SHARED_DATA / "imo_answerbench_v2.csv"
 TAUGHT = [("2+3+4", "", "2+3=5"), ("1+6+2+5", "1+6=7\n", "7+2=9")]
 
 

@@ -13,19 +13,20 @@ from pathlib import Path
 
 import pytest
 from intervention_world import CHECKED, PROBLEMS, TERSE, hard_set_config, intervene_config, write_rows
+from places import TESTS
 from transformers import AutoTokenizer
 
 from fastrl.check.intervene import check_intervene
 from fastrl.config import DataConfig, InterveneConfig, StepsConfig
+from fastrl.config.load import from_dict, to_dict, to_yaml
 from fastrl.data.prompts import encode_inside, render_prompt
-from fastrl.load import from_dict, to_dict, to_yaml
+from fastrl.methods.interventions.candidates import Candidate
+from fastrl.methods.interventions.page import page
+from fastrl.methods.interventions.problems import hard_problem
 from fastrl.stages import hard_set
+from fastrl.stages import intervene as intervene_stage
 from fastrl.stages.hard_set import run_hard_set
-from fastrl.stages.intervene import stage as intervene_stage
-from fastrl.stages.intervene.candidates import Candidate
-from fastrl.stages.intervene.page import page
-from fastrl.stages.intervene.problems import hard_problem
-from fastrl.stages.intervene.stage import run_intervene
+from fastrl.stages.intervene import run_intervene
 
 FILES = ("interventions.jsonl", "sft.jsonl", "funnel.json", "budget.json", "page.html")
 OUTCOMES = {
@@ -177,7 +178,7 @@ def test_the_same_files_after_a_kill_in_the_middle(config, tmp_path):
     whole = contents(run_intervene(replace(drawn, run=run_in(config, tmp_path / "whole"))))
     cut = replace(drawn, run=run_in(config, tmp_path / "cut"))
     (tmp_path / "cut.yaml").write_text(to_yaml(cut))
-    script = Path(__file__).with_name("killed.py")
+    script = TESTS / "killed.py"
     died = subprocess.run(
         [sys.executable, script, tmp_path / "cut.yaml", "2"],
         check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True,

@@ -18,15 +18,15 @@ from fastrl.config import (
     RunConfig,
     TrainConfig,
 )
-from fastrl.data.groups import Group, Trace, to_row
 from fastrl.data.order import ProblemOrder
-from fastrl.data.rubric import DIMENSIONS
+from fastrl.methods.tracelift.rubric import RubricScorer
+from fastrl.methods.tracelift.rubric_batches import draw_batch, draw_traces, encode_groups, read_task_groups
+from fastrl.methods.tracelift.rubric_dimensions import DIMENSIONS
+from fastrl.methods.tracelift.rubric_input import Rubric
+from fastrl.methods.tracelift.rubric_model import RubricModel
+from fastrl.methods.tracelift.trace_groups import Group, Trace, to_row
 from fastrl.policy import lora
-from fastrl.policy.rubric_input import Rubric
-from fastrl.policy.rubric_model import RubricModel
-from fastrl.rewards.rubric import RubricScorer
 from fastrl.stages.reward_model import accumulate, run_reward_model
-from fastrl.stages.rubric_batches import draw_batch, draw_traces, encode_groups, read_task_groups
 
 CPU = torch.device("cpu")
 GOOD = dict.fromkeys(DIMENSIONS["math"], 9.0)

@@ -11,9 +11,10 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+from places import TESTS
 from transformers import AutoModelForCausalLM
 
-import fastrl.build
+import fastrl.stages.build
 from fastrl.config import (
     DataConfig,
     EvalConfig,
@@ -25,9 +26,9 @@ from fastrl.config import (
     TrainConfig,
     TransferConfig,
 )
+from fastrl.config.load import to_yaml
 from fastrl.kernels.config import LossConfig
-from fastrl.load import to_yaml
-from fastrl.run import read_metrics
+from fastrl.runtime.run import read_metrics
 from fastrl.train import run_stage
 
 
@@ -144,7 +145,7 @@ def run_until(args: list[str], stop_at_step: int | None, metrics) -> int:
     """Run the training process; kill -9 it once `stop_at_step` is logged, somewhere inside the next step."""
     environment = {
         **os.environ,
-        "PYTHONPATH": os.path.dirname(os.path.dirname(__file__)),
+        "PYTHONPATH": str(TESTS),
         "OMP_NUM_THREADS": "1",
     }
     process = subprocess.Popen([sys.executable, "-m", "fastrl.train", *args], env=environment)
@@ -180,7 +181,7 @@ def test_two_ranks_learn_what_one_learns(checkpoints, problems, tmp_path):
     (tmp_path / "two.yaml").write_text(to_yaml(cfg))
     environment = {
         **os.environ,
-        "PYTHONPATH": os.path.dirname(os.path.dirname(__file__)),
+        "PYTHONPATH": str(TESTS),
         "OMP_NUM_THREADS": "1",
     }
     torchrun = [
@@ -275,7 +276,7 @@ def test_a_receiver_of_its_own_device_works_while_the_policy_samples(
 ):
     """What it does in the meantime is what it would have done afterwards."""
     curves, order = {}, []
-    build = fastrl.build.build_rl
+    build = fastrl.stages.build.build_rl
 
     def watched(config, checkpoint=None, overlap=True):
         parts = build(config, checkpoint)

@@ -7,8 +7,7 @@ import pytest
 from checkpoints import write_checkpoint
 from intervention_world import PROBLEMS
 
-from fastrl.build import build_rl
-from fastrl.cli_eval import EvalOptions, run_eval
+from fastrl.cli.eval import EvalOptions, run_eval
 from fastrl.config import (
     DataConfig,
     EngineConfig,
@@ -22,16 +21,17 @@ from fastrl.config import (
     TrainConfig,
     WriterConfig,
 )
-from fastrl.distributed import Ranks
-from fastrl.run import Run, read_metrics
-from fastrl.stages.faithfulness import faithfulness
+from fastrl.methods.weak.while_training import faithfulness
+from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.run import Run, read_metrics
+from fastrl.stages.build import build_rl
 from fastrl.train import run_stage
 from fastrl.types import SamplingParams
 
 MEASURED = FaithfulnessConfig(
     enabled=True, every=2, num_problems=5, num_samples=3, taus=(0.0, 0.6, 1.0), forcing_text="\\boxed{",
-    forcing_end="}", answer_tokens=4, slack_tokens=8, checker="fastrl.tiny.faithful.aligned", diversity=True,
-    strategy="fastrl.tiny.faithful.strategy", corrupt="fastrl.tiny.faithful.spoil",
+    forcing_end="}", answer_tokens=4, slack_tokens=8, checker="fastrl.tiny.weak.faithful.aligned",
+    diversity=True, strategy="fastrl.tiny.weak.faithful.strategy", corrupt="fastrl.tiny.weak.faithful.spoil",
 )  # fmt: skip
 
 

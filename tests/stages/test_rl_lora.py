@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from places import TESTS
 from transformers import AutoModelForCausalLM
 
-import fastrl.build
-from fastrl.build import build_rl
+import fastrl.stages.build
 from fastrl.config import (
     AdapterConfig,
     DataConfig,
@@ -22,11 +22,12 @@ from fastrl.config import (
     RunConfig,
     TrainConfig,
 )
+from fastrl.config.load import to_yaml
 from fastrl.kernels.config import LossConfig
-from fastrl.load import to_yaml
 from fastrl.policy.lora import FOLDER, adapter_weights, merged_weights
 from fastrl.policy.model import Policy
-from fastrl.run import read_metrics
+from fastrl.runtime.run import read_metrics
+from fastrl.stages.build import build_rl
 from fastrl.train import run_stage
 
 
@@ -102,7 +103,7 @@ def test_the_engine_holds_the_merged_weights_to_the_bit_and_is_sent_only_what_ch
 
 
 def test_an_engine_that_takes_no_part_gets_all(config, monkeypatch):
-    monkeypatch.setattr(fastrl.build.TorchEngine, "takes_partial_weights", False)
+    monkeypatch.setattr(fastrl.stages.build.TorchEngine, "takes_partial_weights", False)
     parts = build_rl(config)
     asked = []
     monkeypatch.setattr(parts.engine, "load_weights", lambda t, v, p: asked.append((len(list(t)), v, p)))
@@ -142,7 +143,7 @@ def test_two_ranks_learn_what_one_learns(config, tmp_path):
     config = replace(config, rollout=rollout, train=TrainConfig(num_steps=2, learning_rate=1e-3))
     two = in_folder(config, tmp_path / "two")
     (tmp_path / "two.yaml").write_text(to_yaml(two))
-    tests = os.path.dirname(os.path.dirname(__file__))
+    tests = str(TESTS)
     environment = {**os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1"}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command = [*torchrun, "--master-port", "29537", "-m", "fastrl.train", str(tmp_path / "two.yaml")]

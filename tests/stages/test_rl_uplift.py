@@ -7,8 +7,8 @@ import pytest
 import torch
 import yaml
 
-import fastrl.build
-from fastrl.cli import main
+import fastrl.stages.build
+from fastrl.cli.main import main
 from fastrl.config import (
     DataConfig,
     EngineConfig,
@@ -24,12 +24,12 @@ from fastrl.config import (
     TrainConfig,
     UpliftConfig,
 )
-from fastrl.engine.kv_pool import BLOCK
-from fastrl.load import to_yaml
-from fastrl.plan import Device, Planner
-from fastrl.policy.rubric_input import Rubric
-from fastrl.policy.rubric_model import RubricModel
-from fastrl.run import read_metrics
+from fastrl.config.load import to_yaml
+from fastrl.engine.tree.kv_pool import BLOCK
+from fastrl.methods.tracelift.rubric_input import Rubric
+from fastrl.methods.tracelift.rubric_model import RubricModel
+from fastrl.runtime.run import read_metrics
+from fastrl.tools.plan.planner import Device, Planner
 from fastrl.train import run_stage
 
 
@@ -151,7 +151,7 @@ def test_sleeping_engines_change_nothing(checkpoints, problems, tmp_path):
 def test_an_executor_of_its_own_device_works_while_the_policy_samples(
     checkpoints, problems, tmp_path, monkeypatch
 ):
-    build, curves = fastrl.build.build_rl, []
+    build, curves = fastrl.stages.build.build_rl, []
     for overlap in (False, True):
 
         def built(config, checkpoint=None, overlap=overlap):

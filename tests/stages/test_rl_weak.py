@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-import fastrl.build
+import fastrl.stages.build
 from fastrl.config import (
     AlarmConfig,
     DataConfig,
@@ -25,9 +25,9 @@ from fastrl.config import (
     TrainConfig,
     with_option,
 )
-from fastrl.data.noise import corrupted_places
-from fastrl.load import to_yaml
-from fastrl.run import read_metrics
+from fastrl.config.load import to_yaml
+from fastrl.methods.weak.noise import corrupted_places
+from fastrl.runtime.run import read_metrics
 from fastrl.train import run_stage
 
 PROXIES = ("majority", "self_certainty", "entropy", "random", "label")
@@ -66,7 +66,7 @@ def config(checkpoints, problems, folder, rewards=("majority",), **changes) -> R
 @pytest.fixture
 def says(monkeypatch):
     """A random model answers nothing: its tokens stay, and their text is given by (question, sample)."""
-    build = fastrl.build.build_rl
+    build = fastrl.stages.build.build_rl
 
     def set_rule(rule):
         def speaking(config, checkpoint=None):
@@ -271,7 +271,7 @@ def test_saturation_ends_a_run_too(checkpoints, problems, tmp_path, says, capsys
 KILLED = """
 import os, signal, sys
 import fastrl.stages.rl as stage
-from fastrl.load import load_config
+from fastrl.config.load import load_config
 from fastrl.train import run_stage
 
 judge, after = stage.Alarms.judge, int(sys.argv[2])

@@ -14,15 +14,15 @@ from checkpoints import byte_tokenizer
 import fastrl.stages.subset as stage
 from fastrl.check.subset import check_subset
 from fastrl.config import DataConfig, ModelConfig, RunConfig, SamplingConfig, SubsetConfig
+from fastrl.config.load import from_dict, load_config, to_dict, to_yaml
 from fastrl.data import load_problems
 from fastrl.data.rows import read_rows
 from fastrl.engine.protocol import EngineStats
-from fastrl.load import from_dict, load_config, to_dict, to_yaml
+from fastrl.grading import Verdict
 from fastrl.stages.subset import remembering, run_subset, surely_differ, wrong_votes
-from fastrl.tiny.config import WorldConfig
-from fastrl.tiny.world import default_cache, world_key
+from fastrl.tiny.world.config import WorldConfig
+from fastrl.tiny.world.make import default_cache, world_key
 from fastrl.types import Completion
-from fastrl.verify import Verdict
 
 NUM_SAMPLES = 8
 TINY = default_cache() / world_key(WorldConfig())

@@ -5,9 +5,9 @@ import json
 import pytest
 from small_world import CONFIG
 
-from fastrl.run import read_metrics
-from fastrl.tiny.assess import table, with_interval
+from fastrl.runtime.run import read_metrics
 from fastrl.tiny.demo import ROWS, main
+from fastrl.tiny.world.assess import table, with_interval
 
 
 def test_the_demo_measures_trains_measures_and_draws(tmp_path, monkeypatch, capsys):

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastrl.load import read_yaml
+from fastrl.config.load import read_yaml
 from fastrl.report.page.attempts import attempt_table, hard_table
 from fastrl.report.page.completions import completion_table
 from fastrl.report.page.curves import curves, tiles
-from fastrl.run import read_metrics
+from fastrl.runtime.run import read_metrics
 
 Data = dict[str, Any]
 COUNTS = ("funnel.json", "counts.json", "budget.json", "eval.json")

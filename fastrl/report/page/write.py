@@ -11,7 +11,7 @@ from typing import Any
 
 from fastrl.report.html import document
 from fastrl.report.page.folder import report_data
-from fastrl.run import write_atomic
+from fastrl.runtime.run import write_atomic
 
 ASSETS = Path(__file__).with_name("assets")
 SCRIPTS = ("dom.js", "chart.js", "blocks.js", "explorer.js", "stage.js", "main.js")

@@ -1,0 +1,110 @@
+"""fastrl compare RUN REFERENCE: does a run go as others went?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastrl.config.flags import parse_flags
+from fastrl.tools.compare.judge import judge
+from fastrl.tools.compare.pair import Difference, Same, other_options, same_bits, seed_differences
+from fastrl.tools.compare.picture import draw_reference
+from fastrl.tools.compare.reference import (
+    Reference,
+    find_reference,
+    make_reference,
+    read_reference,
+    reference_names,
+    write_reference,
+)
+from fastrl.tools.compare.runs import Record, read_record
+from fastrl.tools.compare.show import as_json, print_comparison, print_differences, print_same
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareOptions:
+    """A run beside a reference: a recipe that has one, a file, another run folder, or at least three of them.
+
+    Exit code 0: no drift; 1: drift; 2: they can't be compared. Of a single other run with the same seed every
+    number must be equal bit for bit; with another seed the differences are shown, and nothing is concluded
+    from them.
+    """
+
+    other_config: bool = False
+    """Compare although the configurations differ; without it that is an error which names the options."""
+    json: bool = False
+    """Print plain values as JSON in place of a table."""
+    png: str | None = None
+    """Draw the run over the bands into this file."""
+    write: str | None = None
+    """Keep the bands of the runs that stand after RUN as a reference file."""
+
+
+def compare(arguments: list[str]) -> int:
+    """`fastrl compare RUN REFERENCE [RUN ...] [--field value ...]`"""
+    asks_help = any(flag in arguments for flag in ("-h", "--help"))
+    places: list[str] = []
+    while arguments and not arguments[0].startswith("-"):
+        places.append(arguments.pop(0))
+    options = parse_flags(CompareOptions, None, arguments, prog="fastrl compare RUN REFERENCE [RUN ...]")
+    if asks_help or len(places) < 2:
+        got = " ".join(places) or "nothing"
+        raise ValueError(f"[compare] RUN REFERENCE: expected both before any flag, got {got}")
+    run = read_record(places[0])
+    found = reference_of(places[1:])
+    if isinstance(found, Record):
+        return beside_run(run, found, options)
+    if options.write is not None:
+        print(write_reference(found, Path(options.write)), file=sys.stderr)
+    judged = judge(run, found, other_config=options.other_config)
+    if options.json:
+        print(json.dumps(as_json(judged, run.name, found.name)))
+    else:
+        print_comparison(judged)
+    if options.png is not None:
+        print(draw_reference(found, Path(options.png), run, judged.findings), file=sys.stderr)
+    return 1 if judged.drifted else 0
+
+
+def reference_of(places: Sequence[str]) -> Reference | Record:
+    """Bands out of a file, of a recipe, or of several run folders; a single run folder as it is.
+
+    Raises:
+        FileNotFoundError: a single place that is none of these.
+    """
+    if len(places) > 1:
+        return make_reference([read_record(place) for place in places], f"{len(places)} runs")
+    file = find_reference(places[0])
+    if file is not None:
+        return read_reference(file)
+    if Path(places[0]).is_dir():
+        return read_record(places[0])
+    raise FileNotFoundError(
+        "[compare] reference: expected a run folder, a reference file or one of "
+        f"{', '.join(reference_names())}, got {places[0]!r}"
+    )
+
+
+def beside_run(run: Record, other: Record, options: CompareOptions) -> int:
+    """Two runs without a band."""
+    for name in ("png", "write"):
+        if getattr(options, name) is not None:
+            raise ValueError(f"[compare] {name}: expected a reference with bands beside it, got one run")
+    changed = other_options(run, other)
+    if changed and not options.other_config:
+        raise ValueError(
+            f"[compare] run: expected the configuration of {other.name}, got {'; '.join(changed)}; "
+            "--other_config true compares all the same"
+        )
+    found: Same | list[Difference]
+    found = same_bits(run, other) if run.seed == other.seed else seed_differences(run, other)
+    if options.json:
+        print(json.dumps(as_json(found, run.name, other.name)))
+    elif isinstance(found, Same):
+        print_same(run.name, other.name, found)
+    else:
+        print_differences(run.name, other.name, found)
+    return 1 if isinstance(found, Same) and found.parting is not None else 0

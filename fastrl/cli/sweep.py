@@ -1,0 +1,136 @@
+"""fastrl sweep: the command line's side of it. Read the request, check all of it, run, report."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+from fastrl.config import Recipe, refuse
+from fastrl.report.console import number
+from fastrl.runtime.run import write_atomic
+from fastrl.tools.sweep.cells import (
+    Cell,
+    cells,
+    check_cells,
+    check_folder,
+    failure,
+    finished,
+    place,
+    write_end,
+)
+from fastrl.tools.sweep.console import print_table
+from fastrl.tools.sweep.grid import Grid, flags, read_grid, resolve, to_yaml
+from fastrl.tools.sweep.numbers import headline_metrics, quantities
+from fastrl.tools.sweep.request import Request, grid_of, read_request
+from fastrl.tools.sweep.results import read_run, report
+from fastrl.tools.sweep.schedule import locked, run_cells
+
+USAGE = """\
+usage: fastrl sweep RECIPE --dir FOLDER [options] [--field value ...]
+       fastrl sweep FILE.yaml --dir FOLDER    recipe, fields, vary, seeds, metrics in a file, like sweep.yaml
+       fastrl sweep --dir FOLDER --table      what its runs have come to so far; nothing is started
+
+Trains RECIPE with every combination of the fields that vary, each with every seed, one run after another,
+and writes table.md, table.csv and curves.png: means over seeds with their 95 % t-interval. Started again, it
+goes on; with more values or seeds, it adds them.
+
+  --dir FOLDER                a folder for each run, and the table
+  --seeds N [N ...]           default: 0
+  --vary FIELD VALUE [...]    a field of the recipe and its values; once for each field. "a b" is one value
+                              of a field that is a list
+  --metric NAME [...]         what is shown; default: evaluations and reward. In a pipeline also STAGE.NAME
+  --gpus N [N ...]            run on these, one run at a time on each
+  --dry-run                   check all runs and print their commands
+  --field value               any field of the recipe, for all runs"""
+
+
+def sweep(arguments: list[str]) -> int:
+    """0: all runs are finished. 1: some failed."""
+    request = read_request(arguments)
+    if "help" in request.options:
+        print(USAGE)
+        return 0
+    folder = request.folder
+    if "table" in request.options:
+        return table_alone(request, folder)
+    grid, configs = resolve(grid_of(request))
+    # Rewards named by a dotted path may lie in the working directory, as they may under python -m.
+    sys.path.append(os.getcwd())
+    by_place = dict(zip(map(place, grid.combinations), configs, strict=True))
+    runs = cells(grid, folder)
+    check_folder(folder, grid)
+    check_cells(runs, [by_place[place(cell.values)] for cell in runs])
+    if "dry_run" in request.options:
+        for cell in runs:
+            print(shlex.join(command(grid, cell)))
+        return 0
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder) as lock:
+        write_atomic(folder / "sweep.yaml", to_yaml(grid))
+        run_left(grid, runs, by_place, request.options.get("gpus", []), lock)
+        show(grid, folder)
+    return 1 if any(failure(cell) for cell in runs) else 0
+
+
+def run_left(
+    grid: Grid, runs: list[Cell], configs: dict[str, Recipe], gpus: list[str], lock: IO[str]
+) -> None:
+    """Run what is not finished, a line a run."""
+    left = [cell for cell in runs if not finished(cell, configs[place(cell.values)])]
+    done = len(runs) - len(left)
+    print(f"{len(runs)} runs, {done} finished", flush=True)
+
+    def ended(cell: Cell, code: int, took: str) -> None:
+        nonlocal done
+        done += 1
+        write_end(cell, configs[place(cell.values)], code)
+        said = f"failed after {took}, {failure(cell)}" if code else f"{took}{progress(grid, cell)}"
+        print(f"{done}/{len(runs)}  {cell.name}  {said}", flush=True)
+
+    run_cells(left, lambda cell: command(grid, cell), gpus, lock, ended)
+
+
+def command(grid: Grid, cell: Cell) -> list[str]:
+    """What trains a cell; typed by hand, it does the same."""
+    own = [f"--run.dir={cell.folder}", f"--run.seed={cell.seed}"]
+    options = flags({**grid.fields, **cell.values})
+    return [sys.executable, "-m", "fastrl.train", grid.recipe, *options, *own]
+
+
+def progress(grid: Grid, cell: Cell) -> str:
+    """Each metric's first and last value."""
+    run = read_run(cell, grid.metrics)
+    metrics = grid.metrics or headline_metrics([run])
+    found = quantities(run, metrics)
+    return "".join(
+        f" | {metric} {number(found[f'{metric} start'])} -> {number(found[f'{metric} end'])}"
+        if f"{metric} end" in found
+        else f" | {metric} -"
+        for metric in metrics
+    )
+
+
+def table_alone(request: Request, folder: Path) -> int:
+    """`--table`: of the sweep in the folder, with --metric for other metrics than its own."""
+    others = sorted({*request.options, *request.vary, *request.fields} - {"dir", "table", "metric"})
+    if request.path is not None or others:
+        got = " ".join([request.path or "", *others]).strip()
+        refuse("sweep", "table", "--dir and --metric alone beside it", got)
+    if not (folder / "sweep.yaml").is_file():
+        raise FileNotFoundError(f"[sweep] dir: expected a folder with sweep.yaml, got {str(folder)!r}")
+    grid = read_grid(folder / "sweep.yaml")
+    show(replace(grid, metrics=request.options.get("metric", grid.metrics)), folder)
+    return 0
+
+
+def show(grid: Grid, folder: Path) -> None:
+    table, written, missing = report(grid, folder)
+    print_table(table)
+    for metric in missing:
+        print(f"{metric}: no finished run has it")
+    for path in written:
+        print(path)

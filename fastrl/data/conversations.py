@@ -1,0 +1,229 @@
+"""From rows of a JSONL file to token sequences whose assistant tokens are trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fastrl.data.prompts import render_prompt, render_prompt_text
+from fastrl.data.thinking import Tags, drop_thoughts
+from fastrl.policy.packing import TrainSequence
+from fastrl.types import Message
+
+
+class Piece(NamedTuple):
+    """A part of a conversation's text."""
+
+    text: str
+    weight: float
+    """Of its tokens in the loss; 0: read, not trained."""
+    closes: bool = False
+    """A turn ends with it, and the end token is trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of the file."""
+
+    place: str
+    """Where it stands, for errors."""
+    messages: list[Message]
+    begun: str | None
+    """How the last turn begins, where the rest of it alone is trained in full; None: all turns are."""
+    begun_weight: float
+    """Of the beginning's tokens in the loss."""
+    ends: bool
+    """The end token is trained."""
+
+
+def read_conversations(
+    path: str,
+    tokenizer: Any,
+    *,
+    system_prompt: str | None = None,
+    limit: int | None = None,
+    prefix_weight: float = 1.0,
+    thinking_tags: Tags | None = None,
+) -> list[TrainSequence]:
+    """Tokens and loss weights of every row of a JSONL file.
+
+        {"messages": [...]}                   every assistant turn is trained, up to its end token
+        {"prompt": ..., "completion": ...}    the completion alone is trained, up to its end token
+        {..., "prefix": ..., "end": false}    with prompt and completion: the prefix begins the turn and is
+                                              trained with prefix_weight; no end token, the turn goes on
+
+    A string prompt is a user's turn, a string completion an assistant's. A prompt that ends in an assistant's
+    turn is a beginning: the completion goes on with it, within the same turn.
+
+    thinking_tags: what the assistant writes between them is taken out, with the tags.
+
+    Raises:
+        FileNotFoundError: no such file.   ValueError: a row that is none of these; names its line. Rows
+            without the tags are counted.
+    """
+    sequences: list[TrainSequence] = []
+    for row in rows_of_file(path, limit, prefix_weight, thinking_tags):
+        messages = row.messages
+        if system_prompt is not None:
+            messages = [Message(role="system", content=system_prompt), *messages]
+        pieces = pieces_of(messages, tokenizer, row.place)
+        if row.begun is not None:
+            pieces = only_after(row.begun, row.begun_weight, pieces, row.place)
+        pieces[-1] = pieces[-1]._replace(closes=row.ends)
+        before = [message["role"] for message in messages].index("assistant")
+        prompt = render_prompt(tokenizer, messages[:before])
+        sequences.append(encode(prompt, pieces[1:], tokenizer))
+    return sequences
+
+
+def rows_of_file(path: str, limit: int | None, prefix_weight: float, thinking_tags: Tags | None) -> list[Row]:
+    """The rows of the file, at most `limit`, their thoughts taken out where there are tags."""
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"[data] path: expected a JSONL file of conversations, got {path!r}")
+    rows: list[Row] = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
+        if line.strip() and (limit is None or len(rows) < limit):
+            rows.append(row_of(line, f"[data] {path}, line {number}", prefix_weight))
+    if not rows:
+        raise ValueError(f"[data] path: expected at least one conversation, got none in {path!r}")
+    return rows if thinking_tags is None else without_thinking(rows, thinking_tags)
+
+
+def without_thinking(rows: Sequence[Row], tags: Tags) -> list[Row]:
+    """The rows with their thoughts taken out.
+
+    Raises: ValueError: some have none to take out, or nothing else, or begin in the middle of a turn.
+    """
+    kept: list[Row] = []
+    refused: list[str] = []
+    for row in rows:
+        # of a prompt and a completion, only the completion is trained
+        messages = None if row.begun else drop_thoughts(row.messages, tags, last_only=row.begun is not None)
+        if messages is None:
+            refused.append(row.place)
+        else:
+            kept.append(replace(row, messages=messages))
+    if refused:
+        raise ValueError(
+            f"{refused[0]}: expected {tags[0]}...{tags[1]} and an answer in every trained turn, since "
+            f"sft.thinking is drop; got {len(refused)} of {len(rows)} rows without, this one first"
+        )
+    return kept
+
+
+def row_of(line: str, place: str, prefix_weight: float) -> Row:
+    """What a line says, checked."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{place}: expected a JSON object, got {error}") from error
+    if isinstance(row, dict) and "messages" in row:
+        return Row(place, messages_of(row["messages"], "user", place), None, 0.0, ends_of(row, place))
+    if not isinstance(row, dict) or "prompt" not in row or "completion" not in row:
+        found = sorted(row) if isinstance(row, dict) else type(row).__name__
+        raise ValueError(f"{place}: expected messages, or prompt and completion, got {found}")
+    prompt = messages_of(row["prompt"], "user", place)
+    completion = messages_of(row["completion"], "assistant", place)
+    if [message["role"] for message in completion] != ["assistant"]:
+        raise ValueError(f"{place}: completion: expected one assistant's turn, got {row['completion']!r}")
+    begun, weight = prompt.pop()["content"] if prompt[-1]["role"] == "assistant" else "", 0.0
+    prefix = row.get("prefix") or ""
+    if not isinstance(prefix, str) or (prefix and begun):
+        raise ValueError(
+            f"{place}: prefix: expected text, after a prompt that ends in a user's turn, got {prefix!r}"
+        )
+    if prefix:
+        begun, weight = prefix, prefix_weight
+    turn = Message(role="assistant", content=begun + completion[0]["content"])
+    return Row(place, [*prompt, turn], begun, weight, ends_of(row, place))
+
+
+def ends_of(row: dict[str, Any], place: str) -> bool:
+    ends = row.get("end", True)
+    if not isinstance(ends, bool):
+        raise ValueError(f"{place}: end: expected true or false, got {ends!r}")
+    return ends
+
+
+def messages_of(value: Any, role: str, place: str) -> list[Message]:
+    """A conversation as it is, a string as one turn of this role."""
+    if isinstance(value, str):
+        return [Message(role=role, content=value)]
+    if not isinstance(value, list) or not value or not all(isinstance(turn, dict) for turn in value):
+        raise ValueError(f"{place}: expected a string or a list of messages, got {value!r}")
+    for turn in value:
+        if not isinstance(turn.get("role"), str) or not isinstance(turn.get("content"), str):
+            raise ValueError(f"{place}: expected messages with role and content, got {turn!r}")
+    return [Message(role=turn["role"], content=turn["content"]) for turn in value]
+
+
+def pieces_of(messages: list[Message], tokenizer: Any, place: str) -> list[Piece]:
+    """The conversation's text under the chat template, cut where the assistant begins and ends to speak."""
+    pieces: list[Piece] = []
+    done = ""
+    for index, message in enumerate(messages):
+        if message["role"] == "assistant":
+            before = render_prompt_text(tokenizer, messages[:index])
+            after = spoken(tokenizer, messages[: index + 1], before)
+            if not before.startswith(done) or not after.startswith(before):
+                raise ValueError(
+                    f"{place}: expected a chat template under which turn {index} of {len(messages)} follows "
+                    "what was rendered before it; give each assistant's turn a row with prompt and completion"
+                )
+            pieces += [Piece(before[len(done) :], 0.0), Piece(after[len(before) :], 1.0, closes=True)]
+            done = after
+    if not pieces:
+        raise ValueError(f"{place}: expected an assistant's turn to train on, got none")
+    return pieces
+
+
+def spoken(tokenizer: Any, messages: list[Message], before: str) -> str:
+    """The conversation with its last turn, the assistant's, at its end."""
+    if tokenizer.chat_template is None:
+        return before + messages[-1]["content"]
+    text: str = tokenizer.apply_chat_template(messages, tokenize=False)
+    return text
+
+
+def only_after(begun: str, weight: float, pieces: list[Piece], place: str) -> list[Piece]:
+    """Nothing but the last turn is trained, its beginning with this weight."""
+    text = pieces[-1].text
+    if not text.startswith(begun):
+        raise ValueError(
+            f"{place}: the chat template changes how the assistant's turn begins: {begun!r} in {text!r}"
+        )
+    beginning = [Piece(begun, weight)] if begun else []
+    read = [Piece(piece.text, 0.0) for piece in pieces[:-1]]
+    return [*read, *beginning, pieces[-1]._replace(text=text[len(begun) :])]
+
+
+def encode(prompt: list[int], pieces: list[Piece], tokenizer: Any) -> TrainSequence:
+    """Each piece is tokenised by itself, so a prompt has the tokens that it has when it is sampled from."""
+    token_ids, weights = list(prompt), [0.0] * len(prompt)
+    end = tokenizer.eos_token_id
+    for piece in pieces:
+        ids = following(tokenizer, piece.text)
+        trained_to = len(ids)
+        if piece.weight and piece.closes:
+            ids += [end] if end not in ids else []
+            # What a template writes after the end token is never sampled, so it is not trained.
+            trained_to = ids.index(end) + 1
+        elif piece.weight and end in ids:
+            ids = ids[: ids.index(end)]
+        token_ids += ids
+        weights += [piece.weight if index < trained_to else 0.0 for index in range(len(ids))]
+    return TrainSequence(token_ids, [weight > 0 for weight in weights], weights)
+
+
+def following(tokenizer: Any, text: str) -> list[int]:
+    """Tokens of a text that follows another: special tokens are read, and no space is put before it."""
+    before: list[int] = tokenizer.encode("\n", add_special_tokens=False)
+    both: list[int] = tokenizer.encode("\n" + text, add_special_tokens=False)
+    if both[: len(before)] == before:
+        return both[len(before) :]
+    alone: list[int] = tokenizer.encode(text, add_special_tokens=False)
+    return alone

@@ -1,0 +1,161 @@
+"""A Hugging Face decoder that reads a flat stream of tokens and leaves attention to the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from fastrl.engine.tree.attention import ATTENTION, AttentionBatch, attending
+from fastrl.engine.tree.llama_like import LlamaLike
+
+_KNOWN_LAYERS = ("full_attention", "sliding_attention")
+_STRETCHED_ROPE = ("dynamic", "longrope")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """logits = softcap * tanh(z / softcap), without softcap: z = logit_scale * (hidden weight^T + bias)."""
+
+    weight: Tensor
+    bias: Tensor | None
+    logit_scale: float
+    softcap: float | None
+
+    def options(self) -> dict[str, Any]:
+        """As `fastrl.ops.linear_logprob` takes it."""
+        return {"bias": self.bias, "logit_scale": self.logit_scale, "softcap": self.softcap}
+
+
+class Decoder:
+    """The model as the engine uses it: T tokens in, logits of some of them out."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: Any) -> None:
+        self.model: Any = model
+        _refuse_unsupported(self.model)
+        self.model.set_attn_implementation(ATTENTION)
+        self.model.requires_grad_(False).train(False)
+        self.place()
+        self.max_model_len = _longest(model, tokenizer)
+        self.smallest_window: int | None = getattr(self.config, "sliding_window", None)
+
+    @staticmethod
+    def load(
+        path: str, *, dtype: torch.dtype, device: torch.device, trust_remote_code: bool
+    ) -> PreTrainedModel:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True
+        )
+        moved: PreTrainedModel = model.to(device)
+        return moved
+
+    @property
+    def config(self) -> Any:
+        return self.model.config.get_text_config()
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.head.weight.device)
+
+    @property
+    def capturable(self) -> bool:
+        """Whether a pass can be captured as a CUDA graph: ours can, a model's own code may look at values."""
+        return self.lean is not None and self.device.type == "cuda"
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.head.weight.shape[0])
+
+    @property
+    def head(self) -> Head:
+        layer = self.model.get_output_embeddings()
+        scale = getattr(self.config, "logit_scale", None) or 1.0
+        return Head(
+            weight=layer.weight,
+            bias=getattr(layer, "bias", None),
+            logit_scale=scale / (getattr(self.config, "logits_scaling", None) or 1.0),
+            softcap=getattr(self.config, "final_logit_softcapping", None),
+        )
+
+    def logits(
+        self, ids: Tensor, positions: Tensor, batch: AttentionBatch, keep: Tensor | None = None
+    ) -> Tensor:
+        """Logits [T, V] of tokens ids [T] at positions [T]; with keep [E]: of those tokens only."""
+        if self.lean is not None:
+            hidden = self.lean.hidden(ids, positions, batch)
+            return self.model.lm_head(hidden if keep is None else hidden[keep])
+        with attending(batch):
+            out = self.model(
+                input_ids=ids[None],
+                position_ids=positions[None],
+                use_cache=False,
+                logits_to_keep=0 if keep is None else keep,
+            )
+        logits: Tensor = out.logits[0]
+        return logits
+
+    def hidden(self, ids: Tensor, positions: Tensor, batch: AttentionBatch) -> Tensor:
+        """Last hidden states [T, D], the input of the language-model head."""
+        if self.lean is not None:
+            return self.lean.hidden(ids, positions, batch)
+        with attending(batch):
+            out = self.model.get_decoder()(input_ids=ids[None], position_ids=positions[None], use_cache=False)
+        hidden: Tensor = out.last_hidden_state[0]
+        return hidden
+
+    def head_logits(self, hidden: Tensor) -> Tensor:
+        """Logits [E, V] of last hidden states [E, D]."""
+        head = self.head
+        logits = F.linear(hidden, head.weight, head.bias) * head.logit_scale
+        return logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)
+
+    def leave(self) -> None:
+        """To be called before the model moves: nothing but its own parameters holds its weights."""
+        self.lean: LlamaLike | None = None
+
+    def place(self) -> None:
+        """To be called after the model has moved to another device."""
+        self.lean = LlamaLike(self.model) if LlamaLike.fits(self.model) else None
+
+    def refresh(self) -> None:
+        """To be called after weights were written to."""
+        if self.lean is not None:
+            self.lean.refresh()
+
+    def own_logits(self, ids: Tensor) -> Tensor:
+        """Logits [T, V] of one sequence with the model's own attention, without any cache."""
+        self.model.set_attn_implementation("eager")
+        try:
+            logits: Tensor = self.model(input_ids=ids[None], use_cache=False).logits[0]
+        finally:
+            self.model.set_attn_implementation(ATTENTION)
+        return logits
+
+
+def _refuse_unsupported(model: Any) -> None:
+    name, config = type(model).__name__, model.config
+    if config.is_encoder_decoder:
+        raise NotImplementedError(f"[engine] {name}: expected a decoder, got an encoder-decoder")
+    if not getattr(model, "_supports_attention_backend", False) or getattr(model, "_is_stateful", False):
+        raise NotImplementedError(f"[engine] {name}: expected a decoder with exchangeable attention")
+    other = set(getattr(config.get_text_config(), "layer_types", None) or ()) - set(_KNOWN_LAYERS)
+    if other:
+        raise NotImplementedError(f"[engine] {name}: expected layers {_KNOWN_LAYERS}, got {sorted(other)}")
+    if model.get_output_embeddings() is None:
+        raise ValueError(f"[engine] {name}: expected a causal language model, got one without a head")
+
+
+def _longest(model: PreTrainedModel, tokenizer: Any) -> int:
+    config = model.config.get_text_config()
+    longest = getattr(config, "max_position_embeddings", None) or getattr(tokenizer, "model_max_length", None)
+    if longest is None:
+        raise ValueError(f"[engine] {type(model).__name__}: expected max_position_embeddings in its config")
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in _STRETCHED_ROPE:
+        # beyond this length the angles of all tokens change with the longest one in the batch
+        longest = min(longest, rope.get("original_max_position_embeddings") or longest)
+    return int(longest)

@@ -1,0 +1,77 @@
+"""When a completion ends: end tokens, stop tokens, stop strings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrl.engine.tree.kv_pool import Ints
+from fastrl.types import SamplingParams
+
+
+class Vocabulary:
+    """A tokenizer's tokens and their texts, for a model with `size` logits."""
+
+    def __init__(self, tokenizer: Any, size: int) -> None:
+        self.tokenizer, self.size = tokenizer, size
+        self._found: dict[frozenset[str], NDArray[np.bool_]] = {}
+
+    def may_finish(self, strings: Sequence[str]) -> NDArray[np.bool_]:
+        """[size] whether a token may bring the last character of one of the strings; asked once, kept."""
+        last = frozenset(string[-1] for string in strings)
+        if last not in self._found:
+            self._found[last] = self._with_one_of(last)
+        return self._found[last]
+
+    def _with_one_of(self, characters: frozenset[str]) -> NDArray[np.bool_]:
+        # a token's text alone may lack a space that it has in a sentence, or be a piece of a character
+        if any(not c.isascii() or c.isspace() for c in characters):
+            return np.ones(self.size, dtype=bool)
+        known = min(self.size, len(self.tokenizer))
+        texts = self.tokenizer.batch_decode([[token] for token in range(known)])
+        found = np.zeros(self.size, dtype=bool)
+        found[:known] = [not characters.isdisjoint(text) for text in texts]
+        return found
+
+
+class StopRule:
+    """Finds the token at which a completion ends.
+
+    Only tokens whose text could finish a stop string make the host decode anything.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, end_ids: Sequence[int], sampling: SamplingParams) -> None:
+        vocab_size = vocabulary.size
+        for token in sampling.stop_token_ids:
+            if not 0 <= token < vocab_size:
+                raise ValueError(f"[sampling] stop_token_ids: expected ids in [0, {vocab_size}), got {token}")
+        if "" in sampling.stop:
+            raise ValueError("[sampling] stop: expected strings with at least one character, got ''")
+        self.tokenizer = vocabulary.tokenizer
+        self.strings = sampling.stop
+        self.ends = np.zeros(vocab_size, dtype=bool)
+        self.ends[[t for t in (*end_ids, *sampling.stop_token_ids) if t < vocab_size]] = True
+        self.may_finish = vocabulary.may_finish(self.strings) if self.strings else None
+
+    def first_stop(self, new: Ints, tokens: NDArray[np.int32], rows: Ints, starts: Ints) -> Ints:
+        """Index within new [n, w] of the token that ends each request, or w.
+
+        tokens [N, ...] holds every request from its first token on; new[i] is its part of request rows[i]
+        from starts[i] on.
+        """
+        width = new.shape[1]
+        ended = self.ends[new]
+        stop: Ints = np.where(ended.any(1), ended.argmax(1), width)
+        if self.may_finish is not None:
+            candidates = self.may_finish[new] & (np.arange(width) < stop[:, None])
+            for i, column in zip(*np.nonzero(candidates), strict=True):
+                if column < stop[i] and self._has_string(tokens[rows[i], : starts[i] + column + 1]):
+                    stop[i] = column
+        return stop
+
+    def _has_string(self, ids: NDArray[np.int32]) -> bool:
+        text = self.tokenizer.decode(ids.tolist(), skip_special_tokens=True)
+        return any(string in text for string in self.strings)

@@ -1,0 +1,379 @@
+"""vLLM as an engine: any model that it runs, its kernels and its automatic prefix cache."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from fastrl.engine.protocol import (
+    HALF_LOADED,
+    EngineStats,
+    Place,
+    Scores,
+    Watcher,
+    digest_of,
+    word_sums,
+)
+from fastrl.engine.sampling import request_keys
+from fastrl.engine.vllm.adapter import Answer, Request, Vllm, now
+from fastrl.engine.vllm.buckets import buckets
+from fastrl.engine.vllm.weights import WeightLedger
+from fastrl.types import Branch, Completion, FinishReason, PrefixTree, SamplingParams
+
+_SEED_MASK = (1 << 63) - 1
+_LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 0.01, 2.0
+"""vLLM takes others for these, or refuses them."""
+_SCORE_ELEMENTS = 1 << 25
+"""Logits that are scored at once; bounds the workspace to a few times 128 MB."""
+_SAME_LOGPROB = 1e-2
+REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "cancelled": "cancelled"}
+
+
+class VllmEngine:
+    """`fastrl.engine.protocol.Engine` over a vLLM engine in this process, on a GPU or its CPU build.
+
+    Completions, log-probs and counters mean what TorchEngine's mean; the random numbers are vLLM's own. Three
+    things are vLLM's way: stop strings are looked for in the text as it continues its prompt; prefixes are
+    shared in whole blocks of 16 tokens (32 on a CPU), so prefill_tokens is more than a tree's distinct
+    tokens; prefill_ms lasts until every completion of a call has its first token. What vLLM computes again
+    because it ran out of cache in the middle (max_batch_tokens too small) is not counted.
+    """
+
+    def __init__(
+        self, path: str, *, dtype: torch.dtype, device: torch.device, max_batch_tokens: int = 65536,
+        keep_prompts: bool = False, enforce_eager: bool = False, trust_remote_code: bool = False,
+    ) -> None:  # fmt: skip
+        """The engine of a checkpoint folder or hub name, with a KV cache for max_batch_tokens > 0 tokens.
+
+        keep_prompts: the prefix cache lives on from call to call, until weights change. What follows a cached
+            prefix may differ in its last bits from what follows a fresh one.
+        enforce_eager: no CUDA graphs; starts sooner, decodes slower. A CPU always is.
+
+        Raises:
+            ValueError: vLLM is not installed or can't run this model.
+        """
+        if max_batch_tokens < 1:
+            raise ValueError(f"[engine] max_batch_tokens: expected > 0, got {max_batch_tokens}")
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        self._config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+        text: Any = self._config.get_text_config()
+        self.max_model_len = min(getattr(text, "max_position_embeddings", max_batch_tokens), max_batch_tokens)
+        self.vocab_size = int(text.vocab_size)
+        self.weights_version = 0
+        self._dtype, self._trust, self._keep_prompts = dtype, trust_remote_code, keep_prompts
+        self._end_ids = _end_ids(path, self._config, self.tokenizer)
+        self._ledger: WeightLedger | None = None
+        self._asleep = False
+        self._whole = True
+        self._sums: dict[str, Tensor] = {}
+        self._stats = EngineStats()
+        self.vllm = Vllm(
+            path, dtype=dtype, device=device, max_model_len=self.max_model_len, cache_tokens=max_batch_tokens,
+            enforce_eager=enforce_eager, trust_remote_code=trust_remote_code,
+        )  # fmt: skip
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: SamplingParams, *, seeds: Sequence[int], n: int = 1
+    ) -> list[list[Completion]]:
+        """n completions of each prompt; sample j of prompt i draws from (seeds[i], j) alone."""
+        if len(seeds) != len(prompts):
+            raise ValueError(f"[engine] seeds: expected {len(prompts)}, one a prompt, got {len(seeds)}")
+        if n < 1:
+            raise ValueError(f"[engine] n: expected >= 1, got {n}")
+        trees = [
+            PrefixTree(
+                prompt_ids=prompt,
+                branches=[
+                    Branch(token_ids=(), num_samples=n, max_new_tokens=sampling.max_new_tokens, seed=seed)
+                ],
+            )
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
+        return [branches[0] for branches in self.continue_prefixes(trees, sampling)]
+
+    def continue_prefixes(
+        self, trees: Sequence[PrefixTree], sampling: SamplingParams, watch: Watcher | None = None
+    ) -> list[list[list[Completion]]]:
+        """[tree][branch][sample]; one batch in depth-first order, so that a prefix's blocks are there when
+        the next request asks for them."""
+        self._check_ready()
+        self._check_sampling(sampling)
+        asked: list[tuple[bytes, Place, Request]] = []
+        for number, tree in enumerate(trees):
+            self._check(tree)
+            for b, branch in enumerate(tree.branches):
+                prefix = [*map(int, tree.prompt_ids), *map(int, branch.token_ids)]
+                where = np.asarray(prefix, dtype=">u4").tobytes()  # bytes in the order of the numbers
+                samples = range(branch.num_samples)
+                for j, key in zip(samples, request_keys([branch.seed] * len(samples), samples), strict=True):
+                    request = Request(prefix, key & _SEED_MASK, branch.max_new_tokens)
+                    asked.append((where, (number, b, j), request))
+        asked.sort(key=lambda each: each[:2])
+        if not self._keep_prompts:
+            self.vllm.forget()
+        places = [place for _, place, _ in asked]
+        told = None if watch is None else self._told(watch, places)
+        began = now()
+        answers = self.vllm.sample([request for *_, request in asked], sampling, self._end_ids, told)
+        self._count(began, [request for *_, request in asked], answers)
+        found = dict(zip(places, self._completions(answers), strict=True))
+        return [
+            [
+                [found[number, b, j] for j in range(branch.num_samples)]
+                for b, branch in enumerate(tree.branches)
+            ]
+            for number, tree in enumerate(trees)
+        ]
+
+    def continue_and_score(
+        self, trees: Sequence[PrefixTree], sampling: SamplingParams, scored: Sequence[Collection[int]],
+        temperature: float = 1.0, watch: Watcher | None = None,
+    ) -> tuple[list[list[list[Completion]]], list[dict[int, list[float]]]]:  # fmt: skip
+        """continue_prefixes and, by passes of their own, the log-probs (nats) of some branches' tokens.
+
+        scored: branches of each tree. Returns: completions, and for each tree {branch: log-probs}.
+        """
+        completions = self.continue_prefixes(trees, sampling, watch)
+        found: list[dict[int, list[float]]] = []
+        for tree, branches in zip(trees, scored, strict=True):
+            start = len(tree.prompt_ids)
+            sequences = [[*tree.prompt_ids, *tree.branches[b].token_ids] for b in branches]
+            scores = self.score(sequences, temperature, [start] * len(sequences))
+            found.append({b: each.logprobs[start:] for b, each in zip(branches, scores, strict=True)})
+        return completions, found
+
+    def score(
+        self,
+        sequences: Sequence[Sequence[int]],
+        temperature: float = 1.0,
+        starts: Sequence[int] | None = None,
+    ) -> list[Scores]:
+        """Log-probability, entropy and self-certainty (nats) of every token given those before it.
+
+        starts: per sequence, tokens before this one are not scored (0); None: 1 everywhere. vLLM reads whole
+        sequences, one after the other, without its prefix cache.
+        """
+        self._check_ready()
+        if not temperature > 0:
+            raise ValueError(f"[engine] temperature: expected > 0, got {temperature}")
+        if starts is not None and len(starts) != len(sequences):
+            raise ValueError(f"[engine] starts: expected {len(sequences)}, one a sequence, got {len(starts)}")
+        longest = max((len(sequence) for sequence in sequences), default=0)
+        if longest > self.max_model_len:
+            raise ValueError(
+                f"[engine] sequences: expected <= max_model_len {self.max_model_len}, got {longest}"
+            )
+        for sequence in sequences:
+            self._check_ids("sequences", sequence)
+        return [
+            self._score([*map(int, sequence)], temperature, 1 if starts is None else starts[i])
+            for i, sequence in enumerate(sequences)
+        ]
+
+    @property
+    def takes_partial_weights(self) -> bool:
+        """Once it has been given every weight, and until they are dropped."""
+        return self._whole and bool(self._sums)
+
+    def load_weights(self, tensors: Iterable[tuple[str, Tensor]], version: int, partial: bool = False) -> str:
+        """Copy every weight in, cast to the engine's type; returns the checksum of what it then holds.
+
+        Tensors are taken in buckets: each is given to vLLM, read back from its kernels and compared, then let
+        go. The checksum is TorchEngine's. partial: weights that don't arrive stay as they are.
+
+        Raises:
+            ValueError: a name is unknown, comes twice or is missing, or a shape differs.
+            RuntimeError: what arrived is not what was sent; or partial, and takes_partial_weights is false.
+            NotImplementedError: a weight can't be found in vLLM's model.
+                After any of them, and whatever `tensors` raises, the weights are undefined if a bucket had
+                been loaded before: the engine then refuses to work until every weight has been loaded.
+        """
+        self._check_awake()
+        if partial and not self.takes_partial_weights:
+            raise RuntimeError(
+                "[load_weights] partial: expected every weight to have been loaded before, got some alone"
+            )
+        if self._ledger is None:
+            with torch.device("meta"):
+                make: Any = AutoModelForCausalLM.from_config
+                checkpoint = make(self._config, trust_remote_code=self._trust)
+            self._ledger = WeightLedger(checkpoint, self.vllm.model, self._dtype)
+        for bucket in buckets(self._ledger, tensors, partial):
+            self._whole = False
+            self.vllm.reload(bucket)
+            self._ledger.prove(bucket)
+            self._sums |= {name: word_sums(tensor.to(self._dtype)) for name, tensor in bucket.items()}
+        self._whole = True
+        self.vllm.wake_cache()
+        self.weights_version = version
+        return digest_of(self._sums)
+
+    def sleep(self, level: int = 1) -> None:
+        """vLLM's own levels; an engine that sleeps stays at its level. The CPU build keeps its memory and
+        drops the prefix cache."""
+        if level not in (1, 2):
+            raise ValueError(f"[engine] level: expected 1 or 2, got {level}")
+        if not self._asleep:
+            self.vllm.sleep(level)
+        self._whole = self._whole and level == 1
+        self._asleep = True
+
+    def wake(self) -> None:
+        """After level 2 the cache's memory comes back with the weights: in load_weights."""
+        if self._asleep:
+            self.vllm.wake(with_cache=self._whole)
+        self._asleep = False
+
+    def stats(self) -> EngineStats:
+        """A copy of the counters."""
+        return replace(self._stats)
+
+    def _completions(self, answers: Sequence[Answer]) -> list[Completion]:
+        if not answers:
+            return []
+        for answer in answers:
+            if answer.reason not in REASONS:
+                raise RuntimeError(f"[engine] vllm: expected a completion to end, got {answer.reason!r}")
+        if any(np.isnan(answer.logprobs).any() for answer in answers):
+            raise FloatingPointError("[engine] logits: expected numbers, got nan; are the weights finite?")
+        texts = self.tokenizer.batch_decode([a.token_ids for a in answers], skip_special_tokens=True)
+        return [
+            Completion(token_ids=a.token_ids, logprobs=a.logprobs, text=text, finish_reason=REASONS[a.reason])
+            for a, text in zip(answers, texts, strict=True)
+        ]
+
+    def _told(self, watch: Watcher, places: Sequence[Place]) -> Any:
+        """vLLM's request numbers as the caller's (tree, branch, sample)."""
+        numbers = {place: number for number, place in enumerate(places)}
+
+        def told(ended: Sequence[tuple[int, Answer]]) -> Iterable[int]:
+            completions = self._completions([answer for _, answer in ended])
+            named = zip([places[number] for number, _ in ended], completions, strict=True)
+            return [numbers[place] for place in watch(list(named))]
+
+        return told
+
+    def _count(self, began: float, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
+        stats, ended = self._stats, now()
+        first = max([began, *(answer.first_token_s for answer in answers)])
+        stats.prefill_ms += (first - began) * 1e3
+        stats.decode_ms += (ended - first) * 1e3
+        stats.requests += len(requests)
+        stats.prompt_tokens_asked += sum(len(request.prompt_ids) for request in requests)
+        for request, answer in zip(requests, answers, strict=True):
+            prompt, generated = len(request.prompt_ids), len(answer.token_ids)
+            if generated:  # else it was cancelled before its turn
+                stats.cached_tokens += answer.cached_tokens
+                stats.prefill_tokens += prompt - answer.cached_tokens
+                stats.decode_tokens += generated - 1
+                stats.generated_tokens += generated
+                reads = (generated - 1) * prompt + generated * (generated - 1) // 2
+                stats.kv_tokens_read += reads  # every row reads its own context
+                stats.kv_tokens_asked += reads
+
+    def _score(self, ids: list[int], temperature: float, start: int) -> Scores:
+        """The last token is scored by the logits that vLLM samples from, all others by its prompt logits."""
+        scores = Scores([0.0] * len(ids), [0.0] * len(ids), [0.0] * len(ids))
+        first = max(start, 1)
+        if first >= len(ids):
+            return scores
+
+        def measure(logits: Tensor, position: int) -> Tensor:
+            targets = ids[position + 1 : position + 1 + len(logits)]
+            return _token_scores(logits, torch.tensor(targets, device=logits.device), temperature)
+
+        rows, own = self.vllm.prompt_rows(ids[:-1], measure)
+        self._stats.scored_tokens += len(ids) - 1
+        values = rows.cpu().numpy()
+        apart = np.abs(values[: len(own), 0] - np.asarray(own))
+        if len(values) != len(ids) - 1 or len(own) != len(ids) - 2 or (apart > _SAME_LOGPROB).any():
+            raise RuntimeError(
+                f"[engine] score: expected vLLM's own log-probs of {len(ids) - 2} tokens, got {len(values)} "
+                f"rows of logits that are {apart.max(initial=0):.3g} apart from them"
+            )
+        for name, column in zip(("logprobs", "entropy", "self_certainty"), values[:, 1:].T, strict=True):
+            getattr(scores, name)[first:] = column[first - 1 :].tolist()
+        return scores
+
+    def _check_awake(self) -> None:
+        if self._asleep:
+            raise RuntimeError("[engine] state: expected awake, got asleep; call wake() first")
+
+    def _check_ready(self) -> None:
+        self._check_awake()
+        if not self._whole:
+            raise RuntimeError(HALF_LOADED)
+
+    def _check_ids(self, name: str, ids: Sequence[int]) -> None:
+        array, size = np.asarray(ids, dtype=np.int64), self.vocab_size
+        outside = array[(array < 0) | (array >= size)]
+        if len(outside):
+            raise ValueError(f"[engine] {name}: expected token ids in [0, {size}), got {outside[0]}")
+
+    def _check_sampling(self, sampling: SamplingParams) -> None:
+        if sampling.temperature and not _LOWEST_TEMPERATURE <= sampling.temperature <= _HIGHEST_TEMPERATURE:
+            raise ValueError(
+                f"[sampling] temperature: expected 0 or a number in [{_LOWEST_TEMPERATURE}, "
+                f"{_HIGHEST_TEMPERATURE}] where the engine is vllm, got {sampling.temperature}"
+            )
+        for token in sampling.stop_token_ids:
+            if not 0 <= token < self.vocab_size:
+                raise ValueError(
+                    f"[sampling] stop_token_ids: expected ids in [0, {self.vocab_size}), got {token}"
+                )
+        if "" in sampling.stop:
+            raise ValueError("[sampling] stop: expected strings with at least one character, got ''")
+
+    def _check(self, tree: PrefixTree) -> None:
+        if len(tree.prompt_ids) == 0:
+            raise ValueError("[engine] prompt_ids: expected at least one token, got none")
+        self._check_ids("prompt", tree.prompt_ids)
+        for branch in tree.branches:
+            self._check_ids("prompt", branch.token_ids)
+            if branch.num_samples < 0:
+                raise ValueError(f"[engine] num_samples: expected >= 0, got {branch.num_samples}")
+            if branch.max_new_tokens < 1:
+                raise ValueError(f"[engine] max_new_tokens: expected >= 1, got {branch.max_new_tokens}")
+            prefix = len(tree.prompt_ids) + len(branch.token_ids)
+            if prefix + branch.max_new_tokens * (branch.num_samples > 0) > self.max_model_len:
+                raise ValueError(
+                    "[engine] prompt: expected prompt + max_new_tokens <= max_model_len "
+                    f"{self.max_model_len}, got {prefix} + {branch.max_new_tokens}"
+                )
+
+
+def _token_scores(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """[n, 4] fp32 of logits [n, V]: log-prob of the targets as they are, and at the temperature log-prob,
+    entropy and self-certainty."""
+    parts = []
+    step = max(1, _SCORE_ELEMENTS // logits.shape[-1])
+    for rows, ids in zip(torch.split(logits, step), torch.split(targets, step), strict=True):
+        plain = rows.float().log_softmax(-1)
+        logp = plain if temperature == 1 else (rows.float() / temperature).log_softmax(-1)
+        each = [
+            plain.gather(-1, ids[:, None])[:, 0],
+            logp.gather(-1, ids[:, None])[:, 0],
+            -(logp.exp() * logp).sum(-1),
+            -logp.mean(-1) - np.log(logits.shape[-1]),
+        ]
+        parts.append(torch.stack(each, dim=1))
+    return torch.cat(parts)
+
+
+def _end_ids(path: str, config: Any, tokenizer: Any) -> list[int]:
+    """End tokens of the tokenizer and of the checkpoint's generation config."""
+    try:
+        generation = GenerationConfig.from_pretrained(path)
+    except OSError:  # the checkpoint has none
+        generation = GenerationConfig.from_model_config(config)
+    found: set[int] = set()
+    for holder in (tokenizer, generation):
+        ids = getattr(holder, "eos_token_id", None)
+        found.update([ids] if isinstance(ids, int) else ids or [])
+    return sorted(found)

@@ -1,0 +1,152 @@
+"""What a fork of the worker does: it runs a program, or it checks one that runs in another fork."""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import json
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from types import ModuleType, TracebackType
+from typing import Any
+
+from fastrl.grading.programs.sandbox import Limits, Namespaces, PlainProcesses
+from fastrl.grading.programs.values import from_line, to_line
+
+STAGE, SOURCE, CALLS, REPLIES = 3, 4, 5, 6
+"""Descriptors of a program, after its standard ones."""
+VERDICT, TEST = 3, 4
+"""Of a checker; replies come at CALLS and calls go out at REPLIES."""
+_SHOWN_CHARS = 300
+
+
+class ProgramEnded(RuntimeError):
+    """The program is gone, or says what is no answer."""
+
+
+class Unsendable(TypeError):
+    """The test calls with what no line can carry."""
+
+
+def run_program(
+    box: Namespaces | PlainProcesses, limits: Limits, descriptors: Sequence[int], function: bool
+) -> None:
+    """The program as __main__; for a function test as a module, and then its answers to calls."""
+    keep(descriptors)
+    box.confine(limits)
+    os.write(STAGE, b"s")
+    job = json.loads(_take(SOURCE))
+    # nothing of ours, neither annotations nor futures, reaches into it
+    codes = [compile(source, "<program>", "exec", dont_inherit=True) for source in job["sources"]]
+    os.write(STAGE, b"c")
+    os.close(STAGE)
+    module = ModuleType("program" if function else "__main__")
+    sys.modules[module.__name__] = module
+    sys.excepthook = show_and_end
+    for code in codes:
+        exec(code, module.__dict__)
+    if function:
+        answer_calls(getattr(module, job["entry_point"]))
+    end_early(0)
+
+
+def answer_calls(function: Callable[..., object]) -> None:
+    """A line [arguments, keywords] in, a line with what the function returns out."""
+    with open(CALLS, "rb") as calls, open(REPLIES, "wb", buffering=0) as replies:
+        for call in calls:
+            arguments, keywords = from_line(call)
+            replies.write(to_line(function(*arguments, **keywords)))
+
+
+def show_and_end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """sys.excepthook of a program."""
+    sys.__excepthook__(kind, error, trace)
+    end_early(1)
+
+
+def end_early(code: int) -> None:
+    """The end of a program that left nothing to wait for; the interpreter's own takes longer."""
+    if threading.active_count() == 1 and not atexit._ncallbacks():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def run_check(box: Namespaces | PlainProcesses, limits: Limits, descriptors: Sequence[int]) -> None:
+    """The test's check, on a stand-in that calls the program; what comes of it goes to the worker."""
+    keep(descriptors)
+    box.confine(limits)
+    job = json.loads(_take(TEST))
+    report = Report(job["test"])
+    sys.excepthook = report.failure
+    namespace: dict[str, Any] = {"__name__": "check"}
+    for text, name in ((job["prompt"], "<prompt>"), (job["test"], "<test>")):
+        exec(compile(text, name, "exec", dont_inherit=True), namespace)
+    check = namespace["check"]
+    report.began = True
+    namespace[job["entry_point"]] = caller = Caller(limits.file_bytes)
+    check(caller)
+    report.give("passed", "")
+    os._exit(0)
+
+
+class Caller:
+    """Stands for the program's function where the check calls it."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._replies = os.fdopen(CALLS, "rb")
+
+    def __call__(self, *arguments: object, **keywords: object) -> Any:
+        try:
+            line = to_line([arguments, keywords])
+        except TypeError as error:
+            raise Unsendable(str(error)) from error
+        try:
+            while line:
+                line = line[os.write(REPLIES, line) :]
+        except BrokenPipeError as error:
+            raise ProgramEnded("the program ended") from error
+        reply = self._replies.readline(self._max_bytes)
+        if not reply.endswith(b"\n"):
+            raise ProgramEnded("an answer exceeds the output limit" if reply else "the program ended")
+        return from_line(reply)
+
+
+class Report:
+    """How the checker says what it found."""
+
+    def __init__(self, test: str) -> None:
+        self.began = False
+        self._lines = test.splitlines()
+
+    def give(self, outcome: str, detail: str) -> None:
+        os.write(VERDICT, json.dumps({"outcome": outcome, "detail": detail}).encode())
+
+    def failure(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        """sys.excepthook: the line of the test that failed."""
+        places = [frame.lineno for frame in traceback.extract_tb(trace) if frame.filename == "<test>"]
+        line = self._lines[places[-1] - 1].strip()[:_SHOWN_CHARS] if places and places[-1] else ""
+        said = f"{kind.__name__}: {str(error)[:_SHOWN_CHARS]}".removesuffix(": ")
+        if issubclass(kind, ProgramEnded):
+            self.give("runtime_error", f"{error} at {line}")
+        elif self.began and not issubclass(kind, Unsendable):
+            self.give("wrong_answer", f"{said} at {line}")
+        else:
+            self.give("sandbox_error", f"the test itself does not run: {said}")
+
+
+def keep(descriptors: Sequence[int]) -> None:
+    """They become 0, 1, 2 and so on; everything else that is open is closed."""
+    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 64) for descriptor in descriptors]
+    for number, descriptor in enumerate(high):
+        os.dup2(descriptor, number)
+    os.closerange(len(high), os.sysconf("SC_OPEN_MAX"))
+
+
+def _take(descriptor: int) -> bytes:
+    with open(descriptor, "rb") as file:
+        return file.read()

@@ -1,0 +1,148 @@
+"""A worker that runs programs, as its owner sees it: start, send, receive, kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+
+from fastrl.config.executor import ProgramConfig
+from fastrl.grading.process import PACKAGE_ROOT
+from fastrl.grading.programs.report import Ending
+from fastrl.grading.programs.sandbox import Limits
+
+LOADING_LIMIT_S = 60.0
+GRACE_S = 10.0
+"""After a test's time limit; a worker that is still silent then is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One test of one program, as it goes to a worker."""
+
+    sources: tuple[str, ...]
+    """Compiled each, run one after the other in one module."""
+    given: bytes
+    """Standard input, or a function test as JSON."""
+    entry_point: str | None
+    """The function to call; None where the program reads and prints."""
+
+
+class NoSandboxError(ValueError):
+    """No sandbox for programs works on this machine."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            "[program] run_unsandboxed_code: expected a sandbox for programs that a model wrote (Linux, user "
+            f"namespaces), or true, which runs them with all your rights, got false and no sandbox: {reason}"
+        )
+        self.reason = reason
+
+
+class ProgramProcess:
+    """A worker process: entering its sandbox, then idle or at a test."""
+
+    def __init__(self, config: ProgramConfig) -> None:
+        self._config = config
+        # the kernel's units; a file of exactly the limit can be written, so more than it can't go unseen
+        self._limits = Limits(
+            config.timeout_s, config.memory_mib << 20, config.max_processes, config.output_kib << 10
+        )
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        mode = "plain" if config.run_unsandboxed_code else "sandbox"
+        arguments = (str(theirs.fileno()), str(self._limits.file_bytes), mode)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-S", "-s", "-m", "fastrl.grading.programs.worker", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={"PYTHONPATH": PACKAGE_ROOT, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"},
+                pass_fds=[theirs.fileno()],
+                cwd="/",
+                start_new_session=True,  # Ctrl-C is the trainer's to handle
+            )
+        self._loading = True
+        self._files: list[int] = []
+        self.task: tuple[int, int] | None = None
+        self.deadline = time.monotonic() + LOADING_LIMIT_S
+
+    def fileno(self) -> int:
+        return self._control.fileno()
+
+    @property
+    def idle(self) -> bool:
+        return not self._loading and self.task is None
+
+    def send(self, task: tuple[int, int], run: Run) -> bool:
+        """False where the worker is gone."""
+        job = json.dumps({"sources": run.sources, "entry_point": run.entry_point}).encode()
+        self._files = [_file(job), _file(run.given), _file(b""), _file(b"")]
+        request = {"limits": asdict(self._limits), "function": run.entry_point is not None}
+        try:
+            socket.send_fds(self._control, [json.dumps(request).encode()], self._files)
+        except (BrokenPipeError, ConnectionResetError):
+            self._close_files()
+            return False
+        self.task = task
+        self.deadline = time.monotonic() + self._config.timeout_s + GRACE_S
+        return True
+
+    def receive(self) -> Ending | None:
+        """How its test ended; None where it got ready instead, or where it is gone: then task stays."""
+        try:
+            message = self._control.recv(1 << 17)
+        except ConnectionResetError:
+            message = b""
+        if self._loading:
+            self._loaded(json.loads(message) if message else {})
+            return None
+        if not message:
+            return None
+        output, errors = (_content(file, self._limits.file_bytes) for file in self._files[2:])
+        self._close_files()
+        self.task = None
+        return Ending(**json.loads(message), output=output, errors=errors)
+
+    def kill(self) -> None:
+        """It and everything in its sandbox; an idle one ends by itself when its socket closes."""
+        self._control.close()
+        self._close_files()
+        try:
+            self._process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()  # its sandbox dies with it
+            self._process.wait()
+
+    def expire(self) -> None:
+        """Past its deadline."""
+        if self._loading:
+            self._loaded({})
+
+    def _loaded(self, message: dict[str, object]) -> None:
+        if "ready" in message:
+            self._loading = False
+            return
+        self.kill()
+        raise NoSandboxError(
+            str(message.get("refused", f"a worker that ended with code {self._process.returncode}"))
+        )
+
+    def _close_files(self) -> None:
+        while self._files:
+            os.close(self._files.pop())
+
+
+def _file(content: bytes) -> int:
+    descriptor = os.memfd_create("program")
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(content)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def _content(descriptor: int, limit: int) -> bytes:
+    return os.pread(descriptor, limit, 0)

@@ -1,0 +1,215 @@
+"""Does a program do what its tests ask? Generated programs run in sandboxes, many tests a second."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+import weakref
+from collections import Counter, deque
+from collections.abc import Sequence
+from multiprocessing.connection import wait
+from types import TracebackType
+
+from fastrl.config.executor import ProgramConfig
+from fastrl.grading.programs.cases import ProgramTests
+from fastrl.grading.programs.process import NoSandboxError, ProgramProcess, Run
+from fastrl.grading.programs.report import Outcome, ProgramReport, judge
+
+__all__ = ["Outcome", "ProgramReport", "ProgramRunner", "ProgramTests", "extract_program", "sandbox_missing"]
+
+_FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*$", re.MULTILINE)
+_END = re.compile(r"<\|(?:im_end|endoftext|eot_id|end_of_text)\|>|</s>")
+
+Job = tuple[str, ProgramTests]
+Found = tuple[Outcome, str]
+
+
+def extract_program(text: str) -> str:
+    """The last fenced block of a text, or the text itself, up to an end marker.
+
+    A block that was cut off before its closing fence counts. A lone fence without a language after some text
+    closes what began before the text did: a prompt may have opened it.
+    """
+    ended = _END.search(text)
+    text = text[: ended.start()] if ended else text
+    fences = list(_FENCE.finditer(text))
+    if not fences:
+        return text
+    begins = [(fence.end() + 1, fence.group(1)) for fence in fences]
+    stops = [fence.start() for fence in fences]
+    opened_before = len(fences) % 2 == 1 and not begins[0][1] and text[: stops[0]].strip() != ""
+    if opened_before:
+        begins, stops = [(0, ""), *begins], stops
+    else:
+        stops = [*stops[1:], len(text)]
+    blocks = list(zip(begins, stops, strict=False))[::2]
+    (begin, _), stop = blocks[-1]
+    return text[begin:stop]
+
+
+class ProgramRunner:
+    """Runs programs against their tests, num_workers at once.
+
+    Each worker is a sandbox (fastrl/grading/programs/sandbox.py) that is entered once; each test runs in a
+    fork of it, which sees nothing of other tests and has the standard library alone. Workers start when first
+    needed. One that is silent past a test's time limit, or dies, is replaced: that test runs once more, in
+    another; if that one fails too it is a SANDBOX_ERROR. The others run all the same.
+
+    Raises, when first run:
+        NoSandboxError, a ValueError: no sandbox works here, and run_unsandboxed_code is not set.
+    """
+
+    def __init__(self, config: ProgramConfig) -> None:
+        self.config = config
+        self.counts: Counter[Outcome] = Counter()
+        """Outcomes since the runner was made."""
+        self.num_run = 0
+        """Programs that ran: equal jobs of a call run once."""
+        self._workers: list[ProgramProcess] = []
+        self._lock = threading.Lock()
+        self._finalizer = weakref.finalize(self, _kill_all, self._workers)
+
+    def run(self, jobs: Sequence[Job]) -> list[ProgramReport]:
+        """One report for each (program, tests). May be called from any thread."""
+        distinct = list(dict.fromkeys(jobs))
+        with self._lock:
+            self.num_run += len(distinct)
+            try:
+                found = self._run(distinct)
+            except NoSandboxError:
+                _kill_all(self._workers)
+                raise
+            finally:
+                # after an interruption a late reply would be taken for the next test's
+                self._retire([worker for worker in self._workers if worker.task is not None])
+            reports = {job: self._report(job, found[index]) for index, job in enumerate(distinct)}
+            self.counts.update(reports[job].outcome for job in jobs)
+        return [reports[job] for job in jobs]
+
+    def close(self) -> None:
+        """Ends the workers; running again starts new ones."""
+        with self._lock:
+            _kill_all(self._workers)
+
+    def __enter__(self) -> ProgramRunner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, jobs: Sequence[Job]) -> list[dict[int, Found]]:
+        """By job and number of its test. A program that does not compile is not tried again."""
+        waiting = deque(
+            (job, test) for job, (_, tests) in enumerate(jobs) for test in range(self._num_tests(tests))
+        )
+        tried: set[tuple[int, int]] = set()
+        found: list[dict[int, Found]] = [{} for _ in jobs]
+        while waiting or any(worker.task for worker in self._workers):
+            busy = sum(worker.task is not None for worker in self._workers)
+            while len(self._workers) < min(self.config.num_workers, busy + len(waiting)):
+                self._workers.append(ProgramProcess(self.config))
+            for worker in [worker for worker in self._workers if worker.idle]:
+                while waiting and _compile_failed(found[waiting[0][0]]):
+                    waiting.popleft()
+                if not waiting:
+                    break
+                job, test = waiting[0]
+                if worker.send(waiting[0], _run_of(*jobs[job], test)):
+                    waiting.popleft()
+                else:
+                    self._retire([worker])
+            for job, test in self._collect(jobs, found):
+                if (job, test) not in tried:  # its worker died: another may live
+                    del found[job][test]
+                    waiting.append((job, test))
+                tried.add((job, test))
+        return found
+
+    def _collect(self, jobs: Sequence[Job], found: list[dict[int, Found]]) -> list[tuple[int, int]]:
+        """Wait for the next reply or the next time limit, and note what came of it. Returns the jobs and
+        tests whose worker died."""
+        busy = [worker for worker in self._workers if not worker.idle]
+        died: list[tuple[int, int]] = []
+        if not busy:
+            return died
+        patience = min(worker.deadline for worker in busy) - time.monotonic()
+        answered = wait([worker.fileno() for worker in busy], max(0.0, patience))
+        for worker in busy:
+            task = worker.task
+            if worker.fileno() in answered:
+                ending = worker.receive()
+            elif time.monotonic() >= worker.deadline:
+                worker.expire()
+                ending = None
+            else:
+                continue
+            if task is None:
+                continue
+            job, test = task
+            if ending is None:
+                found[job][test] = (Outcome.SANDBOX_ERROR, "the worker died or fell silent")
+                died.append(task)
+                self._retire([worker])
+            else:
+                cases = jobs[job][1].cases
+                found[job][test] = judge(ending, cases[test][1] if cases else None, self.config)
+        return died
+
+    def _report(self, job: Job, found: dict[int, Found]) -> ProgramReport:
+        total = self._num_tests(job[1])
+        passed = sum(outcome is Outcome.PASSED for outcome, _ in found.values())
+        if not total:
+            return ProgramReport(Outcome.NO_TESTS, 0, 0, "")
+        for test in sorted(found):
+            outcome, detail = found[test]
+            if outcome is not Outcome.PASSED:
+                return ProgramReport(outcome, passed, total, detail)
+        return ProgramReport(Outcome.PASSED, passed, total, "")
+
+    def _num_tests(self, tests: ProgramTests) -> int:
+        return min(len(tests), self.config.max_tests)
+
+    def _retire(self, workers: Sequence[ProgramProcess]) -> None:
+        for worker in workers:
+            self._workers.remove(worker)
+            worker.kill()
+
+
+def sandbox_missing() -> str | None:
+    """Why no sandbox works on this machine; None where one runs a program."""
+    tests = ProgramTests(cases=(("", "ok"),))
+    with ProgramRunner(ProgramConfig(num_workers=1, timeout_s=10.0)) as runner:
+        try:
+            (report,) = runner.run([("print('ok')", tests)])
+        except NoSandboxError as error:
+            return error.reason
+    return None if report.outcome is Outcome.PASSED else f"{report.outcome.value}: {report.detail}"
+
+
+def _compile_failed(found: dict[int, Found]) -> bool:
+    return any(outcome is Outcome.COMPILE_ERROR for outcome, _ in found.values())
+
+
+def _run_of(program: str, tests: ProgramTests, test: int) -> Run:
+    if tests.cases:
+        return Run((program,), tests.cases[test][0].encode(), None)
+    given = {"prompt": tests.prompt, "test": tests.check, "entry_point": tests.entry_point}
+    return Run(_sources(program, tests), json.dumps(given).encode(), tests.entry_point)
+
+
+def _sources(program: str, tests: ProgramTests) -> tuple[str, ...]:
+    """A program that defines the function runs after the prompt, whose imports and helpers it may use; any
+    other text is how the prompt goes on, as in the benchmark."""
+    name = re.escape(tests.entry_point)
+    if re.search(rf"^(?:(?:async\s+)?def\s+{name}\b|class\s+{name}\b|{name}\s*[:=])", program, re.MULTILINE):
+        return (tests.prompt, program)
+    return (tests.prompt + program,)
+
+
+def _kill_all(workers: list[ProgramProcess]) -> None:
+    while workers:
+        workers.pop().kill()

@@ -1,0 +1,158 @@
+"""Runs programs in forks of itself, a test at a time. Arguments: socket, file limit, sandbox or plain.
+
+Of each test it is given open files (program, input or test, standard output and error) that it does not
+read: a fork that runs a program knows neither tests nor expected answers. A function test takes two forks,
+which share no more than two pipes. The checker runs the test and calls the program through them, with plain
+data; it alone holds the pipe of the verdict. So a program may print, patch and exit as it likes: it passes by
+giving right answers. What remains to a forger is a bug of the kernel, or of the JSON reader in the checker.
+"""
+
+from __future__ import annotations
+
+import atexit
+import builtins
+import gc
+import json
+import os
+import select
+import socket
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from fastrl.grading.programs.forks import run_check, run_program
+from fastrl.grading.programs.sandbox import Limits, Namespaces, PlainProcesses
+
+TICK_S = 0.01
+"""Between two looks at the memory in use."""
+PRELOADED = (
+    "bisect", "collections", "copy", "datetime", "decimal", "fractions", "functools", "hashlib", "heapq",
+    "itertools", "math", "operator", "random", "re", "statistics", "string", "threading", "traceback",
+    "types", "typing",
+)  # fmt: skip
+"""What many programs import; a fork has it already."""
+
+Sandbox = Namespaces | PlainProcesses
+Role = Callable[[], None]
+
+
+def main() -> None:
+    control = socket.socket(fileno=int(sys.argv[1]))
+    sys.executable = os.path.realpath(sys.executable)  # a virtual environment will be out of sight
+    try:
+        box: Sandbox = Namespaces(int(sys.argv[2])) if sys.argv[3] == "sandbox" else PlainProcesses()
+    except OSError as error:
+        control.send(json.dumps({"refused": str(error)}).encode())
+        return
+    for name in PRELOADED:
+        __import__(name)
+    sys.path[:] = [path for path in sys.path if path.startswith((f"{sys.base_prefix}/lib", "/usr/lib"))]
+    sys.argv[:] = ["program.py"]
+    os.environ.clear()
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # site's work, which is not imported
+    atexit._clear()  # what our own imports left; a program's exit handlers are its own
+    gc.collect()
+    gc.freeze()  # no fork copies pages to collect what it shares with us
+    control.send(b'{"ready": true}')
+    role = serve(control, box)
+    if role is not None:
+        role()  # at the end of the stack: what a program raises ends its process as it ends any Python
+
+
+def serve(control: socket.socket, box: Sandbox) -> Role | None:
+    """Answers requests until the trainer is gone; in a fork, returns at once what the fork is to do."""
+    while True:
+        message, files, _, _ = socket.recv_fds(control, 1 << 16, 4)
+        if not message:
+            return None
+        request = json.loads(message)
+        trial = Trial(Limits(**request["limits"]), files, request["function"])
+        role = trial.start(box)
+        if role is not None:
+            return role
+        reply = trial.watch(box, control)
+        if reply is None:
+            return None
+        control.send(json.dumps(reply).encode())
+
+
+class Trial:
+    """One test: its forks and the pipes between them and us."""
+
+    def __init__(self, limits: Limits, files: list[int], function: bool) -> None:
+        self.limits = limits
+        self.function = function
+        self.program_file, self.input_file, self.output_file, self.error_file = files
+        self.null = os.open("/dev/null", os.O_RDWR)
+        self.stage, stage_end = os.pipe()
+        self.verdict, verdict_end = os.pipe()
+        self.calls, self.replies = os.pipe(), os.pipe()
+        stdin = self.null if function else self.input_file
+        self.program_end = [stdin, self.output_file, self.error_file, stage_end, self.program_file]
+        self.program_end += [self.calls[0], self.replies[1]] if function else []
+        self.checker_end = [self.null] * 3 + [verdict_end, self.input_file, self.replies[0], self.calls[1]]
+        self.theirs = {*files, self.null, stage_end, verdict_end, *self.calls, *self.replies}
+        self.program = self.checker = 0
+
+    def start(self, box: Sandbox) -> Role | None:
+        """None in the worker; in a fork, its role."""
+        began = time.monotonic()
+        self.deadline = began + self.limits.timeout_s
+        self.program = box.fork()
+        if not self.program:
+            return partial(run_program, box, self.limits, self.program_end, self.function)
+        if self.function:
+            self.checker = box.fork()
+            if not self.checker:
+                return partial(run_check, box, self.limits, self.checker_end)
+        for descriptor in self.theirs:
+            os.close(descriptor)
+        return None
+
+    def watch(self, box: Sandbox, control: socket.socket) -> dict[str, Any] | None:
+        """Waits for the end, or makes one; None where the trainer is gone."""
+        end = os.pidfd_open(self.checker or self.program)
+        poller = select.poll()
+        poller.register(end, select.POLLIN)
+        poller.register(control, 0)  # POLLHUP alone
+        limit = None
+        alone = False
+        while True:
+            ready = dict(poller.poll(TICK_S * 1e3))
+            alone = control.fileno() in ready
+            if end in ready or alone:
+                break
+            if time.monotonic() >= self.deadline:
+                limit = "time"
+                break
+            if box.memory_bytes() > self.limits.memory_bytes:
+                limit = "memory"
+                break
+        os.close(end)
+        reply = self.end(box) | {"limit": limit}
+        return None if alone else reply
+
+    def end(self, box: Sandbox) -> dict[str, Any]:
+        """Kills what is left; then nothing of the test runs any more."""
+        for pid in (self.checker, self.program):
+            if pid:
+                box.kill(pid)
+        if self.checker:
+            os.waitpid(self.checker, 0)
+        _, status, usage = os.wait4(self.program, 0)
+        stage, verdict = os.read(self.stage, 16), os.read(self.verdict, 1 << 16)
+        os.close(self.stage)
+        os.close(self.verdict)
+        box.clean()
+        return {
+            "stage": stage.decode(),
+            "exit_code": os.waitstatus_to_exitcode(status),
+            "cpu_s": usage.ru_utime + usage.ru_stime,
+            "verdict": json.loads(verdict) if verdict else None,
+        }
+
+
+if __name__ == "__main__":
+    main()

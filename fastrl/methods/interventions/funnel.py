@@ -1,0 +1,86 @@
+"""How many candidates came how far, and what interventions do to success."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from fastrl.config.intervene import Filter
+from fastrl.methods.interventions.candidates import REJECTS, Candidate
+from fastrl.rewards.batch import mean
+
+TESTED: dict[Filter, tuple[str, ...]] = {
+    "none": (),
+    "success": ("continued", "successful"),
+    "gain": ("continued", "successful", "gained"),
+}
+"""What a filter measures."""
+ARMS = {
+    "prefix": "success_prefix",
+    "prefix + original step": "success_original",
+    "prefix + intervention": "success",
+}
+
+
+def funnel(
+    num_problems: int,
+    num_attempts: int,
+    too_long: int,
+    cut: int,
+    candidates: Sequence[Candidate],
+    kept_by: Filter = "gain",
+) -> dict[str, Any]:
+    """Counts from attempts to selected interventions, in order; then the losses by cause. What the filter did
+    not measure is not in it.
+
+    Args:
+        num_problems: with at least one attempt.
+        too_long: attempts whose conversation did not fit.
+        cut: attempts that were checked beside a guided solution without its end.
+        kept_by: the filter.
+    """
+    outcomes = Counter[str](each.outcome for each in candidates)
+    parsed = len(candidates) - sum(outcomes[name] for name in REJECTS)
+    no_leak = parsed - outcomes["leak"]
+    distinct = no_leak - outcomes["duplicate"]
+    measured = [each for each in candidates if each.success is not None]
+    tested = {
+        "continued": len(measured),
+        "successful": sum(bool(each.success) for each in measured),
+        "gained": sum((each.gain or 0) > 0 for each in measured),
+    }
+    selected = [each for each in candidates if each.outcome == "selected"]
+    return {
+        "problems": num_problems,
+        "attempts": num_attempts,
+        "attempts_too_long": too_long,
+        "attempts_beside_a_cut_solution": cut,
+        "proposals": len(candidates),
+        "parsed": parsed,
+        "no_leak": no_leak,
+        "distinct": distinct,
+        **{name: tested[name] for name in TESTED[kept_by]},
+        "selected": len(selected),
+        "problems_selected": len({each.problem for each in selected}),
+        "outcomes": dict(sorted(outcomes.items())),
+        "efficacy": efficacy(candidates),
+    }
+
+
+def efficacy(candidates: Sequence[Candidate]) -> dict[str, dict[str, float]]:
+    """Of the candidates whose three arms were measured: mean success of each arm, and coverage, the problems
+    with at least one success. Empty where there are none."""
+    measured = [each for each in candidates if each.gain is not None and each.success_prefix is not None]
+    if not measured:
+        return {}
+    out = {}
+    for name, arm in ARMS.items():
+        rates = [(each.problem, getattr(each, arm)) for each in measured]
+        out[name] = {
+            "mean_success": mean([rate for _, rate in rates]),
+            "problems_covered": float(len({problem for problem, rate in rates if rate > 0})),
+            "problems": float(len({problem for problem, _ in rates})),
+            "candidates": float(len(rates)),
+        }
+    return out

@@ -1,0 +1,193 @@
+"""The transfer reward (RLTR, arXiv 2602.08489): can a frozen receiver finish what the policy began?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from fastrl.config import TransferConfig
+from fastrl.engine.protocol import Engine
+from fastrl.grading import AnswerGrader
+from fastrl.rewards.answer import COUNTED_APART
+from fastrl.rewards.batch import CompletionInput, LogExtra, LogMetric, TrainerState, group_numbers, mean
+from fastrl.rewards.cuts import Cut, draw_tau
+from fastrl.rewards.receiver import Continuation, Receiver
+
+PREFIX_END = 200  # characters of a prefix that are logged
+
+Scored = tuple[Cut, list[Continuation]]
+
+
+class TransferReward:
+    """Share of a frozen receiver's continuations of a cut rollout that reach the gold answer.
+
+        tau_k ~ U(0, 1],  l_k = floor(tau_k * |y|),  z_kn ~ receiver(. | x, y[:l_k])
+        reward = mean over K cuts and N continuations of 1[answer(y[:l_k] z_kn) == gold]
+
+    In mode "force" the receiver reads the forcing text after the cut and writes the answer alone; in mode
+    "teacher" it writes nothing:
+
+        reward = mean over K cuts of p_receiver(gold answer | x, y[:l_k], forcing text)
+
+    A continuation that does not finish counts as wrong; one that was cancelled, since it could not change the
+    order of its group, counts as nothing. Every draw is a function of seed, step, rollout and
+    cut, so that a resumed run repeats it. A rollout is known by its entry in rollout_ids where the trainer
+    numbers its rollouts (fastrl does: ranks and refills share no number), by its row otherwise; its group in
+    the same way by group_ids, or else by equal prompts in a row.
+
+    Args:
+        receiver: engine of the frozen model.
+        policy_tokenizer: of completion_ids.
+        max_new_tokens: longest rollout; see Receiver.
+        seed: of the run.
+        ref_temperature: the receiver is the policy's own start, with its tokens: log-probs of the rollouts at
+            this temperature come out of the same prefill, as the column ref_logprobs. None: it is not.
+    """
+
+    def __init__(
+        self,
+        receiver: Engine,
+        policy_tokenizer: Any,
+        grader: AnswerGrader,
+        config: TransferConfig,
+        max_new_tokens: int,
+        seed: int,
+        ref_temperature: float | None = None,
+    ) -> None:
+        self.__name__ = "transfer"
+        self.ref_temperature = ref_temperature
+        self.config = config
+        self.seed = seed
+        self.receiver = Receiver(receiver, policy_tokenizer, grader, config, max_new_tokens)
+
+    def check_capacity(self, prompts: Sequence[Any]) -> None:
+        """Raises ValueError where the receiver could not hold a prompt, a rollout and its continuation."""
+        self.receiver.check_capacity(prompts)
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[CompletionInput],
+        completion_ids: Sequence[Sequence[int]],
+        *,
+        solution: Sequence[Any],
+        trainer_state: TrainerState,
+        log_extra: LogExtra | None = None,
+        log_metric: LogMetric | None = None,
+        rollout_ids: Sequence[int] | None = None,
+        group_ids: Sequence[int] | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        step, groups = trainer_state.global_step, group_numbers(prompts, group_ids)
+        ids = range(len(prompts)) if rollout_ids is None else rollout_ids
+        cuts = [
+            self.receiver.cutter.cut(token_ids, self._taus(step, ids[row], ids[groups.index(groups[row])]))
+            for (row, token_ids), _ in zip(enumerate(completion_ids), prompts, strict=True)
+        ]
+        if self.config.mode == "teacher":
+            return self._taught(prompts, cuts, solution, log_extra, log_metric)
+        whole = () if self.ref_temperature is None else completion_ids
+        continuations, ref_logprobs = self.receiver.continue_cuts(
+            prompts, cuts, solution, self.seed, "transfer", step, ids=ids, group_ids=group_ids,
+            whole=whole, temperature=self.ref_temperature or 1.0,
+        )  # fmt: skip
+        rows: list[list[Scored]] = [
+            list(zip(row_cuts, found, strict=True))
+            for row_cuts, found in zip(cuts, continuations, strict=True)
+        ]
+        if log_extra is not None:
+            log_extra("cuts", [[_record(*scored) for scored in row] for row in rows])
+            if ref_logprobs:
+                log_extra("ref_logprobs", ref_logprobs)
+        if log_metric is not None:
+            for name, value in _metrics([scored for row in rows for scored in row]).items():
+                log_metric(f"transfer/{name}", value)
+        return [_share_correct([each for _, found in row for each in found]) for row in rows]
+
+    def _taught(
+        self, prompts: Sequence[Any], cuts: Sequence[Sequence[Cut]], solution: Sequence[Any],
+        log_extra: LogExtra | None, log_metric: LogMetric | None,
+    ) -> list[float | None]:  # fmt: skip
+        logprobs = self.receiver.answer_logprobs(prompts, cuts, solution)
+        rewards: list[float | None] = [mean([math.exp(value) for value in row]) for row in logprobs]
+        if log_extra is not None:
+            rows = zip(cuts, logprobs, strict=True)
+            log_extra("cuts", [[_taught_record(*each) for each in zip(*row, strict=True)] for row in rows])
+        if log_metric is not None:
+            flat = [value for row in logprobs for value in row]
+            log_metric("transfer/mean", mean([math.exp(value) for value in flat]))
+            log_metric("transfer/answer_logprob", mean(flat))
+            log_metric("transfer/tau_mean", mean([cut.tau for row in cuts for cut in row]))
+        return rewards
+
+    def _taus(self, step: int, rollout: int, first_of_group: int) -> list[float]:
+        owner = ("group", first_of_group) if self.config.tau_shared_in_group else ("rollout", rollout)
+        return [draw_tau(self.seed, "tau", step, *owner, k) for k in range(self.config.num_cuts)]
+
+
+def _share_correct(continuations: Sequence[Continuation]) -> float:
+    """Of those that were not cancelled."""
+    return mean([float(each.correct) for each in continuations if each.finish_reason != "cancelled"])
+
+
+def _metrics(scored: Sequence[Scored]) -> dict[str, float]:
+    """Means over cuts; those with and without the answer in the prefix apart, where there are any."""
+    if not scored:
+        return {}
+    all_found = [each for _, found in scored for each in found]
+    written = [each for each in all_found if each.finish_reason != "cancelled"]
+    scored = [
+        (cut, found) for cut, found in scored if any(each.finish_reason != "cancelled" for each in found)
+    ]
+    with_answer = [_share_correct(found) for cut, found in scored if cut.has_answer]
+    without_answer = [_share_correct(found) for cut, found in scored if not cut.has_answer]
+    metrics = {
+        "mean": mean(with_answer + without_answer),
+        "num_with_answer": float(len(with_answer)),
+        "num_without_answer": float(len(without_answer)),
+        "tau_mean": mean([cut.tau for cut, _ in scored]),
+        "unfinished": mean([float(each.verdict is None) for each in written]),
+        "cancelled": mean([float(each.finish_reason == "cancelled") for each in all_found]),
+    }
+    if with_answer:
+        metrics["with_answer"] = mean(with_answer)
+    if without_answer:
+        metrics["without_answer"] = mean(without_answer)
+    for kind in COUNTED_APART:
+        metrics[kind.value] = mean([float(continuation.verdict is kind) for continuation in written])
+    return metrics
+
+
+def _cut_record(cut: Cut) -> dict[str, Any]:
+    return {
+        "tau": cut.tau,
+        "position": cut.position,
+        "prefix_chars": len(cut.text),
+        "prefix_end": cut.text[-PREFIX_END:],
+        "has_answer": cut.has_answer,
+    }
+
+
+def _taught_record(cut: Cut, answer_logprob: float) -> dict[str, Any]:
+    return {**_cut_record(cut), "answer_logprob": answer_logprob}
+
+
+def _record(cut: Cut, continuations: Sequence[Continuation]) -> dict[str, Any]:
+    return {
+        **_cut_record(cut),
+        "continuations": [
+            {
+                "text": continuation.text,
+                "finish_reason": continuation.finish_reason,
+                "verdict": _verdict(continuation),
+            }
+            for continuation in continuations
+        ],
+    }
+
+
+def _verdict(continuation: Continuation) -> str:
+    if continuation.finish_reason == "cancelled":
+        return "cancelled"
+    return "unfinished" if continuation.verdict is None else continuation.verdict.value

@@ -1,0 +1,125 @@
+"""Questions to a model whose answers must be readable: asked again where they are not, and never lost."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from fastrl.config import WriterConfig
+from fastrl.data.prompts import render_prompt
+from fastrl.engine.protocol import Engine
+from fastrl.methods.tracelift.groups.drafts import UnusableError
+from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.seeding import seed_of
+from fastrl.training.progress import file_of_rank, lines_of_ranks
+from fastrl.types import Message, SamplingParams
+
+BATCH = 64
+"""Answers between writes to the book: a kill loses at most so many."""
+RETRY_TEMPERATURE = 0.7
+"""Of a second try where the first one was greedy: it would give the same words."""
+
+T = TypeVar("T")
+Call = tuple[str, int]
+"""(key, attempt)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Generic[T]):
+    """One question."""
+
+    key: str
+    """Unlike every other one's; answers are kept, and drawn, by it."""
+    prompt: str
+    read: Callable[[str], T]
+    """What the answer says. Raises UnusableError where it can't be read."""
+
+
+class Book:
+    """Answers on disk, by key and attempt; a last line that a kill cut off is asked for again. Every rank
+    writes a file of its own, and knows what the others have read once they have met."""
+
+    def __init__(self, path: Path, ranks: Ranks | None = None) -> None:
+        self.ranks = ranks or Ranks()
+        self.path = file_of_rank(path, self.ranks.rank)
+        rows = [json.loads(line) for line in lines_of_ranks(path, self.ranks)]
+        self.texts: dict[Call, str] = {(row["key"], row["attempt"]): row["text"] for row in rows}
+        self._fresh: dict[Call, str] = {}
+        """That other ranks have not heard of."""
+
+    def mine(self, items: Sequence[T]) -> Sequence[T]:
+        """This rank's share of what is to be asked."""
+        return items[self.ranks.rank :: self.ranks.size]
+
+    def add(self, texts: dict[Call, str]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            for (key, attempt), text in texts.items():
+                row = {"key": key, "attempt": attempt, "text": text}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self.texts |= texts
+        self._fresh |= texts
+
+    def meet(self) -> None:
+        """Every rank knows what all have."""
+        self.texts |= dict(self.ranks.gather(list(self._fresh.items())))
+        self._fresh = {}
+
+
+def ask(
+    build: Callable[[], Engine], config: WriterConfig, requests: Sequence[Request[T]], book: Book, seed: int
+) -> tuple[dict[str, T], Counter[str]]:
+    """What every answer says by its request's key, and how many answers could not be read, by cause.
+
+    An answer that can't be read is asked for again, config.retries times, with another seed; after that its
+    request is missing from the result. Answers in the book are not asked for again. A draw is a function of
+    (seed, key, attempt) alone. The book's ranks share the questions.
+
+    Args:
+        build: the engine; called only where something is to be asked. It gives its memory back at the end.
+    Returns: (answers, causes); causes count attempts, and the requests given up as "given up".
+    """
+    found: dict[str, T] = {}
+    causes: Counter[str] = Counter()
+    waiting = list(requests)
+    engine: Engine | None = None
+    for attempt in range(1 + config.retries):
+        missing = book.mine([each for each in waiting if (each.key, attempt) not in book.texts])
+        for start in range(0, len(missing), BATCH):
+            engine = engine or build()
+            batch = missing[start : start + BATCH]
+            texts = _generate(engine, config, batch, attempt, seed)
+            book.add({(r.key, attempt): text for r, text in zip(batch, texts, strict=True)})
+        book.meet()
+        unread: list[Request[T]] = []
+        for request in waiting:
+            try:
+                found[request.key] = request.read(book.texts[request.key, attempt])
+            except UnusableError as error:
+                causes[str(error)] += 1
+                unread.append(request)
+        waiting = unread
+    if engine is not None:
+        engine.sleep()
+    if waiting:
+        causes["given up"] += len(waiting)
+    return found, causes
+
+
+def _generate(
+    engine: Engine, config: WriterConfig, batch: Sequence[Request[T]], attempt: int, seed: int
+) -> list[str]:
+    temperature = config.temperature or (RETRY_TEMPERATURE if attempt else 0.0)
+    sampling = SamplingParams(
+        max_new_tokens=config.max_new_tokens, temperature=temperature, top_p=config.top_p
+    )
+    messages: list[list[Message]] = [[{"role": "user", "content": request.prompt}] for request in batch]
+    completions = engine.generate(
+        [render_prompt(engine.tokenizer, each) for each in messages],
+        sampling,
+        seeds=[seed_of(seed, "ask", request.key, attempt) for request in batch],
+    )
+    return [samples[0].text for samples in completions]

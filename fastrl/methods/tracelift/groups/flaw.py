@@ -1,0 +1,79 @@
+"""A flaw of a worked solution: what is changed, which of it is the cause, and whether the answer survives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from random import Random
+
+from fastrl.methods.tracelift.groups.edits import Edit, carry, number_edits, plausible
+from fastrl.methods.tracelift.groups.rationale import Equation, Rationale
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A rationale and what its problem says."""
+
+    rationale: Rationale
+    given: frozenset[Fraction]
+    """Numbers that the question writes in digits."""
+    known: frozenset[Fraction]
+    """The same, and those it writes in words."""
+
+    def shuffled(self, random: Random, *, last: bool = True) -> list[Equation]:
+        """The equations in a random order; without the last one where last is false."""
+        out = list(self.rationale.equations if last else self.rationale.equations[:-1])
+        random.shuffle(out)
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """Edits of a rationale."""
+
+    edits: Sequence[Edit]
+    cause: Edit
+    """The one of them that is the flaw; the others follow from it."""
+    keeps_answer: bool
+
+
+def number_edit(rationale: Rationale, index: int, value: Fraction) -> Edit | None:
+    """Another value in place of one number; None where it would not be plausible."""
+    if not plausible(rationale, index, value):
+        return None
+    return number_edits(rationale, {index: value})[index]
+
+
+def carried(
+    work: Work, equation: Equation, result: Fraction, cause: Edit, also: Sequence[Edit] = ()
+) -> Iterator[Flaw]:
+    """The flaw whose first consequence is another result of this equation: if that can be worked out through
+    all later steps, and changes the answer.
+
+    Args:
+        cause: the edit that is the flaw: of the result itself, or of what stands before it.
+        also: edits that belong to the cause (the same number read wrongly twice in the line).
+    """
+    rationale = work.rationale
+    old = rationale.result_of(equation)
+    if result == old or not plausible(rationale, equation.result, result):
+        return
+    changed = carry(rationale, work.known, equation.result, old, result)
+    last = rationale.equations[-1]
+    if changed is None or (last.result not in changed and last is not equation):
+        return
+    edits = number_edits(rationale, {**changed, equation.result: result})
+    if cause.start == edits[equation.result].start:
+        del edits[equation.result]
+    yield Flaw([*edits.values(), cause, *also], cause, keeps_answer=False)
+
+
+def alone_in_its_line(rationale: Rationale, equation: Equation) -> bool:
+    return sum(each.line == equation.line for each in rationale.equations) == 1
+
+
+def lines_that_use(rationale: Rationale, equation: Equation) -> list[int]:
+    """Lines of later equations that calculate with this one's result, or with a number equal to it."""
+    later = [each for each in rationale.equations if each.result > equation.result]
+    return [each.line for each in later if rationale.result_of(equation) in each.formula.numbers]

@@ -1,0 +1,86 @@
+"""Flaws that leave every number as it is: steps that are missing or misplaced, units, conclusions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from random import Random
+
+from fastrl.methods.tracelift.groups.edits import Edit
+from fastrl.methods.tracelift.groups.flaw import Flaw, Work, alone_in_its_line, lines_that_use
+
+UNITS = {
+    "minutes": "hours", "hours": "minutes", "seconds": "minutes", "days": "weeks", "weeks": "days",
+    "months": "years", "years": "months", "inches": "feet", "feet": "inches", "miles": "feet",
+    "meters": "centimeters", "kilometers": "meters", "pounds": "ounces", "ounces": "pounds",
+    "grams": "kilograms", "kilograms": "grams", "liters": "milliliters", "gallons": "quarts",
+    "dollars": "cents", "cents": "dollars", "yards": "inches",
+}  # fmt: skip
+CONCLUSIONS = (
+    "So the answer is {}.", "Therefore, the answer is {}.", "Thus the final answer is {}.",
+    "This means the answer is {}.",
+)  # fmt: skip
+
+
+def skipped_step(work: Work, random: Random) -> Iterator[Flaw]:
+    """A step that a later one builds on is left out; the later one stays as it is."""
+    rationale = work.rationale
+    for equation in work.shuffled(random, last=False):
+        used = lines_that_use(rationale, equation)
+        if used and min(used) > equation.line and alone_in_its_line(rationale, equation):
+            cause = Edit(*rationale.line_span(equation.line), "")
+            yield Flaw([cause], cause, keeps_answer=True)
+
+
+def order_mixup(work: Work, random: Random) -> Iterator[Flaw]:
+    """A step stands before the one it builds on."""
+    rationale = work.rationale
+    for equation in work.shuffled(random, last=False):
+        used = lines_that_use(rationale, equation)
+        if equation.line + 1 not in used or equation.line in used:
+            continue
+        start, middle = rationale.line_span(equation.line)
+        _, end = rationale.line_span(equation.line + 1)
+        end -= rationale.text[end - 1] == "\n"
+        swapped = f"{rationale.text[middle:end]}\n{rationale.text[start : middle - 1]}"
+        cause = Edit(start, end, swapped)
+        yield Flaw([cause], cause, keeps_answer=True)
+
+
+def unit_mixup(work: Work, random: Random) -> Iterator[Flaw]:
+    """A result is given in another unit, its number unchanged."""
+    rationale = work.rationale
+    for equation in work.shuffled(random):
+        end = rationale.numbers[equation.result].end
+        unit = re.match(r" ([a-z]+)\b", rationale.text[end:])
+        if unit is not None and unit.group(1) in UNITS:
+            cause = Edit(end + 1, end + unit.end(), UNITS[unit.group(1)])
+            yield Flaw([cause], cause, keeps_answer=equation is not rationale.equations[-1])
+
+
+def wrong_conclusion(work: Work, random: Random) -> Iterator[Flaw]:
+    """The steps are right, and another of their numbers is named as the answer: where the text names one
+    after the last step, in its place, else in a sentence of its own."""
+    rationale = work.rationale
+    last = rationale.equations[-1]
+    earlier = [each.result for each in rationale.equations[:-1]] + list(last.operands)
+    others = {rationale.numbers[index].value: rationale.numbers[index] for index in earlier}
+    others.pop(rationale.result_of(last), None)
+    told = [n for n in rationale.numbers[last.result + 1 :] if n.value == rationale.result_of(last)]
+    for other in random.sample(list(others.values()), len(others)):
+        if told:
+            cause = Edit(told[-1].start, told[-1].end, rationale.text[other.start : other.end])
+        else:
+            start = other.start - rationale.text[: other.start].endswith("$")
+            sentence = random.choice(CONCLUSIONS).format(rationale.text[start : other.end])
+            cause = Edit(len(rationale.text), len(rationale.text), f"\n{sentence}")
+        yield Flaw([cause], cause, keeps_answer=False)
+
+
+def no_conclusion(work: Work, random: Random) -> Iterator[Flaw]:
+    """It ends before the step that gives the answer."""
+    rationale = work.rationale
+    start, _ = rationale.line_span(rationale.equations[-1].line)
+    if start:
+        cause = Edit(start - 1, len(rationale.text), "")
+        yield Flaw([cause], cause, keeps_answer=False)

@@ -1,0 +1,129 @@
+"""From seeds to judged pools: flawed traces are worked out, read or written, then judged if they are not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import torch
+
+from fastrl.config import GroupsConfig
+from fastrl.methods.tracelift.groups.asking import Book, ask
+from fastrl.methods.tracelift.groups.calculator import perturb, work_of
+from fastrl.methods.tracelift.groups.drafts import Draft, Judgment, UnusableError
+from fastrl.methods.tracelift.groups.filters import Pool
+from fastrl.methods.tracelift.groups.given import given_drafts
+from fastrl.methods.tracelift.groups.judge import judge_request
+from fastrl.methods.tracelift.groups.rationale import parse_rationale, read_number
+from fastrl.methods.tracelift.groups.seeds import Seed
+from fastrl.methods.tracelift.groups.written import writing_requests
+from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.seeding import seed_of
+from fastrl.stages.build import build_engine
+
+Drafted = tuple[Seed, list[Draft]]
+
+
+@dataclass(slots=True)
+class Proposals:
+    """Pools before the filters, and what was lost on the way."""
+
+    pools: list[Pool] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Seeds, by cause."""
+    unread_written: Counter[str] = field(default_factory=Counter)
+    """The writer's answers that could not be read, by cause."""
+    unread_judged: Counter[str] = field(default_factory=Counter)
+    """The judge's."""
+
+
+def propose(
+    seeds: Sequence[Seed], config: GroupsConfig, folder: Path, device: torch.device, ranks: Ranks
+) -> Proposals:
+    """A pool for every seed that has flawed traces and whose good trace is judged strong or acceptable."""
+    out = Proposals()
+    if config.negatives == "written":
+        drafted = _written(seeds, config, Book(folder / "written.jsonl", ranks), device, out)
+    else:
+        drafted = _found(seeds, config, out)
+    judgments = _judged(drafted, config, Book(folder / "judged.jsonl", ranks), device, out)
+    for seed, own in drafted:
+        positive = seed.positive.judgment or judgments.get(_key(seed, "positive"))
+        if positive is None:
+            out.dropped["the positive could not be judged"] += 1
+            continue
+        if positive.label in ("weak", "bad"):
+            out.dropped["the positive is judged weak or bad"] += 1
+            continue
+        pairs = [(d, d.judgment or judgments.get(_key(seed, str(i)))) for i, d in enumerate(own)]
+        negatives = [draft.judged(judgment) for draft, judgment in pairs if judgment is not None]
+        out.pools.append(Pool(seed, seed.positive.judged(positive), negatives))
+    return out
+
+
+def _found(seeds: Sequence[Seed], config: GroupsConfig, out: Proposals) -> list[Drafted]:
+    """Flawed traces without a model."""
+    drafted: list[Drafted] = []
+    for seed in seeds:
+        try:
+            if config.negatives == "given":
+                drafts = given_drafts(seed.row, config.task, f"problem {seed.problem_id}")
+            else:
+                drafts = calculated(seed, config.candidates, config.run.seed)
+            drafted.append((seed, drafts))
+        except UnusableError as error:
+            out.dropped[str(error)] += 1
+    return drafted
+
+
+def calculated(seed: Seed, count: int, run_seed: int) -> list[Draft]:
+    """Perturbations of the seed's marked rationale, exactly labelled.
+
+    Raises:
+        UnusableError: a rationale that can't be used, or one whose last equation is not the answer.
+    """
+    rationale = parse_rationale(seed.reference_solution)
+    try:
+        gold = read_number(seed.answer)
+    except ValueError as error:
+        raise UnusableError("an answer that is no number") from error
+    if rationale.result_of(rationale.equations[-1]) != gold:
+        raise UnusableError("the last equation is not the answer")
+    random = Random(seed_of(run_seed, "calculator", seed.problem_id))
+    return perturb(work_of(seed.problem, rationale), count, random)
+
+
+def _written(
+    seeds: Sequence[Seed], config: GroupsConfig, book: Book, device: torch.device, out: Proposals
+) -> list[Drafted]:
+    asked = [writing_requests(seed, config.task, config.candidates, config.run.seed) for seed in seeds]
+    requests = [request for own in asked for request in own]
+    build = partial(build_engine, config.writer.model, config.writer.engine, device)
+    found, out.unread_written = ask(build, config.writer, requests, book, config.run.seed)
+    return [
+        (seed, [found[request.key] for request in own if request.key in found])
+        for seed, own in zip(seeds, asked, strict=True)
+    ]
+
+
+def _judged(
+    drafted: Sequence[Drafted], config: GroupsConfig, book: Book, device: torch.device, out: Proposals
+) -> dict[str, Judgment]:
+    """Judgments of what carries none, by key; no model is loaded where everything does."""
+    requests = [
+        judge_request(_key(seed, name), config.task, seed.problem, seed.reference_solution, draft.text)
+        for seed, own in drafted
+        for name, draft in (("positive", seed.positive), *((str(i), d) for i, d in enumerate(own)))
+        if draft.judgment is None
+    ]
+    build = partial(build_engine, config.judge.model, config.judge.engine, device)
+    found, out.unread_judged = ask(build, config.judge, requests, book, config.run.seed)
+    return found
+
+
+def _key(seed: Seed, name: str) -> str:
+    return f"{seed.problem_id}/{name}"

@@ -1,0 +1,87 @@
+"""The reasoning reward model as optimisers and checkpoints take it: a network of backbone and heads, in a
+policy that knows its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fastrl.methods.tracelift.rubric_dimensions import NUM_LEVELS
+from fastrl.methods.tracelift.rubric_input import Rubric
+from fastrl.methods.tracelift.rubric_loss import NUM_DIMENSIONS
+from fastrl.policy.lora import FOLDER, adapter_weights, merged_parameters, merged_weights, save_adapters
+from fastrl.policy.model import WEIGHTS, Policy
+from fastrl.policy.shard import gather
+from fastrl.runtime.run import package_version
+
+FORMAT, POOLING = 1, "last_token"
+HEADS, RUBRIC = "rubric_heads.safetensors", "rubric.json"
+
+
+class RubricNetwork(nn.Module):
+    """A backbone and its heads, with the parts of a Hugging Face model that a Policy asks for."""
+
+    def __init__(self, backbone: Any, rubric: Rubric, device: torch.device) -> None:
+        """device: of the heads; the backbone may be an outline."""
+        super().__init__()
+        self.base_model = backbone
+        self.config, self.device, self.rubric = backbone.config, device, rubric
+        self._no_split_modules = backbone._no_split_modules
+        width = self.config.get_text_config().hidden_size
+        # zeros, so that it begins without an opinion: every score is 0.5
+        self.heads = nn.Linear(width, NUM_DIMENSIONS * NUM_LEVELS + 1, device=device, dtype=torch.float32)
+        nn.init.zeros_(self.heads.weight)
+        nn.init.zeros_(self.heads.bias)
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.heads
+
+    def save_pretrained(self, folder: Path) -> None:
+        self.base_model.save_pretrained(folder, state_dict=merged_weights(self.base_model))
+        heads = {name: weight.contiguous() for name, weight in self.heads.state_dict().items()}
+        save_file(heads, folder / HEADS)
+        if weights := adapter_weights(self.base_model):
+            save_adapters(self.base_model, folder / FOLDER, weights)
+        self.save_rubric(folder)
+
+    def save_rubric(self, folder: Path) -> None:
+        about = {
+            "format": FORMAT,
+            "task": self.rubric.task,
+            "dimensions": self.rubric.dimensions,
+            "levels": NUM_LEVELS,
+            "pooling": POOLING,
+            "max_tokens": self.rubric.max_tokens,
+            "versions": {name: package_version(name) for name in ("fastrl", "torch", "transformers")},
+        }
+        (folder / RUBRIC).write_text(json.dumps(about, indent=2) + "\n")
+
+
+class RubricPolicy(Policy):
+    """The network's weights lie in two files, the backbone's as AutoModel has them."""
+
+    def weight_files(self) -> dict[str, dict[str, Tensor]]:
+        self.settle()
+        backbone = self.model.base_model
+        saved = backbone.state_dict().keys()
+        weights = dict(merged_parameters(backbone))
+        weights |= {name: each for name, each in backbone.named_buffers() if name in saved}
+        heads = {name: parameter.detach() for name, parameter in self.model.heads.named_parameters()}
+        return {WEIGHTS: weights, HEADS: heads}
+
+    def save_all_but_weights(self, folder: Path, writes: bool) -> None:
+        backbone = self.model.base_model
+        adapters = {name: gather(each, self.device) for name, each in adapter_weights(backbone).items()}
+        if not writes:
+            return
+        backbone.config.architectures = [type(backbone).__name__]
+        backbone.config.save_pretrained(folder)
+        if adapters:
+            save_adapters(backbone, folder / FOLDER, adapters)
+        self.model.save_rubric(folder)
+        self.tokenizer.save_pretrained(folder)

@@ -1,0 +1,98 @@
+"""Is an executor's answer right? What a verifier is, and the one that grades against a gold answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fastrl.data.problems import gold_text
+from fastrl.grading import AnswerGrader, Verdict
+from fastrl.grading.answer import exact_verdict, extract_answer, normalize_answer
+from fastrl.rewards.traces import states_answer
+from fastrl.types import Task
+
+WORD = "[A-Za-z']{2,}"  # one letter may be a variable
+IN_WORDS = re.compile(
+    rf"(?:{WORD}[:,]? )*[$€£]?(-?(?:[0-9]{{1,3}}(?:,[0-9]{{3}})+|[0-9]+)(?:\.[0-9]+)?)(?: {WORD})*"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What became of one answer."""
+
+    success: bool
+    score: float
+    """Math: 1 or 0. Code: 0.8 passed / total + how far it ran; see execution_score."""
+    pass_rate: float
+    """Of tests; math has one."""
+    label: str
+    """The verdict's or the outcome's name."""
+
+
+class Verifier(Protocol):
+    """Checks an executor's answers to a task."""
+
+    task: Task
+    labels: tuple[str, ...]
+    """Those that are counted apart."""
+
+    def reference(self, row: Mapping[str, Any]) -> Any:
+        """What answers to a row's problem are checked against. Raises ValueError: the row lacks it."""
+
+    def check(self, answers: Sequence[tuple[str, Any]]) -> list[Checked]:
+        """One for each (answer, reference)."""
+
+    def leaks(self, trace: str, reference: Any) -> bool:
+        """Whether the trace holds what the executor is asked for."""
+
+    def tests_text(self, reference: Any) -> str | None:
+        """The tests, as a reward model may read them; None: the task has none."""
+
+    def close(self) -> None: ...
+
+
+class MathVerifier:
+    """Grades answers against a gold one; what stands in no box and behind no phrase is the last number.
+
+    Words around the only number of an answer ("the total is 42 apples") don't matter.
+    """
+
+    task: Task = "math"
+    labels = tuple(v.value for v in Verdict if v not in (Verdict.CORRECT, Verdict.WRONG))
+
+    def __init__(self, grader: AnswerGrader) -> None:
+        self.grader = grader
+
+    def reference(self, row: Mapping[str, Any]) -> str:
+        return gold_text(row.get("solution"))
+
+    def check(self, answers: Sequence[tuple[str, Any]]) -> list[Checked]:
+        pairs = [(text, gold_text(gold)) for text, gold in answers]
+        known = [in_words(*pair) for pair in pairs]
+        asked = [pair for pair, right in zip(pairs, known, strict=True) if not right]
+        verdicts = iter(self.grader.grade(asked))
+        return [_graded(Verdict.CORRECT if right else next(verdicts)) for right in known]
+
+    def leaks(self, trace: str, reference: Any) -> bool:
+        return states_answer(trace, gold_text(reference))
+
+    def tests_text(self, reference: Any) -> str | None:
+        return None
+
+    def close(self) -> None:
+        self.grader.close()
+
+
+def in_words(text: str, gold: str) -> bool:
+    """Whether the stated answer is the gold number with words around it."""
+    stated = extract_answer(text, allow_last_number=True)
+    found = IN_WORDS.fullmatch(normalize_answer(stated)) if stated is not None else None
+    return found is not None and exact_verdict(found[1], normalize_answer(gold)) is True
+
+
+def _graded(verdict: Verdict) -> Checked:
+    right = verdict is Verdict.CORRECT
+    return Checked(success=right, score=float(right), pass_rate=float(right), label=verdict.value)

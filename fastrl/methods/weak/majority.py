@@ -1,0 +1,107 @@
+"""The majority reward: what most completions of a problem answer is taken for right (TTRL)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastrl.data import gold_text
+from fastrl.evaluate.accuracy import stated_answer
+from fastrl.grading import AnswerGrader, Verdict
+from fastrl.methods.weak.noise import count_answers
+from fastrl.rewards.batch import CompletionInput, LogExtra, LogMetric, completion_text, group_numbers, mean
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """What a group elected."""
+
+    label: str | None
+    """None: nobody stated an answer."""
+    agreement: float
+    """Its share of the votes cast; NaN without one."""
+
+
+def vote(answers: Sequence[str | None]) -> Vote:
+    """The answer stated most often, of several the one that was stated first; None has no vote.
+
+    Args:
+        answers: as stated_answer gives them.
+    """
+    votes = count_answers(answers)
+    if not votes:
+        return Vote(None, float("nan"))
+    label = max(votes, key=votes.__getitem__)
+    return Vote(label, votes[label] / sum(votes.values()))
+
+
+class MajorityReward:
+    """1 for an answer that equals the one which most of its group state, otherwise 0.
+
+        label = most frequent answer of the group's completions and its voters;  reward = 1[answer == label]
+
+    Answers that are the same number are one. A completion without an answer has no vote; where nobody votes,
+    every reward of the group is 0. A tie goes to the answer stated first, completions before voters. A group
+    is what group_ids number alike, or else equal prompts in a row; voters are further completions of the
+    prompt that are not rewarded, for each row its group's list of texts.
+
+    Logs the label of every row, and of groups: majority/agreement (share of the votes cast that the label
+    has), majority/no_label, and, where there are gold answers, majority/label_right (a missing label is not).
+
+    Source: arXiv 2504.16084, arXiv 2604.18574 (voting over 2n, training on n).
+    """
+
+    def __init__(self, grader: AnswerGrader) -> None:
+        self.__name__ = "majority"
+        self.grader = grader
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[CompletionInput],
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        *,
+        group_ids: Sequence[int] | None = None,
+        voters: Sequence[Sequence[str]] | None = None,
+        solution: Sequence[Any] | None = None,
+        log_extra: LogExtra | None = None,
+        log_metric: LogMetric | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        groups = group_numbers(prompts, group_ids)
+        texts = [completion_text(completion) for completion in completions]
+        first = [groups.index(group) for group in range(max(groups, default=-1) + 1)]
+        votes = []
+        for group, row in enumerate(first):
+            voting = [text for text, own in zip(texts, groups, strict=True) if own == group]
+            voting += [] if voters is None else voters[row]
+            votes.append(vote([stated_answer(text, self.grader) for text in voting]))
+        labels = [votes[group].label for group in groups]
+        if log_extra is not None:
+            log_extra("pseudo_label", labels)
+        if log_metric is not None and votes:
+            log_metric("majority/agreement", agreement(votes))
+            log_metric("majority/no_label", mean([float(each.label is None) for each in votes]))
+            if solution is not None:
+                log_metric("majority/label_right", self._share_right(votes, [solution[row] for row in first]))
+        return [*self._graded(texts, labels)]
+
+    def _graded(self, texts: Sequence[str], labels: Sequence[str | None]) -> list[float]:
+        """1 where a text's answer equals the label; 0 without a label."""
+        pairs = [(text, label) for text, label in zip(texts, labels, strict=True) if label is not None]
+        verdicts = iter(self.grader.grade(pairs))
+        return [float(label is not None and next(verdicts) is Verdict.CORRECT) for label in labels]
+
+    def _share_right(self, votes: Sequence[Vote], gold: Sequence[Any]) -> float:
+        """Of the groups; one without a label is not right."""
+        answers = [
+            None if each.label is None else gold_text(right) for each, right in zip(votes, gold, strict=True)
+        ]
+        return mean(self._graded([f"\\boxed{{{each.label}}}" for each in votes], answers))
+
+
+def agreement(votes: Sequence[Vote]) -> float:
+    """Mean over the groups that have a label; NaN where none has."""
+    known = [each.agreement for each in votes if each.label is not None]
+    return mean(known) if known else float("nan")

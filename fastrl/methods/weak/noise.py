@@ -1,0 +1,173 @@
+"""Labels that are wrong on purpose: which, and in what way, as functions of the seed and the item.
+
+An item that is corrupted at one share is corrupted at every larger one, with the same wrong label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
+
+from fastrl.grading.answer import exact_verdict, normalize_answer
+from fastrl.runtime.seeding import seed_of
+
+Differ = Callable[[Sequence[tuple[str, str]]], Sequence[bool]]
+"""Of (answer, gold answer) pairs: whether it is certain that the grader tells the answer wrong."""
+MOST_DRAWS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoisyLabel:
+    """What an item's answers are graded against."""
+
+    gold: str
+    label: str
+    """The wrong label where the item is corrupted, the gold one elsewhere."""
+    corrupted: bool
+
+
+def exactly_differ(pairs: Sequence[tuple[str, str]]) -> list[bool]:
+    """Differ without math-verify: what takes algebra to compare is not certain."""
+    return [exact_verdict(normalize_answer(a), normalize_answer(gold)) is False for a, gold in pairs]
+
+
+def count_answers(answers: Iterable[str | None]) -> dict[str, int]:
+    """Votes of each answer, in the order of first sight; None has no vote. 1/2 and \\frac{1}{2} are one,
+    spelt as it was first."""
+    votes: dict[str, int] = {}
+    for answer in answers:
+        if answer is not None:
+            same = answer if answer in votes else next((a for a in votes if exact_verdict(answer, a)), answer)
+            votes[same] = votes.get(same, 0) + 1
+    return votes
+
+
+def most_frequent_wrong(wrong_votes: Mapping[str, int], seed: int, item: int) -> str | None:
+    """The wrong answer with most votes (the paper's label noise); a tie is broken by (seed, item, answer).
+    None: no sample was wrong."""
+    most = max(wrong_votes.values(), default=0)
+    tied = [answer for answer, votes in wrong_votes.items() if votes == most]
+    return min(tied, key=lambda answer: seed_of(seed, "tie", item, answer), default=None)
+
+
+def random_labels(
+    gold: Sequence[str], pool: Sequence[str], seed: int, items: Sequence[int], differ: Differ = exactly_differ
+) -> list[str]:
+    """Symmetric noise: another gold answer for every item; all that surely differ are alike likely.
+
+    Draw a of an item is the distinct answer of the pool at seed_of(seed, "label", item, a) mod their number;
+    the first that differs is the label.
+
+    Args:
+        gold: the items' own answers.
+        pool: gold answers to draw from, the same for every subset of a file, so that labels are the same too.
+        items: numbers of the items, what their draws depend on.
+    Raises:
+        ValueError: an item's draws all fail: the pool has hardly any answer that differs from its own.
+    """
+    answers = sorted({normalize_answer(answer) for answer in pool})
+    labels: dict[int, str] = {}
+    for attempt in range(MOST_DRAWS if answers else 0):
+        waiting = [place for place in range(len(items)) if place not in labels]
+        if not waiting:
+            break
+        drawn = [answers[seed_of(seed, "label", items[p], attempt) % len(answers)] for p in waiting]
+        pairs = [(answer, gold[place]) for answer, place in zip(drawn, waiting, strict=True)]
+        hits = zip(waiting, drawn, differ(pairs), strict=True)
+        labels |= {place: answer for place, answer, differs in hits if differs}
+    lost = [items[place] for place in range(len(items)) if place not in labels]
+    if lost:
+        raise ValueError(
+            f"[noise] pool: expected answers that surely differ from item {lost[0]}'s gold answer, got "
+            f"{len(answers)} distinct ones, and none of {MOST_DRAWS} draws does"
+        )
+    return [labels[place] for place in range(len(items))]
+
+
+def num_corrupted(share: float, num_items: int) -> int:
+    """floor(share * num_items), the share taken as the decimal number it is written as: 0.29 of 100 is 29."""
+    if not 0 <= share <= 1:
+        raise ValueError(f"[noise] share: expected a number in [0, 1], got {share}")
+    return floor(Fraction(str(share)) * num_items)
+
+
+def corrupted_places(
+    items: Sequence[int], share: float, seed: int, able: Sequence[bool] | None = None
+) -> frozenset[int]:
+    """Places of the num_corrupted(share, len(items)) items that (seed, item) puts first.
+
+    Args:
+        able: whether an item can be corrupted at all; those that can't are never taken, and still count.
+    Raises:
+        ValueError: fewer can be corrupted than shall be.
+    """
+    count = num_corrupted(share, len(items))
+    places = [place for place in range(len(items)) if able is None or able[place]]
+    if count > len(places):
+        raise ValueError(
+            f"[noise] share: expected at most {len(places)} of {len(items)} items, those that have a wrong "
+            f"label, got {share}, which is {count}"
+        )
+    return frozenset(sorted(places, key=lambda place: seed_of(seed, "corrupt", items[place]))[:count])
+
+
+def noisy_labels(
+    gold: Sequence[str], wrong: Sequence[str | None], share: float, seed: int, items: Sequence[int],
+    differ: Differ = exactly_differ,
+) -> list[NoisyLabel]:  # fmt: skip
+    """Fixed label noise: num_corrupted(share, N) items carry their wrong label in every step.
+
+    Args:
+        wrong: each item's one wrong label, by most_frequent_wrong or random_labels; None: it has none.
+        items: numbers of the items, what their luck depends on.
+    Raises:
+        ValueError: too few items have a wrong label, or one does not surely differ from the gold answer.
+    """
+    corrupted = corrupted_places(items, share, seed, [label is not None for label in wrong])
+    labels = []
+    for place, (answer, other) in enumerate(zip(gold, wrong, strict=True)):
+        hit = place in corrupted
+        label = answer if other is None or not hit else other
+        labels.append(NoisyLabel(gold=answer, label=label, corrupted=hit))
+    check_differ(
+        [items[place] for place in sorted(corrupted)], [each for each in labels if each.corrupted], differ
+    )
+    return labels
+
+
+def check_differ(items: Sequence[int], labels: Sequence[NoisyLabel], differ: Differ) -> None:
+    """Noise that the grader can't see is none."""
+    told = differ([(each.label, each.gold) for each in labels])
+    for item, each, differs in zip(items, labels, told, strict=True):
+        if not differs:
+            raise ValueError(
+                f"[noise] label of item {item}: expected one that surely differs from the gold answer "
+                f"{each.gold!r}, got {each.label!r}"
+            )
+
+
+def label_for_sample(
+    gold: str, wrong: str, share: float, seed: int, item: int, step: int, sample: int
+) -> str:
+    """Per-sample flips: the label that one rollout is graded against.
+
+        wrong  where u(seed, item, step, sample) < share,  u uniform in [0, 1);  gold elsewhere
+
+    A flip at one share is a flip at every larger one.
+    """
+    num_corrupted(share, 1)
+    return wrong if (seed_of(seed, "flip", item, step, sample) >> 10) / 2**53 < share else gold
+
+
+def with_false_negatives(
+    rewards: Sequence[float], items: Sequence[int], corrupted: Collection[int]
+) -> list[float]:
+    """False negatives only: every rollout of a corrupted item is told wrong, 0; no other reward changes.
+
+    Args:
+        items: number of each rollout's item.
+        corrupted: numbers of items: those at the corrupted_places, the same in every step.
+    """
+    return [0.0 if item in corrupted else reward for reward, item in zip(rewards, items, strict=True)]

@@ -1,0 +1,212 @@
+"""Checkpoints that are whole or absent: written aside, renamed when complete, checked by digest when read.
+
+step-000050/   a Hugging Face folder (model.safetensors, config.json, tokenizer; adapter/ with adapters),
+               optimizer.safetensors and state.json, the same files whatever the number of ranks
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from fastrl.policy.model import Policy
+from fastrl.policy.optimizer import optimizer_tensors, restore_optimizer
+from fastrl.policy.shard import Rows, rows_of
+from fastrl.policy.tensor_file import write_rows
+from fastrl.runtime.distributed import Ranks
+
+log = logging.getLogger(__name__)
+STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
+SCORE = "score"
+"""In a checkpoint's state, where it takes part in the choice of the best: higher is better."""
+
+
+class Saver:
+    """Writes a run's checkpoints, one at a time, and drops the oldest beyond `keep_last`, but not the best.
+
+    Args:
+        folder: of the checkpoints; all ranks see it.
+        background: training goes on from a copy in host memory, of this rank's part, while it is written.
+    """
+
+    def __init__(
+        self, folder: Path, keep_last: int, ranks: Ranks | None = None, background: bool = False
+    ) -> None:
+        self.folder, self.keep_last, self.background = folder, keep_last, background
+        self.ranks = ranks or Ranks()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+
+    def save(self, policy: Policy, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Path:
+        """Write folder/step-N; every rank calls it. `state` holds step and data position, and SCORE if any;
+        random numbers are functions of (seed, step), so there is no generator state to keep.
+
+        Raises: OSError: this checkpoint, or the one before in the background, could not be written.
+        """
+        self.wait()
+        final = self.folder / f"step-{state['step']:06d}"
+        partial = self.folder / f".{final.name}.partial"
+        if self.ranks.first:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        self.ranks.wait()
+        files: dict[str, dict[str, Rows]] = {}
+        if policy.sharding or self.background:
+            policy.save_all_but_weights(partial, writes=self.ranks.first)
+            files = parts_of(policy, optimizer, self.ranks.rank, self.background)
+        elif self.ranks.first:
+            policy.save(partial)
+            save_file(optimizer_tensors(policy, optimizer), partial / OPTIMIZER)
+        if self.background:
+            self._writing = self._thread.submit(self._write, partial, final, files, state)
+        else:
+            self._write(partial, final, files, state)
+        return final
+
+    def wait(self) -> None:
+        """Until the last one is on disk. Raises: OSError: it could not be written."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        """Waits for the last one. After an error elsewhere nobody may come to meet this rank: it is left."""
+        if kind is None:
+            self.wait()
+        self._thread.shutdown(wait=kind is None)
+
+    def _write(
+        self, partial: Path, final: Path, files: Mapping[str, Mapping[str, Rows]], state: dict[str, Any]
+    ) -> None:
+        """This rank's part of it; the first completes it when all have done theirs."""
+        first, failed = self.ranks.first, list[tuple[int, str]]()
+        try:
+            for name, tensors in files.items():
+                write_rows(partial / name, tensors, first)
+        except OSError as error:
+            if self.ranks.size == 1:
+                raise
+            failed = [(error.errno or 0, f"{error.strerror} (rank {self.ranks.rank})")]
+        if failed := self.ranks.meet(failed):
+            raise OSError(*failed[0], str(partial))
+        inside = sorted(path for path in partial.rglob("*") if path.is_file())
+        mine = inside[self.ranks.rank :: self.ranks.size]
+        digests = self.ranks.meet([(str(path.relative_to(partial)), digest(path)) for path in mine])
+        if first:
+            complete(partial, final, {**state, "files": dict(sorted(digests))})
+            drop_old(self.folder, self.keep_last)
+        self.ranks.meet([])
+
+
+def parts_of(
+    policy: Policy, optimizer: torch.optim.Optimizer, rank: int, copied: bool
+) -> dict[str, dict[str, Rows]]:
+    """File -> tensor -> the rows that this rank writes."""
+    tensors = {**policy.weight_files(), OPTIMIZER: optimizer_tensors(policy, optimizer)}
+    files = {file: rows_of(of, rank) for file, of in tensors.items()}
+    if not copied:
+        return files
+    return {file: {name: rows.copied() for name, rows in of.items()} for file, of in files.items()}
+
+
+def complete(partial: Path, final: Path, state: dict[str, Any]) -> None:
+    """Everything is written: now it is on the disk, and then it has its name."""
+    (partial / STATE).write_text(json.dumps(state, indent=2) + "\n")
+    for path in [*partial.rglob("*"), partial]:
+        sync(path)
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    sync(final.parent)
+
+
+def drop_old(folder: Path, keep_last: int) -> None:
+    """All but the last ones and the best: the highest score, of equal ones the later."""
+    paths = complete_checkpoints(folder)
+    scores = {path: state[SCORE] for path in paths if SCORE in (state := read_state(path))}
+    best = max(scores, key=lambda path: (scores[path], path.name), default=None)
+    for old in paths[:-keep_last]:
+        if old != best:
+            shutil.rmtree(old)
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """step-* folders, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+
+
+def latest_checkpoint(folder: Path, ranks: Ranks | None = None) -> Path | None:
+    """The newest checkpoint whose files are all as they were written; damaged ones are named, passed over.
+    Ranks share the reading, and agree."""
+    ranks = ranks or Ranks()
+    found = ranks.gather([path.name for path in complete_checkpoints(folder)] if ranks.first else [])
+    for path in (folder / name for name in reversed(found)):
+        damage = ranks.gather([one for one in [damaged(path, ranks)] if one is not None])
+        if not damage:
+            return path
+        if ranks.first:
+            log.warning("checkpoint %s passed over: %s", path, damage[0])
+    return None
+
+
+def damaged(path: Path, ranks: Ranks | None = None) -> str | None:
+    """What is wrong with a checkpoint, as far as this rank's share of its files goes; None: nothing."""
+    rank, size = (0, 1) if ranks is None else (ranks.rank, ranks.size)
+    if not (path / STATE).exists():
+        return f"{STATE} is missing"
+    state = read_state(path)
+    if "files" not in state:
+        return f"{STATE} is unreadable"
+    for name, expected in list(state["files"].items())[rank::size]:
+        if not (path / name).exists():
+            return f"{name} is missing"
+        if digest(path / name) != expected:
+            return f"{name} is not what was written"
+    return None
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Of a checkpoint; empty where it can't be read."""
+    try:
+        state = json.loads((path / STATE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def load_optimizer(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Fill the optimiser from a checkpoint; returns its state. Weights are loaded with the policy."""
+    with safe_open(path / OPTIMIZER, framework="pt") as file:
+        restore_optimizer(policy, optimizer, file)
+    state: dict[str, Any] = json.loads((path / STATE).read_text())
+    return state
+
+
+def digest(path: Path) -> str:
+    whole = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            whole.update(block)
+    return whole.hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Onto the disk, so that a rename never outruns the bytes it names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

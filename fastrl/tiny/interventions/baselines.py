@@ -1,0 +1,184 @@
+"""What interventions are compared with: fine-tuning on references, on the model's own rewriting of them, and
+on interventions with the rest of a right solution; reinforcement learning with a part of the reference shown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from fastrl.config import SamplingConfig, refuse
+from fastrl.data import render_prompt
+from fastrl.data.problems import as_messages
+from fastrl.data.prompts import encode_inside
+from fastrl.data.rows import Row
+from fastrl.engine.protocol import Engine
+from fastrl.grading import AnswerGrader, Verdict
+from fastrl.methods.interventions.segment import filled, segment
+from fastrl.runtime.seeding import seed_of
+from fastrl.training.progress import Budget, charged
+from fastrl.types import Branch, Completion, Message, PrefixTree, SamplingParams
+
+REFLECT_TEMPLATE = """\
+Here is a problem, and a solution of it that is known to be right.
+
+Problem:
+{question}
+
+Solution:
+{reference}
+
+Work the problem out from the beginning to the end in your own way, step by step, with its help."""
+HINT_TEMPLATE = """\
+{question}
+
+A right solution begins like this:
+{hint}"""
+
+
+def reference_rows(hard: Sequence[Row]) -> list[Row]:
+    """What SFT reads to clone the references of a hard set."""
+    return [{"prompt": row["messages"], "completion": row["reference"]} for row in hard]
+
+
+def hinted_rows(hard: Sequence[Row], share: float = 0.5, template: str = HINT_TEMPLATE) -> list[Row]:
+    """Problems for RL: each of a hard set as it is, and once more with the first steps of its reference.
+
+        steps shown = ceil(share * steps of the reference), and never the last one
+
+    A reference of one step gives nothing to show, so its problem is there once.
+
+    Args:
+        share: in (0, 1).
+        template: of the user's last message, with {question} and {hint}.
+    """
+    if not 0 < share < 1:
+        refuse("hint", "share", "a number in (0, 1)", share)
+    rows = []
+    for row in hard:
+        messages = as_messages(row["messages"])
+        plain = {"prompt": messages, "question": row["question"], "solution": row["solution"]}
+        steps = segment(row["reference"], min_chars=1)
+        shown = min(math.ceil(share * len(steps)), len(steps) - 1)
+        rows.append(plain)
+        if shown:
+            rows.append(plain | {"prompt": hinted(messages, template, steps.upto(shown))})
+    return rows
+
+
+def hinted(messages: Sequence[Message], template: str, hint: str) -> list[Message]:
+    """The conversation with the hint in its last user's message."""
+    last = max(index for index, message in enumerate(messages) if message["role"] == "user")
+    said = filled(template, question=messages[last]["content"], hint=hint)
+    return [*messages[:last], Message(role="user", content=said), *messages[last + 1 :]]
+
+
+def reflected_rows(
+    engine: Engine,
+    grader: AnswerGrader,
+    hard: Sequence[Row],
+    sampling: SamplingConfig,
+    budget: Budget,
+    *,
+    num_samples: int,
+    keep: int,
+    seed: int,
+    template: str = REFLECT_TEMPLATE,
+) -> list[Row]:
+    """What SFT reads to clone the model's own solutions, written beside the reference (self-reflection).
+
+    Of num_samples solutions of a problem the first `keep` right ones, equal ones once. The row holds the
+    problem alone, as the model read it when it failed. Sample j of a problem draws from (seed, its line, j).
+
+    Args:
+        template: with {question} and {reference}.
+        budget: what it cost is added under "reflect".
+    """
+    asked = [
+        [Message(role="user", content=filled(template, question=row["question"], reference=row["reference"]))]
+        for row in hard
+    ]
+    with charged(engine, budget, "reflect"):
+        found = engine.generate(
+            [render_prompt(engine.tokenizer, messages) for messages in asked],
+            drawn(sampling),
+            seeds=[seed_of(seed, "reflect", index) for index in range(len(hard))],
+            n=num_samples,
+        )
+    texts = [[each.text for each in own if each.finish_reason == "stop"] for own in found]
+    right = right_ones(grader, texts, hard)
+    return [
+        {"prompt": row["messages"], "completion": text}
+        for row, own in zip(hard, right, strict=True)
+        for text in own[:keep]
+    ]
+
+
+def completed_rows(
+    engine: Engine,
+    grader: AnswerGrader,
+    interventions: Sequence[Row],
+    sampling: SamplingConfig,
+    budget: Budget,
+    *,
+    num_samples: int,
+    seed: int,
+) -> list[Row]:
+    """Rows of an intervene stage's sft.jsonl with the rest of a right solution, up to its end token: the
+    suffix that InT leaves out. Of num_samples continuations the first right one is taken; rows without one
+    are left out.
+
+    Args:
+        budget: what it cost is added under "suffix".
+    """
+    starts = [row["prefix"] + row["completion"] for row in interventions]
+    trees = [
+        PrefixTree(
+            prompt_ids=render_prompt(engine.tokenizer, as_messages(row["prompt"])),
+            branches=[
+                Branch(
+                    token_ids=encode_inside(engine.tokenizer, start),
+                    num_samples=num_samples,
+                    max_new_tokens=sampling.max_new_tokens,
+                    seed=seed_of(seed, "suffix", index),
+                )
+            ],
+        )
+        for index, (row, start) in enumerate(zip(interventions, starts, strict=True))
+    ]
+    with charged(engine, budget, "suffix"):
+        found = engine.continue_prefixes(trees, drawn(sampling))
+    ends = [
+        [rest_of(engine.tokenizer, tree.branches[0], each) for each in own[0] if each.finish_reason == "stop"]
+        for tree, own in zip(trees, found, strict=True)
+    ]
+    texts = [[start + end for end in own] for start, own in zip(starts, ends, strict=True)]
+    right = right_ones(grader, texts, interventions)
+    return [
+        row | {"completion": own[0].removeprefix(row["prefix"]), "end": True}
+        for row, own in zip(interventions, right, strict=True)
+        if own
+    ]
+
+
+def drawn(sampling: SamplingConfig) -> SamplingParams:
+    return SamplingParams(
+        temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k,
+        max_new_tokens=sampling.max_new_tokens, stop=sampling.stop,
+    )  # fmt: skip
+
+
+def rest_of(tokenizer: Any, branch: Branch, completion: Completion) -> str:
+    """What a continuation adds to its branch's text, spaces and all."""
+    begun = list(branch.token_ids)
+    options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    whole: str = tokenizer.decode([*begun, *completion.token_ids], **options)
+    return whole.removeprefix(tokenizer.decode(begun, **options))
+
+
+def right_ones(grader: AnswerGrader, texts: Sequence[Sequence[str]], rows: Sequence[Row]) -> list[list[str]]:
+    """Of each row's texts those that reach its solution, equal ones once, in order."""
+    pairs = [(text, row["solution"]) for own, row in zip(texts, rows, strict=True) for text in own]
+    verdicts = iter(grader.grade(pairs))
+    return [list(dict.fromkeys(text for text in own if next(verdicts) is Verdict.CORRECT)) for own in texts]

@@ -1,0 +1,125 @@
+"""InT's tiny world: problems with references, and a solver that can check an attempt; made once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fastrl.runtime.seeding import seed_of
+from fastrl.tiny.interventions.config import IntConfig
+from fastrl.tiny.interventions.examples import hard_row, meets, solver_row
+from fastrl.tiny.world.examples import write_jsonl
+from fastrl.tiny.world.make import default_cache, world_key
+from fastrl.tiny.world.task import Chain, Split, draw_chains
+from fastrl.tiny.world.teach import learn, prepare
+from fastrl.tiny.world.traces import wrong_entries
+
+log = logging.getLogger(__name__)
+# What is written in these files decides what this world is, beside the plain world's own.
+SOURCES = ("config.py", "examples.py", "make.py")
+
+
+@dataclass(frozen=True, slots=True)
+class IntWorld:
+    """A folder with a Hugging Face checkpoint and problems as JSONL, with prompt, solution, reference and
+    expression."""
+
+    folder: Path
+
+    @property
+    def solver(self) -> Path:
+        """Does some operations wrong every time. Checks an attempt against a reference, right three times in
+        four, and follows a reference that it is shown."""
+        return self.folder / "solver"
+
+    @property
+    def train(self) -> Path:
+        """Every problem meets one of these operations."""
+        return self.folder / "int-train.jsonl"
+
+    @property
+    def test(self) -> Path:
+        """The same, held out."""
+        return self.folder / "int-test.jsonl"
+
+
+def build_int_world(config: IntConfig | None = None, cache: Path | None = None) -> IntWorld:
+    """The world that a configuration describes: from the cache, or made now.
+
+    Args:
+        cache: folder of worlds; None: $FASTRL_CACHE/tiny, or ~/.cache/fastrl/tiny.
+    """
+    config = config or IntConfig()
+    folder = (cache or default_cache()) / f"int-{int_key(config)}"
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        log.info("making InT's tiny world in %s", folder)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            make_int(config, partial)
+            # Two processes may make the same world: the first to finish is kept.
+            if not folder.is_dir():
+                partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return IntWorld(folder)
+
+
+def with_int_world(
+    export: Callable[[str], Path], folder: str, config: IntConfig | None = None, cache: Path | None = None
+) -> Path:
+    """What `export` writes into a folder that does not exist yet, and this world beside it, as int-tiny names
+    it. Returns the folder."""
+    if Path(folder).exists():
+        raise ValueError(f"[tiny] dir: expected a folder that does not exist yet, got {folder!r}")
+    made = build_int_world(config, cache)
+    target = export(folder)
+    shutil.copytree(made.folder, target, dirs_exist_ok=True)
+    return target
+
+
+def int_key(config: IntConfig) -> str:
+    """Digest of the plain world's key, of this configuration and of the files that give it meaning."""
+    whole = hashlib.sha256(world_key(config.world).encode())
+    whole.update(json.dumps(asdict(config), sort_keys=True).encode())
+    for source in SOURCES:
+        whole.update((Path(__file__).parent / source).read_bytes())
+    return whole.hexdigest()[:16]
+
+
+def make_int(config: IntConfig, folder: Path) -> None:
+    """Write every part of the world into a folder.
+
+    Raises:
+        RuntimeError: the training failed; ends with what it said.
+    """
+    world = config.world
+    splits: tuple[tuple[Split, int], ...] = (("train", world.num_train), ("test", world.num_test))
+    for split, count in splits:
+        write_jsonl(folder / f"int-{split}.jsonl", map(hard_row, hard_chains(config, count, split)))
+    recipe = prepare(
+        world,
+        world.generator,
+        lambda _, chain, random: solver_row(config, chain, random),
+        folder / ".solver",
+        "int/solver",
+    )
+    learn(recipe, folder / "solver")
+
+
+def hard_chains(config: IntConfig, count: int, split: Split) -> list[Chain]:
+    """The first `count` chains of a draw that meet an operation learnt wrong."""
+    world = config.world
+    table = wrong_entries(world.num_wrong_entries, world.seed, world.chains.modulus)
+    num_drawn, chosen = count, list[Chain]()
+    while len(chosen) < count:
+        num_drawn *= 2  # a longer draw begins with the shorter one
+        drawn = draw_chains(world.chains, num_drawn, seed=seed_of(world.seed, "int"), split=split)
+        chosen = [chain for chain in drawn if meets(chain, table)]
+    return chosen[:count]

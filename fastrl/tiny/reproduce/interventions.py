@@ -1,0 +1,286 @@
+"""InT's arms in the tiny world: what one seed of a study makes, trains and measures.
+
+    int         SFT on prefix + intervention, then RL
+    rl          RL alone
+    reference   SFT on the references, then RL
+    reflection  SFT on the solver's own right solutions, written beside the references, then RL
+    hint        RL, each problem also with half of its reference in the prompt
+
+All train on the same hard problems, from the same solver. Budgets are equal in sampled tokens: what int
+spends on interventions (checks and continuations) and in `steps` steps of RL is the budget; every other arm
+pays for what it samples before RL, then does as many RL steps as the rest allows, at the mean length of its
+first ten. The hard set's rollouts are the same for all and not counted; SFT samples nothing. Cells (SFT
+alone) are what can be cloned of an intervention: the kept ones; every attempt's first, unfiltered; without
+training on the prefix; with the rest of a right solution. What was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import yaml
+
+from fastrl.config import EngineConfig, InterveneConfig, PipelineConfig, RlConfig, SftConfig, resolved
+from fastrl.config.load import from_dict, load_config, to_yaml
+from fastrl.data.rows import Row, read_rows
+from fastrl.engine.protocol import Engine
+from fastrl.grading import AnswerGrader
+from fastrl.methods.interventions.candidates import REJECTS, Candidate
+from fastrl.methods.interventions.problems import hard_problem
+from fastrl.runtime.run import read_metrics
+from fastrl.stages.build import build_engine
+from fastrl.stages.intervene import sft_row
+from fastrl.stages.pipeline import in_folder
+from fastrl.tiny.interventions.baselines import completed_rows, hinted_rows, reference_rows, reflected_rows
+from fastrl.tiny.interventions.config import IntConfig
+from fastrl.tiny.interventions.examples import GUIDED_TEMPLATE
+from fastrl.tiny.interventions.make import IntWorld, build_int_world
+from fastrl.tiny.interventions.measure import assess_solver, intervention_quality
+from fastrl.tiny.world.traces import wrong_entries
+from fastrl.train import run_stage
+from fastrl.training.progress import Budget, summed, write_json, write_rows
+
+ARMS = ("int", "rl", "reference", "reflection", "hint")
+CELLS = ("kept", "unfiltered", "no_prefix", "suffix")
+NOTHING_SAID = (*REJECTS, "leak")
+HINT_TEMPLATE = "{question}\n{hint}"
+PROBE_STEPS = 10
+LAST_STEPS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """One seed's world and what is trained in it."""
+
+    seed: int
+    steps: int
+    num_problems: int
+    num_samples: int
+    folder: Path
+    """Of this seed: hard_set/, intervene/, and a folder for every SFT and RL run."""
+    config: IntConfig
+    cache: Path | None = None
+
+    @property
+    def world(self) -> IntWorld:
+        return build_int_world(self.config, self.cache)
+
+    def pipeline(self) -> PipelineConfig:
+        """The recipe, in this seed's world and folder."""
+        pipeline = recipe(self.world.folder)
+        return replace(
+            pipeline, run=replace(pipeline.run, dir=str(self.folder), seed=self.seed, device="cpu")
+        )
+
+    def stage(self, name: str, folder: str | None = None, **results: str) -> Any:
+        """A stage of the recipe, in a folder of the seed's."""
+        config = resolved(in_folder(self.pipeline(), name), results)
+        return replace(config, run=replace(config.run, dir=str(self.folder / (folder or name))))
+
+    def run(self, arms: Sequence[str], cells: Sequence[str]) -> dict[str, Any]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        run_stage(self.stage("hard_set"))
+        run_stage(self.stage("intervene", hard_set=str(self.folder / "hard_set")))
+        found: dict[str, Any] = {
+            "seed": self.seed,
+            "counts": read_json(self.folder / "hard_set" / "counts.json"),
+            "funnel": read_json(self.folder / "intervene" / "funnel.json"),
+            "quality": self.quality(),
+            "before": self.assessed("before", self.world.solver),
+        }
+        found["arms"] = {arm: self.arm(arm) for arm in arms}
+        found["cells"] = {cell: self.cell(cell) for cell in cells}
+        return found
+
+    @property
+    def hard(self) -> list[Row]:
+        return read_rows(str(self.folder / "hard_set" / "hard.jsonl"))
+
+    def quality(self) -> dict[str, float]:
+        candidates = read_rows(str(self.folder / "intervene" / "interventions.jsonl"))
+        return intervention_quality(self.hard, candidates, self.intervene_config().steps)
+
+    def intervene_config(self) -> InterveneConfig:
+        return cast(InterveneConfig, self.stage("intervene", hard_set=str(self.folder / "hard_set")))
+
+    def assessed(self, name: str, checkpoint: Path, on: str = "test") -> dict[str, float]:
+        """assess_solver's numbers, kept in a file. on: test, or hard, the problems that are trained on."""
+        file = self.folder / "assessed" / f"{name}-{on}-{self.num_problems}x{self.num_samples}.json"
+        problems = self.world.test if on == "test" else self.folder / "hard_set" / "hard.jsonl"
+        if not file.exists():
+            world = self.config.world
+            table = wrong_entries(world.num_wrong_entries, world.seed, world.chains.modulus)
+            numbers = assess_solver(
+                checkpoint, problems, table,
+                num_problems=self.num_problems, num_samples=self.num_samples, seed=self.seed,
+            )  # fmt: skip
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, numbers)
+        return cast(dict[str, float], read_json(file))
+
+    def sft(self, name: str, data: Path, prefix_weight: float = 1.0) -> tuple[Path, dict[str, float]]:
+        """The recipe's SFT on other rows: its checkpoint, and what became of entropy and likelihood."""
+        config = cast(SftConfig, self.stage("sft", f"sft-{name}"))
+        config = replace(config, data=replace(config.data, path=str(data)), prefix_weight=prefix_weight)
+        checkpoint = run_stage(config)
+        first, *lines = read_metrics(Path(config.run.dir) / "metrics.jsonl")
+        last = lines[-LAST_STEPS:]
+        return checkpoint, {
+            "rows": float(len(read_rows(str(data)))),
+            "steps": float(lines[-1]["step"]),
+            "base/nll": first["base/nll"],
+            "base/entropy": first["base/entropy"],
+            "entropy": statistics.mean(line["entropy"] for line in last),
+        }
+
+    def arm(self, name: str) -> dict[str, Any]:
+        """Prepare, train and assess an arm."""
+        found: dict[str, Any] = {}
+        start, problems, spent = self.world.solver, self.folder / "hard_set" / "hard.jsonl", 0
+        if name == "hint":
+            problems = self.written("hint", lambda _: hinted_rows(self.hard, template=HINT_TEMPLATE))
+        elif name != "rl":
+            rows = self.taught(name)
+            start, found["sft"] = self.sft(name, rows)
+            found["after_sft"] = self.assessed(f"sft-{name}", start)
+            spent = sampled_tokens(rows.parent)
+        budget = sampled_tokens(self.folder / "intervene") + self.reinforced_tokens(self.steps)
+        num_steps = self.steps if name == "int" else self.affordable(name, start, problems, budget - spent)
+        final = run_stage(self.rl(name, start, problems, num_steps))
+        lines = self.steps_of(name)[:num_steps]
+        found["rl"] = {
+            "steps": float(num_steps),
+            "zero_advantage": statistics.mean(line["frac_reward_zero_std"] for line in lines),
+            "entropy": mean_of("entropy", lines[-LAST_STEPS:]),
+        }
+        learnt = sum(line["num_tokens"] for line in lines)
+        found["tokens"] = {"before_rl": spent, "rl": learnt, "all": spent + learnt, "allowed": budget}
+        return found | {"after": self.assessed(f"{name}-{num_steps}", final)}
+
+    def reinforced_tokens(self, num_steps: int) -> float:
+        """What the first steps of int's RL sample; it is run if it was not."""
+        start, _ = self.sft("int", self.taught("int"))
+        run_stage(self.rl("int", start, self.folder / "hard_set" / "hard.jsonl", num_steps))
+        return sum(line["num_tokens"] for line in self.steps_of("int")[:num_steps])
+
+    def affordable(self, name: str, start: Path, problems: Path, tokens: float) -> int:
+        """RL steps for so many sampled tokens, by the mean of the first steps; at least those."""
+        probe = min(PROBE_STEPS, self.steps)
+        if len(self.steps_of(name)) < probe:
+            run_stage(self.rl(name, start, problems, probe))
+        mean = statistics.mean(line["num_tokens"] for line in self.steps_of(name)[:probe])
+        return max(probe, math.ceil(tokens / mean))
+
+    def rl(self, name: str, start: Path, problems: Path, num_steps: int) -> RlConfig:
+        """The recipe's RL from another start, on other problems."""
+        config = cast(RlConfig, self.stage("rl", f"rl-{name}"))
+        return replace(
+            config,
+            model=replace(config.model, path=str(start)),
+            data=replace(config.data, path=str(problems)),
+            train=replace(config.train, num_steps=num_steps),
+            eval=replace(config.eval, path=None),
+        )
+
+    def steps_of(self, name: str) -> list[dict[str, Any]]:
+        file = self.folder / f"rl-{name}" / "metrics.jsonl"
+        return [line for line in read_metrics(file) if line["step"] > 0] if file.exists() else []
+
+    def taught(self, name: str) -> Path:
+        """The rows that an arm or a cell is fine-tuned on; budget.json beside them."""
+        kept = self.folder / "intervene" / "sft.jsonl"
+        if name == "reference":
+            return self.written(name, lambda _: reference_rows(self.hard))
+        if name == "reflection":
+            return self.written(name, self.reflected)
+        if name == "unfiltered":
+            return self.written(name, lambda _: self.unfiltered())
+        if name == "suffix":
+            return self.written(name, lambda budget: self.completed(read_rows(str(kept)), budget))
+        return kept
+
+    def written(self, name: str, make: Callable[[Budget], list[Row]]) -> Path:
+        """Rows in a file of their own and what they cost; made once."""
+        folder = self.folder / name
+        if not (folder / "rows.jsonl").exists():
+            budget: Budget = {}
+            rows = make(budget)
+            folder.mkdir(exist_ok=True)
+            write_json(
+                folder / "budget.json", summed([{name: dict(spent) for name, spent in budget.items()}])
+            )
+            write_rows(folder / "rows.jsonl", rows)
+        return folder / "rows.jsonl"
+
+    def reflected(self, budget: Budget) -> list[Row]:
+        config = self.stage("hard_set")
+        with AnswerGrader(num_workers=1, timeout_s=5.0) as grader:
+            return reflected_rows(
+                self.engine(), grader, self.hard, config.sampling, budget,
+                num_samples=4, keep=config.keep_attempts, seed=self.seed, template=GUIDED_TEMPLATE,
+            )  # fmt: skip
+
+    def completed(self, interventions: list[Row], budget: Budget) -> list[Row]:
+        config = self.intervene_config()
+        with AnswerGrader(num_workers=1, timeout_s=5.0) as grader:
+            return completed_rows(
+                self.engine(), grader, interventions, config.continuation, budget,
+                num_samples=config.num_continuations, seed=self.seed,
+            )  # fmt: skip
+
+    def engine(self) -> Engine:
+        config = self.stage("hard_set")
+        return build_engine(config.model, EngineConfig(), torch.device("cpu"))
+
+    def unfiltered(self) -> list[Row]:
+        """Of every attempt the first proposal that says something: filter none, select first."""
+        steps = self.intervene_config().steps
+        problems = [hard_problem(index, row, steps) for index, row in enumerate(self.hard)]
+        first: dict[tuple[int, int], Candidate] = {}
+        for row in read_rows(str(self.folder / "intervene" / "interventions.jsonl")):
+            row.pop("gain")
+            each = Candidate(**row)
+            if each.outcome not in NOTHING_SAID:
+                first.setdefault((each.problem, each.attempt), each)
+        return [sft_row(problems[each.problem], each) for each in first.values()]
+
+    def cell(self, name: str) -> dict[str, Any]:
+        """SFT alone on a part of what there is to clone; the recipe's is `kept`."""
+        rows = self.taught(name)
+        run = "int" if name == "kept" else name
+        checkpoint, told = self.sft(run, rows, prefix_weight=0.0 if name == "no_prefix" else 1.0)
+        return {
+            "sft": told,
+            "hard": self.assessed(f"sft-{run}", checkpoint, on="hard"),
+            "test": self.assessed(f"sft-{run}", checkpoint),
+        }
+
+
+@cache
+def recipe(world: Path) -> PipelineConfig:
+    """int-tiny in a world."""
+    text = to_yaml(load_config("int-tiny")).replace("tiny-world/", f"{world}/")
+    return cast(PipelineConfig, from_dict(yaml.safe_load(text)))
+
+
+def mean_of(name: str, lines: list[dict[str, Any]]) -> float | None:
+    """Over the lines that have it: entropy is of tokens that carry gradient, and a step may have none."""
+    values = [line[name] for line in lines if line.get(name) is not None]
+    return statistics.mean(values) if values else None
+
+
+def sampled_tokens(folder: Path) -> int:
+    """Of all purposes in a folder's budget.json."""
+    return int(read_json(folder / "budget.json")["total"].get("sampled_tokens", 0))
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())

@@ -1,0 +1,103 @@
+"""TraceLift's arms in the tiny world: one seed's world, groups and reward model, and the same planner trained
+by each form of the reward. What was stopped goes on.
+
+product is the paper's, quality x uplift; execution the result of execution alone; quality and uplift each
+alone; sum half of both.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import yaml
+
+from fastrl.config import EvalConfig, PipelineConfig, RlConfig, resolved
+from fastrl.config.load import from_dict, load_config, to_yaml
+from fastrl.config.uplift import Form
+from fastrl.stages.pipeline import in_folder
+from fastrl.tiny.tracelift.assess import assess_lift
+from fastrl.tiny.tracelift.config import LiftConfig
+from fastrl.tiny.tracelift.make import export_lift_world
+from fastrl.train import run_stage
+from fastrl.training.progress import write_json
+
+FORMS: tuple[Form, ...] = get_args(Form)
+EXECUTORS = ("executor", "held_out_executor")
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """One seed's world and what is trained in it."""
+
+    task: str
+    seed: int
+    steps: int
+    num_problems: int
+    """Of each assessment, four samples a problem."""
+    folder: Path
+    """Of this seed: world/, groups/, reward_model/, and a run folder a form and number of steps."""
+    config: LiftConfig
+
+    @property
+    def world(self) -> Path:
+        return self.folder / "world"
+
+    def pipeline(self) -> PipelineConfig:
+        """The recipe, in this seed's world and folder."""
+        text = to_yaml(load_config(f"tracelift-{self.task}-tiny"))
+        pipeline = cast(
+            PipelineConfig, from_dict(yaml.safe_load(text.replace("tiny-world/", f"{self.world}/")))
+        )
+        run = replace(pipeline.run, dir=str(self.folder), seed=self.seed, device="cpu")
+        return replace(pipeline, run=run)
+
+    def arm_name(self, form: Form) -> str:
+        return f"{form}-{self.steps}"
+
+    def arm(self, form: Form, results: dict[str, str]) -> RlConfig:
+        """The recipe's RL stage by one form of the reward; everything else is the same."""
+        config = cast(RlConfig, resolved(in_folder(self.pipeline(), "rl"), results))
+        return replace(
+            config,
+            run=replace(config.run, dir=str(self.folder / self.arm_name(form))),
+            uplift=replace(config.uplift, form=form),
+            train=replace(config.train, num_steps=self.steps),
+            eval=EvalConfig(),
+        )
+
+    def run(self, forms: Sequence[Form]) -> dict[str, Any]:
+        if not self.world.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partial_world = self.folder / "world.part"
+            shutil.rmtree(partial_world, ignore_errors=True)
+            export_lift_world(partial_world, self.config)
+            partial_world.rename(self.world)
+        pipeline = self.pipeline()
+        results: dict[str, str] = {}
+        for name in ("groups", "reward_model"):
+            results[name] = str(run_stage(resolved(in_folder(pipeline, name), results)))
+        judge = json.loads((self.folder / "reward_model" / "eval.json").read_text())
+        found: dict[str, Any] = {"seed": self.seed, "reward_model": judge}
+        found["before"] = self.assessed("before", partial(Path, self.world / "planner"))
+        for form in forms:
+            found[form] = self.assessed(self.arm_name(form), partial(run_stage, self.arm(form, results)))
+        return found
+
+    def assessed(self, name: str, planner: Callable[[], Path]) -> dict[str, float]:
+        """assess_lift's numbers, kept in a file."""
+        file = self.folder / "assessed" / f"{name}-{self.num_problems}.json"
+        if not file.exists():
+            executors = {each: self.world / each for each in EXECUTORS}
+            recipe = cast(RlConfig, self.pipeline().stages["rl"])
+            numbers = assess_lift(
+                planner(), executors, recipe, num_problems=self.num_problems, seed=self.seed
+            )
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, numbers)
+        return cast(dict[str, float], json.loads(file.read_text()))

@@ -1,0 +1,111 @@
+"""The world's models are taught by the project's own SFT stage: one process each, two at a time.
+
+A process computes with one thread, so the same world comes out of any machine's number of cores.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from fastrl.config import DataConfig, ModelConfig, RunConfig, SftConfig, TrainConfig
+from fastrl.config.load import to_yaml
+from fastrl.runtime.seeding import seed_of
+from fastrl.tiny.world.config import LearnerConfig, WorldConfig
+from fastrl.tiny.world.examples import generator_row, receiver_row, write_jsonl
+from fastrl.tiny.world.models import initialise
+from fastrl.tiny.world.task import Chain, draw_chains
+
+RowWriter = Callable[[WorldConfig, Chain, Random], dict[str, Any]]
+KEPT = (
+    "config.json", "generation_config.json", "model.safetensors",
+    "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+)  # fmt: skip
+
+
+def teach(config: WorldConfig, folder: Path) -> None:
+    """Write folder/generator, folder/receiver and folder/held_out_receiver: Hugging Face folders, and the
+    training curve of each as sft_metrics.jsonl.
+
+    Raises:
+        RuntimeError: a training failed; ends with what it said.
+    """
+    lessons: dict[str, tuple[LearnerConfig, RowWriter]] = {
+        "generator": (config.generator, generator_row),
+        "receiver": (config.receiver, receiver_row),
+        "held_out_receiver": (config.held_out_receiver, receiver_row),
+    }
+    recipes = {
+        name: prepare(config, learner, row, folder / f".{name}", name)
+        for name, (learner, row) in lessons.items()
+    }
+    # Two lanes for two cores: the generator takes as long as the receivers one after the other.
+    with ThreadPoolExecutor(max_workers=2) as lanes:
+        list(lanes.map(lambda name: learn(recipes[name], folder / name), recipes))
+
+
+def learn(recipe: Path, folder: Path) -> None:
+    """Train by a recipe in a process of its own; the last checkpoint becomes a plain Hugging Face folder."""
+    process = start(recipe)
+    try:
+        finish(process, recipe.parent, folder)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def prepare(config: WorldConfig, learner: LearnerConfig, row: RowWriter, folder: Path, name: str) -> Path:
+    """Initial weights, examples and the recipe of a model's training, in a folder of its own."""
+    folder.mkdir()
+    seed = seed_of(config.seed, name)
+    random = Random(seed)
+    chains = draw_chains(config.chains, learner.num_steps * learner.batch_size, seed=seed, split="train")
+    write_jsonl(folder / "examples.jsonl", (row(config, chain, random) for chain in chains))
+    sft = SftConfig(
+        run=RunConfig(dir=str(folder / "run"), seed=config.seed, device="cpu", save_every=0),
+        model=ModelConfig(path=str(initialise(learner.shape, folder / "start", seed=seed)), dtype="float32"),
+        data=DataConfig(path=str(folder / "examples.jsonl")),
+        train=TrainConfig(
+            num_steps=learner.num_steps,
+            learning_rate=learner.learning_rate,
+            warmup_steps=learner.num_steps // 20,
+        ),
+        batch_size=learner.batch_size,
+        schedule="cosine",
+    )
+    recipe = folder / "sft.yaml"
+    recipe.write_text(to_yaml(sft))
+    return recipe
+
+
+def start(recipe: Path) -> subprocess.Popen[bytes]:
+    """`python -m fastrl.train RECIPE`, as anybody would run it; what it says goes into a file beside it."""
+    with (recipe.parent / "log.txt").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "fastrl.train", str(recipe)],
+            env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def finish(process: subprocess.Popen[bytes], work: Path, folder: Path) -> None:
+    """Wait for a training; keep what it learnt."""
+    if process.wait() != 0:
+        said = (work / "log.txt").read_text(errors="replace")[-2000:]
+        raise RuntimeError(
+            f"[tiny] {folder.name}: training ended with exit code {process.returncode}\n{said}"
+        )
+    (trained,) = (work / "run" / "checkpoints").glob("step-*")
+    folder.mkdir()
+    for file in KEPT:
+        shutil.copy2(trained / file, folder / file)
+    shutil.copy2(work / "run" / "metrics.jsonl", folder / "sft_metrics.jsonl")
+    shutil.rmtree(work)

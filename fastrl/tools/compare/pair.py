@@ -1,0 +1,135 @@
+"""Two runs without a band: whether they are equal bit for bit, or, of other seeds, how they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastrl.report.intervals import Interval, t_interval
+from fastrl.tools.compare.bands import block_values, is_compared, parts
+from fastrl.tools.compare.runs import Record, differing
+
+MEASURED = "time/"
+"""What no run repeats."""
+LEVEL = 0.99
+FEWEST_BLOCKS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parting:
+    """Where two runs part first: the earliest step, and there the first metric as it was logged."""
+
+    stage: str
+    step: int
+    metric: str
+    ours: Any
+    theirs: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Same:
+    """Two runs of one seed and configuration, over the steps that both have."""
+
+    steps: int
+    values: int
+    """Numbers compared."""
+    parting: Parting | None
+    """None: all of them are equal, bit for bit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A metric of two runs of other seeds."""
+
+    stage: str
+    metric: str
+    ours: float
+    """Mean over the blocks of both."""
+    theirs: float
+    difference: Interval
+    """Of the mean over blocks of (ours - theirs); it holds for all metrics together. It takes blocks as
+    independent, which the steps of one run are not quite."""
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval leaves 0 out; False where there are too few blocks for one."""
+        low, high = self.difference.low, self.difference.high
+        return low is not None and high is not None and not low <= 0 <= high
+
+
+def other_options(ours: Record, theirs: Record) -> list[str]:
+    """Options that differ, in words. Raises: ValueError: the runs have no stage in common."""
+    if not set(ours.stages) & set(theirs.stages):
+        raise ValueError(
+            f"[compare] run: expected a stage of {theirs.name}, which has {', '.join(theirs.stages)}, got "
+            f"{', '.join(ours.stages)}"
+        )
+    return differing(ours, theirs.options)
+
+
+def same_bits(ours: Record, theirs: Record) -> Same:
+    """Every metric but times, step by step over what both runs have. A key that one of them lacks, or null in
+    one, is a parting too."""
+    steps = values = 0
+    for stage in [name for name in ours.stages if name in theirs.stages]:
+        pairs = in_common(ours.stages[stage].lines, theirs.stages[stage].lines)
+        for mine, other in pairs:
+            steps += 1
+            for name in dict.fromkeys([*mine, *other]):
+                if name.startswith(MEASURED):
+                    continue
+                values += 1
+                if (name in mine) != (name in other) or mine.get(name) != other.get(name):
+                    parting = Parting(
+                        stage=stage,
+                        step=mine["step"],
+                        metric=name,
+                        ours=mine.get(name, "nothing"),
+                        theirs=other.get(name, "nothing"),
+                    )
+                    return Same(steps=steps, values=values, parting=parting)
+    return Same(steps=steps, values=values, parting=None)
+
+
+def in_common(
+    ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]
+) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Lines of the steps that both have."""
+    by_step = {line["step"]: line for line in theirs}
+    return [(line, by_step[line["step"]]) for line in ours if line["step"] in by_step]
+
+
+def seed_differences(ours: Record, theirs: Record, level: float = LEVEL) -> list[Difference]:
+    """Of every metric that takes part, ours - theirs over the blocks of steps that both runs have.
+
+        d_k = ours in block k - theirs in block k;   interval = mean of d +- t * s_d / sqrt(K)
+
+    at a level of 1 - (1 - level) / number of metrics; none with fewer than three blocks.
+    """
+    found: list[tuple[str, str, list[float], list[float]]] = []
+    for stage in [name for name in ours.stages if name in theirs.stages]:
+        sides = ours.stages[stage], theirs.stages[stage]
+        last = min(side.last for side in sides)
+        each = [[block_values(side.lines, block) for block in parts(last)] for side in sides]
+        names = dict.fromkeys(name for values in each[0] for name in values if is_compared(name))
+        for name in names:
+            both = [
+                (a, b)
+                for mine, other in zip(*each, strict=True)
+                if (a := mine.get(name)) is not None and (b := other.get(name)) is not None
+            ]
+            if both:
+                found.append((stage, name, [a for a, _ in both], [b for _, b in both]))
+    return [difference(*each, level=1 - (1 - level) / len(found)) for each in found]
+
+
+def difference(stage: str, name: str, ours: list[float], theirs: list[float], *, level: float) -> Difference:
+    between = [a - b for a, b in zip(ours, theirs, strict=True)]
+    interval = t_interval(between, level)
+    if len(between) < FEWEST_BLOCKS:
+        interval = Interval(mean=interval.mean, low=None, high=None, n=interval.n)
+    count = len(between)
+    return Difference(
+        stage=stage, metric=name, ours=sum(ours) / count, theirs=sum(theirs) / count, difference=interval
+    )

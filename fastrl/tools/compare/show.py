@@ -1,0 +1,106 @@
+"""What a comparison came to: as lines and a table for people, as plain values for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import IO, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fastrl.report.console import number
+from fastrl.tools.compare.bands import Block
+from fastrl.tools.compare.judge import Comparison, Finding
+from fastrl.tools.compare.pair import Difference, Same
+
+IN_A_FILE = 160
+
+
+def print_comparison(found: Comparison, file: IO[str] | None = None) -> None:
+    """A row a metric, what is not inside first."""
+    failed = sum(each.verdict != "inside" for each in found.findings)
+    rows = sorted(found.findings, key=lambda each: each.verdict == "inside")
+    print_rows(
+        ("", "metric", "blocks outside", "steps", "run", "band", "off the middle by"),
+        [row_of(each, several=len({one.stage for one in rows}) > 1) for each in rows],
+        file,
+    )
+    for note in found.notes:
+        print(note, file=file)
+    verdict = f"drift: {failed} of {len(rows)} metrics" if failed else f"no drift: {len(rows)} metrics inside"
+    print(f"{found.run} beside {found.reference}: {verdict}", file=file)
+
+
+def row_of(each: Finding, several: bool) -> tuple[str, ...]:
+    return (
+        each.verdict,
+        f"{each.stage}: {each.metric}" if several else each.metric,
+        f"{each.outside} of {each.compared}",
+        steps(each.block),
+        "-" if each.value is None else number(each.value),
+        f"[{number(each.band.low)}, {number(each.band.high)}]",
+        "-" if each.verdict == "missing" else f"{each.beyond:.2f} half widths",
+    )
+
+
+def steps(block: Block) -> str:
+    return str(block[0]) if block[0] == block[1] else f"{block[0]}-{block[1]}"
+
+
+def print_same(run: str, other: str, found: Same, file: IO[str] | None = None) -> None:
+    if found.parting is None:
+        print(
+            f"{run} and {other}: equal bit for bit, {found.values} numbers in {found.steps} steps", file=file
+        )
+        return
+    parting = found.parting
+    print(
+        f"{run} and {other} part at step {parting.step} of {parting.stage}, first in {parting.metric}: "
+        f"{parting.ours!r} and {parting.theirs!r}",
+        file=file,
+    )
+
+
+def print_differences(run: str, other: str, found: list[Difference], file: IO[str] | None = None) -> None:
+    several = len({each.stage for each in found}) > 1
+    rows = [
+        (
+            "differs" if each.clear else "",
+            f"{each.stage}: {each.metric}" if several else each.metric,
+            number(each.ours),
+            number(each.theirs),
+            number(each.difference.mean),
+            "-"
+            if each.difference.low is None or each.difference.high is None
+            else f"[{number(each.difference.low)}, {number(each.difference.high)}]",
+        )
+        for each in sorted(found, key=lambda each: not each.clear)
+    ]
+    print_rows(("", "metric", run, other, "difference", "interval"), rows, file)
+    clear = sum(each.clear for each in found)
+    print(f"{run} and {other}, of other seeds: {clear} of {len(found)} metrics differ clearly", file=file)
+
+
+def print_rows(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], file: IO[str] | None) -> None:
+    console = Console(file=file)
+    if not console.is_terminal:
+        console = Console(file=file, width=IN_A_FILE)
+    table = Table()
+    for place, name in enumerate(header):
+        table.add_column(name, justify="left" if place < 2 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))  # [data] is no markup
+    console.print(table)
+
+
+def as_json(found: Comparison | Same | list[Difference], run: str, other: str) -> dict[str, Any]:
+    """Plain values. `drift`: whether the check failed."""
+    names = {"run": run, "reference": other}
+    if isinstance(found, Comparison):
+        return {**names, "kind": "band", "drift": found.drifted, **asdict(found), **names}
+    if isinstance(found, Same):
+        return {**names, "kind": "same seed", "drift": found.parting is not None, **asdict(found)}
+    rows = [asdict(each) | {"clear": each.clear} for each in found]
+    return {**names, "kind": "other seed", "drift": False, "differences": rows}

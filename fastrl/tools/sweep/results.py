@@ -1,0 +1,83 @@
+"""What a sweep's runs have come to: their metrics by combination, the table's files and the plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastrl.config import PipelineConfig, RlConfig
+from fastrl.config.load import from_dict, read_yaml
+from fastrl.report.plot import RunCurves
+from fastrl.runtime.run import read_metrics
+from fastrl.tools.sweep.cells import Cell, cells, exit_code_of, failure, text
+from fastrl.tools.sweep.grid import Grid
+from fastrl.tools.sweep.numbers import headline_metrics
+from fastrl.tools.sweep.plot import plot_sweep
+from fastrl.tools.sweep.table import (
+    Combination,
+    SweepTable,
+    sweep_table,
+    write_csv,
+    write_markdown,
+)
+
+
+def gather(grid: Grid, folder: Path) -> list[Combination]:
+    """The runs that ended, by combination."""
+    by_place: dict[Path, list[Cell]] = {}
+    for cell in cells(grid, folder):
+        by_place.setdefault(cell.folder.parent, []).append(cell)
+    return [combination(of, grid.metrics) for of in by_place.values()]
+
+
+def combination(runs: Sequence[Cell], metrics: Sequence[str]) -> Combination:
+    failures = {cell.seed: failure(cell) for cell in runs}
+    return Combination(
+        values={name: text(value) for name, value in runs[0].values.items()},
+        runs=[read_run(cell, metrics) for cell in runs if exit_code_of(cell) == 0],
+        planned=len(runs),
+        failures=[f"seed {seed}, {why}" for seed, why in failures.items() if why is not None],
+    )
+
+
+def read_run(cell: Cell, metrics: Sequence[str]) -> RunCurves:
+    """The run's metrics; of a pipeline those of its last RL stage, or else of its last stage, and of other
+    stages what STAGE.METRIC asks for."""
+    pipeline = cell.folder / "pipeline.yaml"
+    if not pipeline.exists():
+        return RunCurves(cell.name, lines_of(cell.folder))
+    config = from_dict(read_yaml(pipeline))
+    assert isinstance(config, PipelineConfig)
+    rl = [name for name, stage in config.stages.items() if isinstance(stage, RlConfig)]
+    lines = []
+    for metric in metrics:
+        stage, _, name = metric.partition(".")
+        if stage in config.stages:
+            logged = lines_of(cell.folder / stage)
+            lines += [{"step": line["step"], metric: line[name]} for line in logged if name in line]
+    return RunCurves(cell.name, lines + lines_of(cell.folder / [*config.stages, *rl][-1]))
+
+
+def lines_of(folder: Path) -> list[dict[str, float]]:
+    """None where a stage logs none."""
+    file = folder / "metrics.jsonl"
+    return read_metrics(file) if file.exists() else []
+
+
+def report(grid: Grid, folder: Path) -> tuple[SweepTable, list[Path], list[str]]:
+    """Write table.md, table.csv and, of finished runs, curves.png.
+
+    Returns: the table, what was written, and those of grid.metrics that no finished run has.
+    """
+    combinations = gather(grid, folder)
+    runs = [run for each in combinations for run in each.runs]
+    metrics = grid.metrics or headline_metrics(runs)
+    table = sweep_table(combinations, metrics)
+    write_markdown(table, folder / "table.md")
+    write_csv(table, folder / "table.csv")
+    written = [folder / "table.md", folder / "table.csv"]
+    logged = {name for run in runs for line in run.lines for name, value in line.items() if value is not None}
+    there = [metric for metric in metrics if metric in logged]
+    if there:
+        written.append(plot_sweep(combinations, there, folder / "curves.png"))
+    return table, written, [metric for metric in grid.metrics if runs and metric not in logged]

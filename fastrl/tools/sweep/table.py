@@ -1,0 +1,130 @@
+"""A sweep's table: a row a combination, means over seeds with their interval, when rewards stopped rising."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastrl.report.console import number
+from fastrl.report.intervals import Interval, t_interval
+from fastrl.report.plot import RunCurves
+from fastrl.runtime.run import write_atomic
+from fastrl.tools.sweep.numbers import possible, quantities
+
+CAPTION = (
+    "Means over the seeds of finished runs, each with its 95 % t-interval over these seeds; n where a number "
+    "is known of fewer runs than are finished. start and end: the first and the last step that have the "
+    "metric. t_sat: the update at which the training reward is as good as ever, of the reward as it is and "
+    "of its moving average (EMA); gains are measured from step 0 until then, and after it, strictly later "
+    "or as printed in arXiv 2604.18574, where t_sat itself counts and no gain is negative. An alarm's "
+    "number is the first step that rang it."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Combination:
+    """The runs of one combination of values."""
+
+    values: dict[str, str]
+    """Field: value, in full."""
+    runs: list[RunCurves]
+    """Finished ones."""
+    planned: int
+    failures: list[str]
+    """What happened to those that failed, a line each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepTable:
+    """Numbers by combination and column."""
+
+    columns: list[str]
+    rows: list[tuple[Combination, dict[str, Interval]]]
+
+    @property
+    def fields(self) -> list[str]:
+        return list(self.rows[0][0].values)
+
+
+def sweep_table(combinations: Sequence[Combination], metrics: Sequence[str]) -> SweepTable:
+    """The table over finished runs; a column that no run has anything for is left out."""
+    found = [[quantities(run, metrics) for run in each.runs] for each in combinations]
+    known = {name for runs in found for run in runs for name in run}
+    columns = [name for name in possible(metrics, known) if name in known]
+    rows = [
+        {
+            name: t_interval([run[name] for run in runs if name in run])
+            for name in columns
+            if any(name in run for run in runs)
+        }
+        for runs in found
+    ]
+    return SweepTable(columns=columns, rows=list(zip(combinations, rows, strict=True)))
+
+
+def short_values(combinations: Sequence[Combination]) -> list[dict[str, str]]:
+    """Each combination's values; of paths the last part alone, where that tells them apart."""
+    short: list[dict[str, str]] = [{} for _ in combinations]
+    for name in combinations[0].values:
+        full = [each.values[name] for each in combinations]
+        last = [value.rstrip("/").rpartition("/")[2] for value in full]
+        alike = len(set(last)) == len(set(full))
+        for row, value in zip(short, last if alike else full, strict=True):
+            row[name] = value
+    return short
+
+
+def cells(table: SweepTable) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of text."""
+    failed = any(combination.failures for combination, _ in table.rows)
+    header = [*table.fields, "runs", *table.columns, *(["failed"] if failed else [])]
+    short = short_values([combination for combination, _ in table.rows])
+    rows = []
+    for values, (combination, found) in zip(short, table.rows, strict=True):
+        done = len(combination.runs)
+        runs = f"{done}" if done == combination.planned else f"{done} of {combination.planned}"
+        numbers = [shown(found.get(name), done) for name in table.columns]
+        failures = ["; ".join(combination.failures)] if failed else []
+        rows.append([*values.values(), runs, *numbers, *failures])
+    return header, rows
+
+
+def shown(interval: Interval | None, runs: int) -> str:
+    """0.512 [0.48, 0.544] n=2"""
+    if interval is None:
+        return "-"
+    parts = [number(interval.mean)]
+    if interval.low is not None and interval.high is not None and interval.low < interval.high:
+        parts.append(f"[{number(interval.low)}, {number(interval.high)}]")
+    return " ".join([*parts, f"n={interval.n}"] if interval.n != runs else parts)
+
+
+def write_markdown(table: SweepTable, path: Path) -> None:
+    header, rows = cells(table)
+    lines = [header, ["---"] * len(header), *rows]
+    text = "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    write_atomic(path, f"{text}\n{CAPTION}\n")
+
+
+def write_csv(table: SweepTable, path: Path) -> None:
+    """Every number in full: a column's mean, its interval's ends and n."""
+    parts = ("", " low", " high", " n")
+    header = [
+        *table.fields,
+        "planned",
+        "finished",
+        "failed",
+        *(f"{c}{p}" for c in table.columns for p in parts),
+    ]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        for combination, found in table.rows:
+            row: list[object] = [*combination.values.values(), combination.planned, len(combination.runs)]
+            row.append("; ".join(combination.failures))
+            for column in table.columns:
+                at = found.get(column)
+                row += ["", "", "", 0] if at is None else [at.mean, at.low, at.high, at.n]
+            writer.writerow(row)

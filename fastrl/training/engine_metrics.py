@@ -1,0 +1,40 @@
+"""What the engines did in a step: tokens asked for, computed, read and found, and the time it took."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from fastrl.engine.protocol import Engine, EngineStats
+from fastrl.runtime.distributed import Ranks
+
+Counted = dict[str, EngineStats]
+
+
+def count(engines: Mapping[str, Engine]) -> Counted:
+    return {name: engine.stats() for name, engine in engines.items()}
+
+
+def engine_metrics(before: Counted, after: Counted, ranks: Ranks) -> dict[str, float]:
+    """engine/NAME/COUNTER and time/NAME_PHASE_s of the step, summed over ranks, and what sharing saved.
+
+    prefill_saved  = 1 - prefill_tokens / prompt_tokens_asked
+    kv_reads_saved = 1 - kv_tokens_read / kv_tokens_asked
+    """
+    metrics: dict[str, float] = {}
+    for name, end in after.items():
+        start = asdict(before[name])
+        counters = {field: value - start[field] for field, value in asdict(end).items()}
+        summed = dict(zip(counters, ranks.sum(list(counters.values())), strict=True))
+        for field, value in summed.items():
+            if field.endswith("_ms"):
+                metrics[f"time/{name}_{field.removesuffix('_ms')}_s"] = value / 1e3
+            else:
+                metrics[f"engine/{name}/{field}"] = value
+        for saved, done, asked in (
+            ("prefill_saved", "prefill_tokens", "prompt_tokens_asked"),
+            ("kv_reads_saved", "kv_tokens_read", "kv_tokens_asked"),
+        ):
+            if summed[asked]:
+                metrics[f"engine/{name}/{saved}"] = 1 - summed[done] / summed[asked]
+    return metrics

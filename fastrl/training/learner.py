@@ -1,0 +1,129 @@
+"""The loop of every stage that learns from examples: its run folder, its policy and its steps, on one rank
+or many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+
+from fastrl.config import CptConfig, RewardModelConfig, SftConfig, TrainConfig
+from fastrl.policy.bad_steps import BadSteps
+from fastrl.policy.checkpoint import Saver, latest_checkpoint, load_optimizer
+from fastrl.policy.model import Policy
+from fastrl.policy.optimizer import apply_gradients, make_optimizer
+from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.run import Run
+from fastrl.runtime.seeding import seed_of
+from fastrl.training.guards import Guards
+
+Metrics = dict[str, float]
+Supervised = SftConfig | CptConfig | RewardModelConfig
+
+
+@dataclass(slots=True)
+class Learner:
+    """A policy that learns, in its run folder, at the step of the last checkpoint."""
+
+    run: Run
+    ranks: Ranks
+    policy: Policy
+    optimizer: torch.optim.Optimizer
+    saved: Path | None
+    """The last checkpoint; None: the run begins."""
+    step: int
+    bad_steps: BadSteps
+
+    @classmethod
+    def start(cls, config: Supervised, ranks: Ranks, load: Callable[[Path | None], Policy]) -> Learner:
+        """Open the run folder, and load what it goes on from; `load` gets the last checkpoint."""
+        run = Run.start(config, writes=ranks.first)
+        saved = latest_checkpoint(run.checkpoints, ranks)
+        policy = load(saved)
+        optimizer = make_optimizer(policy, config.train)
+        state: dict[str, Any] = {"step": 0} if saved is None else load_optimizer(saved, policy, optimizer)
+        run.rewind(state["step"] if saved else -1)
+        bad_steps = BadSteps(config.train, state.get("bad_steps"))
+        return cls(run, ranks, policy, optimizer, saved, state["step"], bad_steps)
+
+    def train(
+        self,
+        config: Supervised,
+        learn: Callable[[int], Metrics],
+        measured: Callable[[int, Metrics], Metrics],
+        ended: Callable[[], bool] = lambda: False,
+    ) -> Path:
+        """Steps until config.train.num_steps, or until `ended`; returns the last checkpoint's folder.
+
+        Args:
+            learn: what one step does; its metrics.
+            measured: metrics of the model as it is after so many steps, logged beside those of the step,
+                which are given; before the first there are none.
+            ended: asked of all ranks, and the first one's answer holds.
+        """
+        last = config.train.num_steps
+        guards = Guards(self.run, config, self.policy, self.optimizer, self.ranks)
+        saver = Saver(self.run.checkpoints, config.run.keep_last, self.ranks, config.run.async_save)
+        with guards, saver:
+            if self.saved is None and (start := measured(0, {})):
+                self.run.log(0, start)
+            over = self.agreed(ended())
+            while self.step < last and not over:
+                with self.run.time("update"):
+                    metrics = learn(self.step)
+                self.step += 1
+                self.run.log(self.step, metrics | measured(self.step, metrics))
+                over, leaving = self.agreed(ended()), guards.leaving()
+                if leaving or over or self.saves(config):
+                    self.run.enter("checkpoint")
+                    state = {"step": self.step, "bad_steps": self.bad_steps.state()}
+                    self.saved = saver.save(self.policy, self.optimizer, state)
+                if leaving:
+                    saver.wait()
+                    guards.leave(self.saved or self.run.checkpoints)
+        return self.saved or self.run.checkpoints
+
+    def saves(self, config: Supervised) -> bool:
+        """Whether a checkpoint is due after this many steps."""
+        every = config.run.save_every
+        return self.step == config.train.num_steps or (every > 0 and self.step % every == 0)
+
+    def agreed(self, answer: bool) -> bool:
+        """The first rank's answer, on every rank."""
+        return self.ranks.sum([float(self.ranks.first and answer)])[0] > 0
+
+    def apply(self, config: Supervised, rate: float, step: int) -> Metrics:
+        """The optimiser's step with the gradient of all ranks; what there is to say of it."""
+        if not self.policy.sharding:  # the backward has summed them then
+            self.ranks.sum_gradients(self.policy.parameters())
+        train = replace(config.train, learning_rate=rate)
+        grad_norm = apply_gradients(self.policy, self.optimizer, train, step, self.bad_steps)
+        applied = float(self.optimizer.param_groups[0]["lr"])
+        return {"grad_norm": grad_norm, "learning_rate": applied} | self.bad_steps.metrics()
+
+
+def scheduled(train: TrainConfig, schedule: str, step: int, final_share: float = 0.0) -> float:
+    """learning_rate, or learning_rate * (f + (1 - f) * (1 + cos(pi * d)) / 2) with f = final_share and d the
+    share of the steps after warm-up that are done."""
+    if schedule == "constant" or step < train.warmup_steps:
+        return train.learning_rate
+    done = (step - train.warmup_steps) / max(1, train.num_steps - train.warmup_steps)
+    falling = train.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+    return final_share * train.learning_rate + (1 - final_share) * falling
+
+
+def batch_indices(config: SftConfig | CptConfig, num_rows: int, step: int) -> list[int]:
+    """The rows of a step: a function of the seed and the step alone, each row once an epoch."""
+    first = step * config.batch_size
+    indices: list[int] = []
+    for epoch in range(first // num_rows, (first + config.batch_size - 1) // num_rows + 1):
+        order = list(range(num_rows))
+        Random(seed_of(config.run.seed, "sft", epoch)).shuffle(order)
+        here = range(max(first, epoch * num_rows), min(first + config.batch_size, (epoch + 1) * num_rows))
+        indices += [order[place - epoch * num_rows] for place in here]
+    return indices

@@ -1,0 +1,123 @@
+"""Work in chunks that survives a kill: what a chunk gave is on disk before the next one begins."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fastrl.data.rows import Row
+from fastrl.engine.protocol import Engine
+from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.run import write_atomic
+
+T = TypeVar("T")
+Budget = dict[str, Counter[str]]
+"""Counts by purpose: what an engine was asked for, and what it cost."""
+
+
+def in_chunks(
+    path: Path, items: Sequence[T], size: int, work: Callable[[int, list[T]], Any], ranks: Ranks | None = None
+) -> list[Any]:
+    """[work(0, items[:size]), work(size, items[size : 2 * size]), ...], each on disk once it is there.
+
+    Chunks that are on disk are not worked on again, whichever rank did; one that a kill tore is. A chunk is a
+    unit of work, so where `work` is a function of its arguments, an interrupted run gives the same as one
+    that went through, and many ranks the same as one. They take the chunks in turn.
+
+    Args:
+        path: JSONL, a line a chunk; the first rank's, and others have one of their own beside it.
+        items: JSON-serialisable.
+        work: gets the place of the chunk's first item, and its items; returns what JSON can hold.
+    Raises:
+        ValueError: a file speaks of other items.
+    """
+    ranks = ranks or Ranks()
+    starts = range(0, len(items), size)
+    keys = [key_of(start, items[start : start + size]) for start in starts]
+    done = {row["items"]: row["result"] for row in map(json.loads, lines_of_ranks(path, ranks))}
+    if done.keys() - set(keys):
+        same = next((place for place, key in enumerate(keys) if key not in done), len(keys))
+        raise ValueError(
+            f"[run] dir: {path} was begun with other items from number {same * size + 1} on; choose another "
+            "folder, or give the same files"
+        )
+    missing = [(key, start) for key, start in zip(keys, starts, strict=True) if key not in done]
+    fresh = []
+    for key, start in missing[ranks.rank :: ranks.size]:
+        # through JSON at once, so that both ways lead to the same values
+        found = work(start, list(items[start : start + size]))
+        line = json.dumps({"items": key, "result": found}, ensure_ascii=False)
+        with file_of_rank(path, ranks.rank).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        fresh.append((key, json.loads(line)["result"]))
+    done |= dict(ranks.gather(fresh))
+    return [done[key] for key in keys]
+
+
+def key_of(start: int, chunk: Sequence[Any]) -> str:
+    """Under which a chunk's result is kept."""
+    return hashlib.blake2b(json.dumps([start, list(chunk)]).encode(), digest_size=12).hexdigest()
+
+
+def file_of_rank(path: Path, rank: int) -> Path:
+    """progress.jsonl, progress-1.jsonl, progress-2.jsonl, ..."""
+    return path.with_name(f"{path.stem}-{rank}{path.suffix}") if rank else path
+
+
+def lines_of_ranks(path: Path, ranks: Ranks) -> list[bytes]:
+    """What all ranks have written, also those of an earlier run that had more. No rank may write before all
+    have read, and none does: they meet here."""
+    others = sorted(path.parent.glob(f"{path.stem}-[0-9]*{path.suffix}"))
+    lines = [line for file in (path, *others) for line in whole_lines(file)]
+    ranks.wait()
+    return lines
+
+
+def whole_lines(path: Path) -> list[bytes]:
+    """Lines of a file, and what follows the last line break cut off."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    lines = data.split(b"\n")
+    torn = lines.pop()
+    if torn:
+        os.truncate(path, len(data) - len(torn))
+    return lines
+
+
+@contextmanager
+def charged(engine: Engine, budget: Budget, purpose: str) -> Iterator[None]:
+    """Adds what the block asks of the engine to budget[purpose]: requests, and tokens as computed."""
+    before = engine.stats()
+    yield
+    after = engine.stats()
+    spent = budget.setdefault(purpose, Counter())
+    spent["requests"] += after.requests - before.requests
+    spent["prefill_tokens"] += after.prefill_tokens - before.prefill_tokens
+    spent["sampled_tokens"] += after.generated_tokens - before.generated_tokens
+
+
+def summed(budgets: Sequence[dict[str, dict[str, int]]]) -> dict[str, dict[str, int]]:
+    """Budgets of all chunks, and their total."""
+    out: Budget = {}
+    for budget in budgets:
+        for purpose, spent in budget.items():
+            out.setdefault(purpose, Counter()).update(spent)
+    total: Counter[str] = Counter()
+    for spent in out.values():
+        total.update(spent)
+    return {name: dict(counts) for name, counts in {**out, "total": total}.items()}
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -1,0 +1,249 @@
+"""From prompts to scored rollouts: draw, generate, reward; dynamic sampling refills groups without signal."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from fastrl.config import RlConfig
+from fastrl.data.problems import Problem, reward_columns
+from fastrl.data.prompts import render_prompt
+from fastrl.engine.protocol import Engine
+from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.run import Run
+from fastrl.runtime.seeding import seed_of
+from fastrl.stages.build import RlParts, WeightedReward
+from fastrl.types import Rollout, SamplingParams
+
+Reported = dict[str, list[tuple[float, int]]]
+"""What rewards reported through log_metric, and of how many rollouts."""
+
+
+@dataclass(slots=True)
+class Sampled:
+    """A step's rollouts, and what was seen on the way."""
+
+    rollouts: list[Rollout] = field(default_factory=list)
+    draw: int = 0
+    """Where the data stands now: the next draw, the same on every rank."""
+    groups_drawn: int = 0
+    staleness: int = 0
+    """Updates between the weights that sampled and those of the step that learns."""
+    metrics: Reported = field(default_factory=lambda: defaultdict(list))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The completions of one draw."""
+
+    draw: int
+    """Its number in the whole run, over all ranks."""
+    problem: Problem
+    rollouts: list[Rollout]
+    voters: list[str]
+    """Texts of further completions, which vote and are not trained on."""
+
+
+def sample_groups(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step: int, draw: int) -> Sampled:
+    """num_prompts groups over all ranks, of which this one samples every size-th. With dynamic sampling,
+    groups whose rewards are all equal are replaced from further draws, max_refills times; what is then still
+    missing stays missing. Which groups there are, and their numbers, does not depend on how many ranks."""
+    dynamic, wanted = config.rollout.dynamic_sampling, config.rollout.num_prompts
+    out = Sampled(draw=draw, staleness=step - parts.engine.weights_version)
+    groups: dict[int, list[Rollout]] = {}
+    kept: list[int] = []
+    for _ in range(1 + config.rollout.max_refills if dynamic else 1):
+        draws = range(out.draw, out.draw + wanted - len(kept))
+        mine = draws[ranks.rank :: ranks.size]
+        out.draw, out.groups_drawn = draws.stop, out.groups_drawn + len(mine)
+        fresh = zip(mine, scored_groups(parts, config, run, mine, step, out), strict=True)
+        groups |= {place: group for place, group in fresh if not dynamic or has_signal(group)}
+        kept = sorted(ranks.gather(list(groups)))
+        if len(kept) == wanted:
+            break
+    for place, group in groups.items():
+        for rollout in group:
+            rollout.group = kept.index(place)
+    out.rollouts = [rollout for group in groups.values() for rollout in group]
+    return out
+
+
+def scored_groups(
+    parts: RlParts, config: RlConfig, run: Run, draws: Sequence[int], step: int, out: Sampled
+) -> list[list[Rollout]]:
+    """Groups of these draws, rewarded. Where rewards' engines have devices of their own, they work on the
+    first half of the prompts while the second half is sampled."""
+    half = -(-len(draws) // 2) if parts.overlap else len(draws)
+    level = 1 if parts.overlap or config.rollout.dynamic_sampling else 2  # once more before a sync, or not
+    groups: list[list[Rollout]] = []
+    with one_thread("rewards") as beside:
+        rewarded: Future[None] | None = None
+        for piece in (draws[:half], draws[half:]):
+            if not piece:
+                continue
+            problems = [parts.problems[parts.order[draw]] for draw in piece]
+            with run.time("rollout"), awake([parts.engine] if config.engine.sleep else [], level):
+                fresh = generate(parts, config, problems, piece)
+            groups += [group.rollouts for group in fresh]
+            if parts.overlap and rewarded is None:
+                rewarded = beside.submit(reward_groups, parts, config, fresh, step, out.metrics)
+                continue
+            with run.time("reward"):
+                if rewarded is not None:
+                    rewarded.result()
+                reward_groups(parts, config, fresh, step, out.metrics)
+        if rewarded is not None:
+            rewarded.result()
+    return groups
+
+
+def one_thread(name: str) -> ThreadPoolExecutor:
+    """A worker that sees the same GPU as this thread: a new one would begin with the first."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return ThreadPoolExecutor(1, name)
+    return ThreadPoolExecutor(1, name, torch.cuda.set_device, (torch.cuda.current_device(),))
+
+
+def reward_groups(
+    parts: RlParts, config: RlConfig, groups: Sequence[Group], step: int, metrics: Reported
+) -> None:
+    """Fill in the rewards of every group's rollouts."""
+    sleeping = [parts.receivers[name] for name, own in config.reward_engines.items() if own.sleep]
+    with awake(sleeping):
+        reward_rollouts(parts.rewards, groups, step, metrics)
+
+
+@contextmanager
+def awake(engines: Collection[Engine], level: int = 1) -> Iterator[None]:
+    """These engines have their memory inside, and have given it back afterwards. level: 2 where they are
+    given every weight before they work again."""
+    for engine in engines:
+        engine.wake()
+    try:
+        yield
+    finally:
+        for engine in engines:
+            engine.sleep(level)
+
+
+def join_sync(parts: RlParts, config: RlConfig, version: int) -> None:
+    """What a rank does where the first one alone gives its engine weights, in order to measure: with a policy
+    that is spread, the same."""
+    if parts.policy.sharding:
+        with awake([parts.engine] if config.engine.sleep else [], level=2):
+            parts.sync_engine(version)
+
+
+def has_signal(group: Sequence[Rollout]) -> bool:
+    """Exact: whether any two rewards of the group differ; rollouts without a reward do not count."""
+    return len({rollout.reward for rollout in group if not math.isnan(rollout.reward)}) > 1
+
+
+def generate(
+    parts: RlParts, config: RlConfig, problems: Sequence[Problem], draws: Sequence[int]
+) -> list[Group]:
+    """group_size rollouts of each problem, and its voters; a completion depends on the run's seed and its
+    draw alone."""
+    prompts = [render_prompt(parts.policy.tokenizer, problem.messages) for problem in problems]
+    size = config.rollout.group_size
+    completions = parts.engine.generate(
+        prompts,
+        rollout_sampling(config),
+        seeds=[seed_of(config.run.seed, "rollout", draw) for draw in draws],
+        n=size + config.rollout.num_voters,
+    )
+    return [
+        Group(
+            draw=draw,
+            problem=problem,
+            rollouts=[
+                Rollout(prompt, c.token_ids, c.logprobs, c.text, c.finish_reason, group=-1)
+                for c in found[:size]
+            ],
+            voters=[completion.text for completion in found[size:]],
+        )
+        for draw, problem, prompt, found in zip(draws, problems, prompts, completions, strict=True)
+    ]
+
+
+def rollout_sampling(config: RlConfig) -> SamplingParams:
+    rollout = config.rollout
+    return SamplingParams(
+        max_new_tokens=rollout.max_new_tokens,
+        temperature=rollout.temperature,
+        top_p=rollout.top_p,
+        top_k=rollout.top_k,
+        stop=rollout.stop,
+    )
+
+
+def reward_rollouts(
+    rewards: Sequence[WeightedReward], groups: Sequence[Group], step: int, metrics: Reported
+) -> None:
+    """Fill rewards, reward and extras of every rollout: reward = sum of weight * value, None left out.
+
+    Functions are called once, with TRL's signature: prompts, completions, completion_ids, trainer_state,
+    log_extra, log_metric and every dataset column as a list with one entry a rollout. Beside them come
+    rollout_ids and group_ids, the rollouts' and their groups' numbers in the whole run, problem_ids, the
+    problems' rows in the file, and voters, the texts that vote in the rollout's group.
+    """
+    rows = [(group, rollout) for group in groups for rollout in group.rollouts]
+    problems, rollouts = [group.problem for group, _ in rows], [rollout for _, rollout in rows]
+
+    def log_extra(column: str, values: Sequence[Any]) -> None:
+        for rollout, value in zip(rollouts, values, strict=True):
+            rollout.extras[column] = value
+
+    columns = reward_columns(problems) | {
+        "rollout_ids": [
+            group.draw * len(group.rollouts) + j for group in groups for j in range(len(group.rollouts))
+        ],
+        "group_ids": [group.draw for group, _ in rows],
+        "problem_ids": [problem.index for problem in problems],
+        "voters": [group.voters for group, _ in rows],
+    }
+    for reward in rewards:
+        values = reward.function(
+            prompts=[problem.messages for problem in problems],
+            completions=[[{"role": "assistant", "content": rollout.text}] for rollout in rollouts],
+            completion_ids=[rollout.completion_ids for rollout in rollouts],
+            trainer_state=SimpleNamespace(global_step=step),
+            log_extra=log_extra,
+            log_metric=lambda name, value: metrics[name].append((float(value), len(rollouts))),
+            **columns,
+        )
+        values = asyncio.run(values) if inspect.iscoroutine(values) else values
+        check_rewards(reward.name, values, len(rollouts))
+        for rollout, value in zip(rollouts, values, strict=True):
+            rollout.rewards[reward.name] = value if value is None else float(value)
+    for rollout in rollouts:
+        rollout.reward = total_reward(rollout, rewards)
+
+
+def total_reward(rollout: Rollout, rewards: Sequence[WeightedReward]) -> float:
+    """sum of weight * value over the rewards that weigh something and apply; NaN where none does."""
+    given = [
+        reward.weight * value
+        for reward in rewards
+        if reward.weight and (value := rollout.rewards[reward.name]) is not None
+    ]
+    return math.fsum(given) if given else math.nan
+
+
+def check_rewards(name: str, values: Any, expected: int) -> None:
+    if not hasattr(values, "__len__") or len(values) != expected:
+        got = len(values) if hasattr(values, "__len__") else type(values).__name__
+        raise ValueError(f"[reward] {name}: expected {expected} values, one a completion, got {got}")
+    for value in values:
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"[reward] {name}: expected finite numbers or None, got {value}")

@@ -1,0 +1,171 @@
+"""One batch of rollouts becomes optimiser steps. The loss is a sum over one denominator, so that it does not
+matter how the batch is cut into micro-batches or spread over ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from fastrl.config import RlConfig, microbatch_tokens
+from fastrl.ops import linear_grpo_loss
+from fastrl.policy.model import Policy
+from fastrl.policy.optimizer import apply_gradients
+from fastrl.policy.packing import PackedBatch, TrainSequence
+from fastrl.runtime.distributed import Ranks
+from fastrl.stages.build import RlParts
+from fastrl.training.drift import Drift
+from fastrl.types import Rollout
+
+Stats = dict[str, Tensor]
+
+
+def update_policy(
+    parts: RlParts, rollouts: Sequence[Rollout], config: RlConfig, ranks: Ranks, step: int,
+    drift: Drift | None = None,
+) -> tuple[Stats, list[float]]:  # fmt: skip
+    """epochs_per_batch x updates_per_epoch optimiser steps. Returns loss statistics and gradient norms.
+
+    drift: is told the log-probs before the first of them, for which there is no pass of its own.
+    """
+    nothing: list[Tensor | None] = [None] * len(rollouts)
+    support = (config.rollout.top_k, config.rollout.top_p)
+    old = score_rollouts(parts.policy, rollouts, config, *support) if is_off_policy(config) else nothing
+    # The reference is asked about all tokens: it need not find likely what the policy does.
+    if parts.reference:
+        ref = score_rollouts(parts.reference, rollouts, config)
+    else:
+        ref = scored_by_receiver(rollouts, config, parts.policy.device)
+    stats: Stats = {}
+    norms = []
+    for _ in range(config.train.epochs_per_batch):
+        for batch in split_groups(rollouts, config.train.updates_per_epoch, ranks):
+            accumulate_gradients(parts.policy, rollouts, batch, old, ref, config, ranks, stats, drift)
+            if not parts.policy.sharding:  # the backward has summed them then
+                ranks.sum_gradients(parts.policy.parameters())
+            norms.append(apply_gradients(parts.policy, parts.optimizer, config.train, step, parts.bad_steps))
+    return stats, norms
+
+
+def is_off_policy(config: RlConfig) -> bool:
+    """With a single optimiser step the policy that samples is the one that learns: old = current."""
+    return config.train.epochs_per_batch * config.train.updates_per_epoch > 1
+
+
+def split_groups(rollouts: Sequence[Rollout], parts: int, ranks: Ranks) -> list[list[int]]:
+    """Indices of this rank's rollouts in `parts` batches of whole groups, as equal as they go over all ranks:
+    which batch a group is in does not depend on who has it, and some may be empty here."""
+    groups = sorted({*ranks.gather(sorted({rollout.group for rollout in rollouts}))})
+    part_of = {group: place * parts // max(1, len(groups)) for place, group in enumerate(groups)}
+    return [[i for i, r in enumerate(rollouts) if part_of[r.group] == part] for part in range(parts)]
+
+
+def accumulate_gradients(
+    policy: Policy,
+    rollouts: Sequence[Rollout],
+    batch: Sequence[int],
+    old: Sequence[Tensor | None],
+    ref: Sequence[Tensor | None],
+    config: RlConfig,
+    ranks: Ranks,
+    stats: Stats,
+    drift: Drift | None = None,
+) -> None:
+    """Sum of token losses / denominator, backward, micro-batch by micro-batch. The denominator counts every
+    rollout of the batch on every rank, also those that carry no gradient and are left out here."""
+    num_tokens, num_sequences = ranks.sum([sum(len(rollouts[i].completion_ids) for i in batch), len(batch)])
+    denominator = config.loss.denominator(int(num_tokens), int(num_sequences), config.rollout.max_new_tokens)
+    active = [i for i in batch if carries_gradient(rollouts[i], config)]
+    batches = list(packed_batches(policy, rollouts, active, microbatch_tokens(config)))
+    for number, (chosen, packed) in enumerate(batches, start=1):
+        policy.sum_gradients(now=number == len(batches))
+        sampled_with = join([old[i] for i in chosen])
+        rollout_logprobs = torch.tensor(
+            [logprob for i in chosen for logprob in rollouts[i].rollout_logprobs], device=policy.device
+        )
+        no_ref = rollout_logprobs[:0] if config.loss.kl_coef else None
+        out = linear_grpo_loss(
+            policy.hidden(packed),
+            policy.head.weight,
+            packed.ids,
+            cu_seqlens=packed.row_cu_seqlens,
+            # that of an empty micro-batch speaks of no token
+            advantages=torch.tensor([rollouts[i].advantage for i in chosen] or [0.0], device=policy.device),
+            loss_mask=torch.ones_like(packed.ids, dtype=torch.bool),
+            old_logprobs=sampled_with,
+            ref_logprobs=join([ref[i] for i in chosen] or [no_ref]),
+            rollout_logprobs=rollout_logprobs,
+            config=config.loss,
+            denominator=denominator,
+            temperature=config.rollout.temperature,
+            top_k=config.rollout.top_k,
+            top_p=config.rollout.top_p,
+            **policy.head.options(),
+        )
+        out.loss.backward()
+        add_stats(stats, {**out.stats, "loss_sum": out.loss.detach()})
+        if drift is not None and chosen:
+            trainer = out.logprobs if sampled_with is None else sampled_with
+            drift.add(trainer, rollout_logprobs, out.computed, packed.row_cu_seqlens)
+
+
+def packed_batches(
+    policy: Policy, rollouts: Sequence[Rollout], active: Sequence[int], budget: int
+) -> Iterator[tuple[list[int], PackedBatch]]:
+    """Micro-batches of the active rollouts: which they are, and their tokens."""
+    sequences = [train_sequence(rollouts[i]) for i in active]
+    for places in policy.microbatches(sequences, budget, [rollouts[i].group for i in active]):
+        yield [active[place] for place in places], policy.pack([sequences[place] for place in places])
+
+
+def carries_gradient(rollout: Rollout, config: RlConfig) -> bool:
+    """A zero advantage moves nothing, unless a KL or an entropy term does."""
+    return rollout.advantage != 0 or config.loss.kl_coef != 0 or config.loss.entropy_coef != 0
+
+
+def train_sequence(rollout: Rollout) -> TrainSequence:
+    prompt, completion = rollout.prompt_ids, rollout.completion_ids
+    return TrainSequence(prompt + completion, [False] * len(prompt) + [True] * len(completion))
+
+
+def score_rollouts(
+    policy: Policy, rollouts: Sequence[Rollout], config: RlConfig, top_k: int = 0, top_p: float = 1.0
+) -> list[Tensor | None]:
+    """Log-probabilities of completions' tokens under `policy`, without gradient; None for a rollout that
+    carries none."""
+    out: list[Tensor | None] = [None] * len(rollouts)
+    active = [i for i, rollout in enumerate(rollouts) if carries_gradient(rollout, config)]
+    for chosen, packed in packed_batches(policy, rollouts, active, microbatch_tokens(config)):
+        logprobs = policy.logprobs(packed, config.rollout.temperature, top_k, top_p)
+        pieces = torch.split(logprobs, [len(rollouts[i].completion_ids) for i in chosen])
+        for i, piece in zip(chosen, pieces, strict=True):
+            out[i] = piece
+    policy.settle()
+    return out
+
+
+def scored_by_receiver(
+    rollouts: Sequence[Rollout], config: RlConfig, device: torch.device
+) -> list[Tensor | None]:
+    """The reference's log-probs where the transfer reward has brought them; None where there is no KL."""
+    if not config.loss.kl_coef:
+        return [None] * len(rollouts)
+    return [torch.tensor(rollout.extras["ref_logprobs"], device=device) for rollout in rollouts]
+
+
+def join(pieces: Sequence[Tensor | None]) -> Tensor | None:
+    """The pieces end to end; None where there are none to join."""
+    present = [piece for piece in pieces if piece is not None]
+    return torch.cat(present) if present else None
+
+
+def add_stats(total: Stats, new: Stats) -> None:
+    """Add by suffix: _sum adds, _min and _max keep the extreme. Stays on the device."""
+    for name, value in new.items():
+        if name not in total:
+            total[name] = value.clone()
+        elif name.endswith("_sum"):
+            total[name] += value
+        else:
+            total[name] = (torch.minimum if name.endswith("_min") else torch.maximum)(total[name], value)

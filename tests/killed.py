@@ -1,0 +1,42 @@
+"""Runs a stage and kills it with SIGKILL when its work is called for the n-th time.
+
+python killed.py CONFIG.yaml N
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from fastrl.config.load import from_dict, read_yaml
+from fastrl.stages.hard_set import run_hard_set
+from fastrl.stages.intervene import run_intervene
+from fastrl.training import progress
+
+STAGES = {"hard_set": ("fastrl.stages.hard_set", run_hard_set)}
+STAGES["intervene"] = ("fastrl.stages.intervene", run_intervene)
+
+
+def main(path: str, calls: int) -> None:
+    config = from_dict(read_yaml(Path(path)))
+    module, run = STAGES[config.stage]
+
+    def in_chunks(path, items, size, work, ranks):
+        done = 0
+
+        def counted(start, chunk):
+            nonlocal done
+            done += 1
+            result = work(start, chunk)
+            if done == calls:
+                os.kill(os.getpid(), signal.SIGKILL)  # the chunk's work is done, and not written
+            return result
+
+        return progress.in_chunks(path, items, size, counted, ranks)
+
+    sys.modules[module].in_chunks = in_chunks
+    run(config)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,97 @@
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from fastrl.config import ModelConfig, TrainConfig
+from fastrl.policy.checkpoint import (
+    Saver,
+    complete_checkpoints,
+    damaged,
+    latest_checkpoint,
+    load_optimizer,
+)
+from fastrl.policy.model import Policy
+from fastrl.policy.optimizer import apply_gradients, make_optimizer
+from fastrl.policy.packing import TrainSequence, pack
+
+CPU = torch.device("cpu")
+TRAIN = TrainConfig(learning_rate=1e-2, weight_decay=0.1)
+
+
+def trained(path, steps):
+    policy = Policy.load(ModelConfig(path=str(path)), CPU)
+    optimizer = make_optimizer(policy, TRAIN)
+    advance(policy, optimizer, 0, steps)
+    return policy, optimizer
+
+
+def advance(policy, optimizer, first, last):
+    batch = pack([TrainSequence([5, 9, 12, 40], [False, True, True, True])], CPU)
+    for step in range(first, last):
+        torch.manual_seed(step)
+        hidden = policy.hidden(batch)
+        (hidden * torch.randn_like(hidden)).sum().backward()
+        apply_gradients(policy, optimizer, TRAIN, step)
+
+
+def test_going_on_from_a_checkpoint_is_bit_for_bit(checkpoints, tmp_path):
+    whole, _ = trained(checkpoints["qwen3"], 6)
+    policy, optimizer = trained(checkpoints["qwen3"], 3)
+    with Saver(tmp_path, keep_last=2) as saver:
+        path = saver.save(policy, optimizer, {"step": 3, "draws": [48]})
+
+    again = Policy.load(ModelConfig(path=str(path)), CPU)
+    optimizer = make_optimizer(again, TRAIN)
+    state = load_optimizer(path, again, optimizer)
+    assert state["step"] == 3 and state["draws"] == [48]
+    advance(again, optimizer, 3, 6)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
+
+
+def test_keep_last_and_export(checkpoints, tmp_path):
+    policy, optimizer = trained(checkpoints["llama"], 1)
+    with Saver(tmp_path, keep_last=2) as saver:
+        for step in (1, 2, 3):
+            saver.save(policy, optimizer, {"step": step, "draws": [0]})
+    assert [path.name for path in complete_checkpoints(tmp_path)] == ["step-000002", "step-000003"]
+    AutoModelForCausalLM.from_pretrained(tmp_path / "step-000003")
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "remove", "state"])
+def test_a_damaged_checkpoint_is_passed_over(checkpoints, tmp_path, harm, caplog):
+    policy, optimizer = trained(checkpoints["llama"], 1)
+    with Saver(tmp_path, keep_last=2) as saver:
+        for step in (1, 2):
+            saver.save(policy, optimizer, {"step": step, "draws": [0]})
+    weights = tmp_path / "step-000002/model.safetensors"
+    data = bytearray(weights.read_bytes())
+    if harm == "flip":
+        data[len(data) // 2] ^= 1
+        weights.write_bytes(data)
+    elif harm == "truncate":
+        weights.write_bytes(data[:-100])
+    elif harm == "remove":
+        (tmp_path / "step-000002/optimizer.safetensors").unlink()
+    else:
+        (tmp_path / "step-000002/state.json").write_text('{"step": 2, "fil')
+    assert damaged(tmp_path / "step-000002")
+    assert latest_checkpoint(tmp_path).name == "step-000001"
+    assert "passed over" in caplog.text
+
+
+def test_a_half_written_checkpoint_does_not_count(tmp_path):
+    partial = tmp_path / ".step-000005.partial"
+    partial.mkdir()
+    (partial / "state.json").write_text(json.dumps({"step": 5, "files": {}}))
+    assert latest_checkpoint(tmp_path) is None
+
+
+def test_a_bad_gradient_changes_nothing(checkpoints):
+    policy, optimizer = trained(checkpoints["llama"], 1)
+    before = [p.clone() for p in policy.parameters()]
+    next(iter(policy.parameters())).grad.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="gradient norm is nan at step 4"):
+        apply_gradients(policy, optimizer, TRAIN, 4)
+    assert all(torch.equal(a, b) for a, b in zip(before, policy.parameters(), strict=True))

@@ -1,0 +1,77 @@
+"""A process that is stuck ends by itself, in Python or outside of it, and says where."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+from places import ROOT
+
+from fastrl.config import RunConfig
+from fastrl.runtime.watchdog import HANG_CODE, Watchdog
+
+
+def ended(script: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    return done.returncode, done.stderr
+
+
+def test_the_phase_the_rank_and_all_stacks_are_told():
+    code, said = ended(
+        "import threading, time\n"
+        "from fastrl.runtime.watchdog import Watchdog\n"
+        "def beside(): time.sleep(100)\n"
+        "def stuck(): time.sleep(100)\n"
+        "dog = Watchdog(0.5, rank=3)\n"
+        "threading.Thread(target=beside).start()\n"
+        "dog.enter('reward')\n"
+        "dog.enter('update')\n"
+        "stuck()"
+    )
+    assert code == HANG_CODE == 124
+    assert "hang_timeout_s: phase 'update' on rank 3 has taken more than 0.5 s" in said
+    assert "in stuck" in said and "in beside" in said
+
+
+def test_a_thread_that_lets_no_other_run_is_ended_too():
+    """A call that keeps the interpreter's lock: only the system's timer can end it."""
+    code, said = ended(
+        "import ctypes\n"
+        "from fastrl import watchdog\n"
+        "watchdog.GRACE_S = 0.3\n"
+        "dog = watchdog.Watchdog(0.2)\n"
+        "def stuck(): ctypes.PyDLL(None).sleep(50)\n"
+        "stuck()"
+    )
+    assert code == 1 and "Timeout" in said and "in stuck" in said
+
+
+def test_phases_that_end_in_time_are_left_alone():
+    dog = Watchdog(0.5)
+    for _ in range(4):
+        dog.enter("rollout")
+        time.sleep(0.2)
+    dog.close()
+    time.sleep(0.7)
+
+
+def test_no_limit_starts_no_thread():
+    code, said = ended(
+        "import threading, time\n"
+        "from fastrl.runtime.watchdog import Watchdog\n"
+        "dog = Watchdog(0.0)\n"
+        "dog.enter('rollout')\n"
+        "assert threading.active_count() == 1\n"
+        "time.sleep(0.2)\n"
+        "dog.close()"
+    )
+    assert (code, said) == (0, "")
+
+
+def test_a_negative_limit_is_refused():
+    with pytest.raises(ValueError, match=r"\[run\] hang_timeout_s: expected >= 0, got -1"):
+        RunConfig(hang_timeout_s=-1)

@@ -1,0 +1,126 @@
+"""The weak world of a few training steps: its files, its cache, its export beside other worlds."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from small_world import CONFIG as PLAIN
+from transformers import AutoModelForCausalLM
+
+from fastrl.cli import main as cli
+from fastrl.config.load import load_config
+from fastrl.tiny.weak import make as weak_world
+from fastrl.tiny.weak.config import MIXES, WeakConfig
+from fastrl.tiny.weak.make import FILES, build_weak_world, weak_key, with_weak_world
+from fastrl.tiny.world.task import Chain, split_of
+from fastrl.tiny.world.teach import finish
+from fastrl.train import run_stage
+
+CONFIG = WeakConfig(world=PLAIN, mix_steps=2, num_texts=5, num_traces=30)
+LEARNT, STARTS = [], []
+
+
+def learn_here(recipe, folder):
+    """As teach.learn, in this process; other tests start processes."""
+    STARTS.append(load_config(str(recipe)).model.path)
+    LEARNT.extend(json.loads(line)["prompt"] for line in (recipe.parent / "examples.jsonl").open())
+    run_stage(load_config(str(recipe)))
+    finish(SimpleNamespace(wait=lambda: 0), recipe.parent, folder)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch):
+    monkeypatch.setattr(weak_world, "learn", learn_here)
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.open()]
+
+
+def test_the_world_is_made_of_the_ecosystems_files(cache):
+    made = build_weak_world(CONFIG, cache)
+    for folder in (made.generator, made.base):
+        assert type(AutoModelForCausalLM.from_pretrained(folder)).__name__ == "Qwen3ForCausalLM"
+    names = {path.name for path in made.folder.iterdir()}
+    assert names == {"generator", "weak-base", *(f"weak-{name}.jsonl" for name in FILES)}
+    for name, split, count, lengths in (
+        ("train", "train", 60, {3, 4, 5}), ("test", "test", 20, {3, 4, 5}), ("long", "test", 20, {6, 7})
+    ):  # fmt: skip
+        rows = rows_of(made.file(name))
+        chains = [Chain.parse(row["expression"]) for row in rows]
+        assert len(rows) == len({row["prompt"] for row in rows}) == count
+        assert {len(chain.terms) for chain in chains} == lengths
+        assert {split_of(row["expression"]) for row in rows} == {split}
+        assert [row["solution"] for row in rows] == [str(chain.answer) for chain in chains]
+    assert len(rows_of(made.file("text"))) == 5 and len(rows_of(made.file("traces"))) == 30
+    assert {split_of(row["prompt"]) for row in rows_of(made.file("traces"))} == {"train"}
+
+
+def test_nothing_held_out_is_learnt_from(cache):
+    build_weak_world(CONFIG, cache)
+    assert len(LEARNT) == 3 * 8 and {split_of(prompt) for prompt in LEARNT} == {"train"}
+
+
+def test_it_is_made_once_and_a_mix_is_its_own(cache, monkeypatch):
+    made = build_weak_world(CONFIG, cache)
+
+    def refuse(*_):
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(weak_world, "make_weak", refuse)
+    assert build_weak_world(CONFIG, cache) == made
+    with pytest.raises(AssertionError, match="made again"):
+        build_weak_world(replace(CONFIG, mix="coded"), cache)
+    assert [path.name for path in cache.iterdir() if path.name.startswith(".")] == []
+    others = [replace(CONFIG, mix=mix) for mix in MIXES] + [replace(CONFIG, num_texts=6)]
+    assert len({weak_key(config) for config in others}) == len(MIXES) + 1
+
+
+def test_it_is_exported_beside_another_world(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(weak_world, "MIXES", {mix: MIXES[mix] for mix in ("explicit", "coded")})
+
+    def export(folder):
+        Path(folder).mkdir()
+        (Path(folder) / "train.jsonl").write_text("plain")
+        return Path(folder)
+
+    target = with_weak_world(export, str(tmp_path / "tiny-world"), CONFIG, cache)
+    assert {path.name for path in target.iterdir()} == {
+        "train.jsonl", "weak-explicit", "weak-coded", "weak-base", *(f"weak-{name}.jsonl" for name in FILES)
+    }  # fmt: skip
+    weights = [(target / f"weak-{mix}" / "model.safetensors").read_bytes() for mix in ("explicit", "coded")]
+    assert weights[0] != weights[1]
+    assert Path(STARTS[-1]) == build_weak_world(CONFIG, cache).generator
+    assert (
+        len(rows_of(build_weak_world(replace(CONFIG, mix="coded"), cache).generator / "sft_metrics.jsonl"))
+        == 2
+    )
+    with pytest.raises(ValueError, match=r"\[tiny\] dir: expected a folder that does not exist yet"):
+        with_weak_world(export, str(target), CONFIG, cache)
+
+
+@pytest.mark.parametrize(
+    "flags, asked",
+    [
+        (["--weak", "true"], "weak plain somewhere"),
+        (["--weak", "true", "--tracelift", "true"], "weak lift somewhere"),
+        (["--weak", "true", "--int", "true"], "weak int plain somewhere"),
+    ],
+)
+def test_the_command_adds_it_to_the_worlds_asked_for(flags, asked, monkeypatch, capsys):
+    monkeypatch.setattr("fastrl.tiny.world.make.export_world", lambda folder: f"plain {folder}")
+    monkeypatch.setattr("fastrl.tiny.tracelift.make.export_lift_world", lambda folder: f"lift {folder}")
+    for name in ("int", "weak"):
+        monkeypatch.setattr(
+            f"fastrl.tiny.{name}_world.with_{name}_world",
+            lambda export, folder, name=name: f"{name} {export(folder)}",
+        )
+    assert cli.main(["tiny", "--dir", "somewhere", *flags]) == 0
+    assert capsys.readouterr().out == f"{asked}\n"

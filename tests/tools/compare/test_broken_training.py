@@ -1,0 +1,91 @@
+"""Real training: another seed stays within the bands of five; what is broken leaves them, where it must."""
+
+import json
+
+import pytest
+
+from fastrl.config import (
+    DataConfig,
+    ModelConfig,
+    RewardConfig,
+    RlConfig,
+    RolloutConfig,
+    RunConfig,
+    TrainConfig,
+)
+from fastrl.stages import rl
+from fastrl.tools.compare.judge import judge
+from fastrl.tools.compare.pair import same_bits
+from fastrl.tools.compare.reference import make_reference
+from fastrl.tools.compare.runs import read_record
+
+STEPS = 15
+
+
+@pytest.fixture(scope="module")
+def trained(checkpoints, tmp_path_factory):
+    """Trains a tiny model, which knows nothing, to write tokens of the second half of its vocabulary."""
+    folder = tmp_path_factory.mktemp("runs")
+    rows = [{"question": f"{a}+{b}=?", "answer": str(a + b)} for a in range(3) for b in range(2)]
+    (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def train(name, seed, scale="std", learning_rate=5e-3):
+        run = folder / name
+        rl.run_rl(
+            RlConfig(
+                run=RunConfig(dir=str(run), seed=seed, device="cpu", save_every=0, log_completions_every=0),
+                model=ModelConfig(path=str(checkpoints["qwen3"])),
+                data=DataConfig(path=str(folder / "problems.jsonl")),
+                rollout=RolloutConfig(num_prompts=4, group_size=8, max_new_tokens=8),
+                reward=RewardConfig(functions=("compared.late_tokens",), weights=(1.0,), scale=scale),
+                train=TrainConfig(num_steps=STEPS, learning_rate=learning_rate),
+            )
+        )
+        return read_record(run)
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def reference(trained):
+    return make_reference([trained(f"seed-{seed}", seed) for seed in range(5)], "five seeds")
+
+
+def drifted(run, reference):
+    found = judge(run, reference, other_config=True)
+    return {finding.metric: finding for finding in found.findings if finding.verdict != "inside"}
+
+
+def test_another_seed_is_inside(trained, reference):
+    assert drifted(trained("new", 11), reference) == {}
+
+
+def test_the_same_seed_again_is_equal_bit_for_bit(trained, reference):
+    again = trained("again", 3)
+    found = same_bits(again, trained("seed-3", 3))  # the run that is there already
+    assert found.parting is None and found.steps == STEPS + 1
+    assert found.values > 30 * STEPS
+
+
+def test_a_policy_that_does_not_learn_is_found(trained, reference):
+    found = drifted(trained("still", 12, learning_rate=1e-9), reference)
+    assert {"reward", "learning_rate"} <= set(found)
+    assert found["reward"].value < found["reward"].band.low
+
+
+def test_advantages_of_the_wrong_sign_are_found(trained, reference, monkeypatch):
+    fill = rl.fill_advantages
+
+    def turned(rollouts, *rest):
+        fill(rollouts, *rest)
+        for rollout in rollouts:
+            rollout.advantage = -rollout.advantage
+
+    monkeypatch.setattr(rl, "fill_advantages", turned)
+    found = drifted(trained("turned", 13), reference)
+    assert "learning_rate" not in found and found["reward"].value < found["reward"].band.low
+
+
+def test_advantages_that_are_not_normalised_are_found(trained, reference):
+    found = drifted(trained("unscaled", 14, scale="none"), reference)
+    assert found["grad_norm"].value < found["grad_norm"].band.low

@@ -1,0 +1,226 @@
+"""Plans of pipelines and of every stage's models, by hand; and of time, from measured rates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from fastrl.cli.main import main
+from fastrl.config import (
+    AdapterConfig,
+    CptConfig,
+    EngineConfig,
+    ExecutorConfig,
+    GroupsConfig,
+    HardSetConfig,
+    InterveneConfig,
+    LoraConfig,
+    ModelConfig,
+    RewardConfig,
+    RewardModelConfig,
+    RlConfig,
+    RolloutConfig,
+    SftConfig,
+    SubsetConfig,
+    TrainConfig,
+    TransferConfig,
+    WriterConfig,
+    with_option,
+)
+from fastrl.config.load import from_dict
+from fastrl.methods.tracelift.rubric_input import Rubric
+from fastrl.methods.tracelift.rubric_model import RubricModel
+from fastrl.tools.plan.footprint import Footprint
+from fastrl.tools.plan.pipeline import Rates, report_recipe, time_lines, with_models
+from fastrl.tools.plan.planner import BATCH_TOKENS, MICROBATCH, USABLE, Device, Planner
+
+GPU = Device.gpu(1)
+CPU = torch.device("cpu")
+SHORT = {"tokens_per_microbatch": 128}
+
+
+def footprint(path: Path) -> Footprint:
+    return Footprint("model", ModelConfig(path=str(path)))
+
+
+def sizes(config) -> dict[str, int | None]:
+    return {item.name: item.num_bytes for item in Planner(config, GPU).items()}
+
+
+@pytest.mark.parametrize("family", ["qwen3", "llama"])
+@pytest.mark.parametrize("rank", [0, 3])
+def test_a_reward_model_holds_what_is_planned(checkpoints, family, rank):
+    """All of the backbone but the language head, which an untied model leaves out; heads are 26 rows more."""
+    model = ModelConfig(path=str(checkpoints[family]))
+    lora = LoraConfig(rank=rank)
+    config = RewardModelConfig(
+        model=model, lora=lora, max_tokens=64, train=TrainConfig(tokens_per_microbatch=64)
+    )
+    planned = sizes(config)
+    real = RubricModel.start(model, Rubric("math", 64), lora, CPU, 0)
+    heads = 26 * 32 + 26
+    weights = sum(p.numel() for p in real.policy.model.parameters()) - heads
+    trained = sum(p.numel() for p in real.policy.parameters()) - heads
+    assert planned["policy weights"] == 4 * weights and planned["gradients"] == 4 * trained
+    assert set(planned) == {"policy weights", "gradients", "optimizer states", "activations"}
+    assert 8 * trained < planned["optimizer states"] < 8 * trained + 4 * 64
+
+
+def test_adapters_are_counted(checkpoints):
+    """Rank 2 on q_proj (32 -> 32) of two layers: 2 * 2 * (32 + 32) trained weights, all else frozen."""
+    model = ModelConfig(path=str(checkpoints["llama"]))
+    whole = sizes(SftConfig(model=model))
+    lora = AdapterConfig(rank=2, target_modules=("q_proj",))
+    adapted = sizes(SftConfig(model=replace(model, lora=lora)))
+    assert adapted["gradients"] == 4 * 256 and adapted["optimizer states"] == 8 * 256 + 4 * 4
+    assert adapted["policy weights"] == whole["policy weights"] + 4 * 256
+    # the head is frozen: no gradient of its weight, 260 x 32 in float32
+    assert whole["head"] - adapted["head"] == 4 * 260 * 32
+
+
+def test_stages_that_only_sample_hold_engines(checkpoints):
+    engine = EngineConfig(max_batch_tokens=64)
+    model = ModelConfig(path=str(checkpoints["llama"]))
+    cache = (64 + 16) * 2 * 2 * 2 * 8 * 2  # a block more; keys and values, layers, heads, size, bfloat16
+    expected = {
+        "engine weights": footprint(checkpoints["llama"]).weights(torch.bfloat16),
+        "engine KV cache": cache,
+    }
+    for cls in (HardSetConfig, InterveneConfig, SubsetConfig):
+        assert sizes(cls(model=model, engine=engine)) == expected
+    assert sizes(GroupsConfig()) == {}
+    own = GroupsConfig(writer=WriterConfig(model=model, engine=engine), executor=ExecutorConfig(model=model))
+    assert sizes(own) == {
+        name.replace("engine", owner): size
+        for owner in ("writer", "executor")
+        for name, size in expected.items()
+    }
+    fits, page = report_recipe(GroupsConfig(), GPU)
+    assert fits and page == "no model: nothing to plan"
+
+
+def test_advice_for_an_engine_alone(checkpoints):
+    model = ModelConfig(path=str(checkpoints["llama"]))
+    config = GroupsConfig(writer=WriterConfig(model=model))
+    writer = "writer." + BATCH_TOKENS
+    needed = Planner(with_option(config, writer, 4096), GPU).needed()
+    [change] = Planner(config, Device("cuda", "GPU", int(needed / USABLE) + 1)).changes()
+    assert list(change.options) == [writer] and 4096 - 64 <= change.options[writer] <= 4096
+
+
+def test_deterministic_plans_one_sequence_at_a_time(checkpoints):
+    config = RlConfig(
+        model=ModelConfig(path=str(checkpoints["qwen3"])), rollout=RolloutConfig(max_new_tokens=64)
+    )
+    alone = with_option(config, "run.deterministic", True)
+    assert sizes(alone)["activations"] == sizes(with_option(config, MICROBATCH, 64))["activations"]
+    assert sizes(alone)["activations"] < sizes(config)["activations"]
+
+
+def pipeline(checkpoints) -> dict:
+    return {
+        "stage": "pipeline",
+        "run": {"dir": "never"},
+        "groups": {"stage": "groups"},
+        "judge": {
+            "stage": "reward_model",
+            "model": {"path": str(checkpoints["gpt2"])},
+            "max_tokens": 64,
+            "train": SHORT,
+        },
+        "sft": {"stage": "sft", "model": {"path": str(checkpoints["qwen3"])}, "train": SHORT},
+        "more": {"stage": "sft", "model": {"path": "@sft"}, "train": SHORT},
+        "rl": {
+            "stage": "rl",
+            "model": {"path": "@more"},
+            "train": SHORT,
+            "rollout": {"max_new_tokens": 64},
+            "data": {"path": "@groups/train.jsonl"},
+            "reward": {"functions": ["uplift", "transfer"], "weights": [1.0, 1.0]},
+            "uplift": {
+                "reward_model": "@judge",
+                "executor": {"model": {"path": str(checkpoints["llama"])}},
+            },
+            "transfer": {"receiver": {"path": "@sft"}},
+        },
+    }
+
+
+def test_a_pipelines_stages_are_planned_with_the_models_they_start_from(checkpoints):
+    recipe = from_dict(pipeline(checkpoints))
+    rl = with_models(recipe, "rl")
+    assert rl.model.path == rl.transfer.receiver.path == str(checkpoints["qwen3"])
+    assert rl.uplift.reward_model == str(checkpoints["gpt2"])
+    judge = Planner(rl, GPU).items()
+    size = next(item.num_bytes for item in judge if item.name == "reward model weights")
+    assert size == footprint(checkpoints["gpt2"]).backbone(torch.bfloat16)
+    fits, page = report_recipe(recipe, Device.gpu(64))
+    assert fits and page.endswith("every stage fits")
+    titles = [part.splitlines()[0] for part in page.split("\n\n")]
+    assert titles == [
+        "groups (groups)",
+        "judge (reward_model)",
+        "sft (sft)",
+        "more (sft)",
+        "rl (rl)",
+        "every stage fits",
+    ]
+    fits, page = report_recipe(recipe, Device.gpu(0.001))
+    assert not fits and page.endswith("not every stage fits")
+
+
+def test_the_command_plans_pipelines(checkpoints, tmp_path, capsys):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(pipeline(checkpoints), sort_keys=False))
+    words = ["plan", str(path), "--gpu_gib", "64", "--sampled_per_s", "1000", "--trained_per_s", "500"]
+    assert main([*words, "--rl.train.num_steps", "9"]) == 0
+    assert "; 9 steps " in capsys.readouterr().out
+    assert main(["plan", str(path), "--sampled_per_s", "0"]) == 2
+    assert "[plan] sampled: expected > 0, got 0.0" in capsys.readouterr().err
+
+
+ROLLOUT = RolloutConfig(num_prompts=3, group_size=4, max_new_tokens=100, num_voters=2)
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        # 12 rollouts and 6 voters of 100 tokens at 200/s; 12 of 100, twice, at 400/s
+        (
+            RlConfig(rollout=ROLLOUT, train=TrainConfig(num_steps=60, epochs_per_batch=2)),
+            "a step takes at most 15 s: sampling 9, update 6; 60 steps 0.25 h",
+        ),
+        # and 12 x 5 x 2 continuations of 50 + 10 tokens
+        (
+            RlConfig(
+                rollout=ROLLOUT, train=TrainConfig(num_steps=1),
+                reward=RewardConfig(functions=("transfer",), weights=(1.0,)),
+                transfer=TransferConfig(num_cuts=5, num_continuations=2, slack_tokens=10),
+            ),
+            "a step takes at most 48 s: sampling 9, receiver 36, update 3; 1 steps 0.0133 h",
+        ),
+        (CptConfig(seq_len=50, batch_size=16), "a step takes at most 2 s: update 2; 100 steps 0.0556 h"),
+    ],
+)  # fmt: skip
+def test_time_by_hand(config, line):
+    assert time_lines(config, Rates(sampled=200.0, trained=400.0)) == [line]
+    assert time_lines(config, Rates()) == []
+
+
+def test_force_and_teacher_write_less():
+    transfer = TransferConfig(mode="force", answer_tokens=20, num_cuts=1)
+    config = RlConfig(
+        rollout=replace(ROLLOUT, num_voters=0), transfer=transfer,
+        reward=RewardConfig(functions=("transfer",), weights=(1.0,)),
+    )  # fmt: skip
+    assert ": sampling 12, receiver 2.4;" in time_lines(config, Rates(sampled=100.0))[0]
+    teacher = with_option(config, "transfer.mode", "teacher")
+    assert ": sampling 12, receiver 0;" in time_lines(teacher, Rates(sampled=100.0))[0]
+
+
+def test_rows_of_unknown_length_have_no_time():
+    assert time_lines(SftConfig(), Rates(trained=1.0)) == []

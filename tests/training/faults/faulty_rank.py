@@ -1,0 +1,38 @@
+"""A rank of a run: in its first life the second one is killed in the third step, in its second life told to
+leave in the fourth.
+
+torchrun faulty_rank.py RECIPE.yaml
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+from fastrl.config.load import load_config
+from fastrl.runtime.errors import exit_code
+from fastrl.stages import rl
+from fastrl.train import run_stage
+
+FIRST_LIFE = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+
+
+def main(path: str) -> int:
+    real = rl.update_policy
+
+    def disturbed(parts, rollouts, config, ranks, step, *rest):
+        found = real(parts, rollouts, config, ranks, step, *rest)
+        if ranks.rank == 1 and step == (2 if FIRST_LIFE else 3):
+            os.kill(os.getpid(), signal.SIGKILL if FIRST_LIFE else signal.SIGTERM)
+        return found
+
+    rl.update_policy = disturbed
+    if not FIRST_LIFE and os.environ["RANK"] == "0":
+        time.sleep(2)  # the other one must not meet where the first lives met
+    return exit_code(lambda: 0 if run_stage(load_config(path)) else 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

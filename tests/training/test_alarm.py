@@ -1,0 +1,136 @@
+"""Alarms over metrics: each rule on curves worked by hand, told once, the same from a history."""
+
+import math
+
+import pytest
+
+from fastrl.config import AlarmConfig
+from fastrl.training.alarm import COLLAPSE, SATURATED, Alarms
+
+OFF = dict.fromkeys(("keep_entropy", "length_factor", "most_clipped", "most_common", "keep_agreement"))
+CURVES = {
+    "keep_entropy": "entropy",
+    "length_factor": "completions/mean_length",
+    "most_clipped": "completions/clipped_ratio",
+    "most_common": "answers/most_common_share",
+    "keep_agreement": "answers/agreement",
+}
+
+
+def rung(config: AlarmConfig, name: str, values) -> list[int]:
+    """Steps, from 1, at which the run counts as collapsed."""
+    alarms = Alarms(config)
+    return [t for t, v in enumerate(values, 1) if alarms.judge({name: v})[0][COLLAPSE]]
+
+
+def only(rule: str, bound: float, **options) -> AlarmConfig:
+    # span 1: the moving average is the value itself, and the start the first one
+    return AlarmConfig(**{**OFF, "span": 1, "patience": 2, rule: bound, **options})
+
+
+@pytest.mark.parametrize(
+    ("rule", "bound", "values", "steps"),
+    [
+        ("keep_entropy", 0.5, [2.0, 0.9, 1.1, 0.9, 0.9, 0.9, 1.0], [5, 6]),
+        ("keep_entropy", 0.5, [2.0, 8.0, 1.5, 1.5, 1.5], []),  # it is the start that counts, not the best
+        ("length_factor", 2.0, [10, 21, 20, 21, 22, 20], [5]),
+        ("length_factor", 2.0, [10, 5, 4.9, 4.9], [4]),
+        ("length_factor", 2.0, [10, 21, 4, 4], [3, 4]),  # outside on either side
+        ("most_clipped", 0.9, [1.0, 1.0, 1.0, 0.9, 0.95, 0.95], [3, 6]),
+        ("most_common", 0.8, [0.1, 0.9, 0.7, 0.9, 0.81], [5]),
+        ("keep_agreement", 0.5, [0.8, 0.39, 0.4, 0.3, 0.2, 0.9], [5]),
+    ],
+)
+def test_rules_of_collapse(rule, bound, values, steps):
+    assert rung(only(rule, bound), CURVES[rule], values) == steps
+
+
+@pytest.mark.parametrize("rule", sorted(CURVES))
+def test_null_switches_a_rule_off(rule):
+    wild = [1.0, *([0.001, 100.0] * 20)]
+    assert rung(AlarmConfig(**OFF, span=1, patience=1), CURVES[rule], wild) == []
+
+
+def test_the_moving_average_and_the_start():
+    """span 3: start = (4 + 2 + 3) / 3 = 3; weight 1/2: e = 4, 3, 3, 1.5, 0.75, 0.375; below 1 from step 5."""
+    values = [4, 2, 3, 0, 0, 0]
+    config = AlarmConfig(**{**OFF, "keep_entropy": 1 / 3, "span": 3, "patience": 1})
+    assert rung(config, "entropy", values) == [5, 6]
+    assert rung(
+        AlarmConfig(**{**OFF, "keep_entropy": 1 / 3, "span": 3, "patience": 2}), "entropy", values
+    ) == [6]
+
+
+def test_a_step_without_the_number_is_passed_over():
+    config = only("keep_entropy", 0.5)
+    alarms = Alarms(config)
+    seen = [
+        alarms.judge(metrics)[0][COLLAPSE]
+        for metrics in ({"entropy": 2.0}, {}, {"entropy": 0.5}, {"entropy": math.nan}, {"entropy": 0.5})
+    ]
+    assert seen == [0, 0, 0, 0, 1]
+
+
+def test_saturation_is_of_the_training_reward():
+    config = AlarmConfig(**OFF, span=1, saturation_patience=3)
+    alarms = Alarms(config)
+    rewards = [0.1, 0.5, 0.5, 0.4, 0.502, 0.6, 0.6, 0.6, 0.6]
+    told = [(alarms.judge({"reward": r}), t) for t, r in enumerate(rewards, 1)]
+    # best so far three steps ago against the best now: 0.5 >= 0.99 * 0.502 at step 5, 0.502 < 0.99 * 0.6 then
+    assert [t for (metrics, _), t in told if metrics[SATURATED]] == [5, 9]
+    assert [reasons for (_, reasons), _ in told if reasons] == [
+        ["alarm/saturated: reward has not risen in 3 steps"]
+    ]
+    assert not any(Alarms(config).judge({"reward": -1.0})[0].values())
+
+
+def test_told_once_in_a_run_with_the_reason():
+    config = only("most_common", 0.8, stop_on=())
+    alarms = Alarms(config)
+    told = [alarms.judge({CURVES["most_common"]: 1.0})[1] for _ in range(6)]
+    line = "alarm/collapse: answers/most_common_share 1 is outside [0, 0.8] for 2 steps"
+    assert told == [[], [], [line], [], [], []]
+
+
+@pytest.mark.parametrize("cut", range(9))
+def test_from_a_history_it_goes_on_alike(cut):
+    """A run that was stopped after `cut` steps, with what metrics.jsonl then holds."""
+    config = only("keep_entropy", 0.5, stop_on=("collapse",))
+    values = [2.0, 0.4, 0.4, None, 0.4, 1.9, 0.4, 0.4, 0.4]
+    whole, history, expected = Alarms(config), [{"step": 0, "eval/avg@4": 0.5}], []
+    for step, value in enumerate(values, 1):
+        metrics = {} if value is None else {"entropy": value}
+        alarms, reasons = whole.judge(metrics)
+        expected.append((alarms, reasons, whole.stops))
+        history.append({"step": step, "entropy": value, **alarms})
+    resumed = Alarms(config, history[: 1 + cut])
+    assert resumed.stops == (cut > 0 and expected[cut - 1][2])
+    rest = []
+    for value in values[cut:]:
+        alarms, reasons = resumed.judge({} if value is None else {"entropy": value})
+        rest.append((alarms, reasons, resumed.stops))
+    assert rest == expected[cut:]
+    assert [stops for _, _, stops in expected] == [False, False, True, True, True, False, False, True, True]
+
+
+def test_what_stops():
+    history = [{"step": 1, COLLAPSE: 1.0, SATURATED: 0.0}]
+    assert not Alarms(AlarmConfig(), history).stops
+    assert Alarms(AlarmConfig(stop_on=("collapse",)), history).stops
+    assert not Alarms(AlarmConfig(stop_on=("saturation",)), history).stops
+    assert Alarms(AlarmConfig(stop_on=("saturation", "collapse")), history).stops
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keep_entropy": 0.0}, r"\[alarm\] keep_entropy: expected a number in \(0, 1\) or null, got 0.0"),
+        ({"most_common": 1.0}, r"\[alarm\] most_common: expected a number in \(0, 1\) or null, got 1.0"),
+        ({"length_factor": 1.0}, r"\[alarm\] length_factor: expected a number > 1 or null, got 1.0"),
+        ({"patience": 0}, r"\[alarm\] patience: expected > 0, got 0"),
+        ({"saturation_share": 1.5}, r"\[alarm\] saturation_share: expected a number in \[0, 1\], got 1.5"),
+    ],
+)
+def test_refusals(options, message):
+    with pytest.raises(ValueError, match=message):
+        AlarmConfig(**options)
