@@ -110,7 +110,7 @@ def test_judges_are_built_once_and_sleep_between_uses(fixed_model, problems, tmp
     policy = EngineConfig(sleep=True)
     asked = config(fixed_model, problems, tmp_path / "run", own, engine=policy)
     parts, run = build_rl(asked), Run.start(asked)
-    (faithfulness,) = parts.evaluators
+    *_, faithfulness = parts.evaluators
     assert faithfulness.judges == {}
     context = Context(asked, run)
     first = faithfulness(context, parts, 0)
@@ -131,7 +131,7 @@ def test_judges_are_built_once_and_sleep_between_uses(fixed_model, problems, tmp
 def test_only_the_first_rank_measures(fixed_model, problems, tmp_path):
     asked = config(fixed_model, problems, tmp_path / "run", MEASURED)
     parts = build_rl(asked)
-    (faithfulness,) = parts.evaluators
+    *_, faithfulness = parts.evaluators
     second = Context(asked, Run(tmp_path / "run"), Ranks(rank=1, size=2))
     assert faithfulness(second, parts, 0) == {}
     parts.close()

@@ -294,7 +294,7 @@ def test_an_engine_that_fails_beside_is_told_as_ever(config, monkeypatch):
     cause = died.value.__cause__
     assert isinstance(cause, RuntimeError)
     frames = [frame.name for frame in traceback.extract_tb(cause.__traceback__)]
-    assert frames[0] == "run_rl" and frames[-3:] == ["scored_groups", "generate", "fails"]
+    assert frames[0] == "train" and frames[-3:] == ["scored_groups", "generate", "fails"]
     assert threads_left() == [] and [line["step"] for line in curve(config)] == [0]
 
 
