@@ -9,8 +9,7 @@ from typing import Any, Literal, TypedDict
 Task = Literal["math", "code"]
 """What an answer is: a value that is compared, or a program that is run."""
 
-FinishReason = Literal["stop", "length", "cancelled"]
-"""cancelled: what the completion would have told was known before it ended."""
+FinishReason = Literal["stop", "length"]
 
 
 class Message(TypedDict):
