@@ -32,7 +32,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Con
 
 from bench.harness import finish
 from fastrl.engine.protocol import Engine
-from fastrl.engine.tree.decode_batch import Running
+from fastrl.engine.tree.decode_batch import DecodeBatch
 from fastrl.engine.tree.engine import TorchEngine
 from fastrl.ops import DecodePlan
 from fastrl.types import Branch, PrefixTree, SamplingParams
@@ -97,10 +97,10 @@ def write_model(folder: Path, geometry: str) -> None:
 @contextlib.contextmanager
 def every_row_reads_its_own() -> Iterator[None]:
     """Decode without sharing: each segment once for each row below it."""
-    shared = Running._make_plan
+    shared = DecodeBatch._make_plan
 
-    def flat(running: Running) -> DecodePlan:
-        plan = shared(running)
+    def flat(batch: DecodeBatch) -> DecodePlan:
+        plan = shared(batch)
         rows = plan.segments[:, 3] - plan.segments[:, 2]
         segments = np.repeat(plan.segments, rows, axis=0)
         place = np.arange(len(segments)) - np.repeat(np.cumsum(rows) - rows, rows)
@@ -114,11 +114,11 @@ def every_row_reads_its_own() -> Iterator[None]:
             block_size=plan.block_size,
         )
 
-    Running._make_plan = flat
+    DecodeBatch._make_plan = flat
     try:
         yield
     finally:
-        Running._make_plan = shared
+        DecodeBatch._make_plan = shared
 
 
 def ways(engine: Engine, trees: Sequence[PrefixTree]) -> dict[str, Callable[[], Any]]:

@@ -12,8 +12,7 @@ Task = Literal["math", "code"]
 Metrics = dict[str, float]
 """Numbers of a step or of an evaluation, by name."""
 
-FinishReason = Literal["stop", "length", "cancelled"]
-"""cancelled: what the completion would have told was known before it ended."""
+FinishReason = Literal["stop", "length"]
 
 
 class Message(TypedDict):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastrl.kernels._checks import (
     FLOATS,
+    check_bounds,
     check_cu_seqlens,
     check_device,
     check_dtype,
@@ -22,7 +23,7 @@ from fastrl.kernels.group_advantage import GroupRewards, group_advantage
 
 @dataclass(frozen=True, slots=True)
 class LossBatch:
-    """T packed tokens of S sequences: everything the loss reads beside the scores."""
+    """T packed tokens of S sequences: everything the loss reads except the scores."""
 
     cu_seqlens: Tensor
     """[S + 1] int32."""
@@ -39,7 +40,7 @@ class LossBatch:
     denominator: float
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        """In the order in which the operators take them."""
+        """Return the tensors in the order in which the operators take them."""
         others = (self.old_logprobs, self.ref_logprobs, self.rollout_logprobs)
         return (self.cu_seqlens, self.advantages, self.loss_mask, *others)
 
@@ -75,6 +76,24 @@ def make_batch(
     batch = LossBatch(cu_seqlens, advantages, per_token, loss_mask, *optional, config, denominator)
     _check(op, tokens, batch)
     return batch
+
+
+def unpack_batch(
+    op: str,
+    num_tokens: int,
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None],
+    per_token: bool,
+    config: str,
+    denominator: float,
+) -> LossBatch:
+    """Make the batch of what an operator was given: LossBatch.tensors, and the rest as numbers and text.
+
+    Raises: ValueError: cu_seqlens are not the bounds of num_tokens tokens (read on a CPU only).
+    """
+    cu_seqlens, advantages, loss_mask, *_ = tensors
+    check_bounds(op, cu_seqlens, num_tokens)
+    decoded = LossConfig.decode(config)
+    return LossBatch(cu_seqlens, advantages, per_token, loss_mask, *tensors[3:], decoded, denominator)
 
 
 def _check(op: str, tokens: Tensor, batch: LossBatch) -> None:

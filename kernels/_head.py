@@ -37,7 +37,7 @@ class Scaling:
 
 
 # A custom op takes strings; a compiled caller sees this one as a constant.
-@constant  # type: ignore[untyped-decorator]
+@constant
 def _encode(
     temperature: float | None, logit_scale: float, softcap: float | None, top_k: int, top_p: float
 ) -> str:

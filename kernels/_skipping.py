@@ -66,6 +66,6 @@ def add_likely_columns(
 
 
 def _mass(grads: Tensor, dim: int) -> Tensor:
-    return torch.linalg.vector_norm(
-        grads, ord=1, dim=dim, dtype=torch.promote_types(grads.dtype, torch.float32)
-    )
+    accurate = torch.promote_types(grads.dtype, torch.float32)
+    mass: Tensor = torch.linalg.vector_norm(grads, ord=1, dim=dim, dtype=accurate)
+    return mass

@@ -1,4 +1,4 @@
-"""What the policy losses are to single tokens: the interface that cpp, triton and the reference implement."""
+"""The policy losses per token: the interface that cpp, triton, cuda and torch implement."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STATS = (
 
 
 def present_stats(stats: Tensor, batch: LossBatch, scores: tuple[str, ...]) -> dict[str, Tensor]:
-    """The statistics that there were inputs for, by name. scores: those given beside logprobs."""
+    """Return the statistics that there were inputs for, by name. scores: those given besides logprobs."""
     has_rollout = batch.rollout_logprobs is not None
     absent = {"loss"} | {"entropy_sum", "self_certainty_sum", "top1_sum"} - {f"{name}_sum" for name in scores}
     if batch.ref_logprobs is None:
@@ -46,7 +46,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class TokenScores:
-    """Of n computed tokens, fp32 (float64 in the reference)."""
+    """Scores of n computed tokens, fp32 (float64 in the reference)."""
 
     rows: Tensor | None
     """[n] int64, rising: the tokens' places in [0, T), then places that are T, which count for nothing.
@@ -59,19 +59,19 @@ class TokenScores:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenSlopes:
-    """Of the same n tokens; 0 where they count for nothing."""
+class TokenGrads:
+    """Gradients of the loss in the scores of the same n tokens; 0 if they count for nothing."""
 
-    logprobs: Tensor
+    grad_logprobs: Tensor
     """fp32: d loss / d logprobs."""
-    entropy: Tensor | None
+    grad_entropy: Tensor | None
     """fp32: d loss / d entropy; None where config.entropy_coef is 0."""
     stats: Tensor
     """[len(STATS)] float64, sums and extremes over the n tokens; 0, inf and -inf over none."""
 
 
 def fold_stats(parts: Sequence[Tensor]) -> Tensor:
-    """Of several sets of tokens, those of their union."""
+    """Combine the statistics of several sets of tokens into those of their union."""
     if len(parts) == 1:
         return parts[0]
     together = torch.stack(list(parts))
@@ -89,6 +89,6 @@ class TokenMath(Protocol):
         """computed = loss_mask; with leave_out, and where idle tokens leave, without those of advantage 0,
         by whole sequences where the batch needs them: a sequence is computed, or none of its tokens is."""
 
-    def slopes(self, batch: LossBatch, selection: Selection, scores: TokenScores) -> TokenSlopes:
-        """The loss, its slopes and the statistics. Sums over a sequence are taken over its tokens among
+    def grads(self, batch: LossBatch, selection: Selection, scores: TokenScores) -> TokenGrads:
+        """Return the gradients of the loss and its statistics. Sums over a sequence run over its tokens among
         the n; where the batch needs whole sequences, all its computed tokens are among them."""

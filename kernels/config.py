@@ -104,7 +104,7 @@ class LossConfig:
 FIELDS = tuple(each.name for each in dataclasses.fields(LossConfig))
 
 
-@constant  # type: ignore[untyped-decorator]
+@constant
 def _encode(fields: tuple[tuple[str, object], ...]) -> str:
     return json.dumps(dict(fields))
 

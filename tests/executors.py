@@ -22,7 +22,7 @@ class Reader:
         self.calls = []
         """(trees, sampling) of every call."""
 
-    def continue_prefixes(self, trees, sampling, watch=None):
+    def continue_prefixes(self, trees, sampling):
         self.calls.append((trees, sampling))
         return [[self._samples(tree.prompt_ids, b) for b in tree.branches] for tree in trees]
 

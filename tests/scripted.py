@@ -26,7 +26,7 @@ class ScriptedEngine:
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
 
-    def continue_prefixes(self, trees, sampling, watch=None):
+    def continue_prefixes(self, trees, sampling):
         return [
             [
                 self._samples(t.prompt_ids, b.token_ids, b.seed, b.num_samples, b.max_new_tokens)

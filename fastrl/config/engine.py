@@ -18,9 +18,6 @@ class EngineConfig:
     same: as in the engine section, for the engines of rewards."""
     max_batch_tokens: int = 65536
     """> 0; tokens of KV cache that one generation batch may hold. More requests wait their turn."""
-    keep_prompts: bool = False
-    """Keys and values of prompts outlive a call, until weights change: less prefill where prompts come again,
-    and what follows may differ in its last bits."""
     device: str = "auto"
     """auto: the run's device. cpu, cuda:1, …: one of its own, the same on every rank."""
     sleep: bool = False

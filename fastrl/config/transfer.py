@@ -33,9 +33,6 @@ class TransferConfig:
     """Ends the answer in modes force and teacher."""
     answer_tokens: int = 32
     """Longest answer in mode force, in the receiver's tokens."""
-    early_stop: bool = False
-    """Continuations that can no longer change the order of their group's rewards end. Rewards of rollouts
-    whose place is known then are means over fewer continuations; off is exact."""
     temperature: float = 0.7
     top_p: float = 0.95
     slack_tokens: int = 256
@@ -45,8 +42,6 @@ class TransferConfig:
         check_positive("transfer", self, "num_cuts", "num_continuations", "answer_tokens")
         if self.mode != "sample" and not self.forcing_end:
             refuse("transfer", "forcing_end", "at least one character", self.forcing_end)
-        if self.early_stop and self.mode == "teacher":
-            refuse("transfer", "early_stop", "false, since mode teacher samples nothing", True)
         check_at_least("transfer", self, 0, "temperature", "slack_tokens")
         if not 0 < self.top_p <= 1:
             refuse("transfer", "top_p", "a number in (0, 1]", self.top_p)

@@ -42,7 +42,6 @@ def build_engine(model: ModelConfig, config: EngineConfig, device: torch.device)
         "dtype": compute_dtype(model, device),
         "device": device,
         "max_batch_tokens": config.max_batch_tokens,
-        "keep_prompts": config.keep_prompts,
         "trust_remote_code": model.trust_remote_code,
     }
     if config.kind == "vllm":

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from fastrl.config import refuse
-from fastrl.policy.model import Head, check_layers, head_of
+from fastrl.policy.head import LmHead, lm_head_of
+from fastrl.policy.model import check_layers
 from fastrl.policy.packing import PackedBatch, pack
 from fastrl.policy.prefix_attention import PREFIX
 from fastrl.types import TrainSequence
 
 UNREAD_SCALES = ("output_multiplier", "lm_head_multiplier")
-WithHead = Callable[[Tensor, Head], Any]
+WithHead = Callable[[Tensor, LmHead], Any]
 
 
 def prepare(model: Any) -> None:
@@ -79,7 +80,7 @@ class PackedRows:
             elif torch.is_autocast_enabled(device):
                 hidden = hidden.to(torch.get_autocast_dtype(device))
             with torch.autocast(device, enabled=False):
-                return with_head(hidden, head_of(causal))
+                return with_head(hidden, lm_head_of(causal))
 
         return model(packed=inside)
 

@@ -24,7 +24,7 @@ from fastrl.integrations.trl_options import (
 from fastrl.integrations.trl_packing import PackedRows, pack_rows, prepare
 from fastrl.integrations.trl_sampling import Batch, draw, groups_with_signal, merge, regroup, rows_of, take
 from fastrl.ops import LossConfig, LossOutput, linear_grpo_loss, linear_logprob
-from fastrl.policy.model import Head
+from fastrl.policy.head import LmHead
 
 
 class FastGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -113,7 +113,7 @@ class FastGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     @torch.no_grad()
     def _scores(self, model: Any, packed: PackedRows) -> tuple[Tensor, Tensor]:
-        def with_head(hidden: Tensor, head: Head) -> Any:
+        def with_head(hidden: Tensor, head: LmHead) -> Any:
             ids = packed.batch.ids
             return linear_logprob(hidden, head.weight, ids, temperature=self.temperature, **head.options())
 
@@ -197,7 +197,7 @@ class FastGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             temperature=self.temperature,
         )
 
-        def with_head(hidden: Tensor, head: Head) -> LossOutput:
+        def with_head(hidden: Tensor, head: LmHead) -> LossOutput:
             return loss(hidden, head.weight, packed.batch.ids, **head.options())
 
         with self.accelerator.autocast():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
-from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from fastrl.config import ModelConfig
 from fastrl.ops import LogprobOutput, linear_logprob
 from fastrl.policy.attention import FLASH, FLEX, SDPA, attention_kwargs
+from fastrl.policy.head import LmHead, lm_head_of
 from fastrl.policy.lora import (
     FOLDER,
     adapter_weights,
@@ -38,19 +38,6 @@ WEIGHTS = "model.safetensors"
 SHAREABLE_LAYERS = {"full_attention", "sliding_attention"}
 NOTHING = TrainSequence([0, 0], [False, False])
 """What a rank computes while others have micro-batches and it has none left."""
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """logits = softcap * tanh(scale * (hidden weight^T + bias) / softcap); without softcap, the inside."""
-
-    weight: Tensor
-    bias: Tensor | None
-    logit_scale: float
-    softcap: float | None
-
-    def options(self) -> dict[str, Any]:
-        return {"bias": self.bias, "logit_scale": self.logit_scale, "softcap": self.softcap}
 
 
 class Policy:
@@ -108,10 +95,10 @@ class Policy:
         return cls(model, tokenizer, dtype, attention, config.share_prefixes, adapted, device, sharding)
 
     @property
-    def head(self) -> Head:
+    def head(self) -> LmHead:
         """The output layer. Of a model that is spread it is whole between `hidden` and what ends its use: the
         backward, or `settle`."""
-        return head_of(self.model)
+        return lm_head_of(self.model)
 
     def before_training(self) -> Policy:
         """The same model with its adapters switched off: what training started from, without a copy."""
@@ -237,22 +224,6 @@ class Policy:
         else:
             self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-
-
-def head_of(model: Any) -> Head:
-    """The output layer of any Hugging Face decoder, with what its configuration does to the logits."""
-    layer, config = model.get_output_embeddings(), model.config.get_text_config()
-    if layer is None:
-        raise ValueError(
-            f"[model] path: expected a causal language model, got {type(model).__name__} without head"
-        )
-    divided_by = getattr(config, "logits_scaling", None) or 1.0
-    return Head(
-        weight=layer.weight,
-        bias=getattr(layer, "bias", None),
-        logit_scale=(getattr(config, "logit_scale", None) or 1.0) / divided_by,
-        softcap=getattr(config, "final_logit_softcapping", None),
-    )
 
 
 def check_layers(model: Any, attention: str) -> None:

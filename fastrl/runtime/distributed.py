@@ -121,4 +121,5 @@ class Ranks:
 
 def gloo_group() -> dist.ProcessGroup | None:
     """All ranks, once more."""
-    return dist.new_group(backend="gloo", timeout=PATIENCE)
+    group: dist.ProcessGroup | None = dist.new_group(backend="gloo", timeout=PATIENCE)
+    return group

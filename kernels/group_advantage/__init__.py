@@ -91,12 +91,13 @@ def group_advantage(
         refuse(OP, "baseline", f"one of {get_args(AdvantageBaseline)}", baseline)
     if not eps >= 0:
         refuse(OP, "eps", ">= 0", eps)
-    return group_advantage_op(
+    advantages: Tensor = group_advantage_op(
         rewards, group_ids, scale, baseline, eps, _choose(backend, rewards.device, rewards.dtype)
     )
+    return advantages
 
 
-@constant  # type: ignore[untyped-decorator]
+@constant
 def _choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     return pick(OP, backend, IMPLEMENTATIONS, device, dtype).name
 

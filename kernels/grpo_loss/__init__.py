@@ -110,6 +110,6 @@ def _run(logprobs: Tensor, entropy: Tensor | None, batch: LossBatch, name: str) 
     return LossOutput(loss, logprobs.detach(), seen, stats, batch.loss_mask)
 
 
-@constant  # type: ignore[untyped-decorator]
+@constant
 def _choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     return pick(OP, backend, IMPLEMENTATIONS, device, dtype).name

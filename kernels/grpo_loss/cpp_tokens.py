@@ -6,7 +6,7 @@ import torch
 
 import fastrl._C as _C
 from fastrl.kernels._batch import LossBatch
-from fastrl.kernels._tokens import Selection, TokenScores, TokenSlopes
+from fastrl.kernels._tokens import Selection, TokenGrads, TokenScores
 from fastrl.kernels.grpo_loss import native
 
 
@@ -19,15 +19,15 @@ class CppTokens:
         )
         return selection
 
-    def slopes(self, batch: LossBatch, selection: Selection, scores: TokenScores) -> TokenSlopes:
-        slopes, inputs = native.empty_slopes(batch, scores), native.native_batch(batch)
+    def grads(self, batch: LossBatch, selection: Selection, scores: TokenScores) -> TokenGrads:
+        grads, inputs = native.empty_grads(batch, scores), native.native_batch(batch)
         given = native.native_scores(scores)
         _C.grpo_loss_cpu(
             inputs.structure,
             native.native_selection(selection),
             given.structure,
             native.native_config(batch.config),
-            native.native_results(slopes),
+            native.native_results(grads),
             torch.get_num_threads(),
         )
-        return slopes
+        return grads

@@ -6,7 +6,7 @@ import torch
 
 import fastrl._C as _C
 from fastrl.kernels._batch import LossBatch
-from fastrl.kernels._tokens import Selection, TokenScores, TokenSlopes
+from fastrl.kernels._tokens import Selection, TokenGrads, TokenScores
 from fastrl.kernels.grpo_loss import native
 
 
@@ -19,8 +19,8 @@ class CudaTokens:
         )
         return selection
 
-    def slopes(self, batch: LossBatch, selection: Selection, scores: TokenScores) -> TokenSlopes:
-        slopes, inputs = native.empty_slopes(batch, scores), native.native_batch(batch)
+    def grads(self, batch: LossBatch, selection: Selection, scores: TokenScores) -> TokenGrads:
+        grads, inputs = native.empty_grads(batch, scores), native.native_batch(batch)
         given = native.native_scores(scores)
         size = _C.grpo_scratch_size(scores.logprobs.shape[0], batch.cu_seqlens.shape[0] - 1)
         scratch = torch.empty(size, dtype=torch.float32, device=scores.logprobs.device)
@@ -29,11 +29,11 @@ class CudaTokens:
             native.native_selection(selection),
             given.structure,
             native.native_config(batch.config),
-            native.native_results(slopes),
+            native.native_results(grads),
             scratch.data_ptr(),
             _stream(),
         )
-        return slopes
+        return grads
 
 
 def _stream() -> int:

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastrl.kernels._batch import LossBatch
-from fastrl.kernels._checks import check_bounds
+from fastrl.kernels._batch import unpack_batch
 from fastrl.kernels._dispatch import Implementation, anywhere, cpu_only, no_float64, triton_only
 from fastrl.kernels._tokens import STATS, TokenMath, TokenScores
 from fastrl.kernels.config import LossConfig
@@ -78,25 +77,15 @@ def grpo_loss_op(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(loss, slopes in logprobs, slopes in entropy or none, stats)"""
-    batch = LossBatch(
-        cu_seqlens,
-        advantages,
-        per_token,
-        loss_mask,
-        old_logprobs,
-        ref_logprobs,
-        rollout_logprobs,
-        LossConfig.decode(config),
-        denominator,
-    )
-    check_bounds("grpo_loss", cu_seqlens, logprobs.shape[0])
+    tensors = (cu_seqlens, advantages, loss_mask, old_logprobs, ref_logprobs, rollout_logprobs)
+    batch = unpack_batch("grpo_loss", len(logprobs), tensors, per_token, config, denominator)
     math = token_math(backend)
-    slopes = math.slopes(
+    grads = math.grads(
         batch, math.select(batch, leave_out=False), TokenScores(None, logprobs, entropy, None, None)
     )
-    by_entropy = logprobs.new_empty(0) if slopes.entropy is None else slopes.entropy
-    loss = slopes.stats[STATS.index("loss")].to(logprobs.dtype, copy=True)
-    return loss, slopes.logprobs, by_entropy, slopes.stats
+    by_entropy = logprobs.new_empty(0) if grads.grad_entropy is None else grads.grad_entropy
+    loss = grads.stats[STATS.index("loss")].to(logprobs.dtype, copy=True)
+    return loss, grads.grad_logprobs, by_entropy, grads.stats
 
 
 @grpo_loss_op.register_fake

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import fastrl._C as _C
 from fastrl.kernels._batch import LossBatch
-from fastrl.kernels._tokens import STATS, Selection, TokenScores, TokenSlopes
+from fastrl.kernels._tokens import STATS, Selection, TokenGrads, TokenScores
 from fastrl.kernels.config import LossConfig
 
 POLICY = {"gspo": 1, "cispo_absolute": 2, "cispo_around_one": 3, "rloo": 4}
@@ -82,18 +82,20 @@ def empty_selection(batch: LossBatch) -> Selection:
     return Selection(torch.empty_like(batch.loss_mask), lengths)
 
 
-def empty_slopes(batch: LossBatch, scores: TokenScores) -> TokenSlopes:
+def empty_grads(batch: LossBatch, scores: TokenScores) -> TokenGrads:
     count, device = scores.logprobs.shape[0], scores.logprobs.device
     by_entropy = batch.config.entropy_coef != 0
-    return TokenSlopes(
+    return TokenGrads(
         torch.empty(count, dtype=torch.float32, device=device),
         torch.empty(count, dtype=torch.float32, device=device) if by_entropy else None,
         torch.empty(len(STATS), dtype=torch.float64, device=device),
     )
 
 
-def native_results(slopes: TokenSlopes) -> Any:
-    return _C.GrpoResults.of(slopes.logprobs.data_ptr(), address(slopes.entropy), slopes.stats.data_ptr())
+def native_results(grads: TokenGrads) -> Any:
+    return _C.GrpoResults.of(
+        grads.grad_logprobs.data_ptr(), address(grads.grad_entropy), grads.stats.data_ptr()
+    )
 
 
 def address(tensor: Tensor | None) -> int:

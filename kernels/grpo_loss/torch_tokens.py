@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastrl.kernels._batch import LossBatch
-from fastrl.kernels._tokens import STATS, Selection, TokenScores, TokenSlopes
+from fastrl.kernels._tokens import STATS, Selection, TokenGrads, TokenScores
 from fastrl.kernels.config import LossConfig
 from fastrl.kernels.grpo_loss.reference import (
     LOG_RATIO_LIMIT,
@@ -24,7 +24,7 @@ class TorchTokens:
     def select(self, batch: LossBatch, leave_out: bool) -> Selection:
         return select_reference(batch, leave_out)
 
-    def slopes(self, batch: LossBatch, selection: Selection, scores: TokenScores) -> TokenSlopes:
+    def grads(self, batch: LossBatch, selection: Selection, scores: TokenScores) -> TokenGrads:
         logprobs = spread(scores.logprobs, scores.rows, selection)
         entropy = None if scores.entropy is None else spread(scores.entropy, scores.rows, selection)
         if scores.rows is not None:
@@ -38,7 +38,7 @@ class TorchTokens:
                 kept = torch.where(selection.computed, spread(values.double(), scores.rows, selection), 0)
                 stats[name] = kept.sum()
         coef = batch.config.entropy_coef
-        return TokenSlopes(
+        return TokenGrads(
             gather(slopes, scores.rows),
             gather(-coef * weights, scores.rows) if coef != 0 else None,
             torch.stack([stats.get(name, _nothing(name, loss)) for name in STATS]),

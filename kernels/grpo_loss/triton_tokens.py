@@ -9,7 +9,8 @@ import torch
 import triton
 from torch import Tensor
 
-from fastrl.kernels._tokens import STATS, LossBatch, Selection, TokenScores, TokenSlopes
+from fastrl.kernels._batch import LossBatch
+from fastrl.kernels._tokens import STATS, Selection, TokenGrads, TokenScores
 from fastrl.kernels.config import LossConfig
 from fastrl.kernels.grpo_loss.triton_kernels import (
     fold_kernel,
@@ -46,7 +47,7 @@ class TritonTokens:
             )
         return Selection(computed, lengths)
 
-    def slopes(self, batch: LossBatch, selection: Selection, scores: TokenScores) -> TokenSlopes:
+    def grads(self, batch: LossBatch, selection: Selection, scores: TokenScores) -> TokenGrads:
         logprobs = scores.logprobs
         num_tokens, device = logprobs.shape[0], logprobs.device
         blocks = triton.cdiv(num_tokens, BLOCK)
@@ -71,7 +72,7 @@ class TritonTokens:
                 **OPTIONS,
             )
         fold_kernel[(len(STATS),)](partials, blocks, stats, BLOCK=BLOCK, **OPTIONS)
-        return TokenSlopes(slopes, entropy_slopes, stats)
+        return TokenGrads(slopes, entropy_slopes, stats)
 
 
 def _sequence_terms(batch: LossBatch, inputs: dict[str, Any]) -> Tensor:

@@ -9,12 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastrl.kernels._batch import LossBatch
-from fastrl.kernels._checks import check_bounds
+from fastrl.kernels._batch import unpack_batch
 from fastrl.kernels._compiled import constant
 from fastrl.kernels._head import Head, Scaling, check_values
 from fastrl.kernels._tokens import STATS, fold_stats
-from fastrl.kernels.config import LossConfig
 from fastrl.kernels.grpo_loss.library import token_math
 from fastrl.kernels.linear_grpo_loss.one_pass import How, LossPass
 from fastrl.kernels.linear_logprob.library import empty_gradients, row_math
@@ -23,7 +21,7 @@ NUM_INPUTS = 18
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-@constant  # type: ignore[untyped-decorator]
+@constant
 def encode(
     chunk_rows: int | None,
     recompute: bool,
@@ -59,18 +57,8 @@ def linear_grpo_loss_op(
     needed: list[bool],
 ) -> Outputs:
     """(loss, logprobs, entropy, computed, stats, skipped, gradients in hidden, weight and bias)"""
-    check_bounds("linear_grpo_loss", cu_seqlens, hidden.shape[0])
-    batch = LossBatch(
-        cu_seqlens,
-        advantages,
-        per_token,
-        loss_mask,
-        old_logprobs,
-        ref_logprobs,
-        rollout_logprobs,
-        LossConfig.decode(config),
-        denominator,
-    )
+    tensors = (cu_seqlens, advantages, loss_mask, old_logprobs, ref_logprobs, rollout_logprobs)
+    batch = unpack_batch("linear_grpo_loss", len(hidden), tensors, per_token, config, denominator)
     head = Head.of(weight, bias, temperature, Scaling.decode(scaling))
     settings = How(**json.loads(how))
     loss_pass = LossPass(hidden, ids, head, batch, row_math(backend), token_math(backend), settings)

@@ -17,7 +17,7 @@ from fastrl.kernels._passes import Chunk, HeadPass, Scored
 from fastrl.kernels._rows import RowMath
 from fastrl.kernels._selection import active_rows, pack_sequences, split_rows
 from fastrl.kernels._skipping import Skipped, add_likely_columns
-from fastrl.kernels._tokens import Selection, TokenMath, TokenScores, TokenSlopes
+from fastrl.kernels._tokens import Selection, TokenGrads, TokenMath, TokenScores
 
 INVARIANT_ROWS = 256
 
@@ -92,10 +92,10 @@ class LossPass:
                 part = slice(begin, begin + layout.piece)
                 piece = chunk.part(part)
                 scored = head_pass.score(piece)
-                slopes = self._slopes([piece], [scored])
+                grads = self._grads([piece], [scored])
                 found.record(piece, scored)
-                found.stats.append(slopes.stats)
-                head_pass.kept_gradient(chunk, part, scored, slopes.logprobs, slopes.entropy)
+                found.stats.append(grads.stats)
+                head_pass.kept_gradient(chunk, part, scored, grads.grad_logprobs, grads.grad_entropy)
             if self._how.skip_share > 0:
                 tiles = list(head_pass.kept_gradients(chunk))
                 found.skipped += add_likely_columns(gradients, chunk, tiles, self._how.skip_share)
@@ -110,22 +110,22 @@ class LossPass:
         head_pass = self._head_pass(layout, chunks)
         taken = [head_pass.take(rows) for rows in chunks]
         scored = [head_pass.score(chunk) for chunk in taken]
-        slopes = self._slopes(taken, scored)
+        grads = self._grads(taken, scored)
         for chunk, of in zip(taken, scored, strict=True):
             found.record(chunk, of)
-        found.stats.append(slopes.stats)
+        found.stats.append(grads.stats)
         gradients = self._gradients(head_pass, chunks, needed)
         if not gradients.needed:
             return gradients.finish()
         begin = 0
         for chunk, of in zip(taken, scored, strict=True):
             part = slice(begin, begin + len(chunk.rows))
-            by_entropy = None if slopes.entropy is None else slopes.entropy[part]
-            gradients.add(chunk, head_pass.gradients_again(chunk, of, slopes.logprobs[part], by_entropy))
+            by_entropy = None if grads.grad_entropy is None else grads.grad_entropy[part]
+            gradients.add(chunk, head_pass.gradients_again(chunk, of, grads.grad_logprobs[part], by_entropy))
             begin = part.stop
         return gradients.finish()
 
-    def _slopes(self, chunks: Sequence[Chunk], scored: Sequence[Scored]) -> TokenSlopes:
+    def _grads(self, chunks: Sequence[Chunk], scored: Sequence[Scored]) -> TokenGrads:
         def join(name: str) -> Tensor:
             values = [getattr(each.scores, name) for each in scored]
             return values[0] if len(values) == 1 else torch.cat(values)
@@ -134,7 +134,7 @@ class LossPass:
         scores = TokenScores(
             rows, *(join(name) for name in ("logprobs", "entropy", "self_certainty", "top1"))
         )
-        return self._tokens.slopes(self._batch, self.selection, scores)
+        return self._tokens.grads(self._batch, self.selection, scores)
 
     @property
     def _pads(self) -> bool:

@@ -88,6 +88,6 @@ def linear_logprob(
     return LogprobOutput(*out[:4])
 
 
-@constant  # type: ignore[untyped-decorator]
+@constant
 def _choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     return pick(OP, backend, IMPLEMENTATIONS, device, dtype).name

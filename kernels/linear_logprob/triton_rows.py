@@ -91,14 +91,14 @@ def _logits(tile: Tile) -> dict[str, Any]:
     """z = outward * (raw + bias), or outward * tanh(inward * (raw + bias)), outward over the temperature"""
     outward = tile.logit_scale if tile.softcap is None else tile.softcap
     inward = 1.0 if tile.softcap is None else tile.logit_scale / tile.softcap
-    by_row = isinstance(tile.temperature, Tensor)
+    temperature = tile.temperature
     return {
         "logits": tile.logits,
         "stride": tile.logits.stride(0),
         "width": tile.logits.shape[1],
         "bias": None if tile.bias is None else tile.bias.contiguous(),
-        "temperature": tile.temperature.contiguous() if by_row else None,
-        "outward": float(outward) if by_row else outward / tile.temperature,
+        "temperature": temperature.contiguous() if isinstance(temperature, Tensor) else None,
+        "outward": float(outward) if isinstance(temperature, Tensor) else outward / temperature,
         "inward": inward,
         "CAPPED": tile.softcap is not None,
     }

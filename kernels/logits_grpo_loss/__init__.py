@@ -96,6 +96,6 @@ def _run(
     return LossOutput(loss, logprobs, entropy, named, computed)
 
 
-@constant  # type: ignore[untyped-decorator]
+@constant
 def _choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     return pick(OP, backend, IMPLEMENTATIONS, device, dtype).name

@@ -9,12 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastrl.kernels._batch import LossBatch
-from fastrl.kernels._checks import check_bounds
+from fastrl.kernels._batch import unpack_batch
 from fastrl.kernels._head import Scaling, check_values
 from fastrl.kernels._rows import RowMath, RowScores, Tile
 from fastrl.kernels._tokens import STATS, TokenScores
-from fastrl.kernels.config import LossConfig
 from fastrl.kernels.grpo_loss.library import token_math
 from fastrl.kernels.linear_grpo_loss.library import hand_over
 from fastrl.kernels.linear_logprob.library import row_math
@@ -43,11 +41,8 @@ def logits_grpo_loss_op(
     needed: bool,
 ) -> Outputs:
     """(loss, logprobs, entropy, computed, stats, gradient)"""
-    check_bounds("logits_grpo_loss", cu_seqlens, logits.shape[0])
-    optional = (old_logprobs, ref_logprobs, rollout_logprobs)
-    batch = LossBatch(
-        cu_seqlens, advantages, per_token, loss_mask, *optional, LossConfig.decode(config), denominator
-    )
+    tensors = (cu_seqlens, advantages, loss_mask, old_logprobs, ref_logprobs, rollout_logprobs)
+    batch = unpack_batch("logits_grpo_loss", len(logits), tensors, per_token, config, denominator)
     rows, tokens = row_math(backend), token_math(backend)
     selection = tokens.select(batch, leave_out=True)
     computed = selection.computed
@@ -56,12 +51,12 @@ def logits_grpo_loss_op(
     scores = given.score()
     floats = (scores.logprobs, scores.entropy, scores.self_certainty)
     kept = [torch.where(computed, each, 0) for each in floats]
-    slopes = tokens.slopes(batch, selection, TokenScores(None, kept[0], kept[1], kept[2], scores.top1))
+    grads = tokens.grads(batch, selection, TokenScores(None, kept[0], kept[1], kept[2], scores.top1))
     gradient = logits.new_empty(0)
     if needed:
-        gradient = given.differentiate(scores, slopes.logprobs, slopes.entropy)
-    loss = slopes.stats[STATS.index("loss")].to(kept[0].dtype, copy=True)
-    return loss, kept[0], kept[1], computed.clone(), slopes.stats, gradient
+        gradient = given.differentiate(scores, grads.grad_logprobs, grads.grad_entropy)
+    loss = grads.stats[STATS.index("loss")].to(kept[0].dtype, copy=True)
+    return loss, kept[0], kept[1], computed.clone(), grads.stats, gradient
 
 
 class _Logits:
@@ -105,9 +100,9 @@ class _Logits:
         return (slice(begin, min(begin + step, rows)) for begin in range(0, rows, step))
 
     def _tile(self, part: slice) -> Tile:
-        scaling, temperature = self._scaling, self._scaling.temperature
-        if temperature is None and self._temperature is not None:
-            temperature = self._temperature[part]
+        scaling, rows = self._scaling, self._temperature
+        temperature = scaling.temperature if rows is None else rows[part]
+        assert temperature is not None, "check_scaling has seen one"
         return Tile(
             self._logits[part].float() if self._widens else self._logits[part],
             0,

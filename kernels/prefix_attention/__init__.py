@@ -54,6 +54,7 @@ def prefix_attention(
     if name == "reference":
         return prefix_attention_reference(query, key, value, tree, scaling, softcap, window)
     lists = lists_of(tree, name, max(query.shape[2], value.shape[2]), window)
+    out: Tensor
     out, _ = prefix_attention_op(
         query,
         key,
@@ -91,7 +92,7 @@ def _check(
     check_at_least_one(OP, window=window)
 
 
-@constant  # type: ignore[untyped-decorator]
+@constant
 def _choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     if backend == "auto" and device.type == "cpu":
         backend = "torch"  # a CPU has Triton's interpreter at most

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -89,7 +88,8 @@ class Dense:
                 view.is_causal,
                 scale=self.scaling,
             )
-            return _heads_first(*found)
+            dq, dk, dv = (each.transpose(1, 2) for each in found)
+            return dq, dk, dv
         delta = (grad.to(lse.dtype) * out.to(lse.dtype)).sum(-1, keepdim=True)
         dq = torch.empty(q.shape, dtype=lse.dtype, device=q.device)
         dk, dv = (torch.zeros(each.shape, dtype=lse.dtype, device=q.device) for each in (k, v))
@@ -129,7 +129,7 @@ class Dense:
         return scores, slope
 
 
-def _heads_first(*tensors: Tensor) -> Any:
+def _heads_first(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(each.transpose(1, 2) for each in tensors)
 
 

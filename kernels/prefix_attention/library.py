@@ -122,8 +122,8 @@ def _(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any) -> tuple
     return _contiguous_like(query, key, value)
 
 
-def _contiguous_like(*tensors: Tensor) -> Any:
-    return tuple(each.new_empty(each.shape) for each in tensors)
+def _contiguous_like(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

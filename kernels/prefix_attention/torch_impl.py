@@ -18,8 +18,8 @@ def forward(
     query, key, value = (_even(each) for each in (query, key, value))
     parts = []
     for squares in pieces.squares:
-        taken = (squares.take(each) for each in (query, key, value))
-        parts.append(dense.forward(*taken, _along(squares, window)))
+        q, k, v = (squares.take(each) for each in (query, key, value))
+        parts.append(dense.forward(q, k, v, _along(squares, window)))
     out, lse = (_assemble(each, pieces) for each in zip(*parts, strict=True))
     if pieces.trunks:
         out = out.to(lse.dtype)  # joined in full precision
@@ -42,11 +42,11 @@ def backward(
     grad, query, key, value = (_even(each) for each in (grad, query, key, value))
     parts = []
     for squares in pieces.squares:
-        taken = (squares.take(each) for each in (grad, query, key, value, out))
+        g, q, k, v, o = (squares.take(each) for each in (grad, query, key, value, out))
         sums = squares.take(lse)
         if squares.dropped is not None:
             sums = sums.masked_fill(squares.dropped.view(*squares.shape, 1), INFINITY)
-        parts.append(dense.backward(*taken, sums, _along(squares, window)))
+        parts.append(dense.backward(g, q, k, v, o, sums, _along(squares, window)))
     dq, dk, dv = (_assemble(each, pieces) for each in zip(*parts, strict=True))
     if pieces.trunks or any(each.above is not None for each in pieces.squares):
         dq, dk, dv = (each.to(lse.dtype) for each in (dq, dk, dv))
@@ -58,10 +58,11 @@ def backward(
     for trunk in pieces.trunks:
         rows, view = _below(trunk, window)
         if len(view.rows):
-            taken = (each[None] for each in (grad[rows], query[rows], key[trunk.keys], value[trunk.keys]))
-            more = dense.backward(*taken, out[rows][None], lse[rows][None], view)
-            for total, places, each in zip((dq, dk, dv), (rows, trunk.keys, trunk.keys), more, strict=True):
-                total[places] += each[0]  # no place twice
+            below = (grad[rows], query[rows], key[trunk.keys], value[trunk.keys], out[rows], lse[rows])
+            g, q, k, v, o, sums = (each[None] for each in below)
+            found = dense.backward(g, q, k, v, o, sums, view)
+            for total, slots, each in zip((dq, dk, dv), (rows, trunk.keys, trunk.keys), found, strict=True):
+                total[slots] += each[0]  # no slot twice
     return dq.to(query.dtype), dk.to(key.dtype), dv.to(value.dtype)
 
 

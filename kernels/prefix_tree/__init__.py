@@ -60,20 +60,18 @@ def prefix_tree(sequences: Sequence[Sequence[int]] | Packed, *, backend: Backend
 
 def _packed(sequences: Sequence[Sequence[int]] | Packed) -> tuple[Ints, Ints]:
     """(tokens [N], cu_seqlens [S + 1]), contiguous int64."""
-    if isinstance(sequences, tuple) and len(sequences) == 2 and all(map(_is_array, sequences)):
-        tokens = _column("tokens", sequences[0], np.dtype(np.int64))
-        cu_seqlens = _column("cu_seqlens", sequences[1], np.dtype(np.int32), np.dtype(np.int64))
-        _check_bounds(cu_seqlens, len(tokens))
-        return tokens, cu_seqlens
+    if isinstance(sequences, tuple) and len(sequences) == 2:
+        ids, bounds = sequences
+        if isinstance(ids, np.ndarray | torch.Tensor) and isinstance(bounds, np.ndarray | torch.Tensor):
+            tokens = _column("tokens", ids, np.dtype(np.int64))
+            cu_seqlens = _column("cu_seqlens", bounds, np.dtype(np.int32), np.dtype(np.int64))
+            _check_bounds(cu_seqlens, len(tokens))
+            return tokens, cu_seqlens
     buffer, ends = array("q"), [0]
     for index, sequence in enumerate(sequences):
         _append(buffer, index, sequence)
         ends.append(len(buffer))
     return np.asarray(buffer), np.asarray(ends, dtype=np.int64)
-
-
-def _is_array(value: object) -> bool:
-    return isinstance(value, np.ndarray | torch.Tensor)
 
 
 def _host(name: str, values: Ints | torch.Tensor) -> Ints:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from grpo_oracle import oracle_loss
 
-from fastrl.kernels._tokens import STATS, LossBatch, Selection, TokenScores, TokenSlopes
+from fastrl.kernels._batch import LossBatch
+from fastrl.kernels._tokens import STATS, Selection, TokenGrads, TokenScores
 from fastrl.kernels.config import LossConfig
 from fastrl.kernels.grpo_loss.torch_tokens import TorchTokens
 
@@ -83,19 +84,20 @@ def oracle_slopes(batch: LossBatch, scores: TokenScores, computed: torch.Tensor)
     )  # fmt: skip
     if not loss.requires_grad:
         return loss, torch.zeros_like(logprobs), torch.zeros_like(logprobs), counts
-    slopes = torch.autograd.grad(loss, (logprobs, entropy), allow_unused=True, materialize_grads=True)
-    return loss, *slopes, counts
+    grads = torch.autograd.grad(loss, (logprobs, entropy), allow_unused=True, materialize_grads=True)
+    return loss, *grads, counts
 
 
-def stat(slopes: TokenSlopes, name: str) -> float:
-    return slopes.stats[STATS.index(name)].item()
+def stat(grads: TokenGrads, name: str) -> float:
+    return grads.stats[STATS.index(name)].item()
 
 
-def assert_same(ours: TokenSlopes, expected: TokenSlopes) -> None:
-    torch.testing.assert_close(ours.logprobs.double(), expected.logprobs.double(), rtol=2e-6, atol=1e-7)
-    assert (ours.entropy is None) == (expected.entropy is None)
-    if ours.entropy is not None:
-        torch.testing.assert_close(ours.entropy.double(), expected.entropy.double(), rtol=2e-6, atol=1e-7)
+def assert_same(ours: TokenGrads, expected: TokenGrads) -> None:
+    assert (ours.grad_entropy is None) == (expected.grad_entropy is None)
+    for name in ("grad_logprobs", "grad_entropy"):
+        if getattr(ours, name) is not None:
+            pair = (getattr(each, name).double() for each in (ours, expected))
+            torch.testing.assert_close(*pair, rtol=2e-6, atol=1e-7)
     torch.testing.assert_close(ours.stats, expected.stats, rtol=1e-6, atol=1e-6)
 
 
@@ -122,22 +124,22 @@ def test_every_variant(variant, present, poisoned, monkeypatch):
     )  # fmt: skip
     batch, scores = make(config, old=old, rollout=rollout)
     selection = TritonTokens().select(batch, leave_out=False)
-    slopes = TritonTokens().slopes(batch, selection, scores)
+    grads = TritonTokens().grads(batch, selection, scores)
     loss, by_logprob, by_entropy, counts = oracle_slopes(batch, scores, batch.loss_mask)
-    torch.testing.assert_close(slopes.logprobs.cpu().double(), by_logprob, rtol=2e-6, atol=1e-7)
+    torch.testing.assert_close(grads.grad_logprobs.cpu().double(), by_logprob, rtol=2e-6, atol=1e-7)
     if entropy_coef:
-        torch.testing.assert_close(slopes.entropy.cpu().double(), by_entropy, rtol=2e-6, atol=1e-7)
-    assert (slopes.entropy is None) == (entropy_coef == 0)
-    assert stat(slopes, "loss") == pytest.approx(loss.item(), rel=1e-6, abs=1e-7)
-    assert stat(slopes, "clip_low_sum") == counts["clip_low"]
-    assert stat(slopes, "clip_high_sum") == counts["clip_high"]
-    assert stat(slopes, "kl_sum") == pytest.approx(counts["kl"], rel=1e-6)
+        torch.testing.assert_close(grads.grad_entropy.cpu().double(), by_entropy, rtol=2e-6, atol=1e-7)
+    assert (grads.grad_entropy is None) == (entropy_coef == 0)
+    assert stat(grads, "loss") == pytest.approx(loss.item(), rel=1e-6, abs=1e-7)
+    assert stat(grads, "clip_low_sum") == counts["clip_low"]
+    assert stat(grads, "clip_high_sum") == counts["clip_high"]
+    assert stat(grads, "kl_sum") == pytest.approx(counts["kl"], rel=1e-6)
     if counts["weights"]:
-        assert stat(slopes, "correction_sum") == pytest.approx(sum(counts["weights"]), rel=1e-6)
-        assert stat(slopes, "correction_count_sum") == pytest.approx(len(counts["weights"]))
-        assert stat(slopes, "correction_min") == pytest.approx(min(counts["weights"]), rel=1e-6)
-    wide = TorchTokens().slopes(*in_double(batch, scores)[:1], selection, in_double(batch, scores)[1])
-    assert_same(slopes, wide)
+        assert stat(grads, "correction_sum") == pytest.approx(sum(counts["weights"]), rel=1e-6)
+        assert stat(grads, "correction_count_sum") == pytest.approx(len(counts["weights"]))
+        assert stat(grads, "correction_min") == pytest.approx(min(counts["weights"]), rel=1e-6)
+    wide = TorchTokens().grads(*in_double(batch, scores)[:1], selection, in_double(batch, scores)[1])
+    assert_same(grads, wide)
 
 
 @pytest.mark.parametrize("correction", ["none", "token_mask", "sequence_mask"])
@@ -149,7 +151,7 @@ def test_rows(loss_type, correction, padding, poisoned, monkeypatch):
     config = LossConfig(loss_type=loss_type, correction=correction, kl_coef=0.1, entropy_coef=0.1)
     batch, scores = make(config)
     selection = TritonTokens().select(batch, leave_out=True)
-    full = TritonTokens().slopes(batch, selection, scores)
+    full = TritonTokens().grads(batch, selection, scores)
     rows = selection.computed.nonzero()[:, 0]
     filled = torch.full((padding,), CU[-1], device=DEVICE)
 
@@ -161,10 +163,11 @@ def test_rows(loss_type, correction, padding, poisoned, monkeypatch):
         torch.cat([rows, filled]),
         *(part(getattr(scores, name)) for name in ("logprobs", "entropy", "self_certainty", "top1")),
     )
-    slopes = TritonTokens().slopes(batch, selection, some)
-    assert torch.equal(slopes.logprobs, torch.cat([full.logprobs[rows], full.logprobs.new_zeros(padding)]))
-    assert torch.equal(slopes.entropy, torch.cat([full.entropy[rows], full.entropy.new_zeros(padding)]))
-    torch.testing.assert_close(slopes.stats, full.stats, rtol=1e-13, atol=1e-13)
+    grads = TritonTokens().grads(batch, selection, some)
+    for name in ("grad_logprobs", "grad_entropy"):
+        whole = getattr(full, name)
+        assert torch.equal(getattr(grads, name), torch.cat([whole[rows], whole.new_zeros(padding)]))
+    torch.testing.assert_close(grads.stats, full.stats, rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", ["logprobs", "old_logprobs", "ref_logprobs", "rollout_logprobs"])
@@ -172,12 +175,12 @@ def test_rows(loss_type, correction, padding, poisoned, monkeypatch):
 def test_tokens_that_are_not_computed_may_hold_nan(name, loss_type):
     batch, scores = make(LossConfig(loss_type=loss_type, correction="sequence_truncate", kl_coef=0.1))
     selection = TritonTokens().select(batch, leave_out=False)
-    expected = TritonTokens().slopes(batch, selection, scores)
+    expected = TritonTokens().grads(batch, selection, scores)
     owner = scores if name == "logprobs" else batch
     getattr(owner, name)[~batch.loss_mask] = math.nan
-    slopes = TritonTokens().slopes(batch, selection, scores)
-    assert torch.equal(slopes.logprobs, expected.logprobs)
-    assert torch.equal(slopes.stats, expected.stats)
+    grads = TritonTokens().grads(batch, selection, scores)
+    assert torch.equal(grads.grad_logprobs, expected.grad_logprobs)
+    assert torch.equal(grads.stats, expected.stats)
 
 
 @pytest.mark.parametrize("leave_out", [False, True])
@@ -216,10 +219,10 @@ def test_nothing_to_compute(loss_type, cu, poisoned):
     batch, scores = make(LossConfig(loss_type=loss_type, correction="sequence_mask"), cu=cu)
     batch.loss_mask[:] = False
     selection = TritonTokens().select(batch, leave_out=True)
-    slopes = TritonTokens().slopes(batch, selection, scores)
+    grads = TritonTokens().grads(batch, selection, scores)
     assert not selection.computed.any() and selection.lengths.eq(0).all()
-    assert slopes.logprobs.tolist() == [0.0] * cu[-1] and slopes.entropy is None
-    for name, value in zip(STATS, slopes.stats.tolist(), strict=True):
+    assert grads.grad_logprobs.tolist() == [0.0] * cu[-1] and grads.grad_entropy is None
+    for name, value in zip(STATS, grads.stats.tolist(), strict=True):
         assert value == {"min": math.inf, "max": -math.inf}.get(name[-3:], 0.0), name
 
 
@@ -231,10 +234,10 @@ def test_per_token_advantages_and_half_precision():
         ref_logprobs=batch.ref_logprobs.bfloat16(), rollout_logprobs=batch.rollout_logprobs.double(),
     )  # fmt: skip
     selection = TritonTokens().select(batch, leave_out=False)
-    slopes = TritonTokens().slopes(batch, selection, scores)
+    grads = TritonTokens().grads(batch, selection, scores)
     loss, by_logprob, _, _ = oracle_slopes(batch, scores, batch.loss_mask)
-    torch.testing.assert_close(slopes.logprobs.cpu().double(), by_logprob, rtol=2e-6, atol=1e-7)
-    assert stat(slopes, "loss") == pytest.approx(loss.item(), rel=1e-6)
+    torch.testing.assert_close(grads.grad_logprobs.cpu().double(), by_logprob, rtol=2e-6, atol=1e-7)
+    assert stat(grads, "loss") == pytest.approx(loss.item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("loss_type", ["dapo", "gspo", "cispo", "rloo"])
@@ -243,11 +246,11 @@ def test_far_ratios_are_held(loss_type):
     scores.logprobs.sub_(200)
     batch.ref_logprobs[::2] += 100
     selection = TritonTokens().select(batch, leave_out=False)
-    slopes = TritonTokens().slopes(batch, selection, scores)
-    wide = TorchTokens().slopes(*in_double(batch, scores)[:1], selection, in_double(batch, scores)[1])
-    assert slopes.logprobs.isfinite().all()
-    assert stat(slopes, "ratio_min") == pytest.approx(math.exp(-20))
-    assert_same(slopes, wide)
+    grads = TritonTokens().grads(batch, selection, scores)
+    wide = TorchTokens().grads(*in_double(batch, scores)[:1], selection, in_double(batch, scores)[1])
+    assert grads.grad_logprobs.isfinite().all()
+    assert stat(grads, "ratio_min") == pytest.approx(math.exp(-20))
+    assert_same(grads, wide)
 
 
 def test_small_kl_keeps_its_digits():
@@ -257,18 +260,18 @@ def test_small_kl_keeps_its_digits():
     mask = torch.ones(1, dtype=torch.bool, device=DEVICE)
     batch = LossBatch(cu_seqlens, nothing, False, mask, None, 1e-5 * one, None, config, 1.0)
     lengths = torch.ones(1, dtype=torch.int32, device=DEVICE)
-    slopes = TritonTokens().slopes(
+    grads = TritonTokens().grads(
         batch, Selection(mask, lengths), TokenScores(None, nothing, None, None, None)
     )
     gap = batch.ref_logprobs.double().item()
-    assert stat(slopes, "kl_sum") == pytest.approx(gap**2 / 2 + gap**3 / 6, rel=1e-9)
-    assert slopes.logprobs.item() == pytest.approx(-math.expm1(gap), rel=1e-6)
+    assert stat(grads, "kl_sum") == pytest.approx(gap**2 / 2 + gap**3 / 6, rel=1e-9)
+    assert grads.grad_logprobs.item() == pytest.approx(-math.expm1(gap), rel=1e-6)
 
 
 def test_same_bits_twice():
     batch, scores = make(LossConfig(loss_type="gspo", correction="sequence_mask"), cu=(0, 1100, 2100))
     selection = TritonTokens().select(batch, leave_out=False)
-    first, second = (TritonTokens().slopes(batch, selection, scores) for _ in range(2))
-    assert torch.equal(first.logprobs, second.logprobs) and torch.equal(first.stats, second.stats)
-    wide = TorchTokens().slopes(*in_double(batch, scores)[:1], selection, in_double(batch, scores)[1])
+    first, second = (TritonTokens().grads(batch, selection, scores) for _ in range(2))
+    assert torch.equal(first.grad_logprobs, second.grad_logprobs) and torch.equal(first.stats, second.stats)
+    wide = TorchTokens().grads(*in_double(batch, scores)[:1], selection, in_double(batch, scores)[1])
     assert_same(first, wide)

@@ -176,13 +176,15 @@ def test_an_engine_gets_merged_weights_and_then_only_those_that_change(checkpoin
     draw_adapters(policy, seed=11)
     sent = dict(policy.named_weights(changed_only=True))
     assert {name.split(".")[-2] for name in sent} == {last} and all(n.endswith(".weight") for n in sent)
-    partly = engine.load_weights(sent.items(), version=2, partial=True)
+    engine.load_weights(sent.items(), version=2, partial=True)
+    partly = engine.weight_sums()
     assert engine.weights_version == 2
     merged = merged_weights(policy.model)
     held = engine.decoder.model.state_dict()
     assert held.keys() == merged.keys()
     assert all(torch.equal(held[name], weight) for name, weight in merged.items())
-    assert engine.load_weights(policy.named_weights(), version=3) == partly
+    engine.load_weights(policy.named_weights(), version=3)
+    assert engine.weight_sums() == partly
     with pytest.raises(ValueError, match="this one is missing"):
         engine.load_weights(sent.items(), version=4)
 

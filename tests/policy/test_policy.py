@@ -6,7 +6,8 @@ from checkpoints import byte_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from fastrl.config import ModelConfig
-from fastrl.policy.model import Policy, head_of
+from fastrl.policy.head import lm_head_of
+from fastrl.policy.model import Policy
 from fastrl.policy.packing import pack
 from fastrl.types import TrainSequence
 
@@ -109,7 +110,7 @@ def test_saved_policy_loads_in_transformers(checkpoints, tmp_path):
 
 
 def test_head_reads_what_the_configuration_does_to_logits(checkpoints):
-    assert head_of(AutoModelForCausalLM.from_pretrained(checkpoints["gemma2"])).softcap == 30.0
+    assert lm_head_of(AutoModelForCausalLM.from_pretrained(checkpoints["gemma2"])).softcap == 30.0
 
 
 def test_dropout_is_off(checkpoints, tmp_path):

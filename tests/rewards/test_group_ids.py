@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 from executors import Reader, math_executor
 
-import fastrl.rewards.receiver as receiver
 from fastrl.config import TransferConfig, UpliftConfig
 from fastrl.methods.weak.majority import MajorityReward
 from fastrl.rewards import TransferReward, UpliftReward
@@ -60,15 +59,13 @@ def test_transfer_shares_a_tau_in_the_group_alone(byte, grader):
     assert len(set(foreign)) == 1  # nobody says that these are three groups
 
 
-@pytest.mark.parametrize(("columns", "groups"), [({"group_ids": GROUPS}, [0, 0, 1, 1, 2, 2]), ({}, [0] * 6)])
-def test_transfer_stops_early_within_the_group_alone(byte, grader, monkeypatch, columns, groups):
-    seen, order = [], receiver.GroupOrder
-    monkeypatch.setattr(receiver, "GroupOrder", lambda of, totals: seen.append(list(of)) or order(of, totals))
-    reward, engine = transfer(byte, grader, early_stop=True)
+@pytest.mark.parametrize("columns", [{"group_ids": GROUPS}, {}])
+def test_transfer_prefills_the_prompt_of_several_groups_once(byte, grader, columns):
+    reward, engine = transfer(byte, grader)
     rewards, _ = ask(reward, ["x"] * 6, **columns)
-    assert seen == [groups] and rewards == [1.0] * 6
+    assert rewards == [1.0] * 6
     ((trees, _),) = engine.calls
-    assert len(trees) == 1 and len(trees[0].branches) == 6  # the prompt is still prefilled once
+    assert len(trees) == 1 and len(trees[0].branches) == 6
 
 
 def test_a_groups_transfer_does_not_depend_on_the_others(byte, grader):

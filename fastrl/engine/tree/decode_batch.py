@@ -1,4 +1,4 @@
-"""The rows that are decoding: they join and leave at any time, share trunks and own their tails."""
+"""The requests that decode together: they join and leave at any time, share trunks and own their tails."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from fastrl.engine.sampling import draw, uniforms
 from fastrl.engine.tree.attention import AttentionLayer
 from fastrl.engine.tree.decoder import Decoder
 from fastrl.engine.tree.kv_pool import BLOCK, Ints, KVPool, on_device
-from fastrl.engine.tree.outputs import Book, Finished
-from fastrl.engine.tree.requests import Job
+from fastrl.engine.tree.outputs import FinishedRequest, RequestOutputs
+from fastrl.engine.tree.request_tree import RequestTree
 from fastrl.ops import DecodePlan, tree_decode
 from fastrl.types import SamplingParams
 
 _UNIFORMS_AHEAD = 32
 _WORTH_CAPTURING = 16
-"""Steps that rows must have to go: capturing costs about as much as two of them."""
+"""Steps that requests must have to go: capturing costs about as much as two of them."""
 
 
 _capturing = threading.Lock()
 
 
 def captured(work: Callable[[], None], device: torch.device) -> torch.cuda.CUDAGraph:
-    """A graph of `work` on this device. Engines of other devices may capture in other threads, one after the
-    other, and what those threads do meanwhile ends no capture here."""
+    """Capture a graph of `work` on this device. Engines of other devices may capture in other threads, one
+    after the other, and what those threads do meanwhile ends no capture here."""
     graph = torch.cuda.CUDAGraph()
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     with _capturing, torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
@@ -40,27 +40,27 @@ def captured(work: Callable[[], None], device: torch.device) -> torch.cuda.CUDAG
 
 
 @dataclass(slots=True)
-class _Rows:
-    """What the host knows of each row in the batch; arrays run parallel, sorted by (job, segment)."""
+class _RequestArrays:
+    """What the host knows of each request in the batch; arrays run parallel, sorted by (tree, segment)."""
 
-    name: Ints
-    job: Ints
-    """Which of the running jobs."""
+    request_id: Ints
+    tree: Ints
+    """Index into the batch's trees."""
     segment: Ints
-    """Of the job's forest: the row continues the path down to it."""
+    """Segment of the tree's forest: the request continues the path down to it."""
     key: Ints
     prefix_length: Ints
     capacity: Ints
     """Most tokens of its own that go through the model."""
     blocks: Ints
-    """[rows, most blocks] pool slots where the tail's blocks begin; -1 where the row has no more."""
+    """[requests, most blocks] pool slots where the tail's blocks begin; -1 after the last one."""
 
-    def pick(self, rows: Ints | NDArray[np.bool_]) -> _Rows:
-        return _Rows(*(getattr(self, name)[rows] for name in self.__slots__))
+    def pick(self, chosen: Ints | NDArray[np.bool_]) -> _RequestArrays:
+        return _RequestArrays(*(getattr(self, name)[chosen] for name in self.__slots__))
 
     @classmethod
-    def joined(cls, parts: Sequence[_Rows]) -> _Rows:
-        """The parts one after another."""
+    def joined(cls, parts: Sequence[_RequestArrays]) -> _RequestArrays:
+        """Put the parts one after another."""
         widest = max(part.blocks.shape[1] for part in parts)
         for part in parts:
             missing = widest - part.blocks.shape[1]
@@ -68,111 +68,113 @@ class _Rows:
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__))
 
 
-class Running:
-    """One token of every row goes through the model at a step; a row that has ended stays until `settle`."""
+class DecodeBatch:
+    """One token of every request goes through the model per step; an ended one stays until `rearrange`."""
 
     def __init__(
-        self, pool: KVPool, book: Book, sampling: SamplingParams, stats: EngineStats, device: torch.device
-    ) -> None:
-        self.pool, self.book, self.sampling, self.device = pool, book, sampling, device
+        self, pool: KVPool, outputs: RequestOutputs, sampling: SamplingParams, stats: EngineStats,
+        device: torch.device,
+    ) -> None:  # fmt: skip
+        self.pool, self.outputs, self.sampling, self.device = pool, outputs, sampling, device
         self.stats = stats
-        self.jobs: list[Job] = []
-        self.rows = _Rows(*(np.zeros(0, dtype=np.int64),) * 6, np.zeros((0, 0), dtype=np.int64))
+        self.trees: list[RequestTree] = []
+        self.requests = _RequestArrays(*(np.zeros(0, dtype=np.int64),) * 6, np.zeros((0, 0), dtype=np.int64))
         self._new: list[tuple[Tensor, Tensor]] = []
         self._plan: DecodePlan
         self._graph: torch.cuda.CUDAGraph | None = None
 
     @property
-    def num_rows(self) -> int:
-        """Rows that go through the model, ended ones included."""
-        return len(self.rows.name)
+    def num_requests(self) -> int:
+        """Requests that go through the model, ended ones included."""
+        return len(self.requests.request_id)
 
     @property
     def num_alive(self) -> int:
-        return int(self.book.alive(self.rows.name).sum())
+        return int(self.outputs.alive(self.requests.request_id).sum())
 
     @property
     def ended_blocks(self) -> int:
-        """Blocks that come back when the rows settle."""
-        return int((self.rows.blocks[~self.book.alive(self.rows.name)] >= 0).sum())
+        """Blocks of ended requests, which `rearrange` gives back."""
+        return int((self.requests.blocks[~self.outputs.alive(self.requests.request_id)] >= 0).sum())
 
     @property
     def tokens_to_go(self) -> int:
-        """Steps after which every row has reached its limit."""
-        names = self.rows.name[self.book.alive(self.rows.name)]
-        return int((self.book.limits - self.book.lengths)[names].max(initial=0))
+        """Steps after which every request has reached its limit."""
+        ids = self.requests.request_id
+        left = self.outputs.limits - self.outputs.lengths
+        return int(left[ids[self.outputs.alive(ids)]].max(initial=0))
 
-    def settle(self, joining: Sequence[tuple[Job, Ints]] = ()) -> list[Job]:
-        """Rows that have ended leave, requests of prefilled jobs join; returns the jobs without rows left.
+    def rearrange(self, joining: Sequence[tuple[RequestTree, Ints]] = ()) -> list[RequestTree]:
+        """Remove ended requests, add those of prefilled trees; return the trees without any request left.
 
-        joining: jobs and which of their requests, all alive.
+        joining: trees and which of their requests, all alive.
         """
-        living = np.flatnonzero(self.book.alive(self.rows.name))
-        ended = np.delete(self.rows.blocks, living, axis=0)
+        living = np.flatnonzero(self.outputs.alive(self.requests.request_id))
+        ended = np.delete(self.requests.blocks, living, axis=0)
         self.pool.give_blocks(ended[ended >= 0])
-        self.rows = self.rows.pick(living)
+        self.requests = self.requests.pick(living)
         if joining:
             self._join(joining)
-        used, self.rows.job = np.unique(self.rows.job, return_inverse=True)
-        without = [job for i, job in enumerate(self.jobs) if i not in set(used.tolist())]
-        self.jobs = [self.jobs[i] for i in used]
-        if self.num_rows:
+        used, self.requests.tree = np.unique(self.requests.tree, return_inverse=True)
+        without = [tree for i, tree in enumerate(self.trees) if i not in set(used.tolist())]
+        self.trees = [self.trees[i] for i in used]
+        if self.num_requests:
             self._plan = self._make_plan() if joining else self._plan.keep(living)
             self._arrange()
         return without
 
-    def _join(self, joining: Sequence[tuple[Job, Ints]]) -> None:
-        parts = [self.rows]
-        for job, requests in joining:
-            if job not in self.jobs:
-                self.jobs.append(job)
-            parts.append(self._rows_of(job, requests))
-        rows = _Rows.joined(parts)
-        self.rows = rows.pick(np.lexsort((rows.segment, rows.job)))
+    def _join(self, joining: Sequence[tuple[RequestTree, Ints]]) -> None:
+        parts = [self.requests]
+        for tree, requests in joining:
+            if tree not in self.trees:
+                self.trees.append(tree)
+            parts.append(self._arrays_of(tree, requests))
+        joined = _RequestArrays.joined(parts)
+        self.requests = joined.pick(np.lexsort((joined.segment, joined.tree)))
 
-    def _rows_of(self, job: Job, requests: Ints) -> _Rows:
-        capacity = job.limit[requests] - 1
+    def _arrays_of(self, tree: RequestTree, requests: Ints) -> _RequestArrays:
+        capacity = tree.limit[requests] - 1
         counts = -(-capacity // BLOCK)
         blocks = np.full((len(requests), int(counts.max())), -1, dtype=np.int64)
         blocks[np.arange(blocks.shape[1]) < counts[:, None]] = self.pool.take_blocks(int(counts.sum()))
-        return _Rows(
-            name=job.rows[requests],
-            job=np.full(len(requests), self.jobs.index(job)),
-            segment=job.segment[requests],
-            key=job.key[requests],
-            prefix_length=job.prefix_lengths[requests],
+        return _RequestArrays(
+            request_id=tree.request_ids[requests],
+            tree=np.full(len(requests), self.trees.index(tree)),
+            segment=tree.segment[requests],
+            key=tree.key[requests],
+            prefix_length=tree.prefix_lengths[requests],
             capacity=capacity,
             blocks=blocks,
         )
 
     def _arrange(self) -> None:
-        """What the device needs until the next change."""
-        rows, book = self.rows, self.book
-        lengths = book.lengths[rows.name]
+        """Move to the device what it needs until the next change."""
+        requests, outputs = self.requests, self.outputs
+        lengths = outputs.lengths[requests.request_id]
 
         def move(array: Ints) -> Tensor:
             return on_device(array, self.device)
 
-        self._keys, self._begins = move(rows.key), lengths
-        self._prefix_length, self._capacity = move(rows.prefix_length), move(rows.capacity)
-        self._blocks = move(rows.blocks)
+        self._keys, self._begins = move(requests.key), lengths
+        self._prefix_length, self._capacity = move(requests.prefix_length), move(requests.capacity)
+        self._blocks = move(requests.blocks)
         # what a step reads and writes in place, so that a captured one goes on where the last one ended
-        self._last = move(book.tokens[rows.name, lengths - 1].astype(np.int64))
+        self._last = move(outputs.tokens[requests.request_id, lengths - 1].astype(np.int64))
         self._logprobs = torch.zeros(len(lengths), device=self.device)
-        self._tail = move(lengths - 1)  # tokens of each row whose keys and values are in the pool
+        self._tail = move(lengths - 1)  # tokens of each request whose keys and values are in the pool
         self._uniforms = uniforms(self._keys, move(lengths), _UNIFORMS_AHEAD)
         self._drawn = torch.zeros(1, dtype=torch.int64, device=self.device)
         self._steps = 0
         self._graph = None
         self._read = int(self._plan.segments[:, 1].sum())
-        self._own_tokens, self._above = int((lengths - 1).sum()), int(rows.prefix_length.sum())
+        self._own_tokens, self._above = int((lengths - 1).sum()), int(requests.prefix_length.sum())
 
     def _make_plan(self) -> DecodePlan:
-        """The jobs' segments side by side: each with the slots where it lies and the rows below it."""
-        forests = [job.forest for job in self.jobs]
-        slots = [job.slots for job in self.jobs if job.slots is not None]
+        """Plan decoding over the trees' segments: each with the slots where it lies, and its requests."""
+        forests = [tree.forest for tree in self.trees]
+        slots = [tree.slots for tree in self.trees if tree.slots is not None]
         offsets = np.cumsum([0, *(forest.num_segments for forest in forests)])
-        per_segment = np.bincount(offsets[self.rows.job] + self.rows.segment, minlength=offsets[-1])
+        per_segment = np.bincount(offsets[self.requests.tree] + self.requests.segment, minlength=offsets[-1])
         before = np.concatenate(([0], np.cumsum(per_segment)))
         stops = np.concatenate([f.stops + offset for f, offset in zip(forests, offsets, strict=False)])
         starts = np.concatenate([own[f.starts[:-1]] for f, own in zip(forests, slots, strict=True)])
@@ -180,13 +182,13 @@ class Running:
         return DecodePlan.make(
             np.stack((starts, lengths, before[:-1], before[stops]), 1),
             np.concatenate([f.depths[f.starts[:-1]] for f in forests]),
-            self.rows.prefix_length,
-            on_device(self.rows.blocks.astype(np.int32), self.device),
+            self.requests.prefix_length,
+            on_device(self.requests.blocks.astype(np.int32), self.device),
             block_size=BLOCK,
         )
 
     def step(self, decoder: Decoder) -> None:
-        """One token of every row, captured as a CUDA graph where the same rows have steps enough to go."""
+        """Sample one token of every request, by a CUDA graph if the same requests have steps enough to go."""
         if self._steps and self._steps % _UNIFORMS_AHEAD == 0:
             starts = on_device(self._begins + self._steps, self.device)
             self._uniforms.copy_(uniforms(self._keys, starts, _UNIFORMS_AHEAD))
@@ -199,13 +201,13 @@ class Running:
                 self._graph = captured(lambda: self._advance(decoder), self.device)
         self._steps += 1
         self._new.append((self._last.clone(), self._logprobs.clone()))
-        self._own_tokens += self.num_rows
+        self._own_tokens += self.num_requests
         self.stats.kv_tokens_read += self._read + self._own_tokens
         self.stats.kv_tokens_asked += self._above + self._own_tokens
 
     def _advance(self, decoder: Decoder) -> None:
-        """Nothing here depends on the host, and all that outlives it is written in place."""
-        # a row that has ended writes over its last token again and again, nobody reads it
+        """Do one step. Nothing here depends on the host; all that outlives it is written in place."""
+        # a request that has ended writes over its last token again and again, nobody reads it
         at = torch.minimum(self._tail, self._capacity - 1)
         self._slots = self._blocks.gather(1, (at // BLOCK)[:, None])[:, 0] + at % BLOCK
         self._tail_lengths = (at + 1).int()
@@ -223,14 +225,14 @@ class Running:
             scaling=how.scaling, softcap=how.softcap, window=how.window,
         )  # fmt: skip
 
-    def look(self) -> list[Finished]:
-        """Write down the tokens since the last look; returns the rows that ended with them.
+    def collect_tokens(self) -> list[FinishedRequest]:
+        """Copy the tokens since the last call to the outputs; return the requests that ended with them.
 
-        The only place where the host waits for the device.
+        In decoding, only here does the host wait for the device.
         """
         if not self._new:
             return []
         ids = torch.stack([ids for ids, _ in self._new], 1).cpu().numpy()
         logprobs = torch.stack([logprobs for _, logprobs in self._new], 1).cpu().numpy()
         self._new = []
-        return self.book.record(self.rows.name, ids, logprobs)
+        return self.outputs.record(self.requests.request_id, ids, logprobs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,23 +11,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from fastrl.engine.tree.attention import ATTENTION, AttentionBatch, attending
 from fastrl.engine.tree.llama_like import LlamaLike
+from fastrl.policy.head import LmHead, lm_head_of
 
 _KNOWN_LAYERS = ("full_attention", "sliding_attention")
 _STRETCHED_ROPE = ("dynamic", "longrope")
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """logits = softcap * tanh(z / softcap), without softcap: z = logit_scale * (hidden weight^T + bias)."""
-
-    weight: Tensor
-    bias: Tensor | None
-    logit_scale: float
-    softcap: float | None
-
-    def options(self) -> dict[str, Any]:
-        """As `fastrl.ops.linear_logprob` takes it."""
-        return {"bias": self.bias, "logit_scale": self.logit_scale, "softcap": self.softcap}
 
 
 class Decoder:
@@ -71,15 +57,8 @@ class Decoder:
         return int(self.head.weight.shape[0])
 
     @property
-    def head(self) -> Head:
-        layer = self.model.get_output_embeddings()
-        scale = getattr(self.config, "logit_scale", None) or 1.0
-        return Head(
-            weight=layer.weight,
-            bias=getattr(layer, "bias", None),
-            logit_scale=scale / (getattr(self.config, "logits_scaling", None) or 1.0),
-            softcap=getattr(self.config, "final_logit_softcapping", None),
-        )
+    def head(self) -> LmHead:
+        return lm_head_of(self.model)
 
     def logits(
         self, ids: Tensor, positions: Tensor, batch: AttentionBatch, keep: Tensor | None = None

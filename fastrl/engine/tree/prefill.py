@@ -31,14 +31,12 @@ class Span:
     """Pool slots of the path from its first token to the span's last one, the span's own included."""
 
 
-def spans_of(forest: PrefixForest, slots: Ints, known: int, start: int) -> list[Span]:
-    """The forest's tokens from slot `known` on as spans of a stream, of which the first is token `start`.
+def spans_of(forest: PrefixForest, slots: Ints, start: int) -> list[Span]:
+    """Return the forest's tokens as spans of a stream, of which the first is token `start`.
 
     Segments that follow one another downwards make one span.
 
-    Args:
-        slots: pool slot of each forest slot.
-        known: the forest's first slots, all within its first path, whose keys and values are in the pool.
+    slots: pool slot of each forest slot.
     """
     # a segment begins a span unless it is the first one below the segment before it
     heads = np.flatnonzero(np.concatenate(([True], forest.parents[1:] != np.arange(forest.num_segments - 1))))
@@ -52,8 +50,7 @@ def spans_of(forest: PrefixForest, slots: Ints, known: int, start: int) -> list[
             above = paths[int(np.searchsorted(heads, parent, side="right")) - 1]
             own = np.concatenate((above[: forest.depths[first]], own))
         paths.append(own)
-        if stop > known:
-            spans.append(Span(start + max(first, known) - known, start + stop - known, slots[own]))
+        spans.append(Span(start + first, start + stop, slots[own]))
     return spans
 
 

@@ -8,8 +8,7 @@ from torch import Tensor
 from fastrl.engine.protocol import EngineStats
 from fastrl.engine.tree.decoder import Decoder
 from fastrl.engine.tree.kv_pool import BLOCK, KVPool
-from fastrl.engine.tree.prompts import PromptCache
-from fastrl.engine.tree.requests import make_job
+from fastrl.engine.tree.request_tree import make_request_tree
 from fastrl.engine.tree.scheduler import Scheduler
 from fastrl.engine.tree.scoring import score_sequences
 from fastrl.engine.tree.stopping import StopRule, Vocabulary
@@ -23,16 +22,15 @@ _TOLERANCE_HALF = 0.25
 
 @torch.inference_mode()
 def probe(decoder: Decoder, vocabulary: Vocabulary) -> None:
-    """Raises NotImplementedError unless the engine's log-probs are those of the model on its own."""
+    """Raise NotImplementedError unless the engine's log-probs are those of the model on its own."""
     prompt = [(7 * i + 3) % decoder.vocab_size for i in range(_PROMPT)]
     tree = PrefixTree(
         prompt_ids=prompt[:2], branches=[Branch(token_ids=prompt[2:], max_new_tokens=_NEW, seed=0)]
     )
     greedy = SamplingParams(temperature=0, max_new_tokens=_NEW)
     stop = StopRule(vocabulary, (), greedy)
-    pool, job = KVPool(3 * BLOCK), make_job(tree, [0], [0])
-    scheduler = Scheduler(decoder, greedy, stop, pool, PromptCache(pool, keeps=False), EngineStats())
-    found = scheduler.run([job])[0]
+    scheduler = Scheduler(decoder, greedy, stop, KVPool(3 * BLOCK), EngineStats())
+    found = scheduler.run([make_request_tree(tree, [0], [0])])[0]
     sequence = torch.tensor(prompt + found.token_ids, device=decoder.device)
     expected = decoder.own_logits(sequence)[:-1].float().log_softmax(-1)
     own = expected.gather(-1, sequence[1:, None])[:, 0].cpu()

@@ -63,7 +63,7 @@ def _score_forest(
     if not len(wanted):
         return values
     tokens, depths = on_device(forest.tokens, device), on_device(forest.depths, device)
-    pool, spans = KVPool(num_slots), spans_of(forest, np.arange(num_slots), 0, 0)
+    pool, spans = KVPool(num_slots), spans_of(forest, np.arange(num_slots), 0)
     parts = []
     for piece in passes(spans):
         first, stop = piece[0].start, piece[-1].stop

@@ -20,7 +20,7 @@ class Vocabulary:
         self._found: dict[frozenset[str], NDArray[np.bool_]] = {}
 
     def may_finish(self, strings: Sequence[str]) -> NDArray[np.bool_]:
-        """[size] whether a token may bring the last character of one of the strings; asked once, kept."""
+        """Return [size] bool: the tokens that may bring the last character of one of the strings. Kept."""
         last = frozenset(string[-1] for string in strings)
         if last not in self._found:
             self._found[last] = self._with_one_of(last)
@@ -45,22 +45,17 @@ class StopRule:
 
     def __init__(self, vocabulary: Vocabulary, end_ids: Sequence[int], sampling: SamplingParams) -> None:
         vocab_size = vocabulary.size
-        for token in sampling.stop_token_ids:
-            if not 0 <= token < vocab_size:
-                raise ValueError(f"[sampling] stop_token_ids: expected ids in [0, {vocab_size}), got {token}")
-        if "" in sampling.stop:
-            raise ValueError("[sampling] stop: expected strings with at least one character, got ''")
         self.tokenizer = vocabulary.tokenizer
         self.strings = sampling.stop
         self.ends = np.zeros(vocab_size, dtype=bool)
         self.ends[[t for t in (*end_ids, *sampling.stop_token_ids) if t < vocab_size]] = True
         self.may_finish = vocabulary.may_finish(self.strings) if self.strings else None
 
-    def first_stop(self, new: Ints, tokens: NDArray[np.int32], rows: Ints, starts: Ints) -> Ints:
-        """Index within new [n, w] of the token that ends each request, or w.
+    def first_stop(self, new: Ints, tokens: NDArray[np.int32], requests: Ints, starts: Ints) -> Ints:
+        """Return the index within new [n, w] of the token that ends each request, or w.
 
-        tokens [N, ...] holds every request from its first token on; new[i] is its part of request rows[i]
-        from starts[i] on.
+        tokens [N, ...] holds every request from its first token on; new[i] is the part of request
+        requests[i] from starts[i] on.
         """
         width = new.shape[1]
         ended = self.ends[new]
@@ -68,7 +63,7 @@ class StopRule:
         if self.may_finish is not None:
             candidates = self.may_finish[new] & (np.arange(width) < stop[:, None])
             for i, column in zip(*np.nonzero(candidates), strict=True):
-                if column < stop[i] and self._has_string(tokens[rows[i], : starts[i] + column + 1]):
+                if column < stop[i] and self._has_string(tokens[requests[i], : starts[i] + column + 1]):
                     stop[i] = column
         return stop
 

@@ -36,7 +36,7 @@ _NEEDS_CUDA = ("torchvision", "torchaudio", "torchcodec")
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class VllmRequest:
     """One completion to be sampled."""
 
     prompt_ids: list[int]
@@ -46,15 +46,15 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What vLLM has written for a request: all of it, or all until it was cancelled."""
+class VllmOutput:
+    """What vLLM has written for a request."""
 
     token_ids: list[int]
     logprobs: list[float]
     reason: str
-    """stop, length or cancelled."""
+    """vLLM's own word: stop, length, or what ends no completion of ours."""
     cached_tokens: int
-    """Of the prompt, found in the prefix cache."""
+    """Tokens of the prompt that the prefix cache had."""
     first_token_s: float
     """Time of the first token on the monotonic clock."""
 
@@ -64,7 +64,7 @@ def version() -> str | None:
 
 
 def unusable() -> str | None:
-    """Why vLLM can't run here, and what to install; None where it can."""
+    """Return why vLLM can't run here, and what to install; None if it can."""
     found = version()
     if found is None:
         return f"vllm is not installed: {INSTALL}"
@@ -139,48 +139,28 @@ class Vllm:
         return found
 
     def sample(
-        self,
-        requests: Sequence[Request],
-        sampling: SamplingParams,
-        end_ids: Sequence[int],
-        watch: Callable[[Sequence[tuple[int, Answer]]], Iterable[int]] | None = None,
-    ) -> list[Answer]:
-        """One answer a request, in their order; all are one batch, started in this order.
+        self, requests: Sequence[VllmRequest], sampling: SamplingParams, end_ids: Sequence[int]
+    ) -> list[VllmOutput]:
+        """Return one output per request, in their order; all are one batch, started in this order.
 
-        end_ids: tokens that end a completion. watch: is told (request, answer) of those that have ended, and
-            names requests that need not go on.
+        end_ids: tokens that end a completion.
         """
-        from vllm.sampling_params import RequestOutputKind
+        outputs: dict[int, VllmOutput] = {}
 
-        kind = RequestOutputKind.FINAL_ONLY if watch is None else RequestOutputKind.CUMULATIVE
-        answers: dict[int, Answer] = {}
-        so_far: dict[int, Answer] = {}
+        def take(found: Iterable[Any]) -> None:
+            outputs.update({int(each.request_id): _output_of(each) for each in found if each.finished})
 
-        def take(outputs: Iterable[Any]) -> None:
-            ended = []
-            for output in outputs:
-                number = int(output.request_id)
-                so_far[number] = _answer(output)
-                if output.finished:
-                    answers[number] = so_far.pop(number)
-                    ended.append((number, answers[number]))
-            for number in watch(ended) if watch is not None and ended else ():
-                if number not in answers:
-                    self._engine.abort_request([str(number)])
-                    answers[number] = _cancelled(so_far.pop(number, None))
-
-        asked = [(each.prompt_ids, _params(each, sampling, end_ids, kind)) for each in requests]
-        self._run(asked, take)
-        return [answers[number] for number in range(len(requests))]
+        self._run([(each.prompt_ids, _params(each, sampling, end_ids)) for each in requests], take)
+        return [outputs[number] for number in range(len(requests))]
 
     def prompt_rows(
         self, ids: list[int], measure: Callable[[Tensor, int], Tensor]
     ) -> tuple[Tensor, list[float]]:
-        """measure(logits [n, V], position of the first) of every position of ids, in order and concatenated,
-        and what vLLM itself takes for the log-probs of ids[1:].
+        """Return measure(logits [n, V], position of the first) of every position of ids, concatenated, and
+        vLLM's own log-probs of ids[1:].
 
-        vLLM computes the logits of a prompt where it is asked for log-probs, and returns no more than those
-        and the top ones: so they are looked at where they pass.
+        vLLM computes the logits of a prompt if it is asked for log-probs, and returns only those and the top
+        ones: so they are measured on their way.
         """
         from vllm.sampling_params import SamplingParams as Params
 
@@ -221,7 +201,7 @@ class Vllm:
         return torch.cat(rows), own
 
     def reload(self, tensors: Mapping[str, Tensor]) -> None:
-        """New weights under their checkpoint names, of whole modules; nothing that was cached is kept."""
+        """Load weights under their checkpoint names, whole modules; nothing that was cached is kept."""
         with _undisturbed(self._device), self._eagerly():
             self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(tensors.items())})
             if self._on_cpu:
@@ -234,15 +214,15 @@ class Vllm:
             raise RuntimeError("[engine] state: expected no request in vLLM's cache, got some")
 
     def sleep(self, level: int) -> None:
-        """Cache given back, weights to host memory (1) or dropped (2). The CPU build can't: its cache is
-        emptied."""
+        """Give the cache back; weights go to host memory (1) or are dropped (2). The CPU build can't: its
+        cache is emptied."""
         if self._on_cpu:
             self.forget()
         else:
             self._llm.sleep(level=level)
 
     def wake(self, with_cache: bool) -> None:
-        """Room for the weights, and for the cache unless it shall wait for wake_cache."""
+        """Take room for the weights, and for the cache unless it shall wait for wake_cache."""
         if not self._on_cpu:
             self._llm.wake_up(None if with_cache else ["weights"])
             self._without_cache = not with_cache
@@ -255,7 +235,7 @@ class Vllm:
     def _run(
         self, asked: Sequence[tuple[list[int], Any]], take: Callable[[Iterable[Any]], None]
     ) -> None:  # fmt: skip
-        """(prompt, parameters) of requests 0, 1, ... to their end; an error on the way leaves none behind."""
+        """Run requests 0, 1, ... of (prompt, parameters) to their end; after an error none is left behind."""
         try:
             # the sampler draws from the global generator too, and throws that away
             with _undisturbed(self._device), self._eagerly():
@@ -274,7 +254,8 @@ class Vllm:
         return torch.compiler.set_stance("force_eager") if self._on_cpu else nullcontext()
 
 
-def _params(request: Request, sampling: SamplingParams, end_ids: Sequence[int], kind: Any) -> Any:
+def _params(request: VllmRequest, sampling: SamplingParams, end_ids: Sequence[int]) -> Any:
+    from vllm.sampling_params import RequestOutputKind
     from vllm.sampling_params import SamplingParams as Params
 
     return Params(
@@ -290,25 +271,19 @@ def _params(request: Request, sampling: SamplingParams, end_ids: Sequence[int], 
         detokenize=bool(sampling.stop),
         logprobs=0,
         flat_logprobs=True,
-        output_kind=kind,
+        output_kind=RequestOutputKind.FINAL_ONLY,
     )
 
 
-def _answer(output: Any) -> Answer:
+def _output_of(output: Any) -> VllmOutput:
     (one,) = output.outputs
-    return Answer(
+    return VllmOutput(
         token_ids=list(one.token_ids),
         logprobs=list(one.logprobs.logprobs),
         reason=one.finish_reason or "",
         cached_tokens=output.num_cached_tokens or 0,
         first_token_s=output.metrics.first_token_ts,
     )
-
-
-def _cancelled(so_far: Answer | None) -> Answer:
-    if so_far is None:
-        return Answer([], [], "cancelled", 0, 0.0)
-    return Answer(so_far.token_ids, so_far.logprobs, "cancelled", so_far.cached_tokens, so_far.first_token_s)
 
 
 def _start(options: dict[str, Any]) -> Any:

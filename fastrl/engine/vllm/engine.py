@@ -11,20 +11,14 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from fastrl.engine.protocol import (
-    HALF_LOADED,
-    EngineStats,
-    Place,
-    Scores,
-    Watcher,
-    digest_of,
-    word_sums,
-)
+from fastrl.engine.protocol import HALF_LOADED, EngineStats, Scores
+from fastrl.engine.requests import RequestLimits, end_token_ids, prompt_trees
 from fastrl.engine.sampling import request_keys
-from fastrl.engine.vllm.adapter import Answer, Request, Vllm, now
+from fastrl.engine.vllm.adapter import Vllm, VllmOutput, VllmRequest, now
 from fastrl.engine.vllm.buckets import buckets
 from fastrl.engine.vllm.weights import WeightLedger
-from fastrl.types import Branch, Completion, FinishReason, PrefixTree, SamplingParams
+from fastrl.engine.weight_sums import WeightSum, weight_sums
+from fastrl.types import Completion, FinishReason, PrefixTree, SamplingParams
 
 _SEED_MASK = (1 << 63) - 1
 _LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 0.01, 2.0
@@ -32,7 +26,7 @@ _LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 0.01, 2.0
 _SCORE_ELEMENTS = 1 << 25
 """Logits that are scored at once; bounds the workspace to a few times 128 MB."""
 _SAME_LOGPROB = 1e-2
-REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "cancelled": "cancelled"}
+REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
 class VllmEngine:
@@ -47,12 +41,10 @@ class VllmEngine:
 
     def __init__(
         self, path: str, *, dtype: torch.dtype, device: torch.device, max_batch_tokens: int = 65536,
-        keep_prompts: bool = False, enforce_eager: bool = False, trust_remote_code: bool = False,
+        enforce_eager: bool = False, trust_remote_code: bool = False,
     ) -> None:  # fmt: skip
-        """The engine of a checkpoint folder or hub name, with a KV cache for max_batch_tokens > 0 tokens.
+        """Load a checkpoint folder or hub name, with a KV cache for max_batch_tokens > 0 tokens.
 
-        keep_prompts: the prefix cache lives on from call to call, until weights change. What follows a cached
-            prefix may differ in its last bits from what follows a fresh one.
         enforce_eager: no CUDA graphs; starts sooner, decodes slower. A CPU always is.
 
         Raises:
@@ -65,13 +57,14 @@ class VllmEngine:
         text: Any = self._config.get_text_config()
         self.max_model_len = min(getattr(text, "max_position_embeddings", max_batch_tokens), max_batch_tokens)
         self.vocab_size = int(text.vocab_size)
+        self._limits = RequestLimits(self.vocab_size, self.max_model_len)
         self.weights_version = 0
-        self._dtype, self._trust, self._keep_prompts = dtype, trust_remote_code, keep_prompts
-        self._end_ids = _end_ids(path, self._config, self.tokenizer)
+        self._dtype, self._trust = dtype, trust_remote_code
+        self._end_ids = end_token_ids(self.tokenizer, _generation_config(path, self._config))
         self._ledger: WeightLedger | None = None
         self._asleep = False
         self._whole = True
-        self._sums: dict[str, Tensor] = {}
+        self._given_all = False  # weights came through load_weights at least once, every one of them
         self._stats = EngineStats()
         self.vllm = Vllm(
             path, dtype=dtype, device=device, max_model_len=self.max_model_len, cache_tokens=max_batch_tokens,
@@ -81,48 +74,36 @@ class VllmEngine:
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: SamplingParams, *, seeds: Sequence[int], n: int = 1
     ) -> list[list[Completion]]:
-        """n completions of each prompt; sample j of prompt i draws from (seeds[i], j) alone."""
-        if len(seeds) != len(prompts):
-            raise ValueError(f"[engine] seeds: expected {len(prompts)}, one a prompt, got {len(seeds)}")
-        if n < 1:
-            raise ValueError(f"[engine] n: expected >= 1, got {n}")
-        trees = [
-            PrefixTree(
-                prompt_ids=prompt,
-                branches=[
-                    Branch(token_ids=(), num_samples=n, max_new_tokens=sampling.max_new_tokens, seed=seed)
-                ],
-            )
-            for prompt, seed in zip(prompts, seeds, strict=True)
-        ]
+        """Return n completions of each prompt; sample j of prompt i draws only from (seeds[i], j)."""
+        trees = prompt_trees(prompts, sampling, seeds, n)
         return [branches[0] for branches in self.continue_prefixes(trees, sampling)]
 
     def continue_prefixes(
-        self, trees: Sequence[PrefixTree], sampling: SamplingParams, watch: Watcher | None = None
+        self, trees: Sequence[PrefixTree], sampling: SamplingParams
     ) -> list[list[list[Completion]]]:
-        """[tree][branch][sample]; one batch in depth-first order, so that a prefix's blocks are there when
-        the next request asks for them."""
+        """Return completions [tree][branch][sample]; one batch in depth-first order, so that the cache has a
+        prefix's blocks when the next request asks for them. The cache is empty when a call begins."""
         self._check_ready()
-        self._check_sampling(sampling)
-        asked: list[tuple[bytes, Place, Request]] = []
+        self._check_temperature(sampling)
+        self._limits.check_stops(sampling)
+        asked: list[tuple[bytes, tuple[int, int, int], VllmRequest]] = []
         for number, tree in enumerate(trees):
-            self._check(tree)
+            self._limits.check_tree(tree)
             for b, branch in enumerate(tree.branches):
                 prefix = [*map(int, tree.prompt_ids), *map(int, branch.token_ids)]
-                where = np.asarray(prefix, dtype=">u4").tobytes()  # bytes in the order of the numbers
+                order = np.asarray(prefix, dtype=">u4").tobytes()  # bytes in the order of the numbers
                 samples = range(branch.num_samples)
                 for j, key in zip(samples, request_keys([branch.seed] * len(samples), samples), strict=True):
-                    request = Request(prefix, key & _SEED_MASK, branch.max_new_tokens)
-                    asked.append((where, (number, b, j), request))
+                    request = VllmRequest(prefix, key & _SEED_MASK, branch.max_new_tokens)
+                    asked.append((order, (number, b, j), request))
         asked.sort(key=lambda each: each[:2])
-        if not self._keep_prompts:
-            self.vllm.forget()
-        places = [place for _, place, _ in asked]
-        told = None if watch is None else self._told(watch, places)
+        self.vllm.forget()
+        requests = [request for *_, request in asked]
         began = now()
-        answers = self.vllm.sample([request for *_, request in asked], sampling, self._end_ids, told)
-        self._count(began, [request for *_, request in asked], answers)
-        found = dict(zip(places, self._completions(answers), strict=True))
+        outputs = self.vllm.sample(requests, sampling, self._end_ids)
+        self._count(began, requests, outputs)
+        indexes = [index for _, index, _ in asked]
+        found = dict(zip(indexes, self._completions(outputs), strict=True))
         return [
             [
                 [found[number, b, j] for j in range(branch.num_samples)]
@@ -133,13 +114,13 @@ class VllmEngine:
 
     def continue_and_score(
         self, trees: Sequence[PrefixTree], sampling: SamplingParams, scored: Sequence[Collection[int]],
-        temperature: float = 1.0, watch: Watcher | None = None,
+        temperature: float = 1.0,
     ) -> tuple[list[list[list[Completion]]], list[dict[int, list[float]]]]:  # fmt: skip
-        """continue_prefixes and, by passes of their own, the log-probs (nats) of some branches' tokens.
+        """Do continue_prefixes; score some branches' tokens (log-probs, nats) by passes of their own.
 
         scored: branches of each tree. Returns: completions, and for each tree {branch: log-probs}.
         """
-        completions = self.continue_prefixes(trees, sampling, watch)
+        completions = self.continue_prefixes(trees, sampling)
         found: list[dict[int, list[float]]] = []
         for tree, branches in zip(trees, scored, strict=True):
             start = len(tree.prompt_ids)
@@ -154,23 +135,13 @@ class VllmEngine:
         temperature: float = 1.0,
         starts: Sequence[int] | None = None,
     ) -> list[Scores]:
-        """Log-probability, entropy and self-certainty (nats) of every token given those before it.
+        """Return log-probability, entropy and self-certainty (nats) of every token given those before it.
 
         starts: per sequence, tokens before this one are not scored (0); None: 1 everywhere. vLLM reads whole
         sequences, one after the other, without its prefix cache.
         """
         self._check_ready()
-        if not temperature > 0:
-            raise ValueError(f"[engine] temperature: expected > 0, got {temperature}")
-        if starts is not None and len(starts) != len(sequences):
-            raise ValueError(f"[engine] starts: expected {len(sequences)}, one a sequence, got {len(starts)}")
-        longest = max((len(sequence) for sequence in sequences), default=0)
-        if longest > self.max_model_len:
-            raise ValueError(
-                f"[engine] sequences: expected <= max_model_len {self.max_model_len}, got {longest}"
-            )
-        for sequence in sequences:
-            self._check_ids("sequences", sequence)
+        self._limits.check_scoring(sequences, temperature, starts)
         return [
             self._score([*map(int, sequence)], temperature, 1 if starts is None else starts[i])
             for i, sequence in enumerate(sequences)
@@ -178,14 +149,16 @@ class VllmEngine:
 
     @property
     def takes_partial_weights(self) -> bool:
-        """Once it has been given every weight, and until they are dropped."""
-        return self._whole and bool(self._sums)
+        """True once it has been given every weight, and until they are dropped."""
+        return self._whole and self._given_all
 
-    def load_weights(self, tensors: Iterable[tuple[str, Tensor]], version: int, partial: bool = False) -> str:
-        """Copy every weight in, cast to the engine's type; returns the checksum of what it then holds.
+    def load_weights(
+        self, tensors: Iterable[tuple[str, Tensor]], version: int, partial: bool = False
+    ) -> None:
+        """Copy every weight in, cast to the engine's type.
 
         Tensors are taken in buckets: each is given to vLLM, read back from its kernels and compared, then let
-        go. The checksum is TorchEngine's. partial: weights that don't arrive stay as they are.
+        go. partial: weights that don't arrive stay as they are.
 
         Raises:
             ValueError: a name is unknown, comes twice or is missing, or a shape differs.
@@ -197,22 +170,30 @@ class VllmEngine:
         self._check_awake()
         if partial and not self.takes_partial_weights:
             raise RuntimeError(
-                "[load_weights] partial: expected every weight to have been loaded before, got some alone"
+                "[load_weights] partial: expected every weight to have been loaded before, got only some"
             )
+        ledger = self._weight_ledger()
+        for bucket in buckets(ledger, tensors, partial):
+            self._whole = False
+            self.vllm.reload(bucket)
+            ledger.prove(bucket)
+        self._whole = self._given_all = True
+        self.vllm.wake_cache()
+        self.weights_version = version
+
+    def weight_sums(self) -> dict[str, WeightSum]:
+        """Return the sums of each weight, read back from vLLM's kernels; see `fastrl.engine.weight_sums`."""
+        self._check_ready()
+        ledger = self._weight_ledger()
+        return weight_sums((name, ledger.held_now(name).to(self._dtype)) for name in ledger.names)
+
+    def _weight_ledger(self) -> WeightLedger:
         if self._ledger is None:
             with torch.device("meta"):
                 make: Any = AutoModelForCausalLM.from_config
                 checkpoint = make(self._config, trust_remote_code=self._trust)
             self._ledger = WeightLedger(checkpoint, self.vllm.model, self._dtype)
-        for bucket in buckets(self._ledger, tensors, partial):
-            self._whole = False
-            self.vllm.reload(bucket)
-            self._ledger.prove(bucket)
-            self._sums |= {name: word_sums(tensor.to(self._dtype)) for name, tensor in bucket.items()}
-        self._whole = True
-        self.vllm.wake_cache()
-        self.weights_version = version
-        return digest_of(self._sums)
+        return self._ledger
 
     def sleep(self, level: int = 1) -> None:
         """vLLM's own levels; an engine that sleeps stays at its level. The CPU build keeps its memory and
@@ -231,51 +212,39 @@ class VllmEngine:
         self._asleep = False
 
     def stats(self) -> EngineStats:
-        """A copy of the counters."""
+        """Return a copy of the counters."""
         return replace(self._stats)
 
-    def _completions(self, answers: Sequence[Answer]) -> list[Completion]:
-        if not answers:
+    def _completions(self, outputs: Sequence[VllmOutput]) -> list[Completion]:
+        if not outputs:
             return []
-        for answer in answers:
-            if answer.reason not in REASONS:
-                raise RuntimeError(f"[engine] vllm: expected a completion to end, got {answer.reason!r}")
-        if any(np.isnan(answer.logprobs).any() for answer in answers):
+        for output in outputs:
+            if output.reason not in REASONS:
+                raise RuntimeError(f"[engine] vllm: expected a completion to end, got {output.reason!r}")
+        if any(np.isnan(output.logprobs).any() for output in outputs):
             raise FloatingPointError("[engine] logits: expected numbers, got nan; are the weights finite?")
-        texts = self.tokenizer.batch_decode([a.token_ids for a in answers], skip_special_tokens=True)
+        texts = self.tokenizer.batch_decode([o.token_ids for o in outputs], skip_special_tokens=True)
         return [
-            Completion(token_ids=a.token_ids, logprobs=a.logprobs, text=text, finish_reason=REASONS[a.reason])
-            for a, text in zip(answers, texts, strict=True)
+            Completion(token_ids=o.token_ids, logprobs=o.logprobs, text=text, finish_reason=REASONS[o.reason])
+            for o, text in zip(outputs, texts, strict=True)
         ]
 
-    def _told(self, watch: Watcher, places: Sequence[Place]) -> Any:
-        """vLLM's request numbers as the caller's (tree, branch, sample)."""
-        numbers = {place: number for number, place in enumerate(places)}
-
-        def told(ended: Sequence[tuple[int, Answer]]) -> Iterable[int]:
-            completions = self._completions([answer for _, answer in ended])
-            named = zip([places[number] for number, _ in ended], completions, strict=True)
-            return [numbers[place] for place in watch(list(named))]
-
-        return told
-
-    def _count(self, began: float, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
+    def _count(self, began: float, requests: Sequence[VllmRequest], outputs: Sequence[VllmOutput]) -> None:
         stats, ended = self._stats, now()
-        first = max([began, *(answer.first_token_s for answer in answers)])
+        first = max([began, *(output.first_token_s for output in outputs)])
         stats.prefill_ms += (first - began) * 1e3
         stats.decode_ms += (ended - first) * 1e3
         stats.requests += len(requests)
         stats.prompt_tokens_asked += sum(len(request.prompt_ids) for request in requests)
-        for request, answer in zip(requests, answers, strict=True):
-            prompt, generated = len(request.prompt_ids), len(answer.token_ids)
-            if generated:  # else it was cancelled before its turn
-                stats.cached_tokens += answer.cached_tokens
-                stats.prefill_tokens += prompt - answer.cached_tokens
-                stats.decode_tokens += generated - 1
-                stats.generated_tokens += generated
-                reads = (generated - 1) * prompt + generated * (generated - 1) // 2
-                stats.kv_tokens_read += reads  # every row reads its own context
-                stats.kv_tokens_asked += reads
+        for request, output in zip(requests, outputs, strict=True):
+            prompt, generated = len(request.prompt_ids), len(output.token_ids)
+            stats.cached_tokens += output.cached_tokens
+            stats.prefill_tokens += prompt - output.cached_tokens
+            stats.decode_tokens += generated - 1
+            stats.generated_tokens += generated
+            reads = (generated - 1) * prompt + generated * (generated - 1) // 2
+            stats.kv_tokens_read += reads  # every request reads its own context
+            stats.kv_tokens_asked += reads
 
     def _score(self, ids: list[int], temperature: float, start: int) -> Scores:
         """The last token is scored by the logits that vLLM samples from, all others by its prompt logits."""
@@ -310,42 +279,12 @@ class VllmEngine:
         if not self._whole:
             raise RuntimeError(HALF_LOADED)
 
-    def _check_ids(self, name: str, ids: Sequence[int]) -> None:
-        array, size = np.asarray(ids, dtype=np.int64), self.vocab_size
-        outside = array[(array < 0) | (array >= size)]
-        if len(outside):
-            raise ValueError(f"[engine] {name}: expected token ids in [0, {size}), got {outside[0]}")
-
-    def _check_sampling(self, sampling: SamplingParams) -> None:
+    def _check_temperature(self, sampling: SamplingParams) -> None:
         if sampling.temperature and not _LOWEST_TEMPERATURE <= sampling.temperature <= _HIGHEST_TEMPERATURE:
             raise ValueError(
                 f"[sampling] temperature: expected 0 or a number in [{_LOWEST_TEMPERATURE}, "
-                f"{_HIGHEST_TEMPERATURE}] where the engine is vllm, got {sampling.temperature}"
+                f"{_HIGHEST_TEMPERATURE}] if the engine is vllm, got {sampling.temperature}"
             )
-        for token in sampling.stop_token_ids:
-            if not 0 <= token < self.vocab_size:
-                raise ValueError(
-                    f"[sampling] stop_token_ids: expected ids in [0, {self.vocab_size}), got {token}"
-                )
-        if "" in sampling.stop:
-            raise ValueError("[sampling] stop: expected strings with at least one character, got ''")
-
-    def _check(self, tree: PrefixTree) -> None:
-        if len(tree.prompt_ids) == 0:
-            raise ValueError("[engine] prompt_ids: expected at least one token, got none")
-        self._check_ids("prompt", tree.prompt_ids)
-        for branch in tree.branches:
-            self._check_ids("prompt", branch.token_ids)
-            if branch.num_samples < 0:
-                raise ValueError(f"[engine] num_samples: expected >= 0, got {branch.num_samples}")
-            if branch.max_new_tokens < 1:
-                raise ValueError(f"[engine] max_new_tokens: expected >= 1, got {branch.max_new_tokens}")
-            prefix = len(tree.prompt_ids) + len(branch.token_ids)
-            if prefix + branch.max_new_tokens * (branch.num_samples > 0) > self.max_model_len:
-                raise ValueError(
-                    "[engine] prompt: expected prompt + max_new_tokens <= max_model_len "
-                    f"{self.max_model_len}, got {prefix} + {branch.max_new_tokens}"
-                )
 
 
 def _token_scores(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
@@ -366,14 +305,8 @@ def _token_scores(logits: Tensor, targets: Tensor, temperature: float) -> Tensor
     return torch.cat(parts)
 
 
-def _end_ids(path: str, config: Any, tokenizer: Any) -> list[int]:
-    """End tokens of the tokenizer and of the checkpoint's generation config."""
+def _generation_config(path: str, config: Any) -> Any:
     try:
-        generation = GenerationConfig.from_pretrained(path)
+        return GenerationConfig.from_pretrained(path)
     except OSError:  # the checkpoint has none
-        generation = GenerationConfig.from_model_config(config)
-    found: set[int] = set()
-    for holder in (tokenizer, generation):
-        ids = getattr(holder, "eos_token_id", None)
-        found.update([ids] if isinstance(ids, int) else ids or [])
-    return sorted(found)
+        return GenerationConfig.from_model_config(config)

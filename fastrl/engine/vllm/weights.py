@@ -15,7 +15,7 @@ _IDENTITY_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WeightLocation:
     """Where vLLM holds a checkpoint's tensor: rows [start, start + length) of a module's parameter."""
 
     module: str
@@ -45,10 +45,10 @@ class WeightLedger:
         self.parameters = dict(checkpoint.named_parameters(remove_duplicate=False))
         self.names = [name for name, _ in checkpoint.named_parameters()]
         """Tied tensors once."""
-        self.places = {name: place for name in self.parameters if (place := self._place(name))}
-        placed = {id(self.parameters[name]) for name in self.places}
+        self.locations = {name: location for name in self.parameters if (location := self._locate(name))}
+        located = {id(self.parameters[name]) for name in self.locations}
         for name in self.names:
-            if id(self.parameters[name]) not in placed:
+            if id(self.parameters[name]) not in located:
                 raise NotImplementedError(
                     f"[load_weights] {name}: expected a place in vLLM's {type(held).__name__}, found none; "
                     "engine.kind torch trains every model"
@@ -69,9 +69,9 @@ class WeightLedger:
         """A copy of what vLLM computes with."""
         parameter = self.parameters[name]
         twins = (twin for twin, other in self.parameters.items() if other is parameter)
-        place = next(self.places[twin] for twin in twins if twin in self.places)
-        whole = next(iter(self._read(place.module, place.parameter, parameter.shape[-1])))
-        return whole[place.start : place.start + parameter.shape[0]].clone()
+        location = next(self.locations[twin] for twin in twins if twin in self.locations)
+        whole = next(iter(self._read(location.module, location.parameter, parameter.shape[-1])))
+        return whole[location.start : location.start + parameter.shape[0]].clone()
 
     @torch.no_grad()
     def prove(self, sent: Mapping[str, Tensor]) -> None:
@@ -90,37 +90,37 @@ class WeightLedger:
         """Names of places where vLLM holds something else, and how many values differ."""
         values = {id(self.parameters[name]): tensor for name, tensor in sent.items()}
         last: tuple[tuple[str, str], list[Tensor]] | None = None
-        for name, place in self.places.items():
+        for name, location in self.locations.items():
             source = values.get(id(self.parameters[name]))
             if source is None:
                 continue
-            key = (place.module, place.parameter)
+            key = (location.module, location.parameter)
             if last is None or last[0] != key:  # q, k and v are read once
                 last = (key, list(self._read(*key, source.shape[-1])))
             for whole in last[1]:
-                found = whole[place.start : place.start + source.shape[0]]
+                found = whole[location.start : location.start + source.shape[0]]
                 if wrong := _differences(found, source, self.dtype):
                     yield name, wrong
 
     def _find_units(self) -> dict[str, str]:
         """Name -> what vLLM makes anew as a whole: its module, or all modules that share a tensor."""
         modules: dict[str, set[str]] = {name: set() for name in self.names}
-        for name, place in self.places.items():
-            modules[self._own_names[id(self.parameters[name])]].add(place.module)
+        for name, location in self.locations.items():
+            modules[self._own_names[id(self.parameters[name])]].add(location.module)
         shared = {module for each in modules.values() if len(each) > 1 for module in each}
         return {name: _SHARED if each & shared else min(each) for name, each in modules.items()}
 
-    def _place(self, name: str) -> Place | None:
+    def _locate(self, name: str) -> WeightLocation | None:
         """None: vLLM has no such module (a head that is tied may have none)."""
         path, _, parameter = name.rpartition(".")
         if self._module(path) is not None:
-            return Place(path, parameter, 0)
+            return WeightLocation(path, parameter, 0)
         parent, _, leaf = path.rpartition(".")
         stacks: dict[str, list[str]] = getattr(self.held, "packed_modules_mapping", {})
         for stack, parts in stacks.items():
             if leaf in parts and self._module(f"{parent}.{stack}") is not None:
                 before = [f"{parent}.{part}.{parameter}" for part in parts[: parts.index(leaf)]]
-                return Place(
+                return WeightLocation(
                     f"{parent}.{stack}", parameter, sum(len(self.parameters[part]) for part in before)
                 )
         return None

@@ -30,8 +30,7 @@ class TransferReward:
 
         reward = mean over K cuts of p_receiver(gold answer | x, y[:l_k], forcing text)
 
-    A continuation that does not finish counts as wrong; one that was cancelled, since it could not change the
-    order of its group, counts as nothing. Every draw is a function of seed, step, rollout and
+    A continuation that does not finish counts as wrong. Every draw is a function of seed, step, rollout and
     cut, so that a resumed run repeats it. A rollout is known by its entry in rollout_ids where the trainer
     numbers its rollouts (fastrl does: ranks and refills share no number), by its row otherwise; its group in
     the same way by group_ids, or else by equal prompts in a row.
@@ -89,7 +88,7 @@ class TransferReward:
             return self._taught(prompts, cuts, solution, log_extra, log_metric)
         whole = () if self.ref_temperature is None else completion_ids
         continuations, ref_logprobs = self.receiver.continue_cuts(
-            prompts, cuts, solution, self.seed, "transfer", step, ids=ids, group_ids=group_ids,
+            prompts, cuts, solution, self.seed, "transfer", step, ids=ids,
             whole=whole, temperature=self.ref_temperature or 1.0,
         )  # fmt: skip
         rows: list[list[Scored]] = [
@@ -127,8 +126,7 @@ class TransferReward:
 
 
 def _share_correct(continuations: Sequence[Continuation]) -> float:
-    """Of those that were not cancelled."""
-    return mean([float(each.correct) for each in continuations if each.finish_reason != "cancelled"])
+    return mean([float(each.correct) for each in continuations])
 
 
 def _metrics(scored: Sequence[Scored]) -> dict[str, float]:
@@ -136,10 +134,6 @@ def _metrics(scored: Sequence[Scored]) -> dict[str, float]:
     if not scored:
         return {}
     all_found = [each for _, found in scored for each in found]
-    written = [each for each in all_found if each.finish_reason != "cancelled"]
-    scored = [
-        (cut, found) for cut, found in scored if any(each.finish_reason != "cancelled" for each in found)
-    ]
     with_answer = [_share_correct(found) for cut, found in scored if cut.has_answer]
     without_answer = [_share_correct(found) for cut, found in scored if not cut.has_answer]
     metrics = {
@@ -147,15 +141,14 @@ def _metrics(scored: Sequence[Scored]) -> dict[str, float]:
         "num_with_answer": float(len(with_answer)),
         "num_without_answer": float(len(without_answer)),
         "tau_mean": mean([cut.tau for cut, _ in scored]),
-        "unfinished": mean([float(each.verdict is None) for each in written]),
-        "cancelled": mean([float(each.finish_reason == "cancelled") for each in all_found]),
+        "unfinished": mean([float(each.verdict is None) for each in all_found]),
     }
     if with_answer:
         metrics["with_answer"] = mean(with_answer)
     if without_answer:
         metrics["without_answer"] = mean(without_answer)
     for kind in COUNTED_APART:
-        metrics[kind.value] = mean([float(continuation.verdict is kind) for continuation in written])
+        metrics[kind.value] = mean([float(continuation.verdict is kind) for continuation in all_found])
     return metrics
 
 
@@ -188,6 +181,4 @@ def _record(cut: Cut, continuations: Sequence[Continuation]) -> dict[str, Any]:
 
 
 def _verdict(continuation: Continuation) -> str:
-    if continuation.finish_reason == "cancelled":
-        return "cancelled"
     return "unfinished" if continuation.verdict is None else continuation.verdict.value

@@ -4,15 +4,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from engine_cases import CPU, ids, ragged_trees
+from engine_cases import CPU, ragged_trees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastrl.engine.requests import RequestLimits
 from fastrl.engine.sampling import request_keys
 from fastrl.engine.tree.engine import TorchEngine
 from fastrl.engine.tree.kv_pool import BLOCK, KVPool, blocks_of
 from fastrl.engine.tree.prefill import passes, spans_of
-from fastrl.engine.tree.requests import make_job
+from fastrl.engine.tree.request_tree import make_request_tree
 from fastrl.engine.tree.stopping import StopRule, Vocabulary
 from fastrl.ops import prefix_tree
 from fastrl.types import Branch, PrefixTree, SamplingParams
@@ -29,18 +30,18 @@ def tree(prompt_len: int, *branches: tuple[int, int, int]) -> PrefixTree:
     )
 
 
-def test_job_keeps_names_and_keys_together():
-    job = make_job(tree(4, (3, 2, 5), (0, 1, 6), (2, 1, 17)), [10, 12, 13], range(3))
-    found = zip(job.prefix_lengths, job.limit, job.tail_blocks, job.key, strict=True)
+def test_a_request_tree_keeps_ids_and_keys_together():
+    requests = make_request_tree(tree(4, (3, 2, 5), (0, 1, 6), (2, 1, 17)), [10, 12, 13], range(3))
+    found = zip(requests.prefix_lengths, requests.limit, requests.tail_blocks, requests.key, strict=True)
     keys = request_keys([0, 0, 1, 2], [0, 1, 0, 0])
-    assert dict(zip(job.rows.tolist(), found, strict=True)) == {
+    assert dict(zip(requests.request_ids.tolist(), found, strict=True)) == {
         10: (7, 5, 1, keys[0]), 11: (7, 5, 1, keys[1]), 12: (4, 6, 1, keys[2]), 13: (6, 17, 1, keys[3])
     }  # fmt: skip
-    assert (np.diff(job.segment) >= 0).all()
-    assert job.prompt_len == 4
-    assert job.blocks_needed() == 1 + 1
-    assert make_job(tree(17, (3, 1, 18)), [0], [0]).blocks_needed() == 2 + 2
-    single = make_job(tree(1, (0, 1, 1)), [0], [0])
+    assert (np.diff(requests.segment) >= 0).all()
+    assert requests.prompt_len == 4
+    assert requests.blocks_needed() == 1 + 1
+    assert make_request_tree(tree(17, (3, 1, 18)), [0], [0]).blocks_needed() == 2 + 2
+    single = make_request_tree(tree(1, (0, 1, 1)), [0], [0])
     assert single.tail_blocks.tolist() == [0]  # its only token never is an input
 
 
@@ -71,27 +72,25 @@ def test_pool_gives_no_slot_twice(steps):
 @given(st.lists(st.lists(st.integers(0, 2), max_size=12), min_size=1, max_size=6), st.integers(1, 20))
 def test_passes_cover_every_token_once(branches, limit):
     forest = prefix_tree([[9, 9], *([9, 9, *branch] for branch in branches)])
-    places = 1000 + np.arange(forest.num_slots)
-    for known in (0, 1):
-        spans = spans_of(forest, places, known, start=7)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("fastrl.engine.tree.prefill._PASS_TOKENS", limit)
-            patch.setattr("fastrl.engine.tree.prefill._PASS_SCORES", 200)
-            patch.setattr("fastrl.engine.tree.prefill._SMALLEST_PIECE", 1)
-            pieces = list(passes(spans))
-        flat = [span for piece in pieces for span in piece]
-        stream = [token for span in flat for token in range(span.start, span.stop)]
-        assert stream == list(range(7, 7 + forest.num_slots - known))
-        for piece in pieces:
-            assert sum(span.stop - span.start for span in piece) <= limit
-            scores = sum((span.stop - span.start) * len(span.context) for span in piece)
-            assert scores <= 200 or sum(span.stop - span.start for span in piece) == 1
-        for span in flat:
-            path = span.context - 1000
-            assert path[-1] == span.stop - 1 - 7 + known
-            assert forest.depths[path].tolist() == list(range(len(path)))
-            stops = forest.subtree_stop()
-            assert all(slot <= path[-1] < stops[slot] for slot in path)
+    spans = spans_of(forest, 1000 + np.arange(forest.num_slots), start=7)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fastrl.engine.tree.prefill._PASS_TOKENS", limit)
+        patch.setattr("fastrl.engine.tree.prefill._PASS_SCORES", 200)
+        patch.setattr("fastrl.engine.tree.prefill._SMALLEST_PIECE", 1)
+        pieces = list(passes(spans))
+    flat = [span for piece in pieces for span in piece]
+    stream = [token for span in flat for token in range(span.start, span.stop)]
+    assert stream == list(range(7, 7 + forest.num_slots))
+    for piece in pieces:
+        assert sum(span.stop - span.start for span in piece) <= limit
+        scores = sum((span.stop - span.start) * len(span.context) for span in piece)
+        assert scores <= 200 or sum(span.stop - span.start for span in piece) == 1
+    for span in flat:
+        path = span.context - 1000
+        assert path[-1] == span.stop - 1 - 7
+        assert forest.depths[path].tolist() == list(range(len(path)))
+        stops = forest.subtree_stop()
+        assert all(slot <= path[-1] < stops[slot] for slot in path)
 
 
 def small_engine(checkpoints, **options) -> TorchEngine:
@@ -148,7 +147,7 @@ def test_a_tree_too_large_for_the_pool_goes_in_parts(family, checkpoints):
 
 
 def test_a_failed_call_holds_nothing(checkpoints):
-    engine = small_engine(checkpoints, keep_prompts=True)
+    engine = small_engine(checkpoints)
     weights = {name: p.clone() for name, p in engine.decoder.model.named_parameters()}
     poisoned = {**weights, "lm_head.weight": weights["lm_head.weight"] * torch.nan}
     engine.load_weights(poisoned.items(), 1)
@@ -157,74 +156,6 @@ def test_a_failed_call_holds_nothing(checkpoints):
     assert engine.pool.used_tokens == 0
     engine.load_weights(weights.items(), 2)
     assert engine.generate([[5, 6]], SamplingParams(max_new_tokens=3), seeds=[0])
-
-
-def test_kept_prompts_are_not_computed_again(family, checkpoints):
-    g = torch.Generator().manual_seed(3)
-    prompts = [ids(g, length) for length in (20, 33, 5)]
-    trees = [
-        PrefixTree(
-            prompt_ids=p, branches=[Branch(token_ids=b, max_new_tokens=6, seed=0) for b in ((), p[:3])]
-        )
-        for p in prompts
-    ]
-    engine = small_engine(checkpoints, keep_prompts=True, max_batch_tokens=256)
-    expected = tokens(family("llama").engine.continue_prefixes(trees, SamplingParams(temperature=0)))
-    for number in range(3):
-        before = engine.stats()
-        assert tokens(engine.continue_prefixes(trees, SamplingParams(temperature=0))) == expected
-        after = engine.stats()
-        # a prompt's last token is computed again, for its logits
-        cached = sum(len(p) - 1 for p in prompts) if number else 0
-        assert after.cached_tokens - before.cached_tokens == cached
-        assert after.prefill_tokens - before.prefill_tokens == sum(len(p) + 3 for p in prompts) - cached
-    assert engine.prompts.num_tokens == 58
-    engine.continue_prefixes([tree(100, (0, 1, 10))], SamplingParams())  # there is room beside the others
-    assert engine.prompts.num_tokens == 58 + 100
-    engine.continue_prefixes([tree(200, (0, 1, 10))], SamplingParams())  # there is none in one piece
-    assert engine.prompts.num_tokens == 200
-    engine.load_weights(engine.decoder.model.named_parameters(), 1)
-    assert engine.prompts.num_tokens == engine.pool.used_tokens == 0
-
-
-def test_kept_prompts_never_keep_a_request_waiting(family, checkpoints):
-    """A prompt in blocks of its own takes one more than the tree in one piece; and it may lie in the way."""
-    exact = tree(17, (15, 1, 2))  # 2 blocks in one piece, 3 in two, and one of the tail
-    found = small_engine(checkpoints, keep_prompts=True, max_batch_tokens=32).continue_prefixes(
-        [exact], SamplingParams()
-    )
-    assert tokens(found) == tokens(family("llama").engine.continue_prefixes([exact], SamplingParams()))
-    engine = small_engine(checkpoints, keep_prompts=True, max_batch_tokens=160)
-    for length in (80, 16):
-        engine.continue_prefixes([tree(length, (0, 1, 2))], SamplingParams())
-    assert engine.prompts.num_tokens == 96
-    engine.continue_prefixes([tree(16, (125, 1, 2))], SamplingParams())  # 8 blocks beside the one at place 5
-    assert engine.prompts.num_tokens == 16
-
-
-def test_what_the_watcher_names_ends_early(family):
-    engine = family("qwen3").engine
-    branches = [Branch(token_ids=[7] * i, num_samples=3, max_new_tokens=4 + 30 * i, seed=i) for i in range(3)]
-    asked = [PrefixTree(prompt_ids=[5, 6], branches=branches)] * 2
-    sampling = SamplingParams(temperature=1.3)
-    free = engine.continue_prefixes(asked, sampling)
-    told = []
-
-    def watch(ended):
-        told.extend(ended)
-        return [(1, 2, sample) for sample in range(3)] + [(1, 2, 0)]
-
-    found = engine.continue_prefixes(asked, sampling, watch)
-    cancelled = [c for c in found[1][2] if c.finish_reason == "cancelled"]
-    assert cancelled
-    for c, whole in zip(found[1][2], free[1][2], strict=True):
-        assert c.token_ids == whole.token_ids[: len(c.token_ids)]
-        assert c.finish_reason == "cancelled" or len(c.token_ids) == len(whole.token_ids)
-    assert tokens([found[0], found[1][:2]]) == tokens([free[0], free[1][:2]])
-    places = [place for place, _ in told]
-    assert len(places) == len(set(places)) == 18 - len(cancelled)
-    assert all(found[t][b][s] == completion for (t, b, s), completion in told)
-    assert engine.pool.used_tokens == 0
 
 
 def test_counters_equal_the_closed_forms(checkpoints):
@@ -274,7 +205,7 @@ def test_first_stop(family):
     assert stops(tokenizer, SamplingParams(stop=("é",)), [row], 0) == [7]  # the second of its two bytes
     assert stops(tokenizer, SamplingParams(stop=("d.", "b."), stop_token_ids=(row[1],)), [row], 0) == [1]
     with pytest.raises(ValueError, match="at least one character"):
-        StopRule(Vocabulary(tokenizer, 260), [1], SamplingParams(stop=("",)))
+        RequestLimits(260, 100).check_stops(SamplingParams(stop=("",)))
 
 
 def test_spaces_end_strings_too(family):

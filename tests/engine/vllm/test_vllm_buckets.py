@@ -8,11 +8,11 @@ from engine_cases import CPU, ids
 from transformers import AutoModelForCausalLM
 from vllm_cases import CONFIGS, Oracle, vllm_engine, write
 
-from fastrl.engine.protocol import checksum
 from fastrl.engine.tree.engine import TorchEngine
 from fastrl.engine.vllm import buckets as vllm_buckets
 from fastrl.engine.vllm.adapter import Vllm, unusable
 from fastrl.engine.vllm.weights import WeightLedger
+from fastrl.engine.weight_sums import weight_sums
 from fastrl.types import SamplingParams
 
 pytestmark = pytest.mark.skipif(unusable() is not None, reason=str(unusable()))
@@ -90,8 +90,8 @@ def test_no_more_is_held_than_a_bucket_and_a_unit(folder, engine_of, monkeypatch
     engine, seen = engine_of(name), watched(monkeypatch)
     weights = changed(folder / name, 1)
     gathered = Gathered(weights)
-    digest = engine.load_weights(gathered, 3)
-    assert digest == checksum(weights.items()) and engine.weights_version == 3
+    engine.load_weights(gathered, 3)
+    assert engine.weight_sums() == weight_sums(weights.items()) and engine.weights_version == 3
     assert len(seen) > 3 and set.union(*seen) == set(weights)
     assert sum(len(bucket) for bucket in seen) == len(weights)
     # the largest unit: the embedding of 260 rows, gate and up of 2 * 48, all of 32 float32
@@ -112,7 +112,9 @@ def test_any_order_arrives(folder, engine_of):
     """All that is stacked lies far apart."""
     weights = changed(folder / "llama", 2)
     backwards = dict(sorted(weights.items(), key=lambda item: item[0][::-1]))
-    assert engine_of("llama").load_weights(backwards.items(), 1) == checksum(weights.items())
+    engine = engine_of("llama")
+    engine.load_weights(backwards.items(), 1)
+    assert engine.weight_sums() == weight_sums(weights.items())
 
 
 @pytest.mark.parametrize("after", [0, 3, 20])
@@ -164,7 +166,8 @@ def test_a_tied_name_that_comes_long_after_its_twin_is_compared(folder, engine_o
     late = {**weights, "lm_head.weight": weights["model.embed_tokens.weight"].clone()}
     late["lm_head.weight"][200, 30] += off
     if not off:
-        assert engine.load_weights(late.items(), 1) == checksum(weights.items())
+        engine.load_weights(late.items(), 1)
+        assert engine.weight_sums() == weight_sums(weights.items())
         return
     with pytest.raises(ValueError, match=r"lm_head\.weight: .* values of model\.embed_tokens\.weight"):
         engine.load_weights(late.items(), 1)
@@ -182,19 +185,21 @@ def test_some_weights_alone_leave_the_others_as_they_were(folder, engine_of, mon
     engine, path = engine_of(name), folder / name
     embedded = TorchEngine.from_pretrained(str(path), dtype=torch.float32, device=CPU)
     weights = changed(path, 7)
-    monkeypatch.setattr(engine, "_sums", {})
+    monkeypatch.setattr(engine, "_given_all", False)
     with pytest.raises(RuntimeError, match=r"partial: expected every weight to have been loaded before"):
         engine.load_weights(list(weights.items())[:2], 1, partial=True)
     engine.load_weights(weights.items(), 1)
     new = {n: w for n, w in changed(path, 8).items() if any(part in n for part in parts)}
     seen = watched(monkeypatch)
-    digest = engine.load_weights(new.items(), 2, partial=True)
+    engine.load_weights(new.items(), 2, partial=True)
+    sums = engine.weight_sums()
     assert set(new) <= set.union(*seen) and len(set.union(*seen)) < len(weights) / 2
     engine._ledger.prove(weights | new)
     embedded.load_weights(weights.items(), 1)
-    assert digest == embedded.load_weights(new.items(), 2, partial=True)
-    assert digest == checksum((weights | new).items())
-    assert engine.load_weights([], 3, partial=True) == digest  # nothing changed
+    embedded.load_weights(new.items(), 2, partial=True)
+    assert sums == embedded.weight_sums() == weight_sums((weights | new).items())
+    engine.load_weights([], 3, partial=True)
+    assert engine.weight_sums() == sums  # nothing changed
     (found,) = engine.generate([[9, 8, 7]], SAMPLING, seeds=[0])[0]
     (expected,) = embedded.score([[9, 8, 7, *found.token_ids]])
     assert found.logprobs == pytest.approx(expected.logprobs[3:], abs=1e-5)

@@ -198,38 +198,6 @@ def test_counters_are_those_of_shared_blocks(both):
         assert counted["prefill_ms"] > 0 and counted["decode_ms"] > 0
 
 
-def test_those_that_need_not_go_on_end(both):
-    engine = both("qwen3").vllm
-    trees = [
-        PrefixTree(
-            prompt_ids=[9, 8, 7 + t],
-            branches=[
-                Branch(token_ids=[5] * b, num_samples=2, max_new_tokens=3 + 40 * b, seed=b) for b in range(3)
-            ],
-        )
-        for t in range(2)
-    ]
-    sampling = SamplingParams()
-    free = engine.continue_prefixes(trees, sampling)
-    told = []
-
-    def watch(ended):
-        told.extend(ended)
-        return [(tree, 2, sample) for (tree, branch, _), _ in ended if branch == 0 for sample in range(2)]
-
-    found = engine.continue_prefixes(trees, sampling, watch)
-    for t in range(2):
-        assert found[t][:2] == free[t][:2]
-        for c, whole in zip(found[t][2], free[t][2], strict=True):
-            assert c.finish_reason == "cancelled"
-            assert len(c.token_ids) < len(whole.token_ids)
-            assert c.token_ids == whole.token_ids[: len(c.token_ids)]
-            assert c.logprobs == pytest.approx(whole.logprobs[: len(c.token_ids)], abs=1e-4)
-    assert {place for place, _ in told} == {(t, b, j) for t in range(2) for b in range(2) for j in range(2)}
-    assert all(found[t][b][j] == completion for (t, b, j), completion in told)
-    assert engine.continue_prefixes(trees, sampling) == free  # nothing is left behind
-
-
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_scores_against_float64(both, name, temperature):
@@ -333,7 +301,7 @@ def test_sleep_and_wake(both):
         engine.sleep(3)
 
 
-def test_an_error_leaves_no_request_behind(both):
+def test_an_error_leaves_no_request_behind(both, monkeypatch):
     engine = both("llama").vllm
     expected = engine.generate([[9, 8]], SamplingParams(max_new_tokens=5), seeds=[0])
     tree = PrefixTree(
@@ -341,9 +309,10 @@ def test_an_error_leaves_no_request_behind(both):
         branches=[Branch(token_ids=[8], num_samples=1, max_new_tokens=n, seed=0) for n in (2, 90)],
     )
 
-    def watch(ended):
-        raise ArithmeticError("of the caller")
+    def failing(output):
+        raise ArithmeticError("while another request runs")
 
-    with pytest.raises(ArithmeticError):
-        engine.continue_prefixes([tree], SamplingParams(), watch)
+    with monkeypatch.context() as patch, pytest.raises(ArithmeticError):
+        patch.setattr("fastrl.engine.vllm.adapter._output_of", failing)
+        engine.continue_prefixes([tree], SamplingParams())
     assert engine.generate([[9, 8]], SamplingParams(max_new_tokens=5), seeds=[0]) == expected

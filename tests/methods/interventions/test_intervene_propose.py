@@ -25,7 +25,7 @@ class Scripted:
     def stats(self):
         return EngineStats()
 
-    def continue_prefixes(self, trees, sampling, watch=None):
+    def continue_prefixes(self, trees, sampling):
         self.calls.append((trees, sampling))
         return [
             [

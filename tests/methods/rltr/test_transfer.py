@@ -28,7 +28,7 @@ class RuleEngine:
     max_model_len: int = 512
     asked: list = field(default_factory=list)
 
-    def continue_prefixes(self, trees, sampling, watch=None):
+    def continue_prefixes(self, trees, sampling):
         self.asked.append((trees, sampling))
         return [[self._continue(branch) for branch in tree.branches] for tree in trees]
 

@@ -156,9 +156,9 @@ def test_changes_are_counted_by_hand(grader):
 
 def test_both_arms_may_write_as_much_and_end_as_the_response_did(grader):
     class Stops(ScriptedEngine):
-        def continue_prefixes(self, trees, sampling, watch=None):
+        def continue_prefixes(self, trees, sampling):
             self.stop = sampling.stop
-            return super().continue_prefixes(trees, sampling, watch)
+            return super().continue_prefixes(trees, sampling)
 
     engine = Stops(lambda *asked: "\n\\boxed{6}")
     longer = Corruption(kept="2+3=5", spoilt="2+3=12")

@@ -1,9 +1,9 @@
-"""Trees waiting for their turn: what they ask for, what they hold, where their tokens lie."""
+"""A prefix tree with its requests: what is asked, which slots of the pool it holds, where its tokens lie."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,13 @@ from fastrl.types import PrefixTree
 
 
 @dataclass(slots=True)
-class Job:
+class RequestTree:
     """One tree and its requests: request r continues the path down to segment[r] with limit[r] tokens."""
 
     forest: PrefixForest
     """Segment 0 is the prompt."""
-    rows: Ints
-    """The caller's names of the requests; the arrays below run parallel to it, sorted by segment."""
+    request_ids: Ints
+    """The caller's numbers of the requests; the arrays below run parallel to it, sorted by segment."""
     segment: Ints
     limit: Ints
     key: Ints
@@ -35,18 +35,9 @@ class Job:
     """[forest slots] where each token lies in the pool, once there is room for the tree."""
     logprobs: NDArray[np.float32] | None = None
     """[forest slots], filled at `scored` when the tree is prefilled."""
-    holds: list[tuple[int, int]] = field(default_factory=list)
-    """(first slot, tokens) of what it keeps in the pool for itself."""
     prefilled: bool = False
-    known: int = 0
-    """The tree's first tokens whose keys and values were in the pool before."""
     started: int = 0
-    """Requests rows[:started] have begun."""
-
-    @property
-    def prompt_ids(self) -> Ints:
-        prompt: Ints = self.forest.tokens[: self.forest.starts[1]]
-        return prompt
+    """Requests request_ids[:started] have begun."""
 
     @property
     def prompt_len(self) -> int:
@@ -71,22 +62,17 @@ class Job:
         return blocks
 
     def blocks_needed(self) -> int:
-        """Of the tree and its largest request: with fewer in the pool it can't run at all."""
+        """Return the blocks of the tree and its largest request: with fewer in the pool it can't run."""
         return blocks_of(self.forest.num_slots) + int(self.tail_blocks.max(initial=0))
 
 
-def make_job(
-    tree: PrefixTree, first_rows: Sequence[int], branches: Sequence[int], scored: Collection[int] = ()
-) -> Job:
-    """Requests of some branches of a tree; sample j of branch b is named first_rows[b] + j.
+def make_request_tree(
+    tree: PrefixTree, first_ids: Sequence[int], branches: Sequence[int], scored: Collection[int] = ()
+) -> RequestTree:
+    """Make the requests of some branches of a tree; sample j of branch b is request first_ids[b] + j.
 
     scored: branches whose tokens' log-probs are wanted.
-
-    Raises:
-        ValueError: the prompt is empty.
     """
-    if len(tree.prompt_ids) == 0:
-        raise ValueError("[engine] prompt_ids: expected at least one token, got none")
     # the prompt itself comes first, so that it is a segment of its own
     prompt = np.asarray(tree.prompt_ids, dtype=np.int64)
     below = [np.asarray(tree.branches[b].token_ids, dtype=np.int64) for b in branches]
@@ -97,18 +83,18 @@ def make_job(
         b: forest.slots[stop - len(ids) : stop]
         for b, ids, stop in zip(branches, below, stops[1:], strict=True)
     }
-    samples = [(place, b, j) for place, b in enumerate(branches) for j in range(tree.branches[b].num_samples)]
+    samples = [(i, b, j) for i, b in enumerate(branches) for j in range(tree.branches[b].num_samples)]
     keys = request_keys([tree.branches[b].seed for _, b, _ in samples], [j for _, _, j in samples])
-    segment = forest.ends[1 + np.asarray([place for place, _, _ in samples], dtype=np.int64)]
+    segment = forest.ends[1 + np.asarray([i for i, _, _ in samples], dtype=np.int64)]
     order = np.argsort(segment, kind="stable")
 
     def sorted_by_segment(values: Sequence[int]) -> Ints:
         return np.asarray(values, dtype=np.int64)[order]
 
-    return Job(
+    return RequestTree(
         forest=forest,
         branches=list(branches),
-        rows=sorted_by_segment([first_rows[b] + j for _, b, j in samples]),
+        request_ids=sorted_by_segment([first_ids[b] + j for _, b, j in samples]),
         segment=segment[order],
         limit=sorted_by_segment([tree.branches[b].max_new_tokens for _, b, _ in samples]),
         key=sorted_by_segment(keys),
@@ -119,6 +105,6 @@ def make_job(
     )
 
 
-def depth_first(job: Job) -> list[int]:
-    """The job's branches, those that share most side by side."""
-    return [job.branches[place] for place in np.argsort(job.forest.ends[1:], kind="stable")]
+def depth_first(tree: RequestTree) -> list[int]:
+    """Return the tree's branches, those that share most next to each other."""
+    return [tree.branches[i] for i in np.argsort(tree.forest.ends[1:], kind="stable")]
