@@ -10,6 +10,8 @@ from fastrl.config.alarm import AlarmConfig
 from fastrl.config.base import (
     AdapterConfig,
     Attention,
+    BackboneConfig,
+    CheckpointConfig,
     DataConfig,
     ModelConfig,
     RunConfig,
@@ -37,14 +39,16 @@ from fastrl.config.uplift import UpliftConfig
 from fastrl.kernels.config import LossConfig
 
 __all__ = [
-    "STAGES", "AdapterConfig", "AlarmConfig", "Attention", "Config", "CptConfig", "DataConfig",
-    "EngineConfig", "EvalConfig", "ExecutorConfig", "FaithfulnessConfig", "GradingConfig", "GroupsConfig",
-    "HardSetConfig", "InterveneConfig", "LabelConfig", "Learns", "LoraConfig", "LossConfig", "ModelConfig",
-    "PipelineConfig", "ProgramConfig", "ProposalConfig", "ReceiverEngineConfig", "Recipe", "RewardConfig",
-    "RewardModelConfig", "RlConfig", "RolloutConfig", "RubricLossConfig", "RunConfig", "SamplingConfig",
-    "SftConfig", "StepsConfig", "SubsetConfig", "TextConfig", "TrainConfig", "TransferConfig",
-    "UpliftConfig", "WriterConfig", "check_at_least", "check_positive", "derived", "differences",
-    "get_option", "microbatch_tokens", "pipeline_class", "references", "refuse", "resolved", "with_option",
+    "STAGES", "AdapterConfig", "AlarmConfig", "Attention", "BackboneConfig", "CheckpointConfig",
+    "Config", "CptConfig", "DataConfig", "EngineConfig", "EvalConfig", "ExecutorConfig",
+    "FaithfulnessConfig", "GradingConfig", "GroupsConfig", "HardSetConfig", "InterveneConfig",
+    "LabelConfig", "Learns", "LoraConfig", "LossConfig", "ModelConfig", "PipelineConfig",
+    "ProgramConfig", "ProposalConfig", "ReceiverEngineConfig", "Recipe", "RewardConfig",
+    "RewardModelConfig", "RlConfig", "RolloutConfig", "RubricLossConfig", "RunConfig",
+    "SamplingConfig", "SftConfig", "StepsConfig", "SubsetConfig", "TextConfig", "TrainConfig",
+    "TransferConfig", "UpliftConfig", "WriterConfig", "check_at_least", "check_positive", "derived",
+    "differences", "get_option", "microbatch_tokens", "pipeline_class", "references", "refuse",
+    "resolved", "with_option",
 ]  # fmt: skip
 
 T = TypeVar("T")

@@ -12,7 +12,14 @@ from typing import Any, Literal
 
 from transformers import AutoTokenizer
 
-from fastrl.config import EngineConfig, ExecutorConfig, ModelConfig, RunConfig, TransferConfig, UpliftConfig
+from fastrl.config import (
+    CheckpointConfig,
+    EngineConfig,
+    ExecutorConfig,
+    RunConfig,
+    TransferConfig,
+    UpliftConfig,
+)
 from fastrl.grading import AnswerGrader
 from fastrl.methods.tracelift.rubric import RubricScorer
 from fastrl.methods.tracelift.rubric_model import RubricModel
@@ -65,7 +72,7 @@ def transfer_reward(
     Raises:
         TypeError: no such option.   ValueError: a value that an option does not take.
     """
-    config = TransferConfig(receiver=ModelConfig(path=receiver), **options)
+    config = TransferConfig(receiver=CheckpointConfig(path=receiver), **options)
     if isinstance(tokenizer, str):
         tokenizer = AutoTokenizer.from_pretrained(
             tokenizer, trust_remote_code=config.receiver.trust_remote_code
@@ -99,7 +106,7 @@ def uplift_reward(
     Raises:
         TypeError: no such option.   ValueError: a value that an option does not take.
     """
-    asked = ExecutorConfig(model=ModelConfig(path=executor), **(executor_options or {}))
+    asked = ExecutorConfig(model=CheckpointConfig(path=executor), **(executor_options or {}))
     config = UpliftConfig(executor=asked, **options)
     if config.needs_quality and not config.reward_model:
         raise ValueError(f"[uplift] reward_model: expected a folder, as form is {config.form}, got ''")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from fastrl.config import (
+    CheckpointConfig,
     DataConfig,
     EngineConfig,
     ExecutorConfig,
@@ -156,7 +157,7 @@ def build_rl(config: RlConfig, checkpoint: Path | None = None) -> RlParts:
     )
 
 
-def build_engine(model: ModelConfig, config: EngineConfig, device: torch.device) -> Engine:
+def build_engine(model: CheckpointConfig, config: EngineConfig, device: torch.device) -> Engine:
     """The engine of a checkpoint, awake.
 
     Raises:
@@ -252,7 +253,7 @@ class RewardBuilder:
     def certainty(self) -> CertaintyScorer:
         return CertaintyScorer(self.policy, microbatch_tokens(self.config))
 
-    def _joined(self, name: str, model: ModelConfig) -> Engine:
+    def _joined(self, name: str, model: CheckpointConfig) -> Engine:
         config = self.config.reward_engines[name]
         engine = build_engine(model, config, self.device)
         if config.sleep:
