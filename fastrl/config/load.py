@@ -9,12 +9,15 @@ import re
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from fastrl.config import STAGES, PipelineConfig, Recipe, pipeline_class
-from fastrl.config.flags import parse_flags
+from fastrl.config import STAGES, PipelineConfig, Recipe, pipeline_class, refuse
+from fastrl.config.flags import parse_flags, typed_flags
+from fastrl.config.renamed import refuse_old_flags, today
+from fastrl.config.sections import in_use, is_in, refuse_unused, unused_sections, without_unused
+from fastrl.config.usual import usual_options
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 NO_STAGES = ("stages", *keyword.kwlist)
@@ -35,8 +38,66 @@ def load_config(recipe: str | None, overrides: Sequence[str] = ()) -> Recipe:
         FileNotFoundError: there is no such recipe.   ValueError: unknown key, wrong type, value out of range.
         SystemExit: a flag is wrong, or --help was asked for; the reason has been printed.
     """
-    base = from_dict({"stage": "rl"} if recipe is None else read_yaml(find_recipe(recipe)))
-    return parse_flags(type(base), base, overrides, prog=f"fastrl train {recipe or 'RECIPE'}")
+    data = {"stage": "rl"} if recipe is None else read_yaml(find_recipe(recipe))
+    base = from_dict(today(data, stored=False))
+    words, topic = split_help(overrides)
+    flags = typed_flags(words)
+    refuse_old_flags(base, flags)
+    refuse_unused(base, flags)
+    unused = [*unused_sections(base).keys() & unused_sections(base, flags)]
+    prog = f"fastrl train {recipe or 'RECIPE'}"
+    if topic is not None:
+        show_help(base, words, topic, unused, prog)
+    if words:
+        stages = [name for name in field_names(type(base)) if name.rsplit(".", 1)[-1] == "stage"]
+        base = parse_flags(type(base), base, words, prog=prog, hidden=[*stages, *unused])
+    return in_use(base)
+
+
+def read_stored(path: Path) -> Recipe:
+    """The configuration in a run folder's config.yaml or pipeline.yaml, an earlier version's too.
+
+    Raises: ValueError: an option that is gone had a value that this version can't give it.
+    """
+    return in_use(from_dict(today(read_yaml(path), stored=True)))
+
+
+def split_help(overrides: Sequence[str]) -> tuple[list[str], str | None]:
+    """Return the flags without --help, and the section after it: "" where none is named, None without it."""
+    words = list(overrides)
+    place = next((i for i, word in enumerate(words) if word in ("-h", "--help")), None)
+    if place is None:
+        return words, None
+    named = words[place + 1 : place + 2]
+    topic = named[0] if named and not named[0].startswith("-") else ""
+    del words[place : place + 1 + bool(topic)]
+    return words, topic
+
+
+def show_help(base: Recipe, words: Sequence[str], topic: str, unused: Sequence[str], prog: str) -> NoReturn:
+    """Print the options that people turn, or those of a section, or all, and end with code 0.
+
+    Raises: ValueError: there is no such section, or nothing uses it.
+    """
+    names = [name for name in field_names(type(base)) if name.rsplit(".", 1)[-1] != "stage"]
+    known = [name for name in names if is_in(name, unused) is None]
+    sections = sorted({name[: at.start()] for name in known for at in re.finditer(r"\.", name)})
+    if topic == "all":
+        shown = known
+    elif topic:
+        shown = [name for name in known if name.startswith(f"{topic}.")]
+    else:
+        shown = usual_options(base, known)
+    if not shown:
+        used = f"one of {', '.join(sections)} or all"
+        refuse("help", "SECTION", used, topic)
+    hidden = {name for name in field_names(type(base)) if name not in shown}
+    last_line = (
+        f"{len(shown)} of {len(known)} options. --help all shows all; --help SECTION those of one of "
+        f"{', '.join(sections)}."
+    )
+    parse_flags(type(base), base, [*words, "--help"], prog=prog, hidden=hidden, last_line=last_line)
+    raise SystemExit(0)
 
 
 def find_recipe(recipe: str) -> Path:
@@ -114,7 +175,8 @@ def to_dict(config: Recipe) -> dict[str, Any]:
 
 
 def to_yaml(config: Recipe) -> str:
-    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+    """The configuration as a recipe; sections that nothing uses are left out, unless an option is set."""
+    return yaml.safe_dump(without_unused(to_dict(config), config), sort_keys=False, allow_unicode=True)
 
 
 def field_names(cls: type[Any], prefix: str = "") -> list[str]:

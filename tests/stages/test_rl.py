@@ -233,7 +233,9 @@ def test_a_receiver_that_is_the_start_is_the_reference_too(checkpoints, problems
         changed = config(
             checkpoints, problems, tmp_path / name,
             reward=RewardConfig(functions=("transfer", "reward_functions.vowels"), weights=(1.0, 1.0)),
-            transfer=TransferConfig(receiver=CheckpointConfig(path=str(receiver)), slack_tokens=4, num_cuts=2),
+            transfer=TransferConfig(
+                receiver=CheckpointConfig(path=str(receiver)), slack_tokens=4, num_cuts=2
+            ),
             loss=LossConfig(kl_coef=0.5),
             train=TrainConfig(num_steps=2, learning_rate=1e-3),
         )  # fmt: skip
@@ -290,7 +292,9 @@ def test_a_receiver_of_its_own_device_works_while_the_policy_samples(
         changed = config(
             checkpoints, problems, tmp_path / str(overlap),
             reward=RewardConfig(functions=("transfer", "reward_functions.vowels"), weights=(1.0, 1.0)),
-            transfer=TransferConfig(receiver=CheckpointConfig(path=str(checkpoints["llama"])), slack_tokens=4),
+            transfer=TransferConfig(
+                receiver=CheckpointConfig(path=str(checkpoints["llama"])), slack_tokens=4
+            ),
             rollout=RolloutConfig(num_prompts=5, group_size=4, max_new_tokens=12),
             train=TrainConfig(num_steps=2, learning_rate=1e-3),
         )  # fmt: skip

@@ -352,7 +352,7 @@ def test_the_folder_has_no_weights(big):
 
 def test_judges_are_planned_where_they_are_asked_for(checkpoints):
     judge = WriterConfig(
-        model=ModelConfig(path=str(checkpoints["llama"])),
+        model=CheckpointConfig(path=str(checkpoints["llama"])),
         engine=EngineConfig(sleep=True, max_batch_tokens=512),
     )
     own = FaithfulnessConfig(enabled=True, path="some.jsonl", judge=judge)
