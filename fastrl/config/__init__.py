@@ -25,10 +25,11 @@ from fastrl.config.groups import GroupsConfig, WriterConfig
 from fastrl.config.hard_set import GradingConfig, HardSetConfig, SamplingConfig
 from fastrl.config.intervene import InterveneConfig, ProposalConfig, StepsConfig
 from fastrl.config.labels import LabelConfig
-from fastrl.config.options import differences, get_option, with_option
+from fastrl.config.options import differences, field_names, get_option, with_option
 from fastrl.config.pipeline import PipelineConfig, pipeline_class, references, resolved
 from fastrl.config.reward_model import LoraConfig, RewardModelConfig, RubricLossConfig
 from fastrl.config.rl import EvalConfig, RewardConfig, RlConfig, RolloutConfig, derived
+from fastrl.config.sections import in_use
 from fastrl.config.sft import SftConfig
 from fastrl.config.subset import SubsetConfig
 from fastrl.config.transfer import TransferConfig
@@ -44,8 +45,8 @@ __all__ = [
     "RewardModelConfig", "RlConfig", "RolloutConfig", "RubricLossConfig", "RunConfig",
     "SamplingConfig", "SftConfig", "StepsConfig", "SubsetConfig", "TextConfig", "TrainConfig",
     "TransferConfig", "UpliftConfig", "WriterConfig", "check_at_least", "check_positive", "derived",
-    "differences", "get_option", "microbatch_tokens", "pipeline_class", "references", "refuse",
-    "resolved", "with_option",
+    "differences", "field_names", "get_option", "in_use", "microbatch_tokens", "pipeline_class",
+    "references", "refuse", "resolved", "with_option",
 ]  # fmt: skip
 
 Learns = RlConfig | SftConfig | CptConfig | RewardModelConfig

@@ -9,15 +9,15 @@ import re
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from fastrl.config import STAGES, PipelineConfig, Recipe, pipeline_class, refuse
+from fastrl.config import STAGES, PipelineConfig, Recipe, field_names, in_use, pipeline_class
 from fastrl.config.flags import parse_flags, typed_flags
+from fastrl.config.help import show_help, split_help
 from fastrl.config.renamed import refuse_old_flags, today
-from fastrl.config.sections import in_use, is_in, refuse_unused, unused_sections, without_unused
-from fastrl.config.usual import usual_options
+from fastrl.config.sections import never_used, refuse_unused, without_unused
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 NO_STAGES = ("stages", *keyword.kwlist)
@@ -44,7 +44,7 @@ def load_config(recipe: str | None, overrides: Sequence[str] = ()) -> Recipe:
     flags = typed_flags(words)
     refuse_old_flags(base, flags)
     refuse_unused(base, flags)
-    unused = [*unused_sections(base).keys() & unused_sections(base, flags)]
+    unused = never_used(base, flags)
     prog = f"fastrl train {recipe or 'RECIPE'}"
     if topic is not None:
         show_help(base, words, topic, unused, prog)
@@ -59,45 +59,12 @@ def read_stored(path: Path) -> Recipe:
 
     Raises: ValueError: an option that is gone had a value that this version can't give it.
     """
-    return in_use(from_dict(today(read_yaml(path), stored=True)))
+    return as_stored(read_yaml(path))
 
 
-def split_help(overrides: Sequence[str]) -> tuple[list[str], str | None]:
-    """Return the flags without --help, and the section after it: "" where none is named, None without it."""
-    words = list(overrides)
-    place = next((i for i, word in enumerate(words) if word in ("-h", "--help")), None)
-    if place is None:
-        return words, None
-    named = words[place + 1 : place + 2]
-    topic = named[0] if named and not named[0].startswith("-") else ""
-    del words[place : place + 1 + bool(topic)]
-    return words, topic
-
-
-def show_help(base: Recipe, words: Sequence[str], topic: str, unused: Sequence[str], prog: str) -> NoReturn:
-    """Print the options that people turn, or those of a section, or all, and end with code 0.
-
-    Raises: ValueError: there is no such section, or nothing uses it.
-    """
-    names = [name for name in field_names(type(base)) if name.rsplit(".", 1)[-1] != "stage"]
-    known = [name for name in names if is_in(name, unused) is None]
-    sections = sorted({name[: at.start()] for name in known for at in re.finditer(r"\.", name)})
-    if topic == "all":
-        shown = known
-    elif topic:
-        shown = [name for name in known if name.startswith(f"{topic}.")]
-    else:
-        shown = usual_options(base, known)
-    if not shown:
-        used = f"one of {', '.join(sections)} or all"
-        refuse("help", "SECTION", used, topic)
-    hidden = {name for name in field_names(type(base)) if name not in shown}
-    last_line = (
-        f"{len(shown)} of {len(known)} options. --help all shows all; --help SECTION those of one of "
-        f"{', '.join(sections)}."
-    )
-    parse_flags(type(base), base, [*words, "--help"], prog=prog, hidden=hidden, last_line=last_line)
-    raise SystemExit(0)
+def as_stored(data: Mapping[str, Any]) -> Recipe:
+    """The configuration in nested mappings that an earlier version may have written."""
+    return in_use(from_dict(today(data, stored=True)))
 
 
 def find_recipe(recipe: str) -> Path:
@@ -177,15 +144,6 @@ def to_dict(config: Recipe) -> dict[str, Any]:
 def to_yaml(config: Recipe) -> str:
     """The configuration as a recipe; sections that nothing uses are left out, unless an option is set."""
     return yaml.safe_dump(without_unused(to_dict(config), config), sort_keys=False, allow_unicode=True)
-
-
-def field_names(cls: type[Any], prefix: str = "") -> list[str]:
-    """Dotted names of every option of a configuration class, in order."""
-    names: list[str] = []
-    for name, kind in get_type_hints(cls).items():
-        nested = isinstance(kind, type) and dataclasses.is_dataclass(kind)
-        names += field_names(kind, f"{prefix}{name}.") if nested else [prefix + name]
-    return names
 
 
 def _build(cls: type[T], data: object, path: str, known: Sequence[str]) -> T:

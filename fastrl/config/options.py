@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 T = TypeVar("T")
 
@@ -33,3 +33,12 @@ def with_option(config: T, name: str, value: Any) -> T:
     first, _, rest = name.partition(".")
     changed = with_option(getattr(config, first), rest, value) if rest else value
     return replace(config, **{first: changed})  # type: ignore[type-var]
+
+
+def field_names(cls: type[Any], prefix: str = "") -> list[str]:
+    """Dotted names of every option of a configuration class, in order."""
+    names: list[str] = []
+    for name, kind in get_type_hints(cls).items():
+        nested = isinstance(kind, type) and dataclasses.is_dataclass(kind)
+        names += field_names(kind, f"{prefix}{name}.") if nested else [prefix + name]
+    return names

@@ -59,6 +59,14 @@ TABLE["reward_model"] = {
     f"model.{option}": Removed(TRAINING[option], "the section lora is this stage's")
     for option in ("lora.rank", "lora.alpha", "lora.target_modules")
 }
+TABLE["rl"] |= {
+    f"alarm.{old}": Renamed(f"alarm.{new}")
+    for old, new in {
+        "keep_entropy": "min_entropy_ratio", "most_clipped": "max_clipped_fraction",
+        "most_common": "max_common_share", "keep_agreement": "min_agreement_ratio", "least_ess": "min_ess",
+        "most_log_ratio": "max_log_ratio",
+    }.items()
+}  # fmt: skip
 
 MOVED = {"fastrl.tiny.faithful": "fastrl.tiny.weak.faithful"}
 """Modules, as values of the options that name a function."""
@@ -71,60 +79,65 @@ FUNCTIONS = {
 NOTHING = object()
 
 
-def today(data: Mapping[str, Any], *, stored: bool, path: str = "") -> dict[str, Any]:
+def today(data: Mapping[str, Any], *, stored: bool) -> dict[str, Any]:
     """Return a configuration's nested options under the names that they have today.
 
     Args:
         data: of any stage or of a pipeline, as read from YAML.
         stored: it comes out of a run folder: old names are translated. Else they are refused.
     Raises:
-        ValueError: names the option, and its new name or why it is gone.
+        ValueError: names every old option, and its new name or why it is gone.
     """
+    problems: list[str] = []
     if data.get("stage") == "pipeline":
-        return {
-            name: today(each, stored=stored, path=f"{name}.") if isinstance(each, Mapping) else each
+        options = {
+            name: stage_today(each, stored, f"{name}.", problems) if isinstance(each, Mapping) else each
             for name, each in data.items()
         }
+    else:
+        options = stage_today(data, stored, "", problems)
+    if problems:
+        raise ValueError(f"[recipe] {'; '.join(problems)}")
+    return options
+
+
+def stage_today(data: Mapping[str, Any], stored: bool, path: str, problems: list[str]) -> dict[str, Any]:
+    """One stage's options, as `today`; what can't be translated joins `problems`."""
     stage, options = str(data.get("stage")), copy.deepcopy(dict(data))
     for old, row in TABLE.get(stage, {}).items():
         value = take(options, old)
-        if value is NOTHING:
+        if value is NOTHING or (isinstance(row, Removed) and value == row.default):
             continue
-        if isinstance(row, Removed):
-            if value != row.default:
-                refuse_removed(path + old, row)
-        elif stored:
+        if isinstance(row, Renamed) and stored:
             put(options, row.to, value)
         else:
-            refuse_renamed(path + old, path + row.to)
+            problems.append(problem(path, old, row))
     for name in FUNCTIONS.get(stage, ()):
         value = take(options, name)
         if value is not NOTHING:
             now = moved(value)
-            if now != value and not stored:
-                raise ValueError(f"[recipe] {path}{name}: expected {now!r}, its new name, got {value!r}")
             put(options, name, now)
+            if now != value and not stored:
+                problems.append(f"{path}{name}: expected {now!r}, its new name, got {value!r}")
     return options
 
 
 def refuse_old_flags(config: Any, flags: Collection[str]) -> None:
     """Refuse flags of options that earlier versions had. Raises ValueError, as `today` does."""
     stages = config.stages if isinstance(config, PipelineConfig) else {"": config}
+    problems = []
     for name, stage in stages.items():
         path = f"{name}." if name else ""
-        for old, row in TABLE.get(stage.stage, {}).items():
-            if path + old in flags:
-                if isinstance(row, Removed):
-                    refuse_removed(path + old, row)
-                refuse_renamed(path + old, path + row.to)
+        rows = TABLE.get(stage.stage, {})
+        problems += [problem(path, old, row) for old, row in rows.items() if path + old in flags]
+    if problems:
+        raise ValueError(f"[recipe] {'; '.join(problems)}")
 
 
-def refuse_removed(option: str, row: Removed) -> None:
-    raise ValueError(f"[recipe] {option}: expected it to be left out, since {row.why}")
-
-
-def refuse_renamed(option: str, to: str) -> None:
-    raise ValueError(f"[recipe] {option}: expected {to}, its new name")
+def problem(path: str, old: str, row: Row) -> str:
+    if isinstance(row, Removed):
+        return f"{path}{old}: expected it to be left out, since {row.why}"
+    return f"{path}{old}: expected {path}{row.to}, its new name"
 
 
 def moved(value: Any) -> Any:
@@ -138,7 +151,7 @@ def moved(value: Any) -> Any:
 
 
 def take(options: Any, name: str) -> Any:
-    """Take an option out of nested mappings, and the sections that are empty then. NOTHING: it isn't there."""
+    """Take an option out of nested mappings, with sections that are empty then. NOTHING: it isn't there."""
     first, _, rest = name.partition(".")
     if not isinstance(options, dict) or first not in options:
         return NOTHING

@@ -58,13 +58,18 @@ def is_in(option: str, sections: Iterable[str]) -> str | None:
     return next((section for section in sections if option.startswith(f"{section}.")), None)
 
 
+def never_used(config: Any, flags: Mapping[str, list[str]]) -> dict[str, str]:
+    """As unused_sections, of those that neither the configuration nor it with the flags uses."""
+    after = unused_sections(config, flags)
+    return {section: needed for section, needed in unused_sections(config).items() if section in after}
+
+
 def refuse_unused(config: Any, flags: Mapping[str, list[str]]) -> None:
     """Refuse options, of a recipe or of flags, that neither the recipe nor recipe and flags together use.
 
     Raises: ValueError: names the option and what would use it.
     """
-    after = unused_sections(config, flags)
-    unused = {section: needed for section, needed in unused_sections(config).items() if section in after}
+    unused = never_used(config, flags)
     for option in (*flags, *set_options(config, unused)):
         section = is_in(option, unused)
         if section is not None:

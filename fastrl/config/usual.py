@@ -30,8 +30,8 @@ USUAL: dict[str, tuple[str, ...]] = {
     ),
     "hard_set": (*SAMPLING, "max_correct", "keep_attempts", "sampling.max_new_tokens"),
     "intervene": (
-        *SAMPLING, "proposal.num_samples", "num_continuations", "continuation.max_new_tokens", "filter",
-        "select",
+        *SAMPLING[:7], "chunk_size", "proposal.num_samples", "num_continuations",
+        "continuation.max_new_tokens", "filter", "select",
     ),
     "subset": (*SAMPLING, "sizes", "noise", "shares", "sampling.max_new_tokens"),
 }  # fmt: skip
