@@ -30,13 +30,12 @@ def parse_flags(
     """
     import tyro  # here, so that programs which embed fastrl never load it
 
-    base = cls() if default is None else default
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(_constants_as_in_yaml)
     with ONE_AT_A_TIME, registry:
         try:
             parsed = tyro.cli(
-                _with_flags(cls, base, set(hidden)),
+                _with_flags(cls, default, set(hidden)),
                 prog=prog,
                 args=list(flags),
                 use_underscores=True,
@@ -64,21 +63,31 @@ def typed_flags(flags: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _with_flags(cls: type[Any], base: Any, hidden: Collection[str], path: str = "") -> type[Any]:
-    """A subclass of cls, its values as its defaults, of which the parser leaves the hidden fields alone."""
+    """A subclass of cls with base's values as its defaults, whose hidden fields the parser leaves alone.
+
+    Args:
+        base: None: the class's own defaults, which need not be valid together before flags have set some.
+    """
     from tyro.conf import Fixed, Suppress
 
+    own = {each.name: each for each in dataclasses.fields(cls)}
     fields = []
     for name, kind in get_type_hints(cls).items():
-        value, inside = getattr(base, name), isinstance(kind, type) and dataclasses.is_dataclass(kind)
+        value = _default(own[name]) if base is None else getattr(base, name)
+        inside = isinstance(kind, type) and dataclasses.is_dataclass(kind)
         if path + name in hidden:
             kind = Annotated[kind, Fixed, Suppress]
-        elif inside:
+        elif inside and any(each.startswith(f"{path}{name}.") for each in hidden):
             kind = _with_flags(kind, value, hidden, f"{path}{name}.")
             value = kind()
         fields.append((name, kind, dataclasses.field(default=value)))
     made = dataclasses.make_dataclass(cls.__name__, fields, bases=(cls,), frozen=True, kw_only=True)
     made.__doc__ = cls.__doc__
     return made
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def _as(cls: type[T], parsed: Any) -> T:
