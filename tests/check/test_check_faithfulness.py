@@ -190,7 +190,7 @@ def test_the_first_vllm_of_several_ranks_is_not_one_ranks_judge(config, judge, m
         "[faithfulness.judge.engine] kind: expected torch on several ranks, unless an engine that all of "
         "them have is vllm, got 'vllm'"
     )
-    check_judges_start(asked.eval.faithfulness, {"transfer.engine": EngineConfig(kind="vllm")})
+    check_judges_start(asked.eval.faithfulness, [EngineConfig(kind="vllm")])
     check_config(config(judge=judge))
 
 
