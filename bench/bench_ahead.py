@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fastrl.config import (
+    CheckpointConfig,
     DataConfig,
     ModelConfig,
     RewardConfig,
@@ -46,7 +47,7 @@ def config_of(options: argparse.Namespace, max_staleness: int, folder: str) -> R
             num_prompts=PROMPTS, group_size=GROUP, max_new_tokens=LENGTH, max_staleness=max_staleness
         ),
         reward=RewardConfig(functions=names, weights=(1.0,) * len(names)),
-        transfer=TransferConfig(receiver=ModelConfig(path=options.receiver), slack_tokens=8),
+        transfer=TransferConfig(receiver=CheckpointConfig(path=options.receiver), slack_tokens=8),
         train=TrainConfig(num_steps=options.steps + 2, learning_rate=LEARNING_RATE),
     )
 

@@ -1,4 +1,4 @@
-"""fastrl plan against the memory that steps take: rl, rltr, sft, and rl spread over two ranks (shard), on
+"""Plans against the memory that steps take: rl, rltr, sft, and rl spread over two ranks (shard), on
 models that are mostly vocabulary.
 
     python -m bench.bench_plan [--only rl rltr sft shard] [--out FILE]
@@ -28,6 +28,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen3Config
 
 from fastrl.config import (
+    CheckpointConfig,
     Config,
     DataConfig,
     EngineConfig,
@@ -111,7 +112,7 @@ def configured(case: str, work: Path, width: int, vocab: int, run: str, new_toke
     )
     if case in ("rl", "shard"):
         return config
-    receiver = ModelConfig(path=write_model(work / f"receiver-{width}", "llama", width // 2, vocab))
+    receiver = CheckpointConfig(path=write_model(work / f"receiver-{width}", "llama", width // 2, vocab))
     transfer = TransferConfig(receiver=receiver, slack_tokens=16, top_p=1.0)
     reward = replace(config.reward, functions=("random", "transfer"), weights=(1.0, 1.0))
     return replace(config, transfer=transfer, reward=reward)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.bench_step import fastrl_config, fastrl_steps, summary
-from fastrl.config import ModelConfig, RewardConfig, RlConfig, TransferConfig
+from fastrl.config import CheckpointConfig, RewardConfig, RlConfig, TransferConfig
 from fastrl.runtime.context import Context
 from fastrl.runtime.run import environment
 from fastrl.stages.build import build_rl
@@ -28,7 +28,7 @@ VARIANTS = ((1, 1), (2, 1), (4, 1), (1, 4), (4, 4))
 
 def with_transfer(config: RlConfig, receiver: str, cuts: int, samples: int, folder: str) -> RlConfig:
     transfer = TransferConfig(
-        receiver=ModelConfig(path=receiver), num_cuts=cuts, num_continuations=samples, slack_tokens=16
+        receiver=CheckpointConfig(path=receiver), num_cuts=cuts, num_continuations=samples, slack_tokens=16
     )
     return replace(
         config,

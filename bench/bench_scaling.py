@@ -24,6 +24,7 @@ from typing import Any
 
 from bench.bench_plan import write_data, write_model
 from fastrl.config import (
+    CheckpointConfig,
     DataConfig,
     EngineConfig,
     ModelConfig,
@@ -75,7 +76,7 @@ def configured(cell: Cell, work: Path, folder: Path, steps: int) -> RlConfig:
         rollout=rollout,
         reward=RewardConfig(functions=("random", "transfer"), weights=(1.0, 1.0), answer_workers=1),
         transfer=TransferConfig(
-            receiver=ModelConfig(path=str(work / "receiver")), slack_tokens=16, top_p=1.0
+            receiver=CheckpointConfig(path=str(work / "receiver")), slack_tokens=16, top_p=1.0
         ),
         train=TrainConfig(num_steps=1 + steps, tokens_per_microbatch=2048, shard=cell.shard),
     )

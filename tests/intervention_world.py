@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from fastrl.config import (
+    CheckpointConfig,
     DataConfig,
     EngineConfig,
     HardSetConfig,
@@ -92,7 +93,7 @@ def learned_model(folder: Path) -> Path:
 def hard_set_config(model: Path, folder: Path, **options) -> HardSetConfig:
     return HardSetConfig(
         run=RunConfig(dir=str(folder / "hard"), seed=3, device="cpu"),
-        model=ModelConfig(path=str(model)),
+        model=CheckpointConfig(path=str(model)),
         data=DataConfig(path=write_rows(folder / "problems.jsonl", problem_rows())),
         engine=EngineConfig(max_batch_tokens=4096),
         num_samples=4,
@@ -106,7 +107,7 @@ def intervene_config(model: Path, folder: Path, hard: Path, **options) -> Interv
     options = {"filter": "gain", "select": "best", "proposal": TERSE, **options}
     return InterveneConfig(
         run=RunConfig(dir=str(folder / "intervene"), seed=3, device="cpu"),
-        model=ModelConfig(path=str(model)),
+        model=CheckpointConfig(path=str(model)),
         data=DataConfig(path=str(hard)),
         engine=EngineConfig(max_batch_tokens=4096),
         steps=StepsConfig(min_chars=1, min_steps=2),

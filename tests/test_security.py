@@ -18,7 +18,7 @@ from fastrl.check import check_model, load_tokenizer
 from fastrl.check.model import CONVERSION
 from fastrl.cli.doctor import DoctorOptions
 from fastrl.cli.eval import EvalOptions
-from fastrl.config import STAGES, DataConfig, LoraConfig, ModelConfig
+from fastrl.config import STAGES, CheckpointConfig, DataConfig, LoraConfig, ModelConfig
 from fastrl.config.load import from_dict, read_yaml
 from fastrl.engine.tree.engine import TorchEngine
 from fastrl.methods.tracelift.rubric_input import Rubric
@@ -136,7 +136,7 @@ def test_pickled_weights_are_refused_before_loading_with_the_conversion(bomb):
     with pytest.raises(
         ValueError, match=r"\[transfer.receiver\] path: expected a folder with \*.safetensors"
     ) as told:
-        check_model("transfer.receiver", ModelConfig(path=str(folder)))
+        check_model("transfer.receiver", CheckpointConfig(path=str(folder)))
     assert "pytorch_model.bin, a pickle" in str(told.value) and str(told.value).endswith(CONVERSION)
     assert not mark.exists()
 

@@ -1,18 +1,16 @@
-"""Adapters, before a model is loaded: only a model that is trained has any, on layers that it has."""
+"""Check adapters before a model is loaded: peft is there, and so are the layers that they are asked for."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from fastrl.config import (
     AdapterConfig,
+    BackboneConfig,
     Config,
     CptConfig,
-    ModelConfig,
     RewardModelConfig,
     RlConfig,
     SftConfig,
@@ -24,18 +22,12 @@ TRAINED = (RlConfig, SftConfig, CptConfig)
 
 
 def check_adapters(config: Config) -> None:
-    """Refuse adapters of a frozen model, and those that can't be made.
+    """Refuse adapters that can't be made.
 
     Raises: ValueError: one line that names the field, what it takes and what it got.
     """
-    for section, model in models_of(config):
-        trained = section == "model" and isinstance(config, TRAINED)
-        if model.lora.rank and not trained:
-            own = section == "model" and isinstance(config, RewardModelConfig)
-            why = "the section lora is this stage's" if own else "this model is not trained"
-            refuse(f"{section}.lora", "rank", f"0, since {why}", model.lora.rank)
-        if trained:
-            check_peft(model.lora, "model.")
+    if isinstance(config, TRAINED):
+        check_peft(config.model.lora, "model.")
 
 
 def check_layers_to_adapt(config: Config) -> None:
@@ -49,7 +41,7 @@ def check_layers_to_adapt(config: Config) -> None:
         named_layers_exist("lora", config.model, config.lora)
 
 
-def named_layers_exist(section: str, model: ModelConfig, lora: AdapterConfig) -> None:
+def named_layers_exist(section: str, model: BackboneConfig, lora: AdapterConfig) -> None:
     if not lora.rank or not lora.target_modules:
         return
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -60,12 +52,3 @@ def named_layers_exist(section: str, model: ModelConfig, lora: AdapterConfig) ->
         known = linear_layers(make(config, trust_remote_code=model.trust_remote_code))
     if unknown := sorted(set(lora.target_modules) - set(known)):
         refuse(section, "target_modules", f"names among {', '.join(known)}", unknown[0])
-
-
-def models_of(config: Any, path: str = "") -> Iterator[tuple[str, ModelConfig]]:
-    """Every model of a configuration under its dotted name."""
-    if isinstance(config, ModelConfig):
-        yield path, config
-    elif dataclasses.is_dataclass(config):
-        for each in dataclasses.fields(config):
-            yield from models_of(getattr(config, each.name), f"{path}.{each.name}".lstrip("."))

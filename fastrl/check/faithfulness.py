@@ -9,10 +9,10 @@ from dataclasses import replace
 from fastrl.check.model import check_fits, load_tokenizer
 from fastrl.check.rl import check_engine
 from fastrl.config import (
+    CheckpointConfig,
     DataConfig,
     EngineConfig,
     FaithfulnessConfig,
-    ModelConfig,
     RlConfig,
     WriterConfig,
     refuse,
@@ -56,7 +56,7 @@ def check_judges_start(config: FaithfulnessConfig, engines: Sequence[EngineConfi
 
 
 def check_faithfulness(
-    config: FaithfulnessConfig, data: DataConfig, path: str | None, section: str, model: ModelConfig,
+    config: FaithfulnessConfig, data: DataConfig, path: str | None, section: str, model: CheckpointConfig,
     engine: EngineConfig, max_new_tokens: int,
 ) -> None:  # fmt: skip
     """Refuse what can't be measured.

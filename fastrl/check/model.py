@@ -8,7 +8,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from fastrl.config import ModelConfig, refuse
+from fastrl.config import CheckpointConfig, refuse
 from fastrl.data.problems import Problem
 from fastrl.data.prompts import render_prompt
 
@@ -23,7 +23,7 @@ PROMPTS_MEASURED = 64
 
 def check_fits(
     section: str,
-    model: ModelConfig,
+    model: CheckpointConfig,
     problems: Sequence[Problem],
     new_tokens: int,
     names: str,
@@ -55,7 +55,7 @@ def longest_prompt(tokenizer: Any, problems: Sequence[Problem]) -> tuple[Problem
     return candidates[most], lengths[most]
 
 
-def check_model(section: str, model: ModelConfig) -> int | None:
+def check_model(section: str, model: CheckpointConfig) -> int | None:
     """The name leads to a checkpoint; returns the longest sequence its positions allow, where it says."""
     from transformers import AutoConfig
 
@@ -112,7 +112,7 @@ def check_reachable(section: str, name: str) -> None:
         ) from error
 
 
-def load_tokenizer(section: str, model: ModelConfig) -> Any:
+def load_tokenizer(section: str, model: CheckpointConfig) -> Any:
     """The checkpoint's tokenizer; its absence is the user's error, not a traceback."""
     from transformers import AutoTokenizer
 

@@ -15,11 +15,11 @@ from fastrl.check.executor import check_executor
 from fastrl.check.faithfulness import check_faithfulness
 from fastrl.cli.eval_tables import results, show_faithfulness, show_metrics, show_transfer
 from fastrl.config import (
+    CheckpointConfig,
     DataConfig,
     EngineConfig,
     ExecutorConfig,
     FaithfulnessConfig,
-    ModelConfig,
     RunConfig,
     check_positive,
     refuse,
@@ -149,7 +149,7 @@ def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
     return results(policy.path, options, found, out)
 
 
-def run_two_stage(planner: ModelConfig, options: EvalOptions) -> dict[str, Any]:
+def run_two_stage(planner: CheckpointConfig, options: EvalOptions) -> dict[str, Any]:
     """The planner writes traces, the executor answers with them and alone."""
     problems, tokens = load_problems(options.data), options.engine.max_batch_tokens
     check_fits("eval.checkpoint", planner, problems, options.max_new_tokens, "max_new_tokens", tokens)
@@ -192,12 +192,12 @@ def resolve_checkpoint(checkpoint: str) -> str:
     return checkpoint
 
 
-def model_config(path: str, options: EvalOptions) -> ModelConfig:
-    return ModelConfig(path=path, dtype=options.dtype, trust_remote_code=options.trust_remote_code)
+def model_config(path: str, options: EvalOptions) -> CheckpointConfig:
+    return CheckpointConfig(path=path, dtype=options.dtype, trust_remote_code=options.trust_remote_code)
 
 
 def check_lengths(
-    policy: ModelConfig, receivers: list[ModelConfig], problems: list[Problem], options: EvalOptions
+    policy: CheckpointConfig, receivers: list[CheckpointConfig], problems: list[Problem], options: EvalOptions
 ) -> None:
     """Every model is there and can hold what it will be asked for, before the first one is loaded."""
     tokens = options.engine.max_batch_tokens

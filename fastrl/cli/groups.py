@@ -19,7 +19,7 @@ def groups(arguments: list[str]) -> int:
     if arguments[:1] != ["build"]:
         got = repr(arguments[0]) if arguments else "nothing"
         raise ValueError(f"[groups] command: expected build, got {got}: {USAGE}")
-    config = parse_flags(GroupsConfig, None, arguments[1:], prog="fastrl groups build")
+    config = parse_flags(GroupsConfig, None, arguments[1:], prog="fastrl groups build", hidden=("stage",))
     check_groups(config)
     folder = run_groups(config)
     console = Console()

@@ -25,7 +25,7 @@ usage: fastrl COMMAND ...
       --sampled_per_s N             with measured tokens a second, how long a step takes; --trained_per_s N
   train RECIPE [--field value ...]  run a stage; RECIPE is a .yaml file or one of: {recipes}
       --dry-run                     check, and show what would run; no model is loaded
-      --help                        every field, with the recipe's values
+      --help                        the options that people turn, with the recipe's values; --help all: all
   sweep RECIPE --dir FOLDER ...     train every combination of --vary FIELD VALUE ... with all --seeds N ...,
                                     then one table and one plot; sweep --help tells more
   reproduce [--dir FOLDER]          the headline claims of four papers in the tiny world, in one table

@@ -73,13 +73,21 @@ class AdapterConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """A Hugging Face checkpoint and how it runs."""
+class CheckpointConfig:
+    """A Hugging Face checkpoint. A model that is only asked needs no more options than these."""
 
     path: str = ""
     """Folder or hub name of a decoder with its tokenizer."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Compute type; auto is bfloat16 on a GPU and float32 on a CPU. Trained weights stay float32."""
+    """Compute type; auto is bfloat16 on a GPU and float32 on a CPU."""
+    trust_remote_code: bool = False
+    """Run model code that comes with the checkpoint."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneConfig(CheckpointConfig):
+    """A checkpoint that is trained, and how it computes packed batches. Trained weights stay float32."""
+
     attention: Attention = "auto"
     """Packed attention: auto is prefix on a CPU; on a GPU flash where flash-attn is installed, else sdpa."""
     share_prefixes: bool = True
@@ -88,10 +96,19 @@ class ModelConfig:
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass, gradients stay the same: of every layer its input alone is
     kept, and one layer's inside at a time. About a third more time. A micro-batch must still fit so."""
-    trust_remote_code: bool = False
-    """Run model code that comes with the checkpoint."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig(BackboneConfig):
+    """The model that is trained: all of its weights, or adapters. Trained weights stay float32."""
+
     lora: AdapterConfig = field(default_factory=AdapterConfig)
-    """Of the model that a stage of rl, sft or cpt trains; a frozen one has none."""
+
+
+def check_only_asked(section: str, name: str, model: CheckpointConfig) -> None:
+    """Refuse the options of training for a model that is only asked."""
+    if isinstance(model, BackboneConfig):
+        refuse(section, name, "a CheckpointConfig, since this model is only asked", type(model).__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fastrl.config import Config, EngineConfig, GroupsConfig, Learns, ModelConfig, RlConfig
+from fastrl.config import CheckpointConfig, Config, EngineConfig, GroupsConfig, Learns, RlConfig
 
 Phase = Literal["rollout", "reward", "judge"]
 
@@ -18,7 +18,7 @@ class EngineEntry:
     """Under which metrics, plans and errors carry it: policy, receiver, executor, judge, …"""
     phase: Phase
     """When it works."""
-    model: ModelConfig
+    model: CheckpointConfig
     model_section: str
     """Where the configuration has the model, such as transfer.receiver."""
     engine: EngineConfig
@@ -89,7 +89,7 @@ def _groups_engines(config: GroupsConfig) -> dict[str, EngineEntry]:
 
 
 def _entry(
-    name: str, phase: Phase, model_section: str, model: ModelConfig, section: str, engine: EngineConfig,
+    name: str, phase: Phase, model_section: str, model: CheckpointConfig, section: str, engine: EngineConfig,
     shared: EngineEntry | None = None,
 ) -> EngineEntry:  # fmt: skip
     if shared is not None and engine.kind == "same":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fastrl.config.base import ModelConfig, check_at_least, check_positive, refuse
+from fastrl.config.base import CheckpointConfig, check_at_least, check_only_asked, check_positive, refuse
 from fastrl.config.engine import ReceiverEngineConfig
 from fastrl.types import Task
 
@@ -39,7 +39,7 @@ class ProgramConfig:
 class ExecutorConfig:
     """Who consumes a trace, in which words it is asked, and how its answer is checked."""
 
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: CheckpointConfig = field(default_factory=CheckpointConfig)
     """The frozen executor."""
     engine: ReceiverEngineConfig = field(default_factory=ReceiverEngineConfig)
     task: Task = "math"
@@ -64,6 +64,7 @@ class ExecutorConfig:
     program: ProgramConfig = field(default_factory=ProgramConfig)
 
     def __post_init__(self) -> None:
+        check_only_asked("executor", "model", self.model)
         check_positive("executor", self, "max_new_tokens", "max_question_chars", "max_trace_chars")
         check_at_least("executor", self, 0, "temperature")
         if not 0 < self.top_p <= 1:

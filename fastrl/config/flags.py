@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Collection, Sequence
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 T = TypeVar("T")
 ONE_AT_A_TIME = Lock()
 """tyro keeps its registries in one list for all threads."""
 
 
-def parse_flags(cls: type[T], default: T | None, flags: Sequence[str], *, prog: str) -> T:
+def parse_flags(
+    cls: type[T], default: T | None, flags: Sequence[str], *, prog: str, hidden: Collection[str] = (),
+    last_line: str = "",
+) -> T:  # fmt: skip
     """A dataclass whose fields are set by flags; fields not named keep the default's values.
 
     Args:
@@ -19,6 +23,8 @@ def parse_flags(cls: type[T], default: T | None, flags: Sequence[str], *, prog: 
         default: None: the class's own defaults.
         flags: as typed, without the program's name.
         prog: shown in the help.
+        hidden: dotted names of options or sections that no flag sets and no help shows.
+        last_line: what stands below the help.
     Raises:
         SystemExit: a flag is wrong (code 2) or --help was asked for (0); the reason has been printed.
     """
@@ -26,17 +32,72 @@ def parse_flags(cls: type[T], default: T | None, flags: Sequence[str], *, prog: 
 
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(_constants_as_in_yaml)
-    options: dict[str, Any] = {} if default is None else {"default": default}
     with ONE_AT_A_TIME, registry:
-        parsed: T = tyro.cli(
-            cls,
-            prog=prog,
-            args=list(flags),
-            use_underscores=True,
-            config=(tyro.conf.FlagConversionOff,),
-            **options,
-        )
-    return parsed
+        try:
+            parsed = tyro.cli(
+                _with_flags(cls, default, set(hidden)),
+                prog=prog,
+                args=list(flags),
+                use_underscores=True,
+                config=(tyro.conf.FlagConversionOff,),
+            )
+        except SystemExit as ended:
+            if not ended.code and last_line:
+                print(last_line)
+            raise
+    return _as(cls, parsed)
+
+
+def typed_flags(flags: Sequence[str]) -> dict[str, list[str]]:
+    """Return the words after each flag by the flag's dotted name; the last of equal flags holds."""
+    words: dict[str, list[str]] = {}
+    name = ""
+    for word in flags:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            name = name.replace("-", "_")
+            words[name] = [value] if equals else []
+        elif name:
+            words[name].append(word)
+    return words
+
+
+def _with_flags(cls: type[Any], base: Any, hidden: Collection[str], path: str = "") -> type[Any]:
+    """A subclass of cls with base's values as its defaults, whose hidden fields the parser leaves alone.
+
+    Args:
+        base: None: the class's own defaults, which need not be valid together before flags have set some.
+    """
+    from tyro.conf import Fixed, Suppress
+
+    own = {each.name: each for each in dataclasses.fields(cls)}
+    fields = []
+    for name, kind in get_type_hints(cls).items():
+        value = _default(own[name]) if base is None else getattr(base, name)
+        inside = isinstance(kind, type) and dataclasses.is_dataclass(kind)
+        if path + name in hidden:
+            kind = Annotated[kind, Fixed, Suppress]
+        elif inside and any(each.startswith(f"{path}{name}.") for each in hidden):
+            kind = _with_flags(kind, value, hidden, f"{path}{name}.")
+            value = kind()
+        fields.append((name, kind, dataclasses.field(default=value)))
+    made = dataclasses.make_dataclass(cls.__name__, fields, bases=(cls,), frozen=True, kw_only=True)
+    made.__doc__ = cls.__doc__
+    return made
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _as(cls: type[T], parsed: Any) -> T:
+    """The same values in an instance of cls itself."""
+    values = {}
+    for name, kind in get_type_hints(cls).items():
+        value = getattr(parsed, name)
+        inside = isinstance(kind, type) and dataclasses.is_dataclass(kind)
+        values[name] = _as(kind, value) if inside else value
+    return cls(**values)
 
 
 _CONSTANTS: dict[object, dict[str, bool | None]] = {

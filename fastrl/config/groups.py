@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fastrl.config.base import DataConfig, ModelConfig, RunConfig, check_at_least, check_positive, refuse
+from fastrl.config.base import (
+    CheckpointConfig,
+    DataConfig,
+    RunConfig,
+    check_at_least,
+    check_only_asked,
+    check_positive,
+    refuse,
+)
 from fastrl.config.engine import EngineConfig
 from fastrl.config.executor import ExecutorConfig
 from fastrl.types import Task
@@ -15,7 +23,7 @@ from fastrl.types import Task
 class WriterConfig:
     """A model that writes flawed traces, or judges them, through any engine."""
 
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: CheckpointConfig = field(default_factory=CheckpointConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     temperature: float = 0.7
     top_p: float = 0.95
@@ -24,6 +32,7 @@ class WriterConfig:
     """An answer that can't be read is asked for again so often, then it is rejected."""
 
     def __post_init__(self) -> None:
+        check_only_asked("writer", "model", self.model)
         check_positive("writer", self, "max_new_tokens")
         check_at_least("writer", self, 0, "retries", "temperature")
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fastrl.config.base import DataConfig, ModelConfig, RunConfig, check_at_least, check_positive, refuse
+from fastrl.config.base import (
+    CheckpointConfig,
+    DataConfig,
+    RunConfig,
+    check_at_least,
+    check_only_asked,
+    check_positive,
+    refuse,
+)
 from fastrl.config.engine import EngineConfig
 from fastrl.types import SamplingParams
 
@@ -58,7 +66,7 @@ class HardSetConfig:
 
     stage: Literal["hard_set"] = "hard_set"
     run: RunConfig = field(default_factory=RunConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: CheckpointConfig = field(default_factory=CheckpointConfig)
     data: DataConfig = field(default_factory=DataConfig)
     """Problems with a worked reference solution beside the gold answer."""
     reference_column: str | None = None
@@ -77,6 +85,7 @@ class HardSetConfig:
     """Problems sampled at once; what is done is kept after each chunk."""
 
     def __post_init__(self) -> None:
+        check_only_asked("hard_set", "model", self.model)
         check_positive("hard_set", self, "num_samples", "keep_attempts", "chunk_size")
         check_at_least("hard_set", self, 0, "max_correct")
         if self.max_correct >= self.num_samples:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fastrl.config.base import DataConfig, ModelConfig, RunConfig, check_at_least, check_positive, refuse
+from fastrl.config.base import (
+    CheckpointConfig,
+    DataConfig,
+    RunConfig,
+    check_at_least,
+    check_only_asked,
+    check_positive,
+    refuse,
+)
 from fastrl.config.engine import EngineConfig
 from fastrl.config.hard_set import GradingConfig, SamplingConfig
 
@@ -85,7 +93,7 @@ class InterveneConfig:
 
     stage: Literal["intervene"] = "intervene"
     run: RunConfig = field(default_factory=RunConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: CheckpointConfig = field(default_factory=CheckpointConfig)
     """The model that made the attempts."""
     data: DataConfig = field(default_factory=DataConfig)
     """data.path: hard.jsonl of a hard_set stage; limit is the only other option that is used."""
@@ -111,6 +119,7 @@ class InterveneConfig:
     """Problems, with all their attempts, worked on at once; what is done is kept after each chunk."""
 
     def __post_init__(self) -> None:
+        check_only_asked("intervene", "model", self.model)
         check_positive("intervene", self, "num_continuations", "chunk_size")
         if self.filter == "none" and self.select == "best":
             refuse("intervene", "select", "first, since filter none measures nothing", self.select)

@@ -13,8 +13,11 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-from fastrl.config import STAGES, PipelineConfig, Recipe, pipeline_class
-from fastrl.config.flags import parse_flags
+from fastrl.config import STAGES, PipelineConfig, Recipe, field_names, in_use, pipeline_class
+from fastrl.config.flags import parse_flags, typed_flags
+from fastrl.config.help import show_help, split_help
+from fastrl.config.renamed import refuse_old_flags, today
+from fastrl.config.sections import never_used, refuse_unused, without_unused
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 NO_STAGES = ("stages", *keyword.kwlist)
@@ -35,8 +38,33 @@ def load_config(recipe: str | None, overrides: Sequence[str] = ()) -> Recipe:
         FileNotFoundError: there is no such recipe.   ValueError: unknown key, wrong type, value out of range.
         SystemExit: a flag is wrong, or --help was asked for; the reason has been printed.
     """
-    base = from_dict({"stage": "rl"} if recipe is None else read_yaml(find_recipe(recipe)))
-    return parse_flags(type(base), base, overrides, prog=f"fastrl train {recipe or 'RECIPE'}")
+    data = {"stage": "rl"} if recipe is None else read_yaml(find_recipe(recipe))
+    base = from_dict(today(data, stored=False))
+    words, topic = split_help(overrides)
+    flags = typed_flags(words)
+    refuse_old_flags(base, flags)
+    refuse_unused(base, flags)
+    unused = never_used(base, flags)
+    prog = f"fastrl train {recipe or 'RECIPE'}"
+    if topic is not None:
+        show_help(base, words, topic, unused, prog)
+    if words:
+        stages = [name for name in field_names(type(base)) if name.rsplit(".", 1)[-1] == "stage"]
+        base = parse_flags(type(base), base, words, prog=prog, hidden=[*stages, *unused])
+    return in_use(base)
+
+
+def read_stored(path: Path) -> Recipe:
+    """The configuration in a run folder's config.yaml or pipeline.yaml, an earlier version's too.
+
+    Raises: ValueError: an option that is gone had a value that this version can't give it.
+    """
+    return as_stored(read_yaml(path))
+
+
+def as_stored(data: Mapping[str, Any]) -> Recipe:
+    """The configuration in nested mappings that an earlier version may have written."""
+    return in_use(from_dict(today(data, stored=True)))
 
 
 def find_recipe(recipe: str) -> Path:
@@ -114,16 +142,8 @@ def to_dict(config: Recipe) -> dict[str, Any]:
 
 
 def to_yaml(config: Recipe) -> str:
-    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
-
-
-def field_names(cls: type[Any], prefix: str = "") -> list[str]:
-    """Dotted names of every option of a configuration class, in order."""
-    names: list[str] = []
-    for name, kind in get_type_hints(cls).items():
-        nested = isinstance(kind, type) and dataclasses.is_dataclass(kind)
-        names += field_names(kind, f"{prefix}{name}.") if nested else [prefix + name]
-    return names
+    """The configuration as a recipe; sections that nothing uses are left out, unless an option is set."""
+    return yaml.safe_dump(without_unused(to_dict(config), config), sort_keys=False, allow_unicode=True)
 
 
 def _build(cls: type[T], data: object, path: str, known: Sequence[str]) -> T:

@@ -7,12 +7,14 @@ from typing import Literal
 
 from fastrl.config.base import (
     AdapterConfig,
+    BackboneConfig,
     DataConfig,
     ModelConfig,
     RunConfig,
     TrainConfig,
     check_at_least,
     check_positive,
+    refuse,
 )
 from fastrl.types import Task
 
@@ -50,7 +52,7 @@ class RewardModelConfig:
 
     stage: Literal["reward_model"] = "reward_model"
     run: RunConfig = field(default_factory=RunConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: BackboneConfig = field(default_factory=BackboneConfig)
     """The backbone to start from."""
     task: Task = "math"
     """Which rubric: math or code."""
@@ -68,4 +70,11 @@ class RewardModelConfig:
     """The learning rate after warm-up; cosine falls to zero at the last step."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.model, ModelConfig):
+            refuse(
+                "reward_model",
+                "model",
+                "a BackboneConfig, since adapters are the section lora",
+                "ModelConfig",
+            )
         check_positive("reward_model", self, "groups_per_step", "max_tokens")

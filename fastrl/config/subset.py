@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fastrl.config.base import DataConfig, ModelConfig, RunConfig, check_at_least, check_positive, refuse
+from fastrl.config.base import (
+    CheckpointConfig,
+    DataConfig,
+    RunConfig,
+    check_at_least,
+    check_only_asked,
+    check_positive,
+    refuse,
+)
 from fastrl.config.engine import EngineConfig
 from fastrl.config.hard_set import GradingConfig, SamplingConfig
 
@@ -16,7 +24,7 @@ class SubsetConfig:
 
     stage: Literal["subset"] = "subset"
     run: RunConfig = field(default_factory=RunConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: CheckpointConfig = field(default_factory=CheckpointConfig)
     """Whose successes say how difficult a problem is: the model that will be trained."""
     data: DataConfig = field(default_factory=DataConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -37,6 +45,7 @@ class SubsetConfig:
     """Problems sampled at once; what is done is kept after each chunk."""
 
     def __post_init__(self) -> None:
+        check_only_asked("subset", "model", self.model)
         check_positive("subset", self, "chunk_size")
         check_at_least("subset", self, 2, "num_samples")
         if not self.sizes or self.sizes[0] < 1 or list(self.sizes) != sorted(set(self.sizes)):

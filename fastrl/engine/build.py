@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from fastrl.config import EngineConfig, ModelConfig, RunConfig
+from fastrl.config import CheckpointConfig, EngineConfig, RunConfig
 from fastrl.engine.protocol import Engine
 from fastrl.engine.tree.engine import TorchEngine
 from fastrl.policy.model import compute_dtype
@@ -31,7 +31,7 @@ def engine_device(config: EngineConfig, device: torch.device) -> torch.device:
     return device if config.device == "auto" else torch.device(config.device)
 
 
-def build_engine(model: ModelConfig, config: EngineConfig, device: torch.device) -> Engine:
+def build_engine(model: CheckpointConfig, config: EngineConfig, device: torch.device) -> Engine:
     """Load a checkpoint into an engine and return it awake.
 
     Raises:

@@ -12,7 +12,14 @@ from typing import Any, Literal
 
 from transformers import AutoTokenizer
 
-from fastrl.config import EngineConfig, ExecutorConfig, ModelConfig, RunConfig, TransferConfig, UpliftConfig
+from fastrl.config import (
+    CheckpointConfig,
+    EngineConfig,
+    ExecutorConfig,
+    RunConfig,
+    TransferConfig,
+    UpliftConfig,
+)
 from fastrl.engine.build import build_engine, choose_device
 from fastrl.grading import AnswerGrader
 from fastrl.methods.rltr.transfer import TransferReward
@@ -68,7 +75,7 @@ def transfer_reward(
     Raises:
         TypeError: no such option.   ValueError: a value that an option does not take.
     """
-    config = TransferConfig(receiver=ModelConfig(path=receiver), **options)
+    config = TransferConfig(receiver=CheckpointConfig(path=receiver), **options)
     if isinstance(tokenizer, str):
         tokenizer = AutoTokenizer.from_pretrained(
             tokenizer, trust_remote_code=config.receiver.trust_remote_code
@@ -102,7 +109,7 @@ def uplift_reward(
     Raises:
         TypeError: no such option.   ValueError: a value that an option does not take.
     """
-    asked = ExecutorConfig(model=ModelConfig(path=executor), **(executor_options or {}))
+    asked = ExecutorConfig(model=CheckpointConfig(path=executor), **(executor_options or {}))
     config = UpliftConfig(executor=asked, **options)
     if config.needs_quality and not config.reward_model:
         raise ValueError(f"[uplift] reward_model: expected a folder, as form is {config.form}, got ''")

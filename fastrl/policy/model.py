@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from fastrl.config import ModelConfig
+from fastrl.config import BackboneConfig, CheckpointConfig, ModelConfig
 from fastrl.ops import LogprobOutput, linear_logprob
 from fastrl.policy.attention import FLASH, FLEX, SDPA, attention_kwargs
 from fastrl.policy.head import LmHead, lm_head_of
@@ -246,13 +246,13 @@ def without_dropout(model: nn.Module) -> None:
             module.attention_dropout = 0.0
 
 
-def compute_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
+def compute_dtype(config: CheckpointConfig, device: torch.device) -> torch.dtype:
     if config.dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
 
 
-def choose_attention(config: ModelConfig, device: torch.device) -> str:
+def choose_attention(config: BackboneConfig, device: torch.device) -> str:
     flash_usable = device.type == "cuda" and find_spec("flash_attn") is not None
     if config.attention == "flash" and not flash_usable:
         raise ValueError(

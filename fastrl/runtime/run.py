@@ -24,8 +24,8 @@ from typing import Any
 
 import torch
 
-from fastrl.config import Config, differences
-from fastrl.config.load import from_dict, read_yaml, to_yaml
+from fastrl.config import Config, differences, in_use
+from fastrl.config.load import read_stored, to_yaml
 from fastrl.runtime.watchdog import Watchdog
 
 # Fields that a resumed run may change: they say when to stop and what to write, not what is computed; or,
@@ -98,7 +98,7 @@ class Run:
         saved = self.folder / "config.yaml"
         if saved.exists():
             changed = [
-                name for name in differences(from_dict(read_yaml(saved)), config) if name not in MAY_CHANGE
+                name for name in differences(read_stored(saved), in_use(config)) if name not in MAY_CHANGE
             ]
             if changed:
                 raise ValueError(

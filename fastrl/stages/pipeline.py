@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fastrl.config import Config, PipelineConfig, references, refuse, resolved, with_option
-from fastrl.config.load import from_dict, read_yaml, to_dict, to_yaml
+from fastrl.config import Config, PipelineConfig, in_use, references, refuse, resolved, with_option
+from fastrl.config.load import read_stored, to_dict, to_yaml
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.errors import Fault
 from fastrl.runtime.run import MAY_CHANGE, is_free, read_metrics, write_atomic
@@ -63,7 +63,7 @@ def claim(config: PipelineConfig) -> Path:
     folder = Path(config.run.dir)
     saved = folder / "pipeline.yaml"
     if saved.exists():
-        before, now = flat(to_dict(from_dict(read_yaml(saved)))), flat(to_dict(config))
+        before, now = flat(to_dict(read_stored(saved))), flat(to_dict(in_use(config)))
         changed = sorted(name for name in before | now if before.get(name) != now.get(name))
         changed = [name for name in changed if name != "run.dir" and not name.endswith(MAY_CHANGE)]
         if changed:

@@ -25,15 +25,15 @@ class Alarms:
 
         start = mean of the first `span` values;  e = ema(values, span)
         collapse   <=>  one of these holds in each of the last `patience` steps, none of which is a start's:
-                        e < keep_entropy * start                                  of the entropy
+                        e < min_entropy_ratio * start                             of the entropy
                         e > length_factor * start or e < start / length_factor    of the mean length
-                        e > most_clipped                                          of the clipped share
-                        e > most_common                                           of answers/most_common_share
-                        e < keep_agreement * start                                of answers/agreement
+                        e > max_clipped_fraction                                  of the clipped share
+                        e > max_common_share                                      of answers/most_common_share
+                        e < min_agreement_ratio * start                           of answers/agreement
         saturated  <=>  has_saturated(rewards, saturation_share, saturation_patience, span)
         drift      <=>  as collapse, of:
-                        e < least_ess                                             of drift/ess_tokens
-                        e > most_log_ratio                                        of drift/log_ratio/mean
+                        e < min_ess                                               of drift/ess_tokens
+                        e > max_log_ratio                                         of drift/log_ratio/mean
 
     A step whose metrics lack a value (an entropy where nothing carried gradient) is passed over by its rule.
 
@@ -79,17 +79,17 @@ class Alarms:
         """The first reason that holds, in words."""
         config = self.config
         rules: list[tuple[str, float, float]] = []
-        if config.keep_entropy is not None:
-            rules.append((ENTROPY, config.keep_entropy * self._start(ENTROPY), float("inf")))
+        if config.min_entropy_ratio is not None:
+            rules.append((ENTROPY, config.min_entropy_ratio * self._start(ENTROPY), float("inf")))
         if config.length_factor is not None:
             start = self._start(LENGTH)
             rules.append((LENGTH, start / config.length_factor, start * config.length_factor))
-        if config.most_clipped is not None:
-            rules.append((CLIPPED, 0.0, config.most_clipped))
-        if config.most_common is not None:
-            rules.append((COMMON, 0.0, config.most_common))
-        if config.keep_agreement is not None:
-            rules.append((AGREEMENT, config.keep_agreement * self._start(AGREEMENT), 1.0))
+        if config.max_clipped_fraction is not None:
+            rules.append((CLIPPED, 0.0, config.max_clipped_fraction))
+        if config.max_common_share is not None:
+            rules.append((COMMON, 0.0, config.max_common_share))
+        if config.min_agreement_ratio is not None:
+            rules.append((AGREEMENT, config.min_agreement_ratio * self._start(AGREEMENT), 1.0))
         return next((reason for rule in rules if (reason := self._outside(*rule))), None)
 
     def saturation(self) -> str | None:
@@ -102,10 +102,10 @@ class Alarms:
     def drift(self) -> str | None:
         """The first reason that holds, in words."""
         rules: list[tuple[str, float, float]] = []
-        if self.config.least_ess is not None:
-            rules.append((ESS, self.config.least_ess, float("inf")))
-        if self.config.most_log_ratio is not None:
-            rules.append((LOG_RATIO, 0.0, self.config.most_log_ratio))
+        if self.config.min_ess is not None:
+            rules.append((ESS, self.config.min_ess, float("inf")))
+        if self.config.max_log_ratio is not None:
+            rules.append((LOG_RATIO, 0.0, self.config.max_log_ratio))
         return next((reason for rule in rules if (reason := self._outside(*rule))), None)
 
     def _keep(self, metrics: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from fastrl.check import check_config, check_fits
 from fastrl.check.model import longest_prompt
 from fastrl.config import (
+    CheckpointConfig,
     DataConfig,
     EngineConfig,
     EvalConfig,
@@ -38,7 +39,7 @@ def config(tmp_path, checkpoints) -> RlConfig:
         data=DataConfig(path=str(tmp_path / "train.jsonl")),
         rollout=RolloutConfig(max_new_tokens=100),
         reward=RewardConfig(functions=("answer", "transfer"), weights=(1.0, 1.0)),
-        transfer=TransferConfig(receiver=ModelConfig(path=str(checkpoints["llama"]))),
+        transfer=TransferConfig(receiver=CheckpointConfig(path=str(checkpoints["llama"]))),
         eval=EvalConfig(path=str(tmp_path / "train.jsonl")),
     )
 
@@ -96,7 +97,7 @@ def test_a_model_must_be_a_checkpoint_with_weights_and_tokenizer(config, checkpo
             file.unlink()
         broken = ModelConfig(path=str(folder))
         assert f"[model] path: expected {expected}" in refused(replace(config, model=broken))
-        receiver = replace(config, transfer=TransferConfig(receiver=broken))
+        receiver = replace(config, transfer=TransferConfig(receiver=CheckpointConfig(path=str(folder))))
         assert f"[transfer.receiver] path: expected {expected}" in refused(receiver)
 
 
@@ -133,7 +134,7 @@ def test_prompt_prefix_and_continuation_must_fit_the_receiver(config, slack, fit
 
 def test_positions_are_found_under_other_names(checkpoints):
     problem = Problem(index=0, messages=[{"role": "user", "content": "hi"}], solution="1")
-    model = ModelConfig(path=str(checkpoints["gpt2"]))  # n_positions = 512
+    model = CheckpointConfig(path=str(checkpoints["gpt2"]))  # n_positions = 512
     check_fits("model", model, [problem], 508, "rollout.max_new_tokens", 65536)
     with pytest.raises(ValueError, match="holds 513 tokens, got 512"):
         check_fits("model", model, [problem], 509, "rollout.max_new_tokens", 65536)

@@ -11,6 +11,7 @@ from fastrl.check.faithfulness import check_judges_start
 from fastrl.cli.eval import EvalOptions
 from fastrl.cli.main import main
 from fastrl.config import (
+    CheckpointConfig,
     DataConfig,
     EngineConfig,
     EvalConfig,
@@ -57,7 +58,7 @@ def judge(tmp_path_factory):
     folder = write_checkpoint(tmp_path_factory.mktemp("judge") / "model", "llama")
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": 4096}))
-    return WriterConfig(model=ModelConfig(path=str(folder)), max_new_tokens=7)
+    return WriterConfig(model=CheckpointConfig(path=str(folder)), max_new_tokens=7)
 
 
 def refused(config, error=ValueError):
@@ -87,7 +88,7 @@ def test_what_is_right_passes(config, judge):
         ({"strategy": "a.b"}, "diversity: expected true, since strategy is set, got False"),
         ({"probes": False}, "probes: expected true, since nothing else is measured, got False"),
         (
-            {"second_judge": WriterConfig(model=ModelConfig(path="second"))},
+            {"second_judge": WriterConfig(model=CheckpointConfig(path="second"))},
             "judge.model.path: expected a model, since second_judge.model.path is set, got ''",
         ),
     ],
@@ -152,7 +153,7 @@ def test_what_the_policy_writes_after_a_wrong_step_and_a_forced_answer_must_fit(
 
 
 def test_judges_must_hold_what_they_read(config, judge, checkpoints):
-    small = replace(judge, model=ModelConfig(path=str(checkpoints["llama"])))
+    small = replace(judge, model=CheckpointConfig(path=str(checkpoints["llama"])))
     message = refused(config(judge=small))
     assert message.startswith("[faithfulness.judge.model] path: expected a model that holds")
     assert "1 x response + faithfulness.judge.max_new_tokens = 107" in message
@@ -189,12 +190,12 @@ def test_the_first_vllm_of_several_ranks_is_not_one_ranks_judge(config, judge, m
         "[faithfulness.judge.engine] kind: expected torch on several ranks, unless an engine that all of "
         "them have is vllm, got 'vllm'"
     )
-    check_judges_start(asked.eval.faithfulness, {"transfer.engine": EngineConfig(kind="vllm")})
+    check_judges_start(asked.eval.faithfulness, [EngineConfig(kind="vllm")])
     check_config(config(judge=judge))
 
 
 def test_traces_for_an_executor_are_no_answers(config, checkpoints):
-    executor = ExecutorConfig(model=ModelConfig(path=str(checkpoints["llama"])), max_trace_chars=50)
+    executor = ExecutorConfig(model=CheckpointConfig(path=str(checkpoints["llama"])), max_trace_chars=50)
     plain = config()
     uplift = replace(
         plain,
@@ -209,7 +210,7 @@ def test_eval_refuses_a_section_that_does_nothing(problems):
     data = DataConfig(path=problems)
     with pytest.raises(ValueError, match=r"\[faithfulness\] enabled: expected true, since other options"):
         EvalOptions(data=data, faithfulness=FaithfulnessConfig(checker="a.b"))
-    executor = ExecutorConfig(model=ModelConfig(path="some"))
+    executor = ExecutorConfig(model=CheckpointConfig(path="some"))
     with pytest.raises(ValueError, match=r"\[faithfulness\] enabled: expected false, since executor.model"):
         EvalOptions(data=data, faithfulness=OWN, executor=executor)
 

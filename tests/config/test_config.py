@@ -19,9 +19,9 @@ from fastrl.config import (
     RolloutConfig,
     SftConfig,
     TransferConfig,
+    field_names,
 )
 from fastrl.config.load import (
-    field_names,
     find_recipe,
     from_dict,
     load_config,
@@ -66,6 +66,7 @@ def test_every_stage_round_trips_with_unusual_values(tmp_path):
     config = RlConfig(
         rollout=RolloutConfig(stop=("\n\n", "é: #"), temperature=1e-6, top_p=0.1 + 0.2),
         loss=LossConfig(loss_type="cispo", clip_eps_high=5, dual_clip=None),
+        reward=RewardConfig(functions=("transfer",), weights=(1.0,)),
         transfer=TransferConfig(strip_answer=True),
     )
     path = write(tmp_path, to_yaml(config))
@@ -109,9 +110,8 @@ def test_flags_spell_constants_and_lists_as_yaml_does(tmp_path):
     assert config.data.limit is None and config.loss.clip_eps_high is None
     assert config.data.system_prompt == "be brief"
     assert config.reward.functions == ("answer", "transfer") and config.reward.weights == (1.0, 0.5)
-    assert (
-        load_config(None, ["--transfer.receiver.path", "some/model"]).transfer.receiver.path == "some/model"
-    )
+    config = load_config(path, [*lists, "--transfer.receiver.path", "some/model"])
+    assert config.transfer.receiver.path == "some/model"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 from fastrl.check import check_config
 from fastrl.config import (
     AdapterConfig,
+    BackboneConfig,
     CptConfig,
     DataConfig,
     LoraConfig,
@@ -78,7 +79,7 @@ def configs(checkpoints, tmp_path_factory) -> dict[str, SftConfig | CptConfig | 
     judged = DataConfig(path=write(folder / "groups.jsonl", [to_row(group(k)) for k in range(7)]))
     dev = write(folder / "dev.jsonl", [to_row(group(k)) for k in range(20, 23)])
     model, run = ModelConfig(path=str(checkpoints["llama"])), RunConfig(save_every=4, seed=3)
-    spread = replace(TRAIN, shard=True)
+    spread, backbone = replace(TRAIN, shard=True), BackboneConfig(path=model.path)
     sft = SftConfig(
         run=run, model=model, data=data, train=TRAIN, batch_size=3, prefix_weight=0.5, max_entropy_rise=9.0
     )
@@ -95,16 +96,16 @@ def configs(checkpoints, tmp_path_factory) -> dict[str, SftConfig | CptConfig | 
         "cpt": cpt,
         "cpt-spread": replace(cpt, train=spread, model=replace(model, path=str(checkpoints["qwen3"]))),
         "reward_model": RewardModelConfig(
-            run=run, model=model, data=judged, eval_path=dev, train=TRAIN, groups_per_step=3, max_tokens=400,
-            loss=RubricLossConfig(num_negatives=2), lora=LoraConfig(rank=0),
+            run=run, model=backbone, data=judged, eval_path=dev, train=TRAIN, groups_per_step=3,
+            max_tokens=400, loss=RubricLossConfig(num_negatives=2), lora=LoraConfig(rank=0),
         ),
         "reward_model-spread": RewardModelConfig(
-            run=replace(run, async_save=True), model=replace(model, path=str(checkpoints["qwen3"])),
+            run=replace(run, async_save=True), model=replace(backbone, path=str(checkpoints["qwen3"])),
             data=judged, eval_path=dev, train=spread, groups_per_step=3, max_tokens=400,
             loss=RubricLossConfig(num_negatives=2), lora=LoraConfig(rank=0),
         ),
         "reward_model-adapters": RewardModelConfig(
-            run=run, model=model, data=judged, eval_path=dev, train=spread, groups_per_step=5,
+            run=run, model=backbone, data=judged, eval_path=dev, train=spread, groups_per_step=5,
             max_tokens=400, loss=RubricLossConfig(num_negatives=2), lora=LoraConfig(rank=2, dropout=0.0),
         ),
     }  # fmt: skip

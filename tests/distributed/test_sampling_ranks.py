@@ -16,11 +16,11 @@ from rank_processes import on_ranks, placed, stages
 
 from fastrl.check import check_config
 from fastrl.config import (
+    CheckpointConfig,
     DataConfig,
     EngineConfig,
     ExecutorConfig,
     GroupsConfig,
-    ModelConfig,
     RunConfig,
     SamplingConfig,
     SubsetConfig,
@@ -46,7 +46,7 @@ def subset_config(model: Path, folder: Path) -> SubsetConfig:
     sampling = SamplingConfig(temperature=2.0, top_p=1.0, top_k=0, max_new_tokens=24)
     return SubsetConfig(
         run=RunConfig(dir=str(folder / "subset"), seed=3, device="cpu"),
-        model=ModelConfig(path=str(model)),
+        model=CheckpointConfig(path=str(model)),
         data=DataConfig(path=write_rows(folder / "problems.jsonl", problem_rows())),
         engine=EngineConfig(max_batch_tokens=4096),
         sampling=sampling, num_samples=8, sizes=(1,), chunk_size=1,
@@ -75,7 +75,7 @@ def groups_config(folder: Path, **options) -> GroupsConfig:
 def test_ranks_leave_what_one_leaves(fixed_model, tmp_path):
     """Seven problems in chunks of two, or of one, on 2 ranks; five in groups that an executor judges."""
     hard = hard_set_config(fixed_model, tmp_path)
-    executor = ExecutorConfig(model=ModelConfig(path=str(fixed_model)), max_new_tokens=4)
+    executor = ExecutorConfig(model=CheckpointConfig(path=str(fixed_model)), max_new_tokens=4)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         configs = [
@@ -108,7 +108,7 @@ def unread(ranks: Ranks, config) -> str:
 def test_what_a_model_writes_is_asked_for_once(tmp_path, monkeypatch):
     """Nothing that it writes can be read, so that all is asked for twice."""
     monkeypatch.setitem(SIZES, "max_position_embeddings", 4096)
-    model = ModelConfig(path=str(write_checkpoint(tmp_path / "model", "qwen3")))
+    model = CheckpointConfig(path=str(write_checkpoint(tmp_path / "model", "qwen3")))
     writer = WriterConfig(model=model, max_new_tokens=4, retries=1)
     config = groups_config(tmp_path, negatives="written", writer=writer, judge=writer, candidates=4)
     for size in (1, 2):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from rank_processes import on_ranks
 
-from fastrl.config import EngineConfig, ExecutorConfig, ModelConfig
+from fastrl.config import CheckpointConfig, EngineConfig, ExecutorConfig
 from fastrl.data import Problem
 from fastrl.engine.tree.engine import TorchEngine
 from fastrl.evaluate.accuracy import evaluate
@@ -41,7 +41,7 @@ def measured(ranks: Ranks, path: str, count: int, out: str | None = None) -> dic
     """Of the policy alone, and of the same model as an executor of its own traces."""
     engine = TorchEngine.from_pretrained(path, dtype=torch.float32, device=CPU)
     executor = build_executor(
-        ExecutorConfig(model=ModelConfig(path=path), max_new_tokens=8), EngineConfig(), CPU
+        ExecutorConfig(model=CheckpointConfig(path=path), max_new_tokens=8), EngineConfig(), CPU
     )
     mine = share(problems(count), ranks)
     with AnswerGrader(num_workers=1) as grader:

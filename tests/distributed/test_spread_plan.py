@@ -11,6 +11,7 @@ from rank_processes import on_ranks
 
 from fastrl.cli.main import main
 from fastrl.config import (
+    BackboneConfig,
     CptConfig,
     LoraConfig,
     LossConfig,
@@ -176,11 +177,13 @@ def test_other_stages_that_learn(checkpoints):
         assert {name: of_rl[name] for name in spread if name != "logits"} == {
             name: size for name, size in spread.items() if name != "logits"
         }
-    judge = RewardModelConfig(model=rl.model, lora=LoraConfig(rank=3))
+    judge = RewardModelConfig(model=BackboneConfig(path=rl.model.path), lora=LoraConfig(rank=3))
     alone, many = sizes(judge, 1), sizes(judge, 2)
     assert many.pop("gradients, summed") == alone["gradients"] > 0 and many == alone
     layer, rest = 2 * 1024 + 2 * 512 + 3 * 1536 + 64, 8320 + 32  # as above, without the head
-    judge = RewardModelConfig(model=rl.model, lora=LoraConfig(rank=0), train=rl.train)
+    judge = RewardModelConfig(
+        model=BackboneConfig(path=rl.model.path), lora=LoraConfig(rank=0), train=rl.train
+    )
     assert sizes(judge, 1)["policy weights"] == 4 * (2 * layer + rest)
     spread = sizes(judge, 4)
     assert spread["policy weights"] == 2 * layer + rest and spread["embedding, head, whole"] == 4 * rest

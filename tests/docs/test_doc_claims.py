@@ -20,8 +20,9 @@ from fastrl.config import (
     RlConfig,
     SftConfig,
     SubsetConfig,
+    field_names,
 )
-from fastrl.config.load import field_names, find_recipe, from_dict, read_yaml, recipe_names
+from fastrl.config.load import find_recipe, from_dict, read_yaml, recipe_names
 
 STAGES = (
     CptConfig, GroupsConfig, HardSetConfig, InterveneConfig, RewardModelConfig, RlConfig, SftConfig,

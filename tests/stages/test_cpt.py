@@ -14,7 +14,6 @@ from fastrl.config import (
     DataConfig,
     ModelConfig,
     RewardModelConfig,
-    RlConfig,
     RunConfig,
     SftConfig,
     TextConfig,
@@ -230,12 +229,10 @@ def test_adapters_are_refused_where_they_can_not_be(config, checkpoints, monkeyp
     head = replace(config.model, lora=replace(LORA, target_modules=("lm_head",)))
     assert "got 'lm_head'" in refused(replace(config, model=head))
     adapted = replace(config.model, lora=LORA)
-    frozen = RlConfig(run=config.run, model=config.model, transfer=TransferConfig(receiver=adapted))
-    assert refused(frozen) == (
-        "[transfer.receiver.lora] rank: expected 0, since this model is not trained, got 2"
-    )
-    own = RewardModelConfig(run=config.run, model=adapted)
-    assert refused(own) == "[model.lora] rank: expected 0, since the section lora is this stage's, got 2"
+    with pytest.raises(ValueError, match=r"\[transfer\] receiver: expected a CheckpointConfig, since this"):
+        TransferConfig(receiver=adapted)
+    with pytest.raises(ValueError, match=r"\[reward_model\] model: expected a BackboneConfig, since the"):
+        RewardModelConfig(run=config.run, model=adapted)
     monkeypatch.setattr("fastrl.policy.lora.find_spec", lambda name: None)
     assert refused(replace(config, model=adapted)).startswith(
         "[model.lora] rank: expected 0 where peft is not"

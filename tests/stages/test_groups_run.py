@@ -11,11 +11,11 @@ from checkpoints import byte_tokenizer, write_checkpoint
 from fastrl.check.groups import check_groups
 from fastrl.cli.groups import groups as command
 from fastrl.config import (
+    CheckpointConfig,
     DataConfig,
     EngineConfig,
     ExecutorConfig,
     GroupsConfig,
-    ModelConfig,
     RunConfig,
     WriterConfig,
 )
@@ -89,7 +89,7 @@ def scripted_models(monkeypatch, **models):
 
 
 def model(path, **options):
-    return WriterConfig(model=ModelConfig(path=path), **options)
+    return WriterConfig(model=CheckpointConfig(path=path), **options)
 
 
 def test_calculator_groups(tmp_path):
@@ -322,7 +322,7 @@ def test_a_random_judge_is_rejected_and_a_random_executor_asked(tmp_path, random
         run_groups(judged)
     assert read_counts(tmp_path / "run")["judged_unread"] == {"not JSON": 4, "given up": 4}
     (tmp_path / "b").mkdir()
-    executor = ExecutorConfig(model=ModelConfig(path=random_model), max_new_tokens=4)
+    executor = ExecutorConfig(model=CheckpointConfig(path=random_model), max_new_tokens=4)
     config = config_of(tmp_path / "b", [worked(0), worked(1)], executor=executor, dev_share=0.0)
     check_groups(config)
     groups = read_groups(str(run_groups(config) / "train.jsonl"))
@@ -344,7 +344,7 @@ def test_a_random_judge_is_rejected_and_a_random_executor_asked(tmp_path, random
         ({"negatives": "written"}, r"\[writer.model\] path: expected a model folder or hub name, got ''"),
         ({"reference_column": "proof"}, r"\[groups\] reference_column: expected a column named proof, got"),
         (
-            {"executor": ExecutorConfig(model=ModelConfig(path="/nowhere/at/all"))},
+            {"executor": ExecutorConfig(model=CheckpointConfig(path="/nowhere/at/all"))},
             r"\[executor.model\] path: expected a model folder .*, got '/nowhere/at/all'",
         ),
     ],

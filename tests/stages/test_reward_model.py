@@ -10,9 +10,9 @@ import torch
 
 from fastrl.check.reward_model import check_reward_model
 from fastrl.config import (
+    BackboneConfig,
     DataConfig,
     LoraConfig,
-    ModelConfig,
     RewardModelConfig,
     RubricLossConfig,
     RunConfig,
@@ -63,7 +63,7 @@ def config_of(checkpoint, folder, *, negatives=4, rank=0, **train):
     folder.mkdir(exist_ok=True)
     return RewardModelConfig(
         run=RunConfig(dir=str(folder / "run"), seed=3, device="cpu", save_every=2),
-        model=ModelConfig(path=str(checkpoint)),
+        model=BackboneConfig(path=str(checkpoint)),
         data=DataConfig(path=write(folder / "train.jsonl", [group(k, 3 + k % 4) for k in range(11)])),
         eval_path=write(folder / "dev.jsonl", [group(k, 3) for k in range(20, 26)]),
         lora=LoraConfig(rank=rank, alpha=8.0, dropout=0.1),

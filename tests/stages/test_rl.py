@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 import fastrl.stages.build
 from fastrl.config import (
+    CheckpointConfig,
     DataConfig,
     EvalConfig,
     ModelConfig,
@@ -103,7 +104,7 @@ def test_transfer_with_weight_zero_is_rlvr_bit_for_bit(checkpoints, problems, tm
         plain,
         run=replace(plain.run, dir=str(tmp_path / "rltr")),
         reward=RewardConfig(functions=(*plain.reward.functions, "transfer"), weights=(1.0, 1.0, 0.0)),
-        transfer=TransferConfig(receiver=ModelConfig(path=str(checkpoints["llama"])), slack_tokens=4),
+        transfer=TransferConfig(receiver=CheckpointConfig(path=str(checkpoints["llama"])), slack_tokens=4),
     )
     run_stage(plain)
     run_stage(transfer)
@@ -232,7 +233,9 @@ def test_a_receiver_that_is_the_start_is_the_reference_too(checkpoints, problems
         changed = config(
             checkpoints, problems, tmp_path / name,
             reward=RewardConfig(functions=("transfer", "reward_functions.vowels"), weights=(1.0, 1.0)),
-            transfer=TransferConfig(receiver=ModelConfig(path=str(receiver)), slack_tokens=4, num_cuts=2),
+            transfer=TransferConfig(
+                receiver=CheckpointConfig(path=str(receiver)), slack_tokens=4, num_cuts=2
+            ),
             loss=LossConfig(kl_coef=0.5),
             train=TrainConfig(num_steps=2, learning_rate=1e-3),
         )  # fmt: skip
@@ -252,7 +255,7 @@ def test_engines_are_counted(checkpoints, problems, tmp_path):
         checkpoints, problems, tmp_path / "run",
         reward=RewardConfig(functions=("transfer", "reward_functions.vowels"), weights=(1.0, 1.0)),
         transfer=TransferConfig(
-            receiver=ModelConfig(path=str(checkpoints["llama"])),
+            receiver=CheckpointConfig(path=str(checkpoints["llama"])),
             slack_tokens=4,
             num_cuts=2,
             num_continuations=3,
@@ -289,7 +292,9 @@ def test_a_receiver_of_its_own_device_works_while_the_policy_samples(
         changed = config(
             checkpoints, problems, tmp_path / str(overlap),
             reward=RewardConfig(functions=("transfer", "reward_functions.vowels"), weights=(1.0, 1.0)),
-            transfer=TransferConfig(receiver=ModelConfig(path=str(checkpoints["llama"])), slack_tokens=4),
+            transfer=TransferConfig(
+                receiver=CheckpointConfig(path=str(checkpoints["llama"])), slack_tokens=4
+            ),
             rollout=RolloutConfig(num_prompts=5, group_size=4, max_new_tokens=12),
             train=TrainConfig(num_steps=2, learning_rate=1e-3),
         )  # fmt: skip

@@ -9,6 +9,7 @@ from intervention_world import PROBLEMS
 
 from fastrl.cli.eval import EvalOptions, run_eval
 from fastrl.config import (
+    CheckpointConfig,
     DataConfig,
     EngineConfig,
     EvalConfig,
@@ -103,7 +104,7 @@ def test_judges_are_built_once_and_sleep_between_uses(fixed_model, problems, tmp
     settings = json.loads((roomy / "config.json").read_text())
     (roomy / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": 4096}))
     one = WriterConfig(
-        model=ModelConfig(path=str(roomy)), engine=EngineConfig(sleep=True), temperature=1.0, retries=1,
+        model=CheckpointConfig(path=str(roomy)), engine=EngineConfig(sleep=True), temperature=1.0, retries=1,
         max_new_tokens=5,
     )  # fmt: skip
     own = replace(MEASURED, judge=one, second_judge=replace(one, temperature=0.0), strategy=None)

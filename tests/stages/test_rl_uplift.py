@@ -10,6 +10,8 @@ import yaml
 import fastrl.stages.build
 from fastrl.cli.main import main
 from fastrl.config import (
+    BackboneConfig,
+    CheckpointConfig,
     DataConfig,
     EngineConfig,
     EvalConfig,
@@ -46,7 +48,7 @@ def reward_model(checkpoints, tmp_path_factory):
     """With heads that have an opinion."""
     folder = tmp_path_factory.mktemp("reward_model")
     model = RubricModel.start(
-        ModelConfig(path=str(checkpoints["llama"])), Rubric("math", 400), LoraConfig(),
+        BackboneConfig(path=str(checkpoints["llama"])), Rubric("math", 400), LoraConfig(),
         torch.device("cpu"), seed=0,
     )  # fmt: skip
     torch.manual_seed(0)
@@ -58,7 +60,7 @@ def reward_model(checkpoints, tmp_path_factory):
 
 def config(checkpoints, problems, folder, **changes) -> RlConfig:
     executor = ExecutorConfig(
-        model=ModelConfig(path=str(checkpoints["llama"])), max_new_tokens=6, begin="So:", temperature=1.0
+        model=CheckpointConfig(path=str(checkpoints["llama"])), max_new_tokens=6, begin="So:", temperature=1.0
     )
     base = RlConfig(
         run=RunConfig(dir=str(folder), save_every=2, log_completions_every=1),
@@ -207,7 +209,7 @@ def test_code_is_run(checkpoints, problems, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": ModelConfig()}, "[uplift] executor.model.path: expected a model folder, since"),
+        ({"model": CheckpointConfig()}, "[uplift] executor.model.path: expected a model folder, since"),
         ({"form": "product"}, "[uplift] reward_model: expected the folder of one, since form product"),
         ({"form": "sum", "reward_model": "none"}, "[rubric_model] folder: expected one with rubric.json"),
         ({"max_new_tokens": 490}, "[uplift.executor.model] path: expected a model that holds"),

@@ -32,7 +32,11 @@ from fastrl.train import run_stage
 
 PROXIES = ("majority", "self_certainty", "entropy", "random", "label")
 NEVER = AlarmConfig(
-    keep_entropy=None, length_factor=None, most_clipped=None, most_common=None, keep_agreement=None
+    min_entropy_ratio=None,
+    length_factor=None,
+    max_clipped_fraction=None,
+    max_common_share=None,
+    min_agreement_ratio=None,
 )
 SILENT = ("alarm/", "time/")
 
@@ -229,7 +233,9 @@ def always_zero(question, j):
 def test_an_alarm_changes_no_bit_until_it_ends_the_run(checkpoints, problems, tmp_path, says):
     says(always_zero)
     rewards = ("self_certainty",)
-    collapse = AlarmConfig(span=2, patience=2, most_common=0.9, keep_entropy=None, length_factor=None)
+    collapse = AlarmConfig(
+        span=2, patience=2, max_common_share=0.9, min_entropy_ratio=None, length_factor=None
+    )
     cfg = config(
         checkpoints, problems, tmp_path / "on", rewards, train=TrainConfig(num_steps=6, learning_rate=1e-3),
         alarm=collapse, eval=EvalConfig(path=str(problems), num_samples=1, limit=1),
@@ -290,7 +296,7 @@ run_stage(load_config(sys.argv[1]))
 
 def test_killed_it_rings_at_the_same_step(checkpoints, problems, tmp_path):
     """A random model is clipped throughout; killed in step 3, and in the step that ends the run."""
-    alarm = replace(NEVER, span=2, patience=2, most_clipped=0.5, stop_on=("collapse",))
+    alarm = replace(NEVER, span=2, patience=2, max_clipped_fraction=0.5, stop_on=("collapse",))
     cfg = config(
         checkpoints, problems, tmp_path / "whole", ("random",), alarm=alarm,
         rollout=RolloutConfig(num_prompts=2, group_size=2, max_new_tokens=2),

@@ -13,7 +13,7 @@ from checkpoints import byte_tokenizer
 
 import fastrl.stages.subset as stage
 from fastrl.check.subset import check_subset
-from fastrl.config import DataConfig, ModelConfig, RunConfig, SamplingConfig, SubsetConfig
+from fastrl.config import CheckpointConfig, DataConfig, RunConfig, SamplingConfig, SubsetConfig
 from fastrl.config.load import from_dict, load_config, to_dict, to_yaml
 from fastrl.data import load_problems
 from fastrl.data.rows import read_rows
@@ -269,7 +269,7 @@ def test_the_configuration_round_trips(tmp_path):
 
 
 def test_what_can_not_run_is_refused_before_a_model_is_loaded(checkpoints, tmp_path):
-    model = ModelConfig(path=str(checkpoints["qwen3"]))
+    model = CheckpointConfig(path=str(checkpoints["qwen3"]))
     config = config_of(tmp_path, model=model, sampling=SamplingConfig(max_new_tokens=16))
     check_subset(config)
     with pytest.raises(ValueError, match=r"\[subset\] sizes: expected at most 29, the problems of data.path"):
@@ -277,7 +277,7 @@ def test_what_can_not_run_is_refused_before_a_model_is_loaded(checkpoints, tmp_p
     with pytest.raises(ValueError, match=r"\[model\] path: expected a model that holds"):
         check_subset(replace(config, sampling=SamplingConfig(max_new_tokens=512)))
     with pytest.raises(ValueError, match=r"\[model\] path: expected a model folder"):
-        check_subset(replace(config, model=ModelConfig()))
+        check_subset(replace(config, model=CheckpointConfig()))
     with pytest.raises(FileNotFoundError, match=r"\[data\] path: expected an existing file"):
         check_subset(replace(config, data=DataConfig(path=str(tmp_path / "none.jsonl"))))
     taken = tmp_path / "taken.jsonl"
@@ -292,7 +292,7 @@ def test_values_that_json_does_not_have_are_refused(checkpoints, tmp_path):
 
     table = pa.table({"question": ["q"], "answer": ["1"], "image": [b"\x00"]})
     pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
-    config = config_of(tmp_path, sizes=(1,), model=ModelConfig(path=str(checkpoints["qwen3"])))
+    config = config_of(tmp_path, sizes=(1,), model=CheckpointConfig(path=str(checkpoints["qwen3"])))
     data = DataConfig(path=str(tmp_path / "rows.parquet"))
     with pytest.raises(
         ValueError, match=r"rows.parquet row 1: expected values that JSON can hold, got .*bytes"
@@ -302,7 +302,7 @@ def test_values_that_json_does_not_have_are_refused(checkpoints, tmp_path):
 
 def test_a_real_engine_that_solves_nothing(checkpoints, tmp_path):
     config = config_of(
-        tmp_path, model=ModelConfig(path=str(checkpoints["llama"])), sizes=(1,), num_samples=2,
+        tmp_path, model=CheckpointConfig(path=str(checkpoints["llama"])), sizes=(1,), num_samples=2,
         sampling=SamplingConfig(max_new_tokens=4, temperature=1.0, top_p=1.0, top_k=0),
     )  # fmt: skip
     with pytest.raises(
@@ -317,7 +317,7 @@ def test_a_real_engine_that_solves_nothing(checkpoints, tmp_path):
 def test_the_tiny_worlds_generator(tmp_path):
     config = SubsetConfig(
         run=RunConfig(dir=str(tmp_path / "run"), device="cpu"),
-        model=ModelConfig(path=str(TINY / "generator")),
+        model=CheckpointConfig(path=str(TINY / "generator")),
         data=DataConfig(path=str(TINY / "train.jsonl"), limit=48),
         num_samples=8,
         sizes=(8, 16),

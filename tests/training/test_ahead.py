@@ -19,6 +19,7 @@ from places import TESTS
 
 from fastrl.check import rl as checks
 from fastrl.config import (
+    CheckpointConfig,
     DataConfig,
     EngineConfig,
     EvalConfig,
@@ -212,7 +213,7 @@ def test_receivers_refills_and_several_updates(config, checkpoints, monkeypatch)
         rollout=replace(config.rollout, dynamic_sampling=True, max_refills=2),
         reward=RewardConfig(functions=("transfer", "reward_functions.vowels"), weights=(1.0, 1.0)),
         transfer=TransferConfig(
-            receiver=ModelConfig(path=str(checkpoints["llama"])), slack_tokens=4, num_cuts=2
+            receiver=CheckpointConfig(path=str(checkpoints["llama"])), slack_tokens=4, num_cuts=2
         ),
         loss=LossConfig(kl_coef=0.1, correction="sequence_mask"),
         train=TrainConfig(num_steps=3, learning_rate=1e-3, epochs_per_batch=2),

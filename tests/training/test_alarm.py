@@ -7,13 +7,15 @@ import pytest
 from fastrl.config import AlarmConfig
 from fastrl.training.alarm import COLLAPSE, SATURATED, Alarms
 
-OFF = dict.fromkeys(("keep_entropy", "length_factor", "most_clipped", "most_common", "keep_agreement"))
+OFF = dict.fromkeys(
+    ("min_entropy_ratio", "length_factor", "max_clipped_fraction", "max_common_share", "min_agreement_ratio")
+)
 CURVES = {
-    "keep_entropy": "entropy",
+    "min_entropy_ratio": "entropy",
     "length_factor": "completions/mean_length",
-    "most_clipped": "completions/clipped_ratio",
-    "most_common": "answers/most_common_share",
-    "keep_agreement": "answers/agreement",
+    "max_clipped_fraction": "completions/clipped_ratio",
+    "max_common_share": "answers/most_common_share",
+    "min_agreement_ratio": "answers/agreement",
 }
 
 
@@ -31,14 +33,19 @@ def only(rule: str, bound: float, **options) -> AlarmConfig:
 @pytest.mark.parametrize(
     ("rule", "bound", "values", "steps"),
     [
-        ("keep_entropy", 0.5, [2.0, 0.9, 1.1, 0.9, 0.9, 0.9, 1.0], [5, 6]),
-        ("keep_entropy", 0.5, [2.0, 8.0, 1.5, 1.5, 1.5], []),  # it is the start that counts, not the best
+        ("min_entropy_ratio", 0.5, [2.0, 0.9, 1.1, 0.9, 0.9, 0.9, 1.0], [5, 6]),
+        (
+            "min_entropy_ratio",
+            0.5,
+            [2.0, 8.0, 1.5, 1.5, 1.5],
+            [],
+        ),  # it is the start that counts, not the best
         ("length_factor", 2.0, [10, 21, 20, 21, 22, 20], [5]),
         ("length_factor", 2.0, [10, 5, 4.9, 4.9], [4]),
         ("length_factor", 2.0, [10, 21, 4, 4], [3, 4]),  # outside on either side
-        ("most_clipped", 0.9, [1.0, 1.0, 1.0, 0.9, 0.95, 0.95], [3, 6]),
-        ("most_common", 0.8, [0.1, 0.9, 0.7, 0.9, 0.81], [5]),
-        ("keep_agreement", 0.5, [0.8, 0.39, 0.4, 0.3, 0.2, 0.9], [5]),
+        ("max_clipped_fraction", 0.9, [1.0, 1.0, 1.0, 0.9, 0.95, 0.95], [3, 6]),
+        ("max_common_share", 0.8, [0.1, 0.9, 0.7, 0.9, 0.81], [5]),
+        ("min_agreement_ratio", 0.5, [0.8, 0.39, 0.4, 0.3, 0.2, 0.9], [5]),
     ],
 )
 def test_rules_of_collapse(rule, bound, values, steps):
@@ -54,15 +61,15 @@ def test_null_switches_a_rule_off(rule):
 def test_the_moving_average_and_the_start():
     """span 3: start = (4 + 2 + 3) / 3 = 3; weight 1/2: e = 4, 3, 3, 1.5, 0.75, 0.375; below 1 from step 5."""
     values = [4, 2, 3, 0, 0, 0]
-    config = AlarmConfig(**{**OFF, "keep_entropy": 1 / 3, "span": 3, "patience": 1})
+    config = AlarmConfig(**{**OFF, "min_entropy_ratio": 1 / 3, "span": 3, "patience": 1})
     assert rung(config, "entropy", values) == [5, 6]
     assert rung(
-        AlarmConfig(**{**OFF, "keep_entropy": 1 / 3, "span": 3, "patience": 2}), "entropy", values
+        AlarmConfig(**{**OFF, "min_entropy_ratio": 1 / 3, "span": 3, "patience": 2}), "entropy", values
     ) == [6]
 
 
 def test_a_step_without_the_number_is_passed_over():
-    config = only("keep_entropy", 0.5)
+    config = only("min_entropy_ratio", 0.5)
     alarms = Alarms(config)
     seen = [
         alarms.judge(metrics)[0][COLLAPSE]
@@ -85,9 +92,9 @@ def test_saturation_is_of_the_training_reward():
 
 
 def test_told_once_in_a_run_with_the_reason():
-    config = only("most_common", 0.8, stop_on=())
+    config = only("max_common_share", 0.8, stop_on=())
     alarms = Alarms(config)
-    told = [alarms.judge({CURVES["most_common"]: 1.0})[1] for _ in range(6)]
+    told = [alarms.judge({CURVES["max_common_share"]: 1.0})[1] for _ in range(6)]
     line = "alarm/collapse: answers/most_common_share 1 is outside [0, 0.8] for 2 steps"
     assert told == [[], [], [line], [], [], []]
 
@@ -95,7 +102,7 @@ def test_told_once_in_a_run_with_the_reason():
 @pytest.mark.parametrize("cut", range(9))
 def test_from_a_history_it_goes_on_alike(cut):
     """A run that was stopped after `cut` steps, with what metrics.jsonl then holds."""
-    config = only("keep_entropy", 0.5, stop_on=("collapse",))
+    config = only("min_entropy_ratio", 0.5, stop_on=("collapse",))
     values = [2.0, 0.4, 0.4, None, 0.4, 1.9, 0.4, 0.4, 0.4]
     whole, history, expected = Alarms(config), [{"step": 0, "eval/avg@4": 0.5}], []
     for step, value in enumerate(values, 1):
@@ -124,8 +131,14 @@ def test_what_stops():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"keep_entropy": 0.0}, r"\[alarm\] keep_entropy: expected a number in \(0, 1\) or null, got 0.0"),
-        ({"most_common": 1.0}, r"\[alarm\] most_common: expected a number in \(0, 1\) or null, got 1.0"),
+        (
+            {"min_entropy_ratio": 0.0},
+            r"\[alarm\] min_entropy_ratio: expected a number in \(0, 1\) or null, got 0.0",
+        ),
+        (
+            {"max_common_share": 1.0},
+            r"\[alarm\] max_common_share: expected a number in \(0, 1\) or null, got 1.0",
+        ),
         ({"length_factor": 1.0}, r"\[alarm\] length_factor: expected a number > 1 or null, got 1.0"),
         ({"patience": 0}, r"\[alarm\] patience: expected > 0, got 0"),
         ({"saturation_share": 1.5}, r"\[alarm\] saturation_share: expected a number in \[0, 1\], got 1.5"),

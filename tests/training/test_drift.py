@@ -87,21 +87,26 @@ def test_ranks_are_summed():
     assert seen.metrics(TwoRanks()) == pytest.approx(seen.metrics(Ranks()))
 
 
-OFF = {"keep_entropy": None, "length_factor": None, "most_clipped": None, "most_common": None}
+OFF = {
+    "min_entropy_ratio": None,
+    "length_factor": None,
+    "max_clipped_fraction": None,
+    "max_common_share": None,
+}
 
 
 @pytest.mark.parametrize(
     ("rule", "bound", "name", "values", "steps"),
     [
-        ("least_ess", 0.8, "drift/ess_tokens", [0.1, 0.9, 0.8, 0.7, 0.7, 0.9], [5]),
-        ("most_log_ratio", 0.2, "drift/log_ratio/mean", [0.3, 0.3, 0.2, 0.3, 0.21, 0.3], [5, 6]),
-        ("least_ess", None, "drift/ess_tokens", [0.1] * 6, []),
-        ("most_log_ratio", None, "drift/log_ratio/mean", [9.0] * 6, []),
+        ("min_ess", 0.8, "drift/ess_tokens", [0.1, 0.9, 0.8, 0.7, 0.7, 0.9], [5]),
+        ("max_log_ratio", 0.2, "drift/log_ratio/mean", [0.3, 0.3, 0.2, 0.3, 0.21, 0.3], [5, 6]),
+        ("min_ess", None, "drift/ess_tokens", [0.1] * 6, []),
+        ("max_log_ratio", None, "drift/log_ratio/mean", [9.0] * 6, []),
     ],
 )
 def test_the_alarm(rule, bound, name, values, steps):
     """span 1: the moving average is the value itself; patience 2, and none of the two is the first step."""
-    given = {**OFF, "least_ess": None, "most_log_ratio": None, rule: bound}
+    given = {**OFF, "min_ess": None, "max_log_ratio": None, rule: bound}
     alarms = Alarms(AlarmConfig(**given, span=1, patience=2, stop_on=("drift",)))
     rung = []
     for step, value in enumerate(values, 1):
@@ -120,8 +125,8 @@ def test_the_alarm_says_why():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"least_ess": 1.0}, r"\[alarm\] least_ess: expected a number in \(0, 1\) or null, got 1.0"),
-        ({"most_log_ratio": 0.0}, r"\[alarm\] most_log_ratio: expected a number > 0 or null, got 0.0"),
+        ({"min_ess": 1.0}, r"\[alarm\] min_ess: expected a number in \(0, 1\) or null, got 1.0"),
+        ({"max_log_ratio": 0.0}, r"\[alarm\] max_log_ratio: expected a number > 0 or null, got 0.0"),
     ],
 )
 def test_refusals_of_the_alarm(options, message):

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
-from fastrl.config import Attention, LoraConfig, ModelConfig, refuse
+from fastrl.config import Attention, BackboneConfig, LoraConfig, refuse
 from fastrl.methods.tracelift.rubric_dimensions import DIMENSIONS, NUM_LEVELS
 from fastrl.methods.tracelift.rubric_input import Rubric
 from fastrl.methods.tracelift.rubric_loss import NUM_DIMENSIONS, Judgments, Verdicts
@@ -38,7 +38,7 @@ class RubricModel:
 
     @classmethod
     def start(
-        cls, model: ModelConfig, rubric: Rubric, lora: LoraConfig, device: torch.device, seed: int,
+        cls, model: BackboneConfig, rubric: Rubric, lora: LoraConfig, device: torch.device, seed: int,
         checkpoint: Path | None = None, sharding: Sharding | None = None,
     ) -> RubricModel:  # fmt: skip
         """A model to train: float32 weights. From a checkpoint, the same bits as when it was saved.
@@ -88,7 +88,7 @@ class RubricModel:
         if dtype not in names:
             raise ValueError(f"[rubric_model] dtype: expected float32 or bfloat16, got {dtype}")
         rubric = read_rubric(Path(folder))
-        model = ModelConfig(
+        model = BackboneConfig(
             path=str(folder), dtype=names[dtype], attention=attention,  # type: ignore[arg-type]
             trust_remote_code=trust_remote_code,
         )  # fmt: skip
@@ -137,7 +137,7 @@ def read_to_the_end(token_ids: Sequence[int]) -> TrainSequence:
     return TrainSequence([*token_ids, token_ids[-1]], [False] * len(token_ids) + [True])
 
 
-def load_backbone(model: ModelConfig, source: str, attention: str, weights: torch.dtype) -> Any:
+def load_backbone(model: BackboneConfig, source: str, attention: str, weights: torch.dtype) -> Any:
     """The decoder without its language head, whatever of the two is saved in `source`; in host memory."""
     backbone: Any
     backbone, found = AutoModel.from_pretrained(
@@ -154,7 +154,7 @@ def load_backbone(model: ModelConfig, source: str, attention: str, weights: torc
     return backbone
 
 
-def prepare(backbone: Any, model: ModelConfig, source: str, attention: str) -> None:
+def prepare(backbone: Any, model: BackboneConfig, source: str, attention: str) -> None:
     """As it is trained and asked. Raises: ValueError: it is no decoder, or has layers of other kinds."""
     if backbone.config.is_encoder_decoder or not getattr(backbone.config, "is_decoder", True):
         raise ValueError(f"[model] path: expected a decoder, got {type(backbone).__name__} in {source!r}")
@@ -165,7 +165,7 @@ def prepare(backbone: Any, model: ModelConfig, source: str, attention: str) -> N
 
 
 def policy_of(
-    network: RubricNetwork, model: ModelConfig, source: str, device: torch.device,
+    network: RubricNetwork, model: BackboneConfig, source: str, device: torch.device,
     sharding: Sharding | None = None,
 ) -> RubricPolicy:  # fmt: skip
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=model.trust_remote_code)

@@ -19,6 +19,7 @@ import torch
 import yaml
 
 from fastrl.config import (
+    CheckpointConfig,
     DataConfig,
     EngineConfig,
     EvalConfig,
@@ -249,5 +250,5 @@ def recipe(name: str, world: Path) -> Any:
 
 def load_engine(checkpoint: Path) -> Engine:
     return build_engine(
-        ModelConfig(path=str(checkpoint), dtype="float32"), EngineConfig(), torch.device("cpu")
+        CheckpointConfig(path=str(checkpoint), dtype="float32"), EngineConfig(), torch.device("cpu")
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastrl.config import Config, PipelineConfig, get_option
-from fastrl.config.load import from_dict, read_yaml, to_dict
+from fastrl.config.load import from_dict, read_stored, to_dict
 from fastrl.runtime.run import MAY_CHANGE, read_metrics
 from fastrl.stages.pipeline import flat, in_folder
 
@@ -64,13 +64,13 @@ def read_record(folder: str | Path) -> Record:
     """
     path = Path(folder)
     if (path / "pipeline.yaml").is_file():
-        pipeline = from_dict(read_yaml(path / "pipeline.yaml"))
+        pipeline = read_stored(path / "pipeline.yaml")
         assert isinstance(pipeline, PipelineConfig)
         configs = {name: in_folder(pipeline, name) for name in pipeline.stages}
         folders = {name: path / name for name in configs}
         seed = pipeline.run.seed
     elif (path / "config.yaml").is_file():
-        config = from_dict(read_yaml(path / "config.yaml"))
+        config = read_stored(path / "config.yaml")
         assert not isinstance(config, PipelineConfig)
         configs, folders, seed = {config.stage: config}, {config.stage: path}, config.run.seed
     else:

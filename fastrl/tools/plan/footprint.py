@@ -21,7 +21,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
 from fastrl.check.model import check_reachable
-from fastrl.config import AdapterConfig, ModelConfig, refuse
+from fastrl.config import AdapterConfig, CheckpointConfig, refuse
 from fastrl.policy.lora import layers_to_adapt
 from fastrl.policy.model import without_dropout
 from fastrl.policy.shard import decoder_layers
@@ -32,7 +32,7 @@ OUTLINE = "fastrl_outline"
 class Footprint:
     """Bytes of a model's weights, of what training keeps for them, of keys and values, of activations."""
 
-    def __init__(self, section: str, model: ModelConfig) -> None:
+    def __init__(self, section: str, model: CheckpointConfig) -> None:
         """section: where the configuration has the model, for the error.
 
         Raises: ValueError, FileNotFoundError: there is no such model; only its config.json is read.
@@ -152,7 +152,7 @@ class Footprint:
         return model.train()
 
 
-def read_config(section: str, model: ModelConfig) -> Any:
+def read_config(section: str, model: CheckpointConfig) -> Any:
     if not model.path:
         refuse(section, "path", "a model folder or hub name", "")
     if not Path(model.path).is_dir():

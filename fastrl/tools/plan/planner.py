@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 import torch
 
 from fastrl.config import (
+    CheckpointConfig,
     Config,
     CptConfig,
     EngineConfig,
     GroupsConfig,
     Learns,
-    ModelConfig,
     RewardModelConfig,
     RlConfig,
     SftConfig,
@@ -210,7 +210,7 @@ class Planner:
             Item("head", beside, "hidden states, their gradient, and the head's, float32", "update"),
         ]
 
-    def _engine(self, name: str, model: ModelConfig, engine: EngineConfig, moment: str) -> list[Item]:
+    def _engine(self, name: str, model: CheckpointConfig, engine: EngineConfig, moment: str) -> list[Item]:
         footprint, dtype = self._footprint(model), self._dtype(model)
         tokens = engine.max_batch_tokens + (BLOCK if engine.kind == "torch" else 0)
         slots, each = blocks_of(tokens) * BLOCK, footprint.kv_per_token(dtype)
@@ -234,16 +234,16 @@ class Planner:
         return Item("reference weights", size, f"{how}, 1 of {self.ranks} parts", HOST if away else "always")
 
     def _reward_model(self, config: RlConfig) -> Item:
-        model, dtype = ModelConfig(path=config.uplift.reward_model), self._dtype(config.model)
+        model, dtype = CheckpointConfig(path=config.uplift.reward_model), self._dtype(config.model)
         size = self._footprint(model).backbone(dtype)
         return Item("reward model weights", size, "its backbone; what it computes with is not in the sum")
 
-    def _footprint(self, model: ModelConfig) -> Footprint:
+    def _footprint(self, model: CheckpointConfig) -> Footprint:
         if model.path not in self._footprints:
             self._footprints[model.path] = Footprint(section_of(self.config, model), model)
         return self._footprints[model.path]
 
-    def _dtype(self, model: ModelConfig) -> torch.dtype:
+    def _dtype(self, model: CheckpointConfig) -> torch.dtype:
         return compute_dtype(model, torch.device(self.device.kind))
 
     def _activations(self, config: Learns, tokens: int) -> int | None:
@@ -309,7 +309,7 @@ class Planner:
         return Change(options, self.needed(config))
 
 
-def asked_engines(config: Config) -> dict[str, tuple[ModelConfig, EngineConfig]]:
+def asked_engines(config: Config) -> dict[str, tuple[CheckpointConfig, EngineConfig]]:
     """Of a stage that trains nothing; a groups stage's by where they stand, those that it has."""
     if isinstance(config, GroupsConfig):
         own = {"writer": config.writer, "judge": config.judge}
@@ -323,7 +323,7 @@ def asked_engines(config: Config) -> dict[str, tuple[ModelConfig, EngineConfig]]
     return {"engine": (config.model, config.engine)}
 
 
-def section_of(config: Config, model: ModelConfig) -> str:
+def section_of(config: Config, model: CheckpointConfig) -> str:
     """Where the configuration has the model."""
     if isinstance(config, GroupsConfig):
         return next(f"{name}.model" for name, (each, _) in asked_engines(config).items() if each == model)

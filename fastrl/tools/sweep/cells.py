@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from fastrl.check import check_config
-from fastrl.config import PipelineConfig, Recipe, differences
-from fastrl.config.load import from_dict, read_yaml, to_dict
+from fastrl.config import PipelineConfig, Recipe, differences, in_use
+from fastrl.config.load import as_stored, read_stored, to_dict
 from fastrl.runtime.run import MAY_CHANGE, write_atomic
 from fastrl.stages.pipeline import check_pipeline, claim
 from fastrl.tools.sweep.grid import Grid, only_adds, read_grid, word
@@ -124,7 +124,7 @@ def claimed(config: Recipe) -> None:
     saved = Path(config.run.dir) / "config.yaml"
     if not saved.exists():
         return
-    changed = [name for name in differences(from_dict(read_yaml(saved)), config) if name not in MAY_CHANGE]
+    changed = [name for name in differences(read_stored(saved), in_use(config)) if name not in MAY_CHANGE]
     if changed:
         raise ValueError(
             f"[sweep] dir: expected runs of this recipe, got one whose {', '.join(changed)} differ; choose "
@@ -157,7 +157,8 @@ def finished(cell: Cell, config: Recipe) -> bool:
     """Whether the run came to its end as it is configured now; with more steps, it goes on."""
     if exit_code_of(cell) != 0:
         return False
-    return bool(json.loads(cell.ended.read_text())["config"] == to_dict(cell.configured(config)))
+    before = as_stored(json.loads(cell.ended.read_text())["config"])
+    return before == in_use(cell.configured(config))
 
 
 def failure(cell: Cell) -> str | None:

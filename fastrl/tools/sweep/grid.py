@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from fastrl.config import Recipe, get_option, refuse
-from fastrl.config.load import field_names, load_config, read_yaml
+from fastrl.config import Recipe, field_names, get_option, refuse
+from fastrl.config.load import load_config, read_yaml
 
 OWN = {"run.seed": "which seeds sets", "run.dir": "which is a folder of the sweep's"}
 

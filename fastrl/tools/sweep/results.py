@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastrl.config import PipelineConfig, RlConfig
-from fastrl.config.load import from_dict, read_yaml
+from fastrl.config.load import read_stored
 from fastrl.report.plot import RunCurves
 from fastrl.runtime.run import read_metrics
 from fastrl.tools.sweep.cells import Cell, cells, exit_code_of, failure, text
@@ -46,7 +46,7 @@ def read_run(cell: Cell, metrics: Sequence[str]) -> RunCurves:
     pipeline = cell.folder / "pipeline.yaml"
     if not pipeline.exists():
         return RunCurves(cell.name, lines_of(cell.folder))
-    config = from_dict(read_yaml(pipeline))
+    config = read_stored(pipeline)
     assert isinstance(config, PipelineConfig)
     rl = [name for name, stage in config.stages.items() if isinstance(stage, RlConfig)]
     lines = []

@@ -10,6 +10,7 @@ from vllm_cases import write
 
 from fastrl.check import check_config
 from fastrl.config import (
+    CheckpointConfig,
     DataConfig,
     EngineConfig,
     EvalConfig,
@@ -49,7 +50,7 @@ def config(tmp_path, tmp_path_factory) -> RlConfig:
             functions=("answer", "reward_functions.vowels", "transfer"), weights=(1.0, 1.0, 1.0)
         ),
         transfer=TransferConfig(
-            receiver=ModelConfig(path=str(write(models / "llama", "llama"))), slack_tokens=4
+            receiver=CheckpointConfig(path=str(write(models / "llama", "llama"))), slack_tokens=4
         ),
         train=TrainConfig(num_steps=2, learning_rate=1e-3),
     )

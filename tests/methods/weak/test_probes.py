@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from scripted import ScriptedEngine
 
-from fastrl.config import FaithfulnessConfig, ModelConfig, WriterConfig
+from fastrl.config import CheckpointConfig, FaithfulnessConfig, WriterConfig
 from fastrl.data import Problem
 from fastrl.grading import AnswerGrader
 from fastrl.methods.weak.corruption import Corruption
@@ -158,7 +158,7 @@ def test_judges_and_how_far_they_agree_by_hand(grader):
 
 
 def test_a_judge_finds_the_strategies_where_no_function_does(grader):
-    judged = WriterConfig(model=ModelConfig(path="named"))
+    judged = WriterConfig(model=CheckpointConfig(path="named"))
     own = probes(config=replace(CONFIG, strategy=None, judge=judged), strategy=None)
     found, _ = measured(grader, own, {"judge": judge(lenient)}.items())
     assert [row["clusters"]["all"] for row in found.rows] == [0, 0, 0, 1, 0, 0, 1, 0]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from intervention_world import GREEDY, PROBLEMS, hard_set_config, intervene_config
 
-from fastrl.config import DataConfig, EngineConfig, ModelConfig, RlConfig, SamplingConfig
+from fastrl.config import CheckpointConfig, DataConfig, EngineConfig, RlConfig, SamplingConfig
 from fastrl.data import load_problems
 from fastrl.data.conversations import read_conversations
 from fastrl.data.rows import read_rows
@@ -24,7 +24,7 @@ def hard_row(reference, messages=ASKED):
 
 @pytest.fixture(scope="module")
 def engine(fixed_model):
-    model = ModelConfig(path=str(fixed_model))
+    model = CheckpointConfig(path=str(fixed_model))
     return build_engine(model, EngineConfig(max_batch_tokens=4096), torch.device("cpu"))
 
 

@@ -13,6 +13,7 @@ from transformers import LlamaConfig, Qwen3MoeConfig
 
 from fastrl.cli.main import main
 from fastrl.config import (
+    CheckpointConfig,
     EngineConfig,
     EvalConfig,
     FaithfulnessConfig,
@@ -57,7 +58,7 @@ OUTLINES: dict[object, Footprint] = {}
 def outline_once(monkeypatch) -> None:
     """A model is outlined once for all tests, whatever its checkpointing."""
 
-    def shared(section: str, model: ModelConfig) -> Footprint:
+    def shared(section: str, model: CheckpointConfig) -> Footprint:
         key = (section, model.path)
         if key not in OUTLINES:
             OUTLINES[key] = Footprint(section, model)
@@ -67,7 +68,7 @@ def outline_once(monkeypatch) -> None:
 
 
 def footprint(path: Path | str) -> Footprint:
-    return Footprint("model", ModelConfig(path=str(path)))
+    return Footprint("model", CheckpointConfig(path=str(path)))
 
 
 def nbytes(tensors) -> int:
@@ -202,7 +203,7 @@ def test_a_large_model_by_hand(big):
 def test_a_receiver_has_its_own_weights_and_cache(checkpoints):
     config = RlConfig(model=ModelConfig(path=str(checkpoints["qwen3"])))
     alone = Planner(config, Device.gpu(1)).needed()
-    transfer = TransferConfig(receiver=ModelConfig(path=str(checkpoints["llama"])))
+    transfer = TransferConfig(receiver=CheckpointConfig(path=str(checkpoints["llama"])))
     reward = replace(config.reward, functions=("transfer",), weights=(1.0,))
     planner = Planner(replace(config, transfer=transfer, reward=reward), Device.gpu(1))
     llama = footprint(checkpoints["llama"])
@@ -351,7 +352,7 @@ def test_the_folder_has_no_weights(big):
 
 def test_judges_are_planned_where_they_are_asked_for(checkpoints):
     judge = WriterConfig(
-        model=ModelConfig(path=str(checkpoints["llama"])),
+        model=CheckpointConfig(path=str(checkpoints["llama"])),
         engine=EngineConfig(sleep=True, max_batch_tokens=512),
     )
     own = FaithfulnessConfig(enabled=True, path="some.jsonl", judge=judge)

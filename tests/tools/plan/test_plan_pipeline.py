@@ -12,6 +12,8 @@ import yaml
 from fastrl.cli.main import main
 from fastrl.config import (
     AdapterConfig,
+    BackboneConfig,
+    CheckpointConfig,
     CptConfig,
     EngineConfig,
     ExecutorConfig,
@@ -44,7 +46,7 @@ SHORT = {"tokens_per_microbatch": 128}
 
 
 def footprint(path: Path) -> Footprint:
-    return Footprint("model", ModelConfig(path=str(path)))
+    return Footprint("model", CheckpointConfig(path=str(path)))
 
 
 def sizes(config) -> dict[str, int | None]:
@@ -55,7 +57,7 @@ def sizes(config) -> dict[str, int | None]:
 @pytest.mark.parametrize("rank", [0, 3])
 def test_a_reward_model_holds_what_is_planned(checkpoints, family, rank):
     """All of the backbone but the language head, which an untied model leaves out; heads are 26 rows more."""
-    model = ModelConfig(path=str(checkpoints[family]))
+    model = BackboneConfig(path=str(checkpoints[family]))
     lora = LoraConfig(rank=rank)
     config = RewardModelConfig(
         model=model, lora=lora, max_tokens=64, train=TrainConfig(tokens_per_microbatch=64)
@@ -84,7 +86,7 @@ def test_adapters_are_counted(checkpoints):
 
 def test_stages_that_only_sample_hold_engines(checkpoints):
     engine = EngineConfig(max_batch_tokens=64)
-    model = ModelConfig(path=str(checkpoints["llama"]))
+    model = CheckpointConfig(path=str(checkpoints["llama"]))
     cache = (64 + 16) * 2 * 2 * 2 * 8 * 2  # a block more; keys and values, layers, heads, size, bfloat16
     expected = {
         "engine weights": footprint(checkpoints["llama"]).weights(torch.bfloat16),
@@ -104,7 +106,7 @@ def test_stages_that_only_sample_hold_engines(checkpoints):
 
 
 def test_advice_for_an_engine_alone(checkpoints):
-    model = ModelConfig(path=str(checkpoints["llama"]))
+    model = CheckpointConfig(path=str(checkpoints["llama"]))
     config = GroupsConfig(writer=WriterConfig(model=model))
     writer = "writer." + BATCH_TOKENS
     needed = Planner(with_option(config, writer, 4096), GPU).needed()

@@ -1,0 +1,171 @@
+"""What became of options that earlier versions had. The only table of them.
+
+A recipe or a flag with an old name is refused, and the new one named. A configuration out of a run folder is
+translated. A removed option at its default is dropped from both, since it changes nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastrl.config.pipeline import PipelineConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """An option that is gone: the value at which it changed nothing, and why it went."""
+
+    default: object
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """An option that has another dotted name."""
+
+    to: str
+
+
+Row = Removed | Renamed
+
+ASKED = {
+    "rl": (
+        "transfer.receiver", "uplift.executor.model", "eval.faithfulness.judge.model",
+        "eval.faithfulness.second_judge.model",
+    ),
+    "groups": ("writer.model", "judge.model", "executor.model"),
+    "hard_set": ("model",), "intervene": ("model",), "subset": ("model",),
+}  # fmt: skip
+"""Models that are only asked, by stage."""
+TRAINING = {
+    "attention": "auto", "share_prefixes": True, "gradient_checkpointing": False, "lora.rank": 0,
+    "lora.alpha": 32.0, "lora.target_modules": [],
+}  # fmt: skip
+"""Options that they had and that only training reads, with their defaults."""
+ONLY_ASKED = "this model is only asked, and the option is one of training"
+
+TABLE: dict[str, dict[str, Row]] = {
+    stage: {
+        f"{model}.{option}": Removed(default, ONLY_ASKED)
+        for model in models
+        for option, default in TRAINING.items()
+    }
+    for stage, models in ASKED.items()
+}
+TABLE["reward_model"] = {
+    f"model.{option}": Removed(TRAINING[option], "the section lora is this stage's")
+    for option in ("lora.rank", "lora.alpha", "lora.target_modules")
+}
+TABLE["rl"] |= {
+    f"alarm.{old}": Renamed(f"alarm.{new}")
+    for old, new in {
+        "keep_entropy": "min_entropy_ratio", "most_clipped": "max_clipped_fraction",
+        "most_common": "max_common_share", "keep_agreement": "min_agreement_ratio", "least_ess": "min_ess",
+        "most_log_ratio": "max_log_ratio",
+    }.items()
+}  # fmt: skip
+
+MOVED = {"fastrl.tiny.faithful": "fastrl.tiny.weak.faithful"}
+"""Modules, as values of the options that name a function."""
+FUNCTIONS = {
+    "rl": (
+        "reward.functions", "eval.faithfulness.corrupt", "eval.faithfulness.checker",
+        "eval.faithfulness.strategy",
+    )
+}  # fmt: skip
+NOTHING = object()
+
+
+def today(data: Mapping[str, Any], *, stored: bool) -> dict[str, Any]:
+    """Return a configuration's nested options under the names that they have today.
+
+    Args:
+        data: of any stage or of a pipeline, as read from YAML.
+        stored: it comes out of a run folder: old names are translated. Else they are refused.
+    Raises:
+        ValueError: names every old option, and its new name or why it is gone.
+    """
+    problems: list[str] = []
+    if data.get("stage") == "pipeline":
+        options = {
+            name: stage_today(each, stored, f"{name}.", problems) if isinstance(each, Mapping) else each
+            for name, each in data.items()
+        }
+    else:
+        options = stage_today(data, stored, "", problems)
+    if problems:
+        raise ValueError(f"[recipe] {'; '.join(problems)}")
+    return options
+
+
+def stage_today(data: Mapping[str, Any], stored: bool, path: str, problems: list[str]) -> dict[str, Any]:
+    """One stage's options, as `today`; what can't be translated joins `problems`."""
+    stage, options = str(data.get("stage")), copy.deepcopy(dict(data))
+    for old, row in TABLE.get(stage, {}).items():
+        value = take(options, old)
+        if value is NOTHING or (isinstance(row, Removed) and value == row.default):
+            continue
+        if isinstance(row, Renamed) and stored:
+            put(options, row.to, value)
+        else:
+            problems.append(problem(path, old, row))
+    for name in FUNCTIONS.get(stage, ()):
+        value = take(options, name)
+        if value is not NOTHING:
+            now = moved(value)
+            put(options, name, now)
+            if now != value and not stored:
+                problems.append(f"{path}{name}: expected {now!r}, its new name, got {value!r}")
+    return options
+
+
+def refuse_old_flags(config: Any, flags: Collection[str]) -> None:
+    """Refuse flags of options that earlier versions had. Raises ValueError, as `today` does."""
+    stages = config.stages if isinstance(config, PipelineConfig) else {"": config}
+    problems = []
+    for name, stage in stages.items():
+        path = f"{name}." if name else ""
+        rows = TABLE.get(stage.stage, {})
+        problems += [problem(path, old, row) for old, row in rows.items() if path + old in flags]
+    if problems:
+        raise ValueError(f"[recipe] {'; '.join(problems)}")
+
+
+def problem(path: str, old: str, row: Row) -> str:
+    if isinstance(row, Removed):
+        return f"{path}{old}: expected it to be left out, since {row.why}"
+    return f"{path}{old}: expected {path}{row.to}, its new name"
+
+
+def moved(value: Any) -> Any:
+    """A dotted path, or a list of them, with modules under today's names."""
+    if isinstance(value, list):
+        return [moved(each) for each in value]
+    for old, new in MOVED.items():
+        if isinstance(value, str) and value.startswith(f"{old}."):
+            return new + value.removeprefix(old)
+    return value
+
+
+def take(options: Any, name: str) -> Any:
+    """Take an option out of nested mappings, with sections that are empty then. NOTHING: it isn't there."""
+    first, _, rest = name.partition(".")
+    if not isinstance(options, dict) or first not in options:
+        return NOTHING
+    if not rest:
+        return options.pop(first)
+    value = take(options[first], rest)
+    if value is not NOTHING and not options[first]:
+        del options[first]
+    return value
+
+
+def put(options: dict[str, Any], name: str, value: Any) -> None:
+    """Set an option in nested mappings."""
+    *path, last = name.split(".")
+    for section in path:
+        options = options.setdefault(section, {})
+    options[last] = value
