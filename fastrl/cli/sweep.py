@@ -7,9 +7,8 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
 
-from fastrl.config import Recipe, refuse
+from fastrl.config import refuse
 from fastrl.report.console import number
 from fastrl.runtime.run import write_atomic
 from fastrl.tools.sweep.cells import (
@@ -27,7 +26,7 @@ from fastrl.tools.sweep.grid import Grid, flags, read_grid, resolve, to_yaml
 from fastrl.tools.sweep.numbers import headline_metrics, quantities
 from fastrl.tools.sweep.request import Request, grid_of, read_request
 from fastrl.tools.sweep.results import read_run, report
-from fastrl.tools.sweep.schedule import locked, run_cells
+from fastrl.tools.sweep.schedule import locked, run_missing
 
 USAGE = """\
 usage: fastrl sweep RECIPE --dir FOLDER [options] [--field value ...]
@@ -48,8 +47,8 @@ goes on; with more values or seeds, it adds them.
   --field value               any field of the recipe, for all runs"""
 
 
-def sweep(arguments: list[str]) -> int:
-    """0: all runs are finished. 1: some failed."""
+def main(arguments: list[str]) -> int:
+    """Run what is missing, print and write the table; return 0 if all runs are finished, 1 if some failed."""
     request = read_request(arguments)
     if "help" in request.options:
         print(USAGE)
@@ -66,36 +65,26 @@ def sweep(arguments: list[str]) -> int:
     check_cells(runs, [by_place[place(cell.values)] for cell in runs])
     if "dry_run" in request.options:
         for cell in runs:
-            print(shlex.join(command(grid, cell)))
+            print(shlex.join(train_command(grid, cell)))
         return 0
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder) as lock:
         write_atomic(folder / "sweep.yaml", to_yaml(grid))
-        run_left(grid, runs, by_place, request.options.get("gpus", []), lock)
+        run_missing(
+            runs,
+            lambda cell: train_command(grid, cell),
+            lock,
+            is_finished=lambda cell: finished(cell, by_place[place(cell.values)]),
+            write_end=lambda cell, code: write_end(cell, by_place[place(cell.values)], code),
+            summary=lambda cell: progress(grid, cell),
+            gpus=request.options.get("gpus", []),
+        )
         show(grid, folder)
     return 1 if any(failure(cell) for cell in runs) else 0
 
 
-def run_left(
-    grid: Grid, runs: list[Cell], configs: dict[str, Recipe], gpus: list[str], lock: IO[str]
-) -> None:
-    """Run what is not finished, a line a run."""
-    left = [cell for cell in runs if not finished(cell, configs[place(cell.values)])]
-    done = len(runs) - len(left)
-    print(f"{len(runs)} runs, {done} finished", flush=True)
-
-    def ended(cell: Cell, code: int, took: str) -> None:
-        nonlocal done
-        done += 1
-        write_end(cell, configs[place(cell.values)], code)
-        said = f"failed after {took}, {failure(cell)}" if code else f"{took}{progress(grid, cell)}"
-        print(f"{done}/{len(runs)}  {cell.name}  {said}", flush=True)
-
-    run_cells(left, lambda cell: command(grid, cell), gpus, lock, ended)
-
-
-def command(grid: Grid, cell: Cell) -> list[str]:
-    """What trains a cell; typed by hand, it does the same."""
+def train_command(grid: Grid, cell: Cell) -> list[str]:
+    """Return the command that trains a cell; typed by hand, it does the same."""
     own = [f"--run.dir={cell.folder}", f"--run.seed={cell.seed}"]
     options = flags({**grid.fields, **cell.values})
     return [sys.executable, "-m", "fastrl.train", grid.recipe, *options, *own]

@@ -9,10 +9,11 @@ from pathlib import Path
 from doc_blocks import ROOT
 
 from fastrl.cli import main as cli
+from fastrl.cli.arguments import take_number
 from fastrl.cli.compare import CompareOptions
-from fastrl.cli.doctor import DoctorOptions
+from fastrl.cli.doctor_model import DoctorOptions
 from fastrl.cli.eval import EvalOptions
-from fastrl.cli.main import PlotOptions
+from fastrl.cli.plot import PlotOptions
 from fastrl.cli.report import ReportOptions
 from fastrl.config import DataConfig, PipelineConfig, Recipe, RlConfig
 from fastrl.config.flags import parse_flags
@@ -87,7 +88,7 @@ class Shell:
         config = from_dict(read_yaml(find_recipe(name)))
         if not (name.endswith("-tiny") or Path(name).is_file()) or self.is_away(flags):
             for number in NUMBERS if command == "plan" else ():
-                cli.take_number(flags, command, number)
+                take_number(flags, command, number)
             load_config(name, [flag for flag in flags if flag != "--dry-run"])
             return
         if command == "train" and not isinstance(config, RlConfig):

@@ -21,7 +21,7 @@ from fastrl.tools.sweep.grid import Grid, flags, resolve
 from fastrl.tools.sweep.results import read_run
 
 PRETENDED = str(TESTS / "pretended_training.py")
-trained = cli_sweep.command
+trained = cli_sweep.train_command
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def recipe(tmp_path, checkpoints, monkeypatch):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(config))
     monkeypatch.setattr(
-        cli_sweep, "command", lambda grid, cell: [sys.executable, PRETENDED, *trained(grid, cell)[3:]]
+        cli_sweep, "train_command", lambda grid, cell: [sys.executable, PRETENDED, *trained(grid, cell)[3:]]
     )
     monkeypatch.setattr(results, "plot_sweep", lambda combinations, metrics, out: out)
     return str(path)
@@ -68,7 +68,9 @@ def test_a_grid_is_run_once_and_grows(recipe, folder, capsys):
     assert main([*grid, "--seeds", "0", "1", "--metric", "reward"]) == 0
     out = capsys.readouterr().out
     assert "4 runs, 0 finished" in out
-    assert re.search(r"3/4  train.learning_rate=0.001/seed-1  \d+s \| reward 1.1 -> 1.4", out)
+    assert re.search(
+        r"3/4  train.learning_rate=0.001/seed-1  \d+s \| reward 1.1 -> 1.4; about \d+s to go", out
+    )
     found = rows(folder)
     # 0.1 * 4 + (0 or 1): mean 0.9, half = 12.7062 * 1 / 2
     assert float(found["0.001"]["reward end"]) == pytest.approx(0.9)

@@ -1,0 +1,45 @@
+"""fastrl tiny: write the tiny worlds, in which the *-tiny recipes train, into a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from transformers.utils.logging import disable_progress_bar
+
+from fastrl.config.flags import parse_flags
+from fastrl.tiny.interventions.make import with_int_world
+from fastrl.tiny.tracelift.make import export_lift_world
+from fastrl.tiny.weak.make import with_weak_world
+from fastrl.tiny.world.make import export_world
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TinyOptions:
+    """The tiny world as a folder: generator, receiver, held_out_receiver, train.jsonl, test.jsonl."""
+
+    dir: str = "tiny-world"
+    """Folder to write; recipes *-tiny read tiny-world."""
+    tracelift: bool = False
+    """Beside these: planner, executor, held_out_executor, and problems and judged traces of both tasks, as
+    {math,code}-{train,test,seeds}.jsonl."""
+    int: bool = False
+    """Beside these: solver, and problems it hardly ever solves, as int-{train,test}.jsonl."""
+    weak: bool = False
+    """Beside these: generators that were taught to write from faithfully to unfaithfully, weak-explicit to
+    weak-guessed, weak-base, which was taught nothing, and weak-{train,test,long,text,traces}.jsonl."""
+
+
+def main(arguments: list[str]) -> int:
+    """Write the worlds that are asked for and print the folder."""
+    options = parse_flags(TinyOptions, None, arguments, prog="fastrl tiny")
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    export: Callable[[str], Path] = export_lift_world if options.tracelift else export_world
+    if options.int:
+        export = partial(with_int_world, export)
+    if options.weak:
+        export = partial(with_weak_world, export)
+    print(export(options.dir))
+    return 0
