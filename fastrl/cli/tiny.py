@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
 from fastrl.config.flags import parse_flags
-from fastrl.tiny.interventions.make import with_int_world
-from fastrl.tiny.tracelift.make import export_lift_world
-from fastrl.tiny.weak.make import with_weak_world
-from fastrl.tiny.world.make import export_world
+from fastrl.tiny.folders import export
+from fastrl.tiny.interventions.make import copy_int_world
+from fastrl.tiny.tracelift.make import copy_lift_world
+from fastrl.tiny.weak.make import copy_weak_world
+from fastrl.tiny.world.make import copy_world
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +34,9 @@ def main(arguments: list[str]) -> int:
     """Write the worlds that are asked for and print the folder."""
     options = parse_flags(TinyOptions, None, arguments, prog="fastrl tiny")
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    export: Callable[[str], Path] = export_lift_world if options.tracelift else export_world
-    if options.int:
-        export = partial(with_int_world, export)
-    if options.weak:
-        export = partial(with_weak_world, export)
-    print(export(options.dir))
+    copies = [copy_world]
+    copies += [copy_lift_world] if options.tracelift else []
+    copies += [copy_int_world] if options.int else []
+    copies += [copy_weak_world] if options.weak else []
+    print(export(options.dir, copies))
     return 0

@@ -7,8 +7,9 @@ import pytest
 
 from fastrl.config import PipelineConfig
 from fastrl.config.load import load_config, recipe_names
+from fastrl.tiny.folders import default_cache
 from fastrl.tiny.world.config import WorldConfig
-from fastrl.tiny.world.make import build_world, default_cache, world_key
+from fastrl.tiny.world.make import build_world, world_key
 from fastrl.tools.compare.bands import make_bands
 from fastrl.tools.compare.judge import false_alarms, judge
 from fastrl.tools.compare.reference import FOLDER, read_reference, reference_names
