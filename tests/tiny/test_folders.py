@@ -1,4 +1,4 @@
-"""Folders of the tiny worlds: keys, made whole or not at all, several in one; the command that copies them."""
+"""Folders of tiny worlds: keys, made whole or not at all, several in one; the command that copies them."""
 
 from dataclasses import dataclass
 
