@@ -24,9 +24,8 @@ usage: fastrl COMMAND ...
       --tracelift true              with a planner, executors and judged traces for tracelift-*-tiny
       --int true                    with hard problems and a solver that checks attempts for int-tiny
       --weak true                   with generators from faithful to unfaithful for weak-*-tiny
-  plan RECIPE [--field value ...]   what the run will hold in memory, and what to change where it does not fit
+  plan RECIPE [--field value ...]   what the run will hold in memory, and which options make it less
       --gpu_gib N                   on a GPU of N GiB, in place of this machine; --nproc N: of N ranks
-      --sampled_per_s N             with measured tokens a second, how long a step takes; --trained_per_s N
   train RECIPE [--field value ...]  run a stage; RECIPE is a .yaml file or one of: {recipes}
       --dry-run                     check, and show what would run; no model is loaded
       --help                        every field, with the recipe's values

@@ -27,7 +27,7 @@ OPTIONS = {
     "eval": EvalOptions, "doctor": DoctorOptions, "report": ReportOptions, "plot": PlotOptions,
     "compare": CompareOptions, "reproduce": ReproduceOptions,
 }  # fmt: skip
-NUMBERS = ("--gpu_gib", "--nproc", "--sampled_per_s", "--trained_per_s")
+NUMBERS = ("--gpu_gib", "--nproc")
 # flags that come last, and so hold
 SHORT_RUN = """
     --train.num_steps 1 --rollout.num_prompts 2 --rollout.group_size 2 --rollout.max_new_tokens 8
