@@ -30,7 +30,7 @@ usage: fastrl COMMAND ...
       --dry-run                     check, and show what would run; no model is loaded
       --help                        every field, with the recipe's values
   sweep RECIPE --dir FOLDER ...     train every combination of --vary FIELD VALUE ... with all --seeds N ...,
-                                    then one table and one plot; sweep --help tells more
+                                    then one table; sweep --help says more
   reproduce [--dir FOLDER]          the headline claims of four papers in the tiny world, in one table
   eval CHECKPOINT --data.path FILE  avg@k, maj@k, pass@k; transferability with --receiver PATH
       --faithfulness.enabled true   do answers follow from what is written; how many ways lead to them

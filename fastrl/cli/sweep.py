@@ -1,4 +1,4 @@
-"""fastrl sweep: the command line's side of it. Read the request, check all of it, run, report."""
+"""fastrl sweep: train every combination of some fields' values with every seed; one table."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from fastrl.cli.sweep_request import SweepRequest, grid_of, read_request
 from fastrl.config import refuse
 from fastrl.report.console import number
 from fastrl.runtime.run import write_atomic
@@ -21,12 +22,11 @@ from fastrl.tools.sweep.cells import (
     place,
     write_end,
 )
-from fastrl.tools.sweep.console import print_table
 from fastrl.tools.sweep.grid import Grid, flags, read_grid, resolve, to_yaml
 from fastrl.tools.sweep.numbers import headline_metrics, quantities
-from fastrl.tools.sweep.request import Request, grid_of, read_request
-from fastrl.tools.sweep.results import read_run, report
+from fastrl.tools.sweep.results import read_run, write_table
 from fastrl.tools.sweep.schedule import locked, run_missing
+from fastrl.tools.sweep.table import table_text
 
 USAGE = """\
 usage: fastrl sweep RECIPE --dir FOLDER [options] [--field value ...]
@@ -34,8 +34,8 @@ usage: fastrl sweep RECIPE --dir FOLDER [options] [--field value ...]
        fastrl sweep --dir FOLDER --table      what its runs have come to so far; nothing is started
 
 Trains RECIPE with every combination of the fields that vary, each with every seed, one run after another,
-and writes table.md, table.csv and curves.png: means over seeds with their 95 % t-interval. Started again, it
-goes on; with more values or seeds, it adds them.
+and writes table.md and table.csv: means over seeds with their 95 % t-interval. Started again, it goes on;
+with more values or seeds, it adds them. fastrl plot draws the runs.
 
   --dir FOLDER                a folder for each run, and the table
   --seeds N [N ...]           default: 0
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
         return 0
     folder = request.folder
     if "table" in request.options:
-        return table_alone(request, folder)
+        return show_table(request, folder)
     grid, configs = resolve(grid_of(request))
     # Rewards named by a dotted path may lie in the working directory, as they may under python -m.
     sys.path.append(os.getcwd())
@@ -91,7 +91,7 @@ def train_command(grid: Grid, cell: Cell) -> list[str]:
 
 
 def progress(grid: Grid, cell: Cell) -> str:
-    """Each metric's first and last value."""
+    """Return each metric's first and last value as text."""
     run = read_run(cell, grid.metrics)
     metrics = grid.metrics or headline_metrics([run])
     found = quantities(run, metrics)
@@ -103,12 +103,12 @@ def progress(grid: Grid, cell: Cell) -> str:
     )
 
 
-def table_alone(request: Request, folder: Path) -> int:
-    """`--table`: of the sweep in the folder, with --metric for other metrics than its own."""
+def show_table(request: SweepRequest, folder: Path) -> int:
+    """Print the table of the sweep in the folder; --metric asks for other metrics than its own."""
     others = sorted({*request.options, *request.vary, *request.fields} - {"dir", "table", "metric"})
     if request.path is not None or others:
         got = " ".join([request.path or "", *others]).strip()
-        refuse("sweep", "table", "--dir and --metric alone beside it", got)
+        refuse("sweep", "table", "only --dir and --metric next to it", got)
     if not (folder / "sweep.yaml").is_file():
         raise FileNotFoundError(f"[sweep] dir: expected a folder with sweep.yaml, got {str(folder)!r}")
     grid = read_grid(folder / "sweep.yaml")
@@ -117,9 +117,13 @@ def table_alone(request: Request, folder: Path) -> int:
 
 
 def show(grid: Grid, folder: Path) -> None:
-    table, written, missing = report(grid, folder)
-    print_table(table)
+    """Write the table; print it, what it lacks, its files, and how to draw the runs."""
+    table, written, missing = write_table(grid, folder)
+    print(table_text(table))
     for metric in missing:
         print(f"{metric}: no finished run has it")
     for path in written:
         print(path)
+    runs = "*/seed-*" if grid.vary else "seed-*"
+    if any(folder.glob(f"{runs}/metrics.jsonl")):  # a pipeline's are in its stages' folders
+        print(f"curves: fastrl plot {folder}/{runs}/ --out {folder / 'curves.png'}")
