@@ -10,12 +10,12 @@ from typing import Any
 from fastrl.config import HardSetConfig
 from fastrl.data import Problem, load_problems
 from fastrl.data.rows import Row
+from fastrl.engine.build import build_engine, choose_device
 from fastrl.evaluate.accuracy import ProblemResult
 from fastrl.grading import AnswerGrader, Verdict
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.run import Run
 from fastrl.runtime.seeding import seed_of
-from fastrl.stages.build import build_engine, choose_device
 from fastrl.training.progress import write_json, write_rows
 from fastrl.training.solve_rates import Rollouts, sample_problems
 from fastrl.types import Completion

@@ -12,6 +12,7 @@ from typing import Any
 from fastrl.config import SubsetConfig
 from fastrl.data import Problem, load_problems
 from fastrl.data.rows import Row
+from fastrl.engine.build import build_engine, choose_device
 from fastrl.evaluate.accuracy import ProblemResult
 from fastrl.grading import AnswerGrader, Verdict
 from fastrl.methods.weak.labels import surely_differ
@@ -19,7 +20,6 @@ from fastrl.methods.weak.noise import Differ, count_answers, most_frequent_wrong
 from fastrl.methods.weak.subsets import difficulty_bins, stratified_order
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.run import Run
-from fastrl.stages.build import build_engine, choose_device
 from fastrl.training.progress import write_json, write_rows
 from fastrl.training.solve_rates import Rollouts, sample_problems
 

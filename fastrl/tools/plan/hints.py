@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from fastrl.config import Config, GroupsConfig, Learns, RlConfig, get_option, with_option
-from fastrl.tools.plan.planner import Planner, asked_engines, longest_sequence
+from fastrl.config import Config, Learns, RlConfig, get_option, with_option
+from fastrl.config.engines import engine_table
+from fastrl.tools.plan.planner import Planner, longest_sequence
 
 CHECKPOINTING, MICROBATCH = "model.gradient_checkpointing", "train.tokens_per_microbatch"
-SLEEP, BATCH_TOKENS = "engine.sleep", "engine.max_batch_tokens"
 SHARDING = ("train.shard", "train.shard_gradients", "train.offload")
 """Each one takes more off a device, sends more, and needs the one before it."""
-REWARD_ENGINES = {"receiver": "transfer.", "executor": "uplift.executor."}
-"""Prefix of the options of a reward's engine, by its name in RlConfig.reward_engines."""
 
 
 def hint(planner: Planner) -> str:
@@ -39,14 +37,16 @@ def smaller(planner: Planner) -> Iterator[tuple[str, Any]]:
                 break  # the next one needs it
     if isinstance(config, Learns) and not config.run.deterministic:  # there each sequence goes alone
         yield MICROBATCH, max(longest_sequence(config), get_option(config, MICROBATCH) // 2)
-    for name in batch_options(config):
+    for section in dict.fromkeys(entry.section for entry in engine_table(config).values()):
+        name = f"{section}.max_batch_tokens"
         yield name, max(longest_request(config), get_option(config, name) // 2)
 
 
 def switches(config: Config, ranks: int, device: str) -> Iterator[str]:
     """Yield the switches that the configuration may turn on, sharding last."""
     if isinstance(config, RlConfig) and not config.rollout.max_staleness:  # which refuses sleep
-        yield from (where + SLEEP for where in ("", *own_engines(config)))
+        entries = engine_table(config).values()
+        yield from dict.fromkeys(f"{each.section}.sleep" for each in entries if each.phase != "judge")
     if isinstance(config, Learns):
         yield CHECKPOINTING
         # scores of the policy itself are not asked of one that is sharded
@@ -62,27 +62,6 @@ def longest_request(config: Config) -> int:
     slack = config.transfer.slack_tokens if config.uses_transfer else 0
     answer = config.uplift.executor.max_new_tokens if config.uses_uplift else 0
     return config.rollout.max_new_tokens + max(slack, answer)
-
-
-def batch_options(config: Config) -> list[str]:
-    """Return the dotted names of the options that say how many tokens an engine holds."""
-    if isinstance(config, GroupsConfig):
-        places = [f"{name}." for name in asked_engines(config)]
-        return [
-            where + BATCH_TOKENS for where in places if get_option(config, f"{where}engine.kind") != "same"
-        ]
-    if isinstance(config, RlConfig):
-        return [BATCH_TOKENS, *(where + BATCH_TOKENS for where in own_engines(config))]
-    return [] if isinstance(config, Learns) else [BATCH_TOKENS]
-
-
-def own_engines(config: RlConfig) -> list[str]:
-    """Return the prefixes of the options of rewards' engines that are not those of the engine section."""
-    return [
-        where
-        for name, where in REWARD_ENGINES.items()
-        if name in config.reward_engines and get_option(config, f"{where}engine.kind") != "same"
-    ]
 
 
 def size(num_bytes: int | None) -> str:

@@ -22,10 +22,11 @@ from fastrl.config import (
     microbatch_tokens,
     refuse,
 )
+from fastrl.config.engines import EngineEntry, engine_table
+from fastrl.engine.build import choose_device
 from fastrl.engine.tree.kv_pool import BLOCK, blocks_of
 from fastrl.kernels._layout import kept_layout, tiled_layout
 from fastrl.policy.model import compute_dtype
-from fastrl.stages.build import choose_device
 from fastrl.tools.plan.footprint import Footprint
 from fastrl.tools.plan.sharding import HOST, Item, learnt_items, part
 from fastrl.training.update import is_off_policy
@@ -82,18 +83,15 @@ class Planner:
         """Return all that one rank holds: a part of a sharded policy and reference, its engines and reward
         models whole."""
         config = config or self.config
+        engines = [
+            item
+            for entry in engine_table(config).values()
+            for item in self._engine(title(config, entry), entry.model, entry.engine, entry.phase)
+        ]
         if not isinstance(config, Learns):
-            engines = asked_engines(config).items()
-            return [
-                item for name, (model, own) in engines for item in self._engine(name, model, own, "rollout")
-            ]
-        items = self._training(config)
+            return engines
+        items = self._training(config) + engines
         if isinstance(config, RlConfig):
-            items += self._engine("policy engine", config.model, config.engine, "rollout")
-            for name, engine in config.reward_engines.items():
-                items += self._engine(name, model_of(config, name), engine, "reward")
-            for name, judge in config.eval.faithfulness.judges.items():
-                items += self._engine(name.replace("_", " "), judge.model, judge.engine, "judge")
             if config.uses_rubric:
                 items.append(self._reward_model(config))
             if config.loss.kl_coef and not config.model.lora.rank:
@@ -198,38 +196,20 @@ def longest_sequence(config: Learns) -> int:
     return config.rollout.max_new_tokens if isinstance(config, RlConfig) else 1024
 
 
-def model_of(config: RlConfig, name: str) -> ModelConfig:
-    """Return the model of a reward's engine."""
-    return config.transfer.receiver if name == "receiver" else config.uplift.executor.model
-
-
-def asked_engines(config: Config) -> dict[str, tuple[ModelConfig, EngineConfig]]:
-    """Return the engines of a stage that trains nothing, by the section that has them."""
-    if isinstance(config, GroupsConfig):
-        own = {"writer": config.writer, "judge": config.judge}
-        found = {name: (each.model, each.engine) for name, each in own.items() if each.model.path}
-        executor = config.executor
-        if executor.model.path:
-            engine = config.writer.engine if executor.engine.kind == "same" else executor.engine
-            found["executor"] = (executor.model, engine)
-        return found
-    assert not isinstance(config, Learns)
-    return {"engine": (config.model, config.engine)}
+def title(config: Config, entry: EngineEntry) -> str:
+    """Return the name of an engine in the plan."""
+    if entry.name == "policy":
+        return "policy engine" if isinstance(config, RlConfig) else "engine"
+    return entry.name.replace("_", " ")
 
 
 def section_of(config: Config, model: ModelConfig) -> str:
     """Return the section of the configuration that has the model."""
-    if isinstance(config, GroupsConfig):
-        return next(f"{name}.model" for name, (each, _) in asked_engines(config).items() if each == model)
-    if model.path == config.model.path or not isinstance(config, RlConfig):
-        return "model"
-    if config.uses_transfer and model.path == config.transfer.receiver.path:
-        return "transfer.receiver"
-    for name, judge in config.eval.faithfulness.judges.items():
-        if model.path == judge.model.path:
-            return f"eval.faithfulness.{name}.model"
-    executor = config.uses_uplift and model.path == config.uplift.executor.model.path
-    return "uplift.executor.model" if executor else "uplift.reward_model"
+    for entry in engine_table(config).values():
+        if entry.model.path == model.path:
+            return entry.model_section
+    own = not isinstance(config, GroupsConfig) and model.path == config.model.path
+    return "model" if own else "uplift.reward_model"
 
 
 def held(items: Sequence[Item], moment: str) -> int:

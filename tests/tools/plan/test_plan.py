@@ -30,17 +30,18 @@ from fastrl.engine.tree.engine import TorchEngine
 from fastrl.kernels._layout import kept_layout
 from fastrl.policy.model import Policy
 from fastrl.policy.optimizer import apply_gradients, make_optimizer, optimizer_tensors
-from fastrl.policy.packing import TrainSequence, pack
+from fastrl.policy.packing import pack
 from fastrl.tools.plan import planner as plan
 from fastrl.tools.plan.footprint import Footprint, LiveBytes
-from fastrl.tools.plan.hints import BATCH_TOKENS, CHECKPOINTING, MICROBATCH, SLEEP, hint, size, smaller
+from fastrl.tools.plan.hints import CHECKPOINTING, MICROBATCH, hint, size, smaller
 from fastrl.tools.plan.planner import USABLE, Device, Planner
 from fastrl.tools.plan.report import stage_page
-from fastrl.types import SamplingParams
+from fastrl.types import SamplingParams, TrainSequence
 
 CPU = torch.device("cpu")
 FAMILIES = ("qwen3", "llama", "gemma2", "mistral_window", "gpt2")
 GIB = 2**30
+SLEEP, BATCH_TOKENS = "engine.sleep", "engine.max_batch_tokens"
 
 
 OUTLINES: dict[object, Footprint] = {}

@@ -33,7 +33,7 @@ from fastrl.config.load import from_dict
 from fastrl.methods.tracelift.rubric_input import Rubric
 from fastrl.methods.tracelift.rubric_model import RubricModel
 from fastrl.tools.plan.footprint import Footprint
-from fastrl.tools.plan.hints import BATCH_TOKENS, MICROBATCH, hint, size
+from fastrl.tools.plan.hints import MICROBATCH, hint, size
 from fastrl.tools.plan.planner import Device, Planner
 from fastrl.tools.plan.report import recipe_page, with_models
 
@@ -105,7 +105,7 @@ def test_stages_that_only_sample_hold_engines(checkpoints):
 def test_the_hint_for_an_engine_alone(checkpoints):
     model = ModelConfig(path=str(checkpoints["llama"]))
     config = GroupsConfig(writer=WriterConfig(model=model))
-    writer = "writer." + BATCH_TOKENS
+    writer = "writer.engine.max_batch_tokens"
     half = get_option(config, writer) // 2
     needed = Planner(with_option(config, writer, half), GPU).needed()
     line = hint(Planner(config, Device("cuda", "GPU", 1024)))
