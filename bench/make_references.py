@@ -27,6 +27,8 @@ from fastrl.tools.compare.reference import FOLDER, make_reference, write_referen
 from fastrl.tools.compare.runs import read_record
 from fastrl.train import run_recipe
 
+PICTURES = Path(__file__).parent / "results" / "references"
+"""Next to the benches, not in the wheel: nothing reads them but people."""
 TRACELIFT = ["--reward_model.train.num_steps=30", "--rl.train.num_steps=10"]
 STARTS = ("base_thinking", "base_plain", "cpt_thinking", "cpt_plain")
 SHORTER: dict[str, list[str]] = {
@@ -58,14 +60,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--runs", type=Path, default=Path("runs/references"))
     parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("--pictures", type=Path, default=PICTURES)
     given = parser.parse_args()
     for recipe in given.recipe:
         folders = [train(recipe, seed, given.runs) for seed in given.seeds]
-        summarise(recipe, folders, given.out)
+        summarise(recipe, folders, given.out, given.pictures)
 
 
 def train(recipe: str, seed: int, runs: Path) -> Path:
-    """One run, to its end; nothing where it has come there before."""
+    """Run a recipe with a seed to its end, unless that is done; return its folder."""
     folder = runs / recipe / f"seed-{seed}"
     done = folder.with_name(f"{folder.name}.json")
     flags = [*SHORTER[recipe], f"--run.dir={folder}", f"--run.seed={seed}", "--run.device=cpu"]
@@ -83,16 +86,16 @@ def train(recipe: str, seed: int, runs: Path) -> Path:
 
 
 def cpu_seconds() -> float:
-    """Of this process and of those it started that have ended."""
+    """Return the CPU time of this process and of those it started that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
-def summarise(recipe: str, folders: Sequence[Path], out: Path) -> None:
-    """Write the reference and its picture; say which seeds the others would not let pass."""
+def summarise(recipe: str, folders: Sequence[Path], out: Path, pictures: Path) -> None:
+    """Write the reference and its picture; print which seeds lie outside the bands of the others."""
     reference = make_reference([read_record(folder) for folder in folders], recipe, flags=SHORTER[recipe])
     write_reference(reference, out / f"{recipe}.jsonl")
-    draw_reference(reference, out / f"{recipe}.png")
+    draw_reference(reference, pictures / f"{recipe}.png")
     alarms = {
         seed: [f"{each.stage} {each.metric} {each.beyond:.2f}" for each in failed]
         for seed, failed in false_alarms(reference)

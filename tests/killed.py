@@ -13,7 +13,7 @@ from fastrl.stages.hard_set import run_hard_set
 from fastrl.stages.intervene import run_intervene
 from fastrl.training import progress
 
-STAGES = {"hard_set": ("fastrl.stages.hard_set", run_hard_set)}
+STAGES = {"hard_set": ("fastrl.training.solve_rates", run_hard_set)}
 STAGES["intervene"] = ("fastrl.stages.intervene", run_intervene)
 
 

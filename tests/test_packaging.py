@@ -66,7 +66,7 @@ def test_what_is_in_the_wheel(wheel):
     assert not [name for name in names if name.endswith((".cpp", ".cu", ".h", ".pyc"))]
     assert metadata["License-Expression"] == "Apache-2.0"
     assert {"trl", "verl", "vllm", "peft"} <= set(metadata.get_all("Provides-Extra"))
-    assert re.search(r"\[console_scripts\]\s+fastrl ?= ?fastrl\.cli:main", entries)
+    assert re.search(r"\[console_scripts\]\s+fastrl ?= ?fastrl\.cli\.main:main", entries)
     assert re.search(r"\[verl\.plugins\]\s+fastrl ?= ?fastrl\.integrations\.verl_plugin", entries)
     assert wheel.stat().st_size < 3 * 2**20
 

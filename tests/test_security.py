@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from fastrl.check import check_model, load_tokenizer
 from fastrl.check.model import CONVERSION
-from fastrl.cli.doctor import DoctorOptions
+from fastrl.cli.doctor_model import DoctorOptions
 from fastrl.cli.eval import EvalOptions
 from fastrl.config import STAGES, CheckpointConfig, DataConfig, LoraConfig, ModelConfig
 from fastrl.config.load import from_dict, read_yaml

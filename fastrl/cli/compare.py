@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastrl.cli.arguments import asks_help, take_positionals
 from fastrl.config.flags import parse_flags
 from fastrl.tools.compare.judge import judge
 from fastrl.tools.compare.pair import Difference, Same, other_options, same_bits, seed_differences
@@ -43,14 +44,12 @@ class CompareOptions:
     """Keep the bands of the runs that stand after RUN as a reference file."""
 
 
-def compare(arguments: list[str]) -> int:
-    """`fastrl compare RUN REFERENCE [RUN ...] [--field value ...]`"""
-    asks_help = any(flag in arguments for flag in ("-h", "--help"))
-    places: list[str] = []
-    while arguments and not arguments[0].startswith("-"):
-        places.append(arguments.pop(0))
+def main(arguments: list[str]) -> int:
+    """Print how the run compares; return 0 without drift, 1 with drift."""
+    help_asked = asks_help(arguments)
+    places = take_positionals(arguments)
     options = parse_flags(CompareOptions, None, arguments, prog="fastrl compare RUN REFERENCE [RUN ...]")
-    if asks_help or len(places) < 2:
+    if help_asked or len(places) < 2:
         got = " ".join(places) or "nothing"
         raise ValueError(f"[compare] RUN REFERENCE: expected both before any flag, got {got}")
     run = read_record(places[0])

@@ -1,150 +1,16 @@
-"""fastrl doctor [MODEL]: what works here; of a model, whether engine and trainer agree on its log-probs."""
+"""fastrl doctor [MODEL]: what works on this machine; of a model, whether engine and trainer agree."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
-
-import torch
-from transformers.utils.logging import disable_progress_bar
-
-from fastrl.check import check_fits
-from fastrl.check.rl import check_engine
-from fastrl.config import DataConfig, EngineConfig, ModelConfig, RunConfig, check_positive, refuse
-from fastrl.config.flags import parse_flags
-from fastrl.data import Problem, load_problems, render_prompt
-from fastrl.engine.build import build_engine, choose_device
-from fastrl.policy.model import Policy, compute_dtype
-from fastrl.runtime.distributed import Ranks
-from fastrl.runtime.seeding import seed_of
-from fastrl.tools.doctor.machine import Line, Status, report, shown
-from fastrl.training.drift import Drift
-from fastrl.types import SamplingParams, TrainSequence
-
-QUESTIONS = (
-    "What is 17 + 25? Think in small steps.",
-    "A train covers 120 km in an hour and a half. How fast is it?",
-    "Name a prime number between 90 and 100.",
-    "Seven friends share 42 apples evenly. How many does each one get?",
-    "Which is larger, 3/7 or 4/9? Say why.",
-    "How many edges has a cube?",
-    "Write 2024 as a product of primes.",
-    "A coin is thrown three times. How likely are exactly two heads?",
-)
-NORMAL = {torch.float32: (1e-4, 1e-2), torch.bfloat16: (5e-2, 2.0)}
-"""Largest mean and largest maximum of |log p_trainer - log p_engine| that are no cause for worry, nats."""
+from fastrl.tools.doctor.machine import machine_report
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DoctorOptions:
-    """Sample from the model with an engine, score the samples as training does, compare."""
+def main(arguments: list[str]) -> int:
+    """Print the page; return 0 if all is well, 1 if training can't start or engine and trainer disagree."""
+    if arguments:
+        from fastrl.cli.doctor_model import examine  # needs torch; the page below says so if it is missing
 
-    data: DataConfig = field(default_factory=DataConfig)
-    """No data.path: questions that come with fastrl."""
-    num_prompts: int = 8
-    num_samples: int = 2
-    """Completions a prompt."""
-    max_new_tokens: int = 64
-    temperature: float = 1.0
-    tokens_per_microbatch: int = 4096
-    seed: int = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    trust_remote_code: bool = False
-    engine: EngineConfig = field(default_factory=EngineConfig)
-
-    def __post_init__(self) -> None:
-        check_positive(
-            "doctor", self, "num_prompts", "num_samples", "max_new_tokens", "temperature",
-            "tokens_per_microbatch",
-        )  # fmt: skip
-        if not self.data.path and self.num_prompts > len(QUESTIONS):
-            refuse("doctor", "num_prompts", f"<= {len(QUESTIONS)}, or data.path", self.num_prompts)
-
-
-def doctor(arguments: list[str]) -> int:
-    """0: all is well. 1: training can't start, or engine and trainer disagree."""
-    asks_help = any(flag in arguments for flag in ("-h", "--help"))
-    model = "MODEL" if asks_help else take_model(arguments)
-    options = parse_flags(DoctorOptions, None, arguments, prog="fastrl doctor MODEL")
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    healthy, text = report()
+        return examine(arguments)
+    healthy, text = machine_report()
     print(text)
-    lines = list(drift_lines(model, options))
-    print("\n".join(shown("drift", lines)))
-    return 0 if healthy and not any(line.status == "fail" for line in lines) else 1
-
-
-def take_model(arguments: list[str]) -> str:
-    if arguments[0].startswith("-"):
-        raise ValueError(f"[doctor] MODEL: expected it before any flag, got {arguments[0]!r} in its place")
-    return arguments.pop(0)
-
-
-def drift_lines(path: str, options: DoctorOptions) -> list[Line]:
-    """What the doctor says of a model's engine and trainer.
-
-    Raises: ValueError, FileNotFoundError: the model, the engine or the file can't be used.
-    """
-    model = ModelConfig(path=path, dtype=options.dtype, trust_remote_code=options.trust_remote_code)
-    problems = read_problems(options)
-    check_engine("engine", options.engine)
-    room = options.engine.max_batch_tokens
-    check_fits("doctor.MODEL", model, problems, options.max_new_tokens, "max_new_tokens", room)
-    device = choose_device(RunConfig(device=options.device))
-    metrics = measure(model, problems, options, device)
-    return judged(metrics, compute_dtype(model, device), options.engine.kind)
-
-
-def read_problems(options: DoctorOptions) -> list[Problem]:
-    if options.data.path:
-        return load_problems(replace(options.data, limit=options.data.limit or options.num_prompts))
-    asked = QUESTIONS[: options.num_prompts]
-    return [
-        Problem(index=i, messages=[{"role": "user", "content": question}], solution="")
-        for i, question in enumerate(asked)
-    ]
-
-
-def measure(
-    model: ModelConfig, problems: Sequence[Problem], options: DoctorOptions, device: torch.device
-) -> dict[str, float]:
-    """drift/... over what the engine samples, with the trainer's weights in it, as after a weight sync."""
-    policy = Policy.load(model, device)
-    engine = build_engine(model, options.engine, device)
-    engine.load_weights(policy.named_weights(), 0)
-    prompts = [render_prompt(policy.tokenizer, problem.messages) for problem in problems]
-    sampling = SamplingParams(max_new_tokens=options.max_new_tokens, temperature=options.temperature)
-    seeds = [seed_of(options.seed, "doctor", i) for i in range(len(prompts))]
-    sampled = engine.generate(prompts, sampling, seeds=seeds, n=options.num_samples)
-    found = [(prompt, each) for prompt, of in zip(prompts, sampled, strict=True) for each in of]
-    sequences = [
-        TrainSequence([*prompt, *each.token_ids], [False] * len(prompt) + [True] * len(each.token_ids))
-        for prompt, each in found
-    ]
-    drift = Drift()
-    for places in policy.microbatches(sequences, options.tokens_per_microbatch):
-        packed = policy.pack([sequences[place] for place in places])
-        trainer = policy.logprobs(packed, options.temperature)
-        reported = [logprob for place in places for logprob in found[place][1].logprobs]
-        engine_logprobs = torch.tensor(reported, device=policy.device)
-        counted = torch.ones_like(trainer, dtype=torch.bool)
-        drift.add(trainer, engine_logprobs, counted, packed.row_cu_seqlens)
-    return drift.metrics(Ranks()) | {"num_tokens": float(sum(len(each.token_ids) for _, each in found))}
-
-
-def judged(metrics: dict[str, float], dtype: torch.dtype, kind: str) -> list[Line]:
-    """Beside what is normal; ten times that is a failure."""
-    lines = [Line("info", "compared", f"{metrics['num_tokens']:.0f} tokens that the {kind} engine sampled")]
-    spelled = str(dtype).removeprefix("torch.")
-    for name, most in zip(("mean", "max"), NORMAL[dtype], strict=True):
-        value = metrics[f"drift/log_ratio/{name}"]
-        status: Status = "ok" if value <= most else "warn" if value <= 10 * most else "fail"
-        finding = f"|log p trainer - log p engine| {value:.2g} nats; normal in {spelled}: up to {most:g}"
-        lines.append(Line(status, f"difference, {name}", finding))
-    worth = f"{metrics['drift/ess_tokens']:.4f} of tokens, {metrics['drift/ess_sequences']:.4f} of sequences"
-    lines.append(
-        Line("info", "effective sample", f"{worth}; beyond 2x {metrics['drift/share_beyond_2x']:.2%}")
-    )
-    return lines
+    return 0 if healthy else 1

@@ -13,6 +13,7 @@ import torch
 from fastrl.check import check_fits
 from fastrl.check.executor import check_executor
 from fastrl.check.faithfulness import check_faithfulness
+from fastrl.cli.arguments import asks_help, take_positional
 from fastrl.cli.eval_tables import results, show_faithfulness, show_metrics, show_transfer
 from fastrl.config import (
     CheckpointConfig,
@@ -24,6 +25,7 @@ from fastrl.config import (
     check_positive,
     refuse,
 )
+from fastrl.config.flags import parse_flags
 from fastrl.data import Problem, load_problems
 from fastrl.engine.build import build_engine, choose_device
 from fastrl.engine.protocol import Engine
@@ -99,6 +101,13 @@ class EvalOptions:
             top_p=self.top_p,
             stop=self.stop,
         )
+
+
+def main(arguments: list[str]) -> int:
+    """Evaluate a checkpoint as the flags say."""
+    checkpoint = "CHECKPOINT" if asks_help(arguments) else take_positional(arguments, "eval", "CHECKPOINT")
+    run_eval(checkpoint, parse_flags(EvalOptions, None, arguments, prog="fastrl eval CHECKPOINT"))
+    return 0
 
 
 def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from fastrl.stages.groups import read_counts, run_groups
 USAGE = "fastrl groups build --data.path FILE --run.dir FOLDER"
 
 
-def groups(arguments: list[str]) -> int:
-    """`fastrl groups build [--field value ...]`: build them, print the counts and the folder."""
+def main(arguments: list[str]) -> int:
+    """Build the groups, print the counts and the path of their page."""
     if arguments[:1] != ["build"]:
         got = repr(arguments[0]) if arguments else "nothing"
         raise ValueError(f"[groups] command: expected build, got {got}: {USAGE}")

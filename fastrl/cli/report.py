@@ -1,9 +1,10 @@
-"""fastrl report RUN: everything that a run folder tells, on one HTML page."""
+"""fastrl report RUN: write everything that a run folder holds on one HTML page."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fastrl.cli.arguments import asks_help, take_positional
 from fastrl.config.flags import parse_flags
 from fastrl.report.page import write_page
 
@@ -18,13 +19,9 @@ class ReportOptions:
     """Most completions of a stage on the page; of more, whole steps are left out, evenly. 0: all."""
 
 
-def report(arguments: list[str]) -> int:
-    """`fastrl report RUN [--field value ...]`: write the page; print what is not on it, its path and size."""
-    asks_help = any(flag in arguments for flag in ("-h", "--help"))
-    if not asks_help and (not arguments or arguments[0].startswith("-")):
-        got = f"{arguments[0]!r} in its place" if arguments else "nothing"
-        raise ValueError(f"[report] RUN: expected it before any flag, got {got}")
-    run_dir = "RUN" if asks_help else arguments.pop(0)
+def main(arguments: list[str]) -> int:
+    """Write the page; print what is not on it, its path and size."""
+    run_dir = "RUN" if asks_help(arguments) else take_positional(arguments, "report", "RUN")
     options = parse_flags(ReportOptions, None, arguments, prog="fastrl report RUN")
     written = write_page(run_dir, options.out, options.max_completions)
     for note in written.notes:

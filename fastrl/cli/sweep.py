@@ -1,4 +1,4 @@
-"""fastrl sweep: the command line's side of it. Read the request, check all of it, run, report."""
+"""fastrl sweep: train every combination of some fields' values with every seed; one table."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
 
-from fastrl.config import Recipe, refuse
+from fastrl.cli.sweep_request import SweepRequest, grid_of, read_request
+from fastrl.config import refuse
 from fastrl.report.console import number
 from fastrl.runtime.run import write_atomic
 from fastrl.tools.sweep.cells import (
@@ -22,12 +22,11 @@ from fastrl.tools.sweep.cells import (
     place,
     write_end,
 )
-from fastrl.tools.sweep.console import print_table
 from fastrl.tools.sweep.grid import Grid, flags, read_grid, resolve, to_yaml
 from fastrl.tools.sweep.numbers import headline_metrics, quantities
-from fastrl.tools.sweep.request import Request, grid_of, read_request
-from fastrl.tools.sweep.results import read_run, report
-from fastrl.tools.sweep.schedule import locked, run_cells
+from fastrl.tools.sweep.results import read_run, write_table
+from fastrl.tools.sweep.schedule import locked, run_missing
+from fastrl.tools.sweep.table import table_text
 
 USAGE = """\
 usage: fastrl sweep RECIPE --dir FOLDER [options] [--field value ...]
@@ -35,8 +34,8 @@ usage: fastrl sweep RECIPE --dir FOLDER [options] [--field value ...]
        fastrl sweep --dir FOLDER --table      what its runs have come to so far; nothing is started
 
 Trains RECIPE with every combination of the fields that vary, each with every seed, one run after another,
-and writes table.md, table.csv and curves.png: means over seeds with their 95 % t-interval. Started again, it
-goes on; with more values or seeds, it adds them.
+and writes table.md and table.csv: means over seeds with their 95 % t-interval. Started again, it goes on;
+with more values or seeds, it adds them. fastrl plot draws the runs.
 
   --dir FOLDER                a folder for each run, and the table
   --seeds N [N ...]           default: 0
@@ -48,15 +47,15 @@ goes on; with more values or seeds, it adds them.
   --field value               any field of the recipe, for all runs"""
 
 
-def sweep(arguments: list[str]) -> int:
-    """0: all runs are finished. 1: some failed."""
+def main(arguments: list[str]) -> int:
+    """Run what is missing, print and write the table; return 0 if all runs are finished, 1 if some failed."""
     request = read_request(arguments)
     if "help" in request.options:
         print(USAGE)
         return 0
     folder = request.folder
     if "table" in request.options:
-        return table_alone(request, folder)
+        return show_table(request, folder)
     grid, configs = resolve(grid_of(request))
     # Rewards named by a dotted path may lie in the working directory, as they may under python -m.
     sys.path.append(os.getcwd())
@@ -66,43 +65,33 @@ def sweep(arguments: list[str]) -> int:
     check_cells(runs, [by_place[place(cell.values)] for cell in runs])
     if "dry_run" in request.options:
         for cell in runs:
-            print(shlex.join(command(grid, cell)))
+            print(shlex.join(train_command(grid, cell)))
         return 0
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder) as lock:
         write_atomic(folder / "sweep.yaml", to_yaml(grid))
-        run_left(grid, runs, by_place, request.options.get("gpus", []), lock)
+        run_missing(
+            runs,
+            lambda cell: train_command(grid, cell),
+            lock,
+            is_finished=lambda cell: finished(cell, by_place[place(cell.values)]),
+            write_end=lambda cell, code: write_end(cell, by_place[place(cell.values)], code),
+            summary=lambda cell: progress(grid, cell),
+            gpus=request.options.get("gpus", []),
+        )
         show(grid, folder)
     return 1 if any(failure(cell) for cell in runs) else 0
 
 
-def run_left(
-    grid: Grid, runs: list[Cell], configs: dict[str, Recipe], gpus: list[str], lock: IO[str]
-) -> None:
-    """Run what is not finished, a line a run."""
-    left = [cell for cell in runs if not finished(cell, configs[place(cell.values)])]
-    done = len(runs) - len(left)
-    print(f"{len(runs)} runs, {done} finished", flush=True)
-
-    def ended(cell: Cell, code: int, took: str) -> None:
-        nonlocal done
-        done += 1
-        write_end(cell, configs[place(cell.values)], code)
-        said = f"failed after {took}, {failure(cell)}" if code else f"{took}{progress(grid, cell)}"
-        print(f"{done}/{len(runs)}  {cell.name}  {said}", flush=True)
-
-    run_cells(left, lambda cell: command(grid, cell), gpus, lock, ended)
-
-
-def command(grid: Grid, cell: Cell) -> list[str]:
-    """What trains a cell; typed by hand, it does the same."""
+def train_command(grid: Grid, cell: Cell) -> list[str]:
+    """Return the command that trains a cell; typed by hand, it does the same."""
     own = [f"--run.dir={cell.folder}", f"--run.seed={cell.seed}"]
     options = flags({**grid.fields, **cell.values})
     return [sys.executable, "-m", "fastrl.train", grid.recipe, *options, *own]
 
 
 def progress(grid: Grid, cell: Cell) -> str:
-    """Each metric's first and last value."""
+    """Return each metric's first and last value as text."""
     run = read_run(cell, grid.metrics)
     metrics = grid.metrics or headline_metrics([run])
     found = quantities(run, metrics)
@@ -114,12 +103,12 @@ def progress(grid: Grid, cell: Cell) -> str:
     )
 
 
-def table_alone(request: Request, folder: Path) -> int:
-    """`--table`: of the sweep in the folder, with --metric for other metrics than its own."""
+def show_table(request: SweepRequest, folder: Path) -> int:
+    """Print the table of the sweep in the folder; --metric asks for other metrics than its own."""
     others = sorted({*request.options, *request.vary, *request.fields} - {"dir", "table", "metric"})
     if request.path is not None or others:
         got = " ".join([request.path or "", *others]).strip()
-        refuse("sweep", "table", "--dir and --metric alone beside it", got)
+        refuse("sweep", "table", "only --dir and --metric next to it", got)
     if not (folder / "sweep.yaml").is_file():
         raise FileNotFoundError(f"[sweep] dir: expected a folder with sweep.yaml, got {str(folder)!r}")
     grid = read_grid(folder / "sweep.yaml")
@@ -128,9 +117,13 @@ def table_alone(request: Request, folder: Path) -> int:
 
 
 def show(grid: Grid, folder: Path) -> None:
-    table, written, missing = report(grid, folder)
-    print_table(table)
+    """Write the table; print it, what it lacks, its files, and how to draw the runs."""
+    table, written, missing = write_table(grid, folder)
+    print(table_text(table))
     for metric in missing:
         print(f"{metric}: no finished run has it")
     for path in written:
         print(path)
+    runs = "*/seed-*" if grid.vary else "seed-*"
+    if any(folder.glob(f"{runs}/metrics.jsonl")):  # a pipeline's are in its stages' folders
+        print(f"curves: fastrl plot {folder}/{runs}/ --out {folder / 'curves.png'}")

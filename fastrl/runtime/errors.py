@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 import sys
 from collections.abc import Callable
+from typing import TextIO
 
 
 class Fault(RuntimeError):
@@ -21,7 +24,31 @@ class Interrupted(SystemExit):
 
 
 def exit_code(command: Callable[[], int]) -> int:
-    """Run a command; 2 and one line on stderr where the user can mend it.
+    """Run a program's command; return its exit code, 141 if the reader of its output has gone (`| head`).
+
+    Raises:
+        SystemExit: the command ended itself, as --help does.
+        Exception: any error that a user can't mend.
+    """
+    try:
+        try:
+            code = mendable(command)
+        except SystemExit:
+            sys.stdout.flush()  # what --help has printed
+            raise
+        sys.stdout.flush()
+        return code
+    except (BrokenPipeError, SystemExit) as error:
+        # rich answers a closed pipe with a SystemExit of its own
+        if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        if not discard_unread_output() and isinstance(error, BrokenPipeError):
+            raise  # another pipe: a grader's, a tracker's
+        return 128 + signal.SIGPIPE
+
+
+def mendable(command: Callable[[], int]) -> int:
+    """Run a command; return 2 and print one line on stderr if it fails and the user can mend it.
 
     Errors that checks raise start with the place in brackets, `[data] path: ...`; those are the user's.
     Anything else keeps its traceback.
@@ -39,3 +66,26 @@ def exit_code(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("fastrl: interrupted; the same command goes on from what is saved", file=sys.stderr)
         return 128 + signal.SIGINT
+
+
+def discard_unread_output() -> bool:
+    """Send stdout and stderr to nowhere if nobody reads them any more; return whether that was so for one.
+
+    What is left in a buffer is written at exit, and would fail there once more.
+    """
+    gone = [stream for stream in (sys.stdout, sys.stderr) if not has_reader(stream)]
+    for stream in gone:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+    return bool(gone)
+
+
+def has_reader(stream: TextIO) -> bool:
+    """Return whether a stream can still be written to; a pipe whose reader has closed it can not."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)  # errors are reported without being asked for
+    except OSError:  # no file behind it
+        return True
+    return not any(event & select.POLLERR for _, event in poll.poll(0))

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from fastrl.config import HardSetConfig
-from fastrl.data import Problem, load_problems, render_prompt
+from fastrl.data import Problem, load_problems
 from fastrl.data.rows import Row
 from fastrl.engine.build import build_engine, choose_device
-from fastrl.engine.protocol import Engine
+from fastrl.evaluate.accuracy import ProblemResult
 from fastrl.grading import AnswerGrader, Verdict
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.run import Run
 from fastrl.runtime.seeding import seed_of
-from fastrl.training.progress import Budget, charged, in_chunks, summed, write_json, write_rows
+from fastrl.training.progress import write_json, write_rows
+from fastrl.training.solve_rates import Rollouts, sample_problems
 from fastrl.types import Completion
 
 REFERENCE_COLUMNS = ("reference", "reference_solution", "rationale", "solution", "answer")
@@ -44,38 +44,31 @@ def run_hard_set(config: HardSetConfig, ranks: Ranks | None = None) -> Path:
     run = Run.start(config, writes=ranks.first)
     problems = load_problems(config.data)
     posed = with_references(problems, config)
-    grading = config.grading
-
-    @cache
-    def engine() -> Engine:
-        """Of the first chunk that is not done yet."""
-        return build_engine(config.model, config.engine, choose_device(config.run))
-
-    with AnswerGrader(grading.answer_workers, grading.answer_timeout_s) as grader:
-        done = in_chunks(
-            run.folder / "progress.jsonl",
-            [[p.index, p.messages, p.solution, text, p.columns] for p, text in posed],
-            config.chunk_size,
-            lambda start, chunk: sample_chunk(
-                [problem for problem, _ in posed[start : start + len(chunk)]], engine(), grader, config
-            ),
+    with AnswerGrader(config.grading.answer_workers, config.grading.answer_timeout_s) as grader:
+        rollouts = sample_problems(
+            [problem for problem, _ in posed],
+            config,
+            grader,
             ranks,
+            path=run.folder / "progress.jsonl",
+            items=[[p.index, p.messages, p.solution, text, p.columns] for p, text in posed],
+            make_engine=lambda: build_engine(config.model, config.engine, choose_device(config.run)),
+            keep=lambda result: {"attempts": attempts_of(result, config)},
         )
-    sampled = [each for chunk in done for each in chunk["problems"]]
     rows = [
         hard_row(problem, reference, each, config)
-        for (problem, reference), each in zip(posed, sampled, strict=True)
+        for (problem, reference), each in zip(posed, rollouts.rows, strict=True)
         if each["num_correct"] <= config.max_correct
     ]
     if ranks.first:
-        write_json(run.folder / "counts.json", count(len(problems), sampled, rows))
-        write_json(run.folder / "budget.json", summed([chunk["budget"] for chunk in done]))
+        write_json(run.folder / "counts.json", hard_set_counts(len(problems), rollouts, rows))
+        write_json(run.folder / "budget.json", rollouts.budget)
     if not rows:
-        least = min(each["num_correct"] for each in sampled)
+        least = min(each["num_correct"] for each in rollouts.rows)
         raise ValueError(
             "[hard_set] max_correct: expected at least one problem that is right at most "
-            f"{config.max_correct} times in {config.num_samples}, got none of {len(sampled)} (the least is "
-            f"{least}); raise max_correct, lower num_samples, or take harder problems"
+            f"{config.max_correct} times in {config.num_samples}, got none of {len(rollouts.rows)} (the "
+            f"least is {least}); raise max_correct, lower num_samples, or take harder problems"
         )
     if ranks.first:
         write_rows(run.folder / "hard.jsonl", rows)
@@ -83,7 +76,7 @@ def run_hard_set(config: HardSetConfig, ranks: Ranks | None = None) -> Path:
 
 
 def with_references(problems: Sequence[Problem], config: HardSetConfig) -> list[tuple[Problem, str]]:
-    """The problems that have a worked solution, with it.
+    """Return the problems that have a worked solution, with it.
 
     Raises:
         ValueError: no row has one.
@@ -91,7 +84,9 @@ def with_references(problems: Sequence[Problem], config: HardSetConfig) -> list[
     chosen = config.reference_column
     names = REFERENCE_COLUMNS if chosen is None else (chosen,)
     for name in names:
-        found = [(problem, text) for problem in problems if (text := worked(problem, name)) is not None]
+        found = [
+            (problem, text) for problem in problems if (text := worked_solution(problem, name)) is not None
+        ]
         if found:
             return found
     have = ", ".join(problems[0].columns)
@@ -101,47 +96,25 @@ def with_references(problems: Sequence[Problem], config: HardSetConfig) -> list[
     )
 
 
-def worked(problem: Problem, column: str) -> str | None:
-    """The text of a column where it says more than the gold answer."""
+def worked_solution(problem: Problem, column: str) -> str | None:
+    """Return the text of a column; None if it says no more than the gold answer."""
     value = problem.columns.get(column)
     if not isinstance(value, str) or value.strip() in ("", problem.solution):
         return None
     return value.strip()
 
 
-def sample_chunk(
-    problems: Sequence[Problem], engine: Engine, grader: AnswerGrader, config: HardSetConfig
-) -> dict[str, Any]:
-    """What became of the rollouts of some problems: counts, and the failed ones that are kept."""
-    budget: Budget = {}
-    with charged(engine, budget, "rollouts"):
-        completions = engine.generate(
-            [render_prompt(engine.tokenizer, problem.messages) for problem in problems],
-            config.sampling.params,
-            seeds=[seed_of(config.run.seed, "hard_set", problem.index) for problem in problems],
-            n=config.num_samples,
-        )
-    pairs = [(each.text, p.solution) for p, own in zip(problems, completions, strict=True) for each in own]
-    verdicts = iter(grader.grade(pairs))
-    rows = []
-    for problem, own in zip(problems, completions, strict=True):
-        graded = [(each, next(verdicts)) for each in own]
-        num_correct = sum(verdict is Verdict.CORRECT for _, verdict in graded)
-        hard = num_correct <= config.max_correct
-        failed = failed_attempts(graded, seed_of(config.run.seed, "attempts", problem.index)) if hard else []
-        rows.append(
-            {
-                "num_correct": num_correct,
-                "unfinished": sum(each.finish_reason != "stop" for each in own),
-                "verdicts": Counter(verdict.value for _, verdict in graded),
-                "attempts": failed[: config.keep_attempts],
-            }
-        )
-    return {"problems": rows, "budget": budget}
+def attempts_of(result: ProblemResult, config: HardSetConfig) -> list[Row]:
+    """Return the failed rollouts of a hard problem that are kept; none of another problem."""
+    if result.num_correct > config.max_correct:
+        return []
+    seed = seed_of(config.run.seed, "attempts", result.problem.index)
+    pairs = list(zip(result.completions, result.verdicts, strict=True))
+    return failed_attempts(pairs, seed)[: config.keep_attempts]
 
 
 def failed_attempts(graded: Sequence[tuple[Completion, Verdict]], seed: int) -> list[Row]:
-    """Rollouts that ended by themselves and failed, equal ones once, in an order drawn by the seed."""
+    """Return rollouts that ended by themselves and failed, equal ones once, in an order drawn by the seed."""
     found: dict[str, Row] = {}
     for sample, (completion, verdict) in enumerate(graded):
         text = completion.text
@@ -159,7 +132,7 @@ def failed_attempts(graded: Sequence[tuple[Completion, Verdict]], seed: int) -> 
 
 
 def hard_row(problem: Problem, reference: str, sampled: Row, config: HardSetConfig) -> Row:
-    """A line of hard.jsonl; columns of the file that have these names are replaced."""
+    """Return a line of hard.jsonl; columns of the file that have these names are replaced."""
     return {
         **problem.columns,
         "messages": problem.messages,
@@ -172,20 +145,15 @@ def hard_row(problem: Problem, reference: str, sampled: Row, config: HardSetConf
     }
 
 
-def count(num_problems: int, sampled: Sequence[Row], hard: Sequence[Row]) -> dict[str, Any]:
-    """From all problems to attempts, and the verdicts of all samples."""
-    verdicts: Counter[str] = Counter()
-    for each in sampled:
-        verdicts.update(each["verdicts"])
-    solved = Counter(each["num_correct"] for each in sampled)
+def hard_set_counts(num_problems: int, rollouts: Rollouts, hard: Sequence[Row]) -> dict[str, Any]:
+    """Return what became of all problems and samples: counts.json."""
+    solved = Counter(each["num_correct"] for each in rollouts.rows)
     return {
         "problems": num_problems,
-        "with_reference": len(sampled),
+        "with_reference": len(rollouts.rows),
         "hard": len(hard),
         "hard_with_attempts": sum(bool(row["attempts"]) for row in hard),
         "attempts": sum(len(row["attempts"]) for row in hard),
-        "samples": verdicts.total(),
-        "unfinished": sum(each["unfinished"] for each in sampled),
-        "verdicts": {verdict.value: verdicts[verdict.value] for verdict in Verdict},
+        **rollouts.counts(),
         "problems_by_num_correct": {str(number): solved[number] for number in sorted(solved)},
     }

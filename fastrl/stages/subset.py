@@ -10,26 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from fastrl.config import SubsetConfig
-from fastrl.data import Problem, load_problems, render_prompt
+from fastrl.data import Problem, load_problems
 from fastrl.data.rows import Row
 from fastrl.engine.build import build_engine, choose_device
-from fastrl.engine.protocol import Engine
-from fastrl.evaluate.accuracy import ProblemResult, graded
+from fastrl.evaluate.accuracy import ProblemResult
 from fastrl.grading import AnswerGrader, Verdict
 from fastrl.methods.weak.labels import surely_differ
 from fastrl.methods.weak.noise import Differ, count_answers, most_frequent_wrong, noisy_labels, random_labels
 from fastrl.methods.weak.subsets import difficulty_bins, stratified_order
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.run import Run
-from fastrl.runtime.seeding import seed_of
-from fastrl.training.progress import Budget, charged, in_chunks, summed, write_json, write_rows
+from fastrl.training.progress import write_json, write_rows
+from fastrl.training.solve_rates import Rollouts, sample_problems
 
 COLUMNS = ("gold", "num_correct", "num_samples", "answers", "wrong_label", "label", "corrupted")
 """What the stage adds to a row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pool:
+class SolvedPool:
     """All problems, how often each was solved, and the row that is written of it."""
 
     problems: Sequence[Problem]
@@ -57,47 +56,33 @@ def run_subset(config: SubsetConfig, ranks: Ranks | None = None) -> Path:
     ranks = ranks or Ranks()
     run = Run.start(config, writes=ranks.first)
     problems = load_problems(config.data)
-    engine = build_engine(config.model, config.engine, choose_device(config.run))
     with AnswerGrader(config.grading.answer_workers, config.grading.answer_timeout_s) as grader:
-        done = in_chunks(
-            run.folder / "progress.jsonl",
-            [[each.index, each.messages, each.solution, each.columns] for each in problems],
-            config.chunk_size,
-            lambda start, chunk: sample_chunk(problems[start : start + len(chunk)], engine, grader, config),
+        rollouts = sample_problems(
+            problems,
+            config,
+            grader,
             ranks,
+            path=run.folder / "progress.jsonl",
+            items=[[each.index, each.messages, each.solution, each.columns] for each in problems],
+            make_engine=lambda: build_engine(config.model, config.engine, choose_device(config.run)),
+            keep=lambda result: {"answers": answers_of(result)},
         )
-        sampled = [each for chunk in done for each in chunk["problems"]]
-        pool = make_pool(problems, sampled, config)
+        pool = make_pool(problems, rollouts.rows, config)
         if ranks.first:
             write_rows(run.folder / "solved.jsonl", pool.rows)
-            write_json(run.folder / "budget.json", summed([chunk["budget"] for chunk in done]))
-            write_json(run.folder / "counts.json", count(pool, sampled, config))
+            write_json(run.folder / "budget.json", rollouts.budget)
+            write_json(run.folder / "counts.json", subset_counts(pool, rollouts, config))
         check_sizes(pool, config)
         if ranks.first:
             differ = remembering(partial(surely_differ, grader))
-            wrong = {} if config.noise == "none" else wrong_labels(pool, differ, config)
+            wrong = {} if config.noise == "none" else choose_wrong_labels(pool, differ, config)
             for size in config.sizes:
                 write_subset(run.folder, pool, size, wrong, differ, config)
     return run.folder
 
 
-def sample_chunk(
-    problems: Sequence[Problem], engine: Engine, grader: AnswerGrader, config: SubsetConfig
-) -> dict[str, Any]:
-    """How often some problems were solved, and which answers were given how often."""
-    budget: Budget = {}
-    with charged(engine, budget, "rollouts"):
-        completions = engine.generate(
-            [render_prompt(engine.tokenizer, problem.messages) for problem in problems],
-            config.sampling.params,
-            seeds=[seed_of(config.run.seed, "subset", problem.index) for problem in problems],
-            n=config.num_samples,
-        )
-    results = graded(problems, completions, grader)
-    return {"problems": [solved(result) for result in results], "budget": budget}
-
-
-def solved(result: ProblemResult) -> Row:
+def answers_of(result: ProblemResult) -> list[Row]:
+    """Return a problem's answers with their counts and verdicts, the commonest first."""
     by_verdict: dict[Verdict, list[str | None]] = {}
     for answer, verdict in zip(result.answers, result.verdicts, strict=True):
         by_verdict.setdefault(verdict, []).append(answer)
@@ -106,15 +91,10 @@ def solved(result: ProblemResult) -> Row:
         for verdict, given in by_verdict.items()
         for answer, votes in count_answers(given).items()
     ]
-    return {
-        "num_correct": result.num_correct,
-        "unfinished": sum(each.finish_reason != "stop" for each in result.completions),
-        "verdicts": Counter(verdict.value for verdict in result.verdicts),
-        "answers": sorted(answers, key=lambda each: -int(each["count"])),
-    }
+    return sorted(answers, key=lambda each: -int(each["count"]))
 
 
-def make_pool(problems: Sequence[Problem], sampled: Sequence[Row], config: SubsetConfig) -> Pool:
+def make_pool(problems: Sequence[Problem], sampled: Sequence[Row], config: SubsetConfig) -> SolvedPool:
     num_correct = [each["num_correct"] for each in sampled]
     rows = [
         {
@@ -127,10 +107,10 @@ def make_pool(problems: Sequence[Problem], sampled: Sequence[Row], config: Subse
         for problem, each in zip(problems, sampled, strict=True)
     ]
     order = stratified_order(num_correct, config.num_samples, config.run.seed)
-    return Pool(problems=problems, num_correct=num_correct, rows=rows, order=order)
+    return SolvedPool(problems=problems, num_correct=num_correct, rows=rows, order=order)
 
 
-def check_sizes(pool: Pool, config: SubsetConfig) -> None:
+def check_sizes(pool: SolvedPool, config: SubsetConfig) -> None:
     if config.sizes[-1] > len(pool.order):
         raise ValueError(
             f"[subset] sizes: expected at most {len(pool.order)}, the problems that 1 to "
@@ -138,8 +118,8 @@ def check_sizes(pool: Pool, config: SubsetConfig) -> None:
         )
 
 
-def wrong_labels(pool: Pool, differ: Differ, config: SubsetConfig) -> dict[int, str | None]:
-    """Of every problem in a subset: the one wrong label that it has in all subsets at all shares, or None."""
+def choose_wrong_labels(pool: SolvedPool, differ: Differ, config: SubsetConfig) -> dict[int, str | None]:
+    """Return the wrong label, or None, that each problem of a subset has in all subsets at all shares."""
     places, seed = pool.order[: config.sizes[-1]], config.run.seed
     golds = [problem.solution for problem in pool.problems]
     if config.noise == "random":
@@ -159,14 +139,14 @@ def wrong_labels(pool: Pool, differ: Differ, config: SubsetConfig) -> dict[int, 
 
 
 def wrong_votes(row: Row) -> dict[str, int]:
-    """Answers of a row that the grader told wrong; one that it could not read is no label."""
+    """Return the answers of a row that the grader called wrong; one that it could not read is no label."""
     return {
         each["answer"]: each["count"] for each in row["answers"] if each["verdict"] == Verdict.WRONG.value
     }
 
 
 def remembering(differ: Differ) -> Differ:
-    """The same, with every pair asked once."""
+    """Return a function that asks about every pair once."""
     known: dict[tuple[str, str], bool] = {}
 
     def asked(pairs: Sequence[tuple[str, str]]) -> list[bool]:
@@ -178,9 +158,14 @@ def remembering(differ: Differ) -> Differ:
 
 
 def write_subset(
-    folder: Path, pool: Pool, size: int, wrong: dict[int, str | None], differ: Differ, config: SubsetConfig
+    folder: Path,
+    pool: SolvedPool,
+    size: int,
+    wrong: dict[int, str | None],
+    differ: Differ,
+    config: SubsetConfig,
 ) -> None:
-    """subset-N.jsonl and its noisy copies."""
+    """Write subset-N.jsonl and its noisy copies."""
     places = pool.order[:size]
     rows = [pool.rows[place] for place in places]
     if config.noise != "none":
@@ -198,20 +183,15 @@ def write_subset(
         write_rows(folder / f"subset-{size}-noise-{share}.jsonl", noisy)
 
 
-def count(pool: Pool, sampled: Sequence[Row], config: SubsetConfig) -> dict[str, Any]:
-    """Problems by how often they were solved, in all and in each subset; verdicts of all samples."""
-    verdicts: Counter[str] = Counter()
-    for each in sampled:
-        verdicts.update(each["verdicts"])
+def subset_counts(pool: SolvedPool, rollouts: Rollouts, config: SubsetConfig) -> dict[str, Any]:
+    """Return problems by how often they were solved, in all and in each subset; verdicts of all samples."""
     bins = difficulty_bins(pool.num_correct, config.num_samples)
     return {
         "problems": len(pool.problems),
         "never_solved": sum(number == 0 for number in pool.num_correct),
         "always_solved": sum(number == config.num_samples for number in pool.num_correct),
         "sometimes_solved": len(pool.order),
-        "samples": verdicts.total(),
-        "unfinished": sum(each["unfinished"] for each in sampled),
-        "verdicts": {verdict.value: verdicts[verdict.value] for verdict in Verdict},
+        **rollouts.counts(),
         "problems_by_num_correct": {str(number): len(bin_) for number, bin_ in enumerate(bins, 1)},
         "subsets_by_num_correct": {
             str(size): by_num_correct([pool.num_correct[place] for place in pool.order[:size]])

@@ -1,4 +1,4 @@
-"""fastrl demo: RLTR in the tiny world, from nothing to a curve, on a laptop.
+"""The demo: RLTR in the tiny world, from nothing to a curve, on a laptop.
 
 It makes the world (a generator, a receiver it trains against and one it never meets), measures the generator,
 trains it by the recipe rltr-tiny through the same entry as any checkpoint, and measures it again.
@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
 from fastrl.config import CheckpointConfig, EvalConfig, ModelConfig, RlConfig, check_positive
-from fastrl.config.flags import parse_flags
 from fastrl.config.load import load_config
 from fastrl.report.plot import plot_run, text_curves
 from fastrl.tiny.world.assess import assess, table
@@ -48,9 +46,12 @@ class DemoOptions:
         check_positive("demo", self, "steps")
 
 
-def main(arguments: Sequence[str] = (), world_config: WorldConfig | None = None) -> None:
-    """The demo's flags are DemoOptions; another world than the default is for those who import this."""
-    options = parse_flags(DemoOptions, None, arguments, prog="fastrl demo")
+def run_demo(options: DemoOptions, world_config: WorldConfig | None = None) -> None:
+    """Make the world, measure the generator, train it, measure it again, print both.
+
+    Args:
+        world_config: another world than the default.
+    """
     recipe = rl_recipe(options.recipe)
     disable_progress_bar()  # type: ignore[no-untyped-call]
     start = time.perf_counter()

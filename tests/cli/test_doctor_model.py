@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastrl.cli import doctor as cli_doctor
-from fastrl.cli.doctor import QUESTIONS, DoctorOptions, drift_lines, judged
+from fastrl.cli import doctor_model
+from fastrl.cli.doctor_model import QUESTIONS, DoctorOptions, drift_findings, drift_lines
 from fastrl.cli.main import main
 from fastrl.config import DataConfig
 from fastrl.policy.model import Policy
 from fastrl.tools.doctor import machine as doctor
 from fastrl.tools.doctor.environment import variables
-from fastrl.tools.doctor.machine import Supported, judge
+from fastrl.tools.doctor.machine import Supported, judge_version
 
 FEW = ("--max_new_tokens", "5", "--num_samples", "1")
 
@@ -61,7 +61,7 @@ def metrics(mean: float, most: float) -> dict[str, float]:
     ],
 )
 def test_what_is_normal_is_the_dtypes(dtype, mean, most, statuses):
-    compared, *differences, worth = judged(metrics(mean, most), dtype, "vllm")
+    compared, *differences, worth = drift_findings(metrics(mean, most), dtype, "vllm")
     assert [line.status for line in differences] == statuses
     assert compared.finding == "7 tokens that the vllm engine sampled"
     assert worth.finding == "0.5000 of tokens, 0.2500 of sequences; beyond 2x 12.50%"
@@ -72,7 +72,7 @@ def test_the_command(checkpoints, capsys, monkeypatch):
     page = capsys.readouterr().out
     assert page.index("kernels") < page.index("environment") < page.index("\ndrift\n")
     assert max(map(len, page.splitlines())) <= 120
-    monkeypatch.setattr(cli_doctor, "NORMAL", {torch.float32: (0.0, 0.0)})
+    monkeypatch.setattr(doctor_model, "NORMAL", {torch.float32: (0.0, 0.0)})
     assert main(["doctor", str(checkpoints["llama"]), *FEW]) == 1
 
 
@@ -139,6 +139,6 @@ def test_the_page_has_no_secret(monkeypatch):
 
 def test_versions_beside_those_that_were_tested():
     table = Supported("2.11", "2.15", ("2.13.0", "2.14.1"))
-    assert judge("torch", "2.13.0+cpu", table).finding == "2.13.0+cpu"
-    other = judge("torch", "2.12.0", table)
+    assert judge_version("torch", "2.13.0+cpu", table).finding == "2.13.0+cpu"
+    other = judge_version("torch", "2.12.0", table)
     assert (other.status, other.finding) == ("ok", "2.12.0 (allowed; tested with 2.13.0 and 2.14.1)")

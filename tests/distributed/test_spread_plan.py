@@ -1,4 +1,4 @@
-"""Plans of several ranks: against what two real ones hold, by hand, and their advice against itself."""
+"""Plans of several ranks: against what two real ones hold, and by hand."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ from fastrl.policy.optimizer import apply_gradients, make_optimizer, optimizer_t
 from fastrl.policy.packing import pack
 from fastrl.policy.shard import Sharding
 from fastrl.tools.plan.footprint import Footprint
-from fastrl.tools.plan.planner import USABLE, Device, Planner, held, report
+from fastrl.tools.plan.hints import SHARDING, smaller
+from fastrl.tools.plan.planner import Device, Planner, held
+from fastrl.tools.plan.report import stage_page
 from fastrl.tools.plan.sharding import HOST, part
 from fastrl.types import TrainSequence
 
@@ -119,37 +121,37 @@ def test_what_waits_in_host_memory_is_not_on_the_device(checkpoints):
     assert {item.name for item in waiting} == kept
     host = sum(item.num_bytes for item in waiting)
     assert Planner(config, gpu, 2).needed() - Planner(away, gpu, 2).needed() == host
-    assert "in host memory" in report(away, gpu, 2)[1]
+    assert "in host memory" in stage_page(away, gpu, 2)[1]
     assert Planner(config, RAM, 2).needed() == Planner(away, RAM, 2).needed()  # there it is all one
 
 
 def test_layers_in_bfloat16_are_not_cast_again(checkpoints):
     plan = Footprint("model", ModelConfig(path=str(checkpoints["qwen3"])))
     cast = plan.activations(256, torch.bfloat16, False)
-    spread = plan.activations(256, torch.bfloat16, False, spread=True)
+    spread = plan.activations(256, torch.bfloat16, False, sharded=True)
     assert spread <= cast - 2 * sum(plan.layers)
     assert plan.activations(64, torch.float32, False, True) == plan.activations(64, torch.float32, False)
 
 
-def test_advice_spreads_what_is_too_large(checkpoints):
+def test_the_hint_shards_step_by_step(checkpoints):
+    gpu = Device.gpu(1)
     config = config_of(checkpoints["llama"], tokens_per_microbatch=64)
-    config = with_option(config, "engine.max_batch_tokens", 64)
-    planner = Planner(config, Device.gpu(1), 4)
-    spread = with_option(config, "train.shard", True)
-    wanted = (planner.needed() + planner.needed(spread)) // 2
-    small = Planner(config, Device("cuda", "GPU", int(wanted / USABLE) + 1), 4)
-    assert {"train.shard": True} in [change.options for change in small.changes()]
-    assert all("train.shard" not in c.options for c in Planner(config, small.device, 1).changes())
-    scored = replace(config.reward, functions=("entropy",), weights=(1.0,))
-    for change in Planner(replace(config, reward=scored), small.device, 4).changes():
-        assert "train.shard" not in change.options  # it is refused there
+    assert not any(name in SHARDING for name, _ in smaller(Planner(config, gpu, 1)))
+    for name in SHARDING:
+        planner = Planner(config, gpu, 4)
+        assert [each for each, _ in smaller(planner) if each in SHARDING] == [name]
+        config = with_option(config, name, True)
+    assert not any(each in SHARDING for each, _ in smaller(Planner(config, gpu, 4)))
+    config = config_of(checkpoints["llama"])
+    scored = replace(config, reward=replace(config.reward, functions=("entropy",), weights=(1.0,)))
+    assert not any(each in SHARDING for each, _ in smaller(Planner(scored, gpu, 4)))  # refused with it
 
 
 def test_ranks_share_a_machines_memory_and_not_its_gpus(checkpoints):
     config = config_of(checkpoints["llama"])
     assert Planner(config, RAM, 4).usable == Planner(config, RAM).usable // 4
     assert Planner(config, Device.gpu(1), 4).usable == Planner(config, Device.gpu(1)).usable
-    page = report(config, RAM, 4)[1]
+    page = stage_page(config, RAM, 4)[1]
     assert "RAM that 4 ranks share" in page and "one of 4 ranks; engines and reward models are whole" in page
     assert held(Planner(config, RAM, 4).items(), "sum") > 0
 
@@ -188,7 +190,4 @@ def test_other_stages_that_learn(checkpoints):
     spread = sizes(judge, 4)
     assert spread["policy weights"] == 2 * layer + rest and spread["embedding, head, whole"] == 4 * rest
     small = Planner(SftConfig(model=rl.model), Device.gpu(1), 4)
-    spread = with_option(small.config, "train.shard", True)
-    wanted = (small.needed() + small.needed(spread)) // 2
-    changes = Planner(small.config, Device("cuda", "GPU", int(wanted / USABLE) + 1), 4).changes()
-    assert {"train.shard": True} in [change.options for change in changes]
+    assert ("train.shard", True) in smaller(small)

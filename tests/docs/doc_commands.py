@@ -9,10 +9,11 @@ from pathlib import Path
 from doc_blocks import ROOT
 
 from fastrl.cli import main as cli
+from fastrl.cli.arguments import take_number
 from fastrl.cli.compare import CompareOptions
-from fastrl.cli.doctor import DoctorOptions
+from fastrl.cli.doctor_model import DoctorOptions
 from fastrl.cli.eval import EvalOptions
-from fastrl.cli.main import PlotOptions
+from fastrl.cli.plot import PlotOptions
 from fastrl.cli.report import ReportOptions
 from fastrl.config import DataConfig, PipelineConfig, Recipe, RlConfig
 from fastrl.config.flags import parse_flags
@@ -26,7 +27,7 @@ OPTIONS = {
     "eval": EvalOptions, "doctor": DoctorOptions, "report": ReportOptions, "plot": PlotOptions,
     "compare": CompareOptions, "reproduce": ReproduceOptions,
 }  # fmt: skip
-NUMBERS = ("--gpu_gib", "--nproc", "--sampled_per_s", "--trained_per_s")
+NUMBERS = ("--gpu_gib", "--nproc")
 # flags that come last, and so hold
 SHORT_RUN = """
     --train.num_steps 1 --rollout.num_prompts 2 --rollout.group_size 2 --rollout.max_new_tokens 8
@@ -87,7 +88,7 @@ class Shell:
         config = from_dict(read_yaml(find_recipe(name)))
         if not (name.endswith("-tiny") or Path(name).is_file()) or self.is_away(flags):
             for number in NUMBERS if command == "plan" else ():
-                cli.take_number(flags, command, number)
+                take_number(flags, command, number)
             load_config(name, [flag for flag in flags if flag != "--dry-run"])
             return
         if command == "train" and not isinstance(config, RlConfig):

@@ -9,7 +9,7 @@ import pytest
 from checkpoints import byte_tokenizer, write_checkpoint
 
 from fastrl.check.groups import check_groups
-from fastrl.cli.groups import groups as command
+from fastrl.cli.groups import main as command
 from fastrl.config import (
     CheckpointConfig,
     DataConfig,

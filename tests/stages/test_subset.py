@@ -20,8 +20,9 @@ from fastrl.data.rows import read_rows
 from fastrl.engine.protocol import EngineStats
 from fastrl.grading import Verdict
 from fastrl.stages.subset import remembering, run_subset, surely_differ, wrong_votes
+from fastrl.tiny.folders import default_cache
 from fastrl.tiny.world.config import WorldConfig
-from fastrl.tiny.world.make import default_cache, world_key
+from fastrl.tiny.world.make import world_key
 from fastrl.types import Completion
 
 NUM_SAMPLES = 8

@@ -6,13 +6,13 @@ import pytest
 from small_world import CONFIG
 
 from fastrl.runtime.run import read_metrics
-from fastrl.tiny.demo import ROWS, main
+from fastrl.tiny.demo import ROWS, DemoOptions, run_demo
 from fastrl.tiny.world.assess import table, with_interval
 
 
 def test_the_demo_measures_trains_measures_and_draws(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FASTRL_CACHE", str(tmp_path / "cache"))
-    main(["--dir", str(tmp_path / "run"), "--steps", "2"], CONFIG)
+    run_demo(DemoOptions(dir=str(tmp_path / "run"), steps=2), CONFIG)
     results = json.loads((tmp_path / "run/demo.json").read_text())
     for name in ("avg@4", "maj@4", "transfer/receiver", "transfer/held_out_receiver/low"):
         assert 0 <= results["before"][name] <= 1 and 0 <= results["after"][name] <= 1
@@ -32,8 +32,14 @@ def test_table_by_hand():
     ]
 
 
-@pytest.mark.parametrize("flags", [["--steps", "0"], ["--recipe", "no-such-recipe"]])
-def test_bad_flags_are_refused(flags, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"steps": 0}, r"\[demo\] steps: expected > 0"),
+        ({"recipe": "int-tiny"}, r"\[demo\] recipe: expected one of the rl stage"),
+    ],
+)
+def test_bad_flags_are_refused(options, message, tmp_path, monkeypatch):
     monkeypatch.setenv("FASTRL_CACHE", str(tmp_path / "cache"))
-    with pytest.raises((ValueError, FileNotFoundError, SystemExit)):
-        main(["--dir", str(tmp_path / "run"), *flags], CONFIG)
+    with pytest.raises(ValueError, match=message):
+        run_demo(DemoOptions(dir=str(tmp_path / "run"), **options), CONFIG)

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 import shutil
-import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fastrl.runtime.seeding import seed_of
+from fastrl.tiny.folders import default_cache, digest, make_once
 from fastrl.tiny.interventions.config import IntConfig
 from fastrl.tiny.interventions.examples import hard_row, meets, solver_row
 from fastrl.tiny.world.examples import write_jsonl
-from fastrl.tiny.world.make import default_cache, world_key
+from fastrl.tiny.world.make import world_key
 from fastrl.tiny.world.task import Chain, Split, draw_chains
 from fastrl.tiny.world.teach import learn, prepare
 from fastrl.tiny.world.traces import wrong_entries
 
-log = logging.getLogger(__name__)
-# What is written in these files decides what this world is, beside the plain world's own.
-SOURCES = ("config.py", "examples.py", "make.py")
+# The text of these files decides what this world is, next to the plain world's own.
+SOURCES = tuple(f"tiny/interventions/{name}.py" for name in ("config", "examples", "make"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,47 +46,25 @@ class IntWorld:
 
 
 def build_int_world(config: IntConfig | None = None, cache: Path | None = None) -> IntWorld:
-    """The world that a configuration describes: from the cache, or made now.
+    """Return the world that a configuration describes, from the cache or made now.
 
     Args:
         cache: folder of worlds; None: $FASTRL_CACHE/tiny, or ~/.cache/fastrl/tiny.
     """
     config = config or IntConfig()
     folder = (cache or default_cache()) / f"int-{int_key(config)}"
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        log.info("making InT's tiny world in %s", folder)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            make_int(config, partial)
-            # Two processes may make the same world: the first to finish is kept.
-            if not folder.is_dir():
-                partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    make_once(folder, partial(make_int, config))
     return IntWorld(folder)
 
 
-def with_int_world(
-    export: Callable[[str], Path], folder: str, config: IntConfig | None = None, cache: Path | None = None
-) -> Path:
-    """What `export` writes into a folder that does not exist yet, and this world beside it, as int-tiny names
-    it. Returns the folder."""
-    if Path(folder).exists():
-        raise ValueError(f"[tiny] dir: expected a folder that does not exist yet, got {folder!r}")
-    made = build_int_world(config, cache)
-    target = export(folder)
-    shutil.copytree(made.folder, target, dirs_exist_ok=True)
-    return target
+def copy_int_world(target: Path, config: IntConfig | None = None, cache: Path | None = None) -> None:
+    """Add the world's model and files to a folder, as int-tiny names them."""
+    shutil.copytree(build_int_world(config, cache).folder, target, dirs_exist_ok=True)
 
 
 def int_key(config: IntConfig) -> str:
-    """Digest of the plain world's key, of this configuration and of the files that give it meaning."""
-    whole = hashlib.sha256(world_key(config.world).encode())
-    whole.update(json.dumps(asdict(config), sort_keys=True).encode())
-    for source in SOURCES:
-        whole.update((Path(__file__).parent / source).read_bytes())
-    return whole.hexdigest()[:16]
+    """Return the key of the world of a configuration."""
+    return digest(world_key(config.world), config, SOURCES)
 
 
 def make_int(config: IntConfig, folder: Path) -> None:

@@ -111,7 +111,7 @@ def write_table(found: Sequence[Finding], numbers: Numbers, sizes: Sizes, folder
     return [markdown, whole]
 
 
-def print_table(
+def print_claims(
     found: Sequence[Finding], numbers: Numbers, sizes: Sizes, file: IO[str] | None = None
 ) -> None:
     """On a terminal as wide as it is; in a file, lines of IN_A_FILE characters."""

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 import shutil
-import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 
 from fastrl.runtime.seeding import seed_of
+from fastrl.tiny.folders import default_cache, digest, make_once
 from fastrl.tiny.tracelift.config import LiftConfig
 from fastrl.tiny.tracelift.examples import seed_row
 from fastrl.tiny.tracelift.task import task_row
 from fastrl.tiny.tracelift.teach import teach_lift
 from fastrl.tiny.world.examples import write_jsonl
-from fastrl.tiny.world.make import World, build_world, default_cache, world_key
+from fastrl.tiny.world.make import World, build_world, world_key
 from fastrl.tiny.world.task import Split, draw_chains
 from fastrl.types import Task
 
-log = logging.getLogger(__name__)
-# What is written in these files decides what this world is, beside the plain world's own.
+# The text of these files decides what this world is, next to the plain world's own.
 SOURCES = (
-    "../world/check.py", "config.py", "examples.py", "judge.py", "make.py", "perturb.py", "task.py",
-    "teach.py", "../../methods/tracelift/groups/drafts.py",
-)  # fmt: skip
+    "tiny/world/check.py",
+    *(
+        f"tiny/tracelift/{name}.py"
+        for name in ("config", "examples", "judge", "make", "perturb", "task", "teach")
+    ),
+    "methods/tracelift/groups/drafts.py",
+)
 TASKS: tuple[Task, ...] = ("math", "code")
 
 
@@ -61,7 +62,7 @@ class LiftWorld:
 
 
 def build_lift_world(config: LiftConfig | None = None, cache: Path | None = None) -> LiftWorld:
-    """The world that a configuration describes: from the cache, or made now, the plain one first.
+    """Return the world that a configuration describes, from the cache or made now, the plain one first.
 
     Args:
         cache: folder of worlds; None: $FASTRL_CACHE/tiny, or ~/.cache/fastrl/tiny.
@@ -69,41 +70,18 @@ def build_lift_world(config: LiftConfig | None = None, cache: Path | None = None
     config = config or LiftConfig()
     base = build_world(config.world, cache)
     folder = (cache or default_cache()) / f"lift-{lift_key(config)}"
-    if not folder.is_dir():
-        log.info("making TraceLift's tiny world in %s", folder)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            make_lift(config, base, partial)
-            # Two processes may make the same world: the first to finish is kept.
-            if not folder.is_dir():
-                partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    make_once(folder, partial(make_lift, config, base))
     return LiftWorld(folder, base)
 
 
-def export_lift_world(folder: str | Path, config: LiftConfig | None = None) -> Path:
-    """A copy of both worlds under one path of one's own, as the tracelift-*-tiny recipes name it.
-
-    Raises:
-        ValueError: the folder exists; nothing is overwritten.
-    """
-    target = Path(folder)
-    if target.exists():
-        raise ValueError(f"[tiny] dir: expected a folder that does not exist yet, got {str(folder)!r}")
-    world = build_lift_world(config)
-    shutil.copytree(world.base.generator.parent, target)
-    shutil.copytree(world.folder, target, dirs_exist_ok=True)
-    return target
+def copy_lift_world(target: Path, config: LiftConfig | None = None, cache: Path | None = None) -> None:
+    """Add this world's models and files to a folder, as the tracelift-*-tiny recipes name them."""
+    shutil.copytree(build_lift_world(config, cache).folder, target, dirs_exist_ok=True)
 
 
 def lift_key(config: LiftConfig) -> str:
-    """Digest of the plain world's key, of this configuration and of the files that give it meaning."""
-    whole = hashlib.sha256(world_key(config.world).encode())
-    whole.update(json.dumps(asdict(config), sort_keys=True).encode())
-    for source in SOURCES:
-        whole.update((Path(__file__).parent / source).read_bytes())
-    return whole.hexdigest()[:16]
+    """Return the key of the world of a configuration."""
+    return digest(world_key(config.world), config, SOURCES)
 
 
 def make_lift(config: LiftConfig, base: World, folder: Path) -> None:

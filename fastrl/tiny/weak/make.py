@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 import shutil
-import tempfile
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
 from fastrl.config import with_option
 from fastrl.config.load import load_config, to_yaml
 from fastrl.runtime.seeding import seed_of
+from fastrl.tiny.folders import default_cache, digest, make_once
 from fastrl.tiny.weak.config import MIXES, WeakConfig
 from fastrl.tiny.weak.examples import text_row, thought_row, weak_row
 from fastrl.tiny.world.examples import problem_row, write_jsonl
-from fastrl.tiny.world.make import default_cache, world_key
+from fastrl.tiny.world.make import world_key
 from fastrl.tiny.world.models import initialise
 from fastrl.tiny.world.task import draw_chains
 from fastrl.tiny.world.teach import learn, prepare
 
-log = logging.getLogger(__name__)
-# What is written in these files decides what this world is, beside the plain world's own.
-SOURCES = ("../interventions/examples.py", "config.py", "examples.py", "make.py")
+# The text of these files decides what this world is, next to the plain world's own.
+SOURCES = (
+    "tiny/interventions/examples.py",
+    *(f"tiny/weak/{name}.py" for name in ("config", "examples", "make")),
+)
 FIRST = "explicit"
 FILES = ("train", "test", "long", "text", "traces")
 
@@ -53,7 +51,7 @@ class WeakWorld:
 
 
 def build_weak_world(config: WeakConfig | None = None, cache: Path | None = None) -> WeakWorld:
-    """The world that a configuration describes: from the cache, or made now.
+    """Return the world that a configuration describes, from the cache or made now.
 
     Args:
         cache: folder of worlds; None: $FASTRL_CACHE/tiny, or ~/.cache/fastrl/tiny.
@@ -62,47 +60,26 @@ def build_weak_world(config: WeakConfig | None = None, cache: Path | None = None
     """
     config = config or WeakConfig()
     folder = (cache or default_cache()) / f"weak-{weak_key(config)}"
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        log.info("making the tiny world of weak supervision in %s", folder)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            make_weak(config, partial, cache)
-            # Two processes may make the same world: the first to finish is kept.
-            if not folder.is_dir():
-                partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    make_once(folder, lambda partial: make_weak(config, partial, cache))
     return WeakWorld(folder)
 
 
-def with_weak_world(
-    export: Callable[[str], Path], folder: str, config: WeakConfig | None = None, cache: Path | None = None
-) -> Path:
-    """What `export` writes into a folder that does not exist yet, and beside it this world, with a generator
-    of every mix as weak-<mix>. Returns the folder."""
-    if Path(folder).exists():
-        raise ValueError(f"[tiny] dir: expected a folder that does not exist yet, got {folder!r}")
+def copy_weak_world(target: Path, config: WeakConfig | None = None, cache: Path | None = None) -> None:
+    """Add the world's files to a folder, and a generator of every mix as weak-<mix>."""
     first = config or WeakConfig()
     build_weak_world(replace(first, mix=FIRST), cache)  # which all others begin with
     with ThreadPoolExecutor(max_workers=2) as lanes:
         worlds = list(lanes.map(lambda mix: build_weak_world(replace(first, mix=mix), cache), MIXES))
-    target = export(folder)
     for mix, world in zip(MIXES, worlds, strict=True):
         shutil.copytree(world.generator, target / f"weak-{mix}")
     shutil.copytree(worlds[0].base, target / "weak-base")
     for name in FILES:
         shutil.copy2(worlds[0].file(name), target)
-    return target
 
 
 def weak_key(config: WeakConfig) -> str:
-    """Digest of the plain world's key, of this configuration and of the files that give it meaning."""
-    whole = hashlib.sha256(world_key(config.world).encode())
-    whole.update(json.dumps(asdict(config), sort_keys=True).encode())
-    for source in SOURCES:
-        whole.update((Path(__file__).parent / source).read_bytes())
-    return whole.hexdigest()[:16]
+    """Return the key of the world of a configuration."""
+    return digest(world_key(config.world), config, SOURCES)
 
 
 def make_weak(config: WeakConfig, folder: Path, cache: Path | None) -> None:

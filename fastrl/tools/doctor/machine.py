@@ -70,8 +70,8 @@ OPS = ("group_advantage", "grpo_loss", "linear_logprob", "linear_grpo_loss", "lo
 SELF_CHECK_LIMIT = 2e-5
 
 
-def report() -> tuple[bool, str]:
-    """Whether training can start here, and the page that says why or why not."""
+def machine_report() -> tuple[bool, str]:
+    """Return whether training can start here, and the page that says why or why not."""
     sections = [("python", python_lines()), ("packages", package_lines()), ("device", device_lines())]
     sections += [("kernels", kernel_lines()), ("optional", optional_lines())]
     sections += [("environment", environment_lines())]
@@ -80,15 +80,15 @@ def report() -> tuple[bool, str]:
     for title, found in sections:
         lines = list(found)
         healthy = healthy and all(line.status != "fail" for line in lines)
-        text += shown(title, lines)
+        text += section(title, lines)
     text.append(
         "all that training needs is here" if healthy else "training can't start: see the lines marked x"
     )
     return healthy, "\n".join(text)
 
 
-def shown(title: str, lines: Sequence[Line]) -> list[str]:
-    """A section of the page."""
+def section(title: str, lines: Sequence[Line]) -> list[str]:
+    """Return a section of the page as lines."""
     return [title, *(f"  {MARKS[line.status]} {line.subject:<18} {line.finding}" for line in lines)]
 
 
@@ -101,10 +101,10 @@ def python_lines() -> Iterator[Line]:
 
 def package_lines() -> Iterator[Line]:
     for name, supported in REQUIRED.items():
-        yield judge(name, package_version(name), supported)
+        yield judge_version(name, package_version(name), supported)
 
 
-def judge(name: str, version: str | None, supported: Supported) -> Line:
+def judge_version(name: str, version: str | None, supported: Supported) -> Line:
     """A required package's version against the supported range."""
     if version is None:
         return Line("fail", name, "missing")

@@ -73,7 +73,7 @@ class Footprint:
 
     @property
     def layers(self) -> list[int]:
-        """Parameters of every layer that is gathered as one where the model is spread."""
+        """Parameters of every layer that is gathered as one where the model is sharded."""
         return [sum(p.numel() for p in layer.parameters()) for layer in decoder_layers(self._outline)]
 
     def trained(self, lora: AdapterConfig) -> list[int]:
@@ -103,24 +103,24 @@ class Footprint:
         return int(2 * text.num_hidden_layers * heads * size * dtype.itemsize)
 
     def activations(
-        self, num_tokens: int, dtype: torch.dtype, checkpointing: bool, spread: bool = False
+        self, num_tokens: int, dtype: torch.dtype, checkpointing: bool, sharded: bool = False
     ) -> int | None:
         """Most bytes alive at once in a forward and backward of so many tokens, beside weights and gradients.
 
         Both are walked through with tensors that have no memory. Attention keeps query, key, value, output
         and one float32 a row and head, as fused kernels do; with `dtype` bfloat16 the cast weights count,
-        unless the model is `spread`: then layers are gathered in that type.
+        unless the model is `sharded`: then layers are gathered in that type.
 
         Returns: None: shapes inside depend on values (as in a mixture of experts), so it can't be known.
         """
-        asked = num_tokens, dtype, checkpointing, spread
+        asked = num_tokens, dtype, checkpointing, sharded
         if asked not in self._walked:
             self._walked[asked] = self._walk(*asked)
         return self._walked[asked]
 
-    def _walk(self, num_tokens: int, dtype: torch.dtype, checkpointing: bool, spread: bool) -> int | None:
+    def _walk(self, num_tokens: int, dtype: torch.dtype, checkpointing: bool, sharded: bool) -> int | None:
         with self._mode:
-            model = self._make(dtype) if spread and dtype != torch.float32 else self._outline
+            model = self._make(dtype) if sharded and dtype != torch.float32 else self._outline
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
         else:
@@ -132,7 +132,7 @@ class Footprint:
             known = [*model.parameters(), *(p.grad for p in model.parameters()), *model.buffers(), ids]
             try:
                 with LiveBytes(known) as live:
-                    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32 and not spread):
+                    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32 and not sharded):
                         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
                     hidden.backward(torch.empty_like(hidden))
             except (DataDependentOutputException, DynamicOutputShapeException):

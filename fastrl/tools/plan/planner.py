@@ -1,13 +1,11 @@
-"""A memory plan before a run starts: what a device will hold, whether it fits, and what to change."""
+"""A memory plan before a run starts: what each rank's device will hold, and how much of it at once."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
 
@@ -21,12 +19,10 @@ from fastrl.config import (
     RewardModelConfig,
     RlConfig,
     SftConfig,
-    get_option,
     microbatch_tokens,
     refuse,
-    with_option,
 )
-from fastrl.config.engines import engine_table, frozen_engines
+from fastrl.config.engines import EngineEntry, engine_table
 from fastrl.engine.build import choose_device
 from fastrl.engine.tree.kv_pool import BLOCK, blocks_of
 from fastrl.kernels._layout import kept_layout, tiled_layout
@@ -35,22 +31,9 @@ from fastrl.tools.plan.footprint import Footprint
 from fastrl.tools.plan.sharding import HOST, Item, learnt_items, part
 from fastrl.training.update import is_off_policy
 
-T = TypeVar("T")
 USABLE = 0.92
 """Of a device's memory; the rest is for its runtime, fragmentation, and an engine's passing needs."""
 MOMENTS = ("rollout", "reward", "update", "sum", "judge")
-CHECKPOINTING, MICROBATCH = "model.gradient_checkpointing", "train.tokens_per_microbatch"
-SLEEP, BATCH_TOKENS = "engine.sleep", "engine.max_batch_tokens"
-SPREADING = ("train.shard", "train.shard_gradients", "train.offload")
-"""Each takes more off a device, and sends more."""
-OF_REWARDS = {"receiver": "transfer.", "executor": "uplift.executor."}
-"""Where the options of a reward's engine stand, by its name in the table of engines."""
-ASKED = ("writer.", "judge.", "executor.")
-"""Where the options of a groups stage's engines stand."""
-OPTIONS = (
-    SLEEP, *(where + SLEEP for where in OF_REWARDS.values()), *SPREADING, CHECKPOINTING, MICROBATCH,
-    BATCH_TOKENS, *(where + BATCH_TOKENS for where in (*OF_REWARDS.values(), *ASKED)),
-)  # fmt: skip
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -82,17 +65,8 @@ class Device:
         return cls("cuda", "GPU", round(gib * 2**30))
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Options that would make it fit, by dotted name."""
-
-    options: dict[str, Any]
-    num_bytes: int
-    """Of the whole plan with them."""
-
-
 class Planner:
-    """Plans of one configuration and its neighbours; models are outlined once."""
+    """Plans of one configuration and its neighbours; each model is outlined once."""
 
     def __init__(self, config: Config, device: Device, ranks: int = 1) -> None:
         """ranks: processes that torchrun starts, over all machines; on a CPU they share its memory.
@@ -106,21 +80,18 @@ class Planner:
         self._footprints: dict[str, Footprint] = {}
 
     def items(self, config: Config | None = None) -> list[Item]:
-        """Everything that one rank of the run holds: a part of a policy and of a reference that are spread;
-        engines and reward models whole, every rank its own."""
+        """Return all that one rank holds: a part of a sharded policy and reference, its engines and reward
+        models whole."""
         config = config or self.config
+        engines = [
+            item
+            for entry in engine_table(config).values()
+            for item in self._engine(title(config, entry), entry.model, entry.engine, entry.phase)
+        ]
         if not isinstance(config, Learns):
-            engines = asked_engines(config).items()
-            return [
-                item for name, (model, own) in engines for item in self._engine(name, model, own, "rollout")
-            ]
-        items = self._training(config)
+            return engines
+        items = self._training(config) + engines
         if isinstance(config, RlConfig):
-            items += self._engine("policy engine", config.model, config.engine, "rollout")
-            for entry in engine_table(config).values():
-                if entry.name != "policy":
-                    name = entry.name.replace("_", " ")
-                    items += self._engine(name, entry.model, entry.engine, entry.phase)
             if config.uses_rubric:
                 items.append(self._reward_model(config))
             if config.loss.kl_coef and not config.model.lora.rank:
@@ -128,47 +99,12 @@ class Planner:
         return items
 
     def needed(self, config: Config | None = None) -> int:
-        """Bytes at the moment that needs most."""
+        """Return the bytes at the moment that needs most."""
         items = self.items(config)
         return max(held(items, moment) for moment in MOMENTS)
 
-    def changes(self) -> list[Change]:
-        """Each that is enough alone; where none is, all together, enough or not. Empty: it fits as it is."""
-        if self.needed() <= self.usable:
-            return []
-        config = self.config
-        knobs: list[Callable[[Config], Config]] = []
-        if isinstance(config, RlConfig):
-            knobs += [] if config.rollout.max_staleness else [self._asleep]  # which refuses sleep
-        knobs += [self._spread] if self.ranks > 1 and self._may_spread(config) else []
-        if isinstance(config, Learns):
-            knobs.append(partial(with_option, name=CHECKPOINTING, value=True))
-            # with run.deterministic each sequence goes alone, and there is nothing to lower
-            knobs += [] if config.run.deterministic else [partial(self._largest, name=MICROBATCH)]
-        knobs += [partial(self._largest, name=name) for name in batch_options(config)]
-        alone = [knob(self.config) for knob in knobs]
-        enough = [self._change(config) for config in alone if self.needed(config) <= self.usable]
-        if enough:
-            return enough
-        together = self.config
-        for knob in knobs:
-            together = knob(together)
-        return [self._change(together)]
-
-    def least(self, name: str) -> int:
-        """The smallest useful value of an option in tokens: one whole completion, as none is split."""
-        if isinstance(self.config, RewardModelConfig):
-            return self.config.max_tokens
-        if not isinstance(self.config, RlConfig):
-            return 1024
-        config = self.config
-        rewards = name != MICROBATCH
-        slack = config.transfer.slack_tokens if rewards and config.uses_transfer else 0
-        answer = config.uplift.executor.max_new_tokens if rewards and config.uses_uplift else 0
-        return config.rollout.max_new_tokens + max(slack, answer)
-
     def _training(self, config: Learns) -> list[Item]:
-        tokens = max(microbatch_tokens(config), self.least(MICROBATCH))
+        tokens = max(microbatch_tokens(config), longest_sequence(config))
         how = f"a forward and backward of {tokens:,} tokens, walked through without memory"
         if config.model.gradient_checkpointing:
             how += ", with checkpointing"
@@ -184,7 +120,7 @@ class Planner:
         ]
 
     def _head(self, config: RlConfig | SftConfig | CptConfig, tokens: int) -> list[Item]:
-        """What the loss needs beside its input: a chunk of logits, their gradients, the weight's gradient."""
+        """Return what the loss holds: a chunk of logits and their gradients, the gradient of the head."""
         policy, device = self._footprint(config.model), torch.device(self.device.kind)
         vocab, itemsize = policy.vocab, self._dtype(config.model).itemsize
         layout = tiled_layout(device, vocab, None)
@@ -247,160 +183,35 @@ class Planner:
         return compute_dtype(model, torch.device(self.device.kind))
 
     def _activations(self, config: Learns, tokens: int) -> int | None:
-        """As walked at the configured number of tokens and at the least; between them the chord."""
-        least = self.least(MICROBATCH)
-        most = max(tokens, least, get_option(self.config, MICROBATCH))
-        above = self._walk(config, most)
-        if tokens == most or above is None:
-            return above
-        below = self._walk(config, least)
-        assert below is not None
-        return below + -(-(above - below) * (tokens - least) // (most - least))
-
-    def _walk(self, config: Learns, tokens: int) -> int | None:
-        model, spread = config.model, self.ranks > 1 and config.train.shard
+        model, sharded = config.model, self.ranks > 1 and config.train.shard
         return self._footprint(model).activations(
-            tokens, self._dtype(model), model.gradient_checkpointing, spread
+            tokens, self._dtype(model), model.gradient_checkpointing, sharded
         )
 
-    @staticmethod
-    def _may_spread(config: Config) -> bool:
-        """Scores of the policy itself are not asked of one that is spread."""
-        if isinstance(config, RlConfig):
-            return not {"self_certainty", "entropy"} & set(config.reward.functions)
-        return isinstance(config, Learns)
 
-    def _spread(self, config: Config) -> Config:
-        """With the first of SPREADING that are enough; with all where none are."""
-        for name in SPREADING[: 3 if self.device.kind == "cuda" else 2]:
-            if self.needed(config) <= self.usable:
-                break
-            config = with_option(config, name, True)
-        return config
-
-    def _asleep(self, config: Config) -> Config:
-        assert isinstance(config, RlConfig)
-        config = with_option(config, SLEEP, True)
-        for where in own_engines(config):
-            config = with_option(config, where + SLEEP, True)
-        return config
-
-    def _largest(self, config: Config, name: str) -> Config:
-        """With the largest value below its own that fits, in steps of 64; with the least where none does."""
-        if self.needed(config) <= self.usable:
-            return config
-        now = get_option(config, name)
-        low = -(-self.least(name) // 64)
-        high = max(low, now // 64)
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self.needed(with_option(config, name, 64 * middle)) <= self.usable:
-                low = middle
-            else:
-                high = middle - 1
-        return with_option(config, name, min(now, 64 * low))
-
-    def _change(self, config: Config) -> Change:
-        options = {
-            name: get_option(config, name)
-            for name in OPTIONS
-            if get_option(config, name) != get_option(self.config, name)
-        }
-        return Change(options, self.needed(config))
+def longest_sequence(config: Learns) -> int:
+    """Return the tokens that a micro-batch holds at least, since no sequence is split."""
+    if isinstance(config, RewardModelConfig):
+        return config.max_tokens
+    return config.rollout.max_new_tokens if isinstance(config, RlConfig) else 1024
 
 
-def asked_engines(config: Config) -> dict[str, tuple[CheckpointConfig, EngineConfig]]:
-    """Of a stage that trains nothing; a groups stage's by where they stand, those that it has."""
-    if isinstance(config, GroupsConfig):
-        own = {"writer": config.writer, "judge": config.judge}
-        found = {name: (each.model, each.engine) for name, each in own.items() if each.model.path}
-        executor = config.executor
-        if executor.model.path:
-            engine = config.writer.engine if executor.engine.kind == "same" else executor.engine
-            found["executor"] = (executor.model, engine)
-        return found
-    assert not isinstance(config, Learns)
-    return {"engine": (config.model, config.engine)}
+def title(config: Config, entry: EngineEntry) -> str:
+    """Return the name of an engine in the plan."""
+    if entry.name == "policy":
+        return "policy engine" if isinstance(config, RlConfig) else "engine"
+    return entry.name.replace("_", " ")
 
 
 def section_of(config: Config, model: CheckpointConfig) -> str:
-    """Where the configuration has the model."""
-    if isinstance(config, GroupsConfig):
-        return next(f"{name}.model" for name, (each, _) in asked_engines(config).items() if each == model)
-    if model.path == config.model.path or not isinstance(config, RlConfig):
-        return "model"
-    if config.uses_transfer and model.path == config.transfer.receiver.path:
-        return "transfer.receiver"
-    for name, judge in config.eval.faithfulness.judges.items():
-        if model.path == judge.model.path:
-            return f"eval.faithfulness.{name}.model"
-    executor = config.uses_uplift and model.path == config.uplift.executor.model.path
-    return "uplift.executor.model" if executor else "uplift.reward_model"
-
-
-def own_engines(config: RlConfig) -> list[str]:
-    """Where the options of rewards' engines stand that are not those of the engine section."""
-    return [
-        where
-        for name, where in OF_REWARDS.items()
-        if name in frozen_engines(config) and get_option(config, f"{where}engine.kind") != "same"
-    ]
-
-
-def batch_options(config: Config) -> list[str]:
-    """Dotted names of what says how many tokens an engine holds."""
-    if isinstance(config, GroupsConfig):
-        places = [f"{name}." for name in asked_engines(config)]
-        return [
-            where + BATCH_TOKENS for where in places if get_option(config, f"{where}engine.kind") != "same"
-        ]
-    if isinstance(config, RlConfig):
-        return [BATCH_TOKENS, *(where + BATCH_TOKENS for where in own_engines(config))]
-    return [] if isinstance(config, Learns) else [BATCH_TOKENS]
+    """Return the section of the configuration that has the model."""
+    for entry in engine_table(config).values():
+        if entry.model.path == model.path:
+            return entry.model_section
+    own = not isinstance(config, GroupsConfig) and model.path == config.model.path
+    return "model" if own else "uplift.reward_model"
 
 
 def held(items: Sequence[Item], moment: str) -> int:
-    """Bytes of what is there at a moment."""
+    """Return the bytes of what is there at a moment."""
     return sum(item.num_bytes or 0 for item in items if item.when in ("always", moment))
-
-
-def report(config: Config, device: Device, ranks: int = 1) -> tuple[bool, str]:
-    """Whether the plan of one rank fits its device, and the page that says so."""
-    planner = Planner(config, device, ranks)
-    items, needed = planner.items(), planner.needed()
-    if not items:
-        return True, "no model: nothing to plan"
-    lines = [f"{item.name:24s}{size(item.num_bytes):>12s}  {item.when:8s}{item.how}" for item in items]
-    moment = max(MOMENTS, key=lambda each: held(items, each))
-    shared = device.kind == "cpu" and ranks > 1
-    of = f"of {size(device.num_bytes)}, {device.name}" + (f" that {ranks} ranks share" if shared else "")
-    lines.append(f"{'at once':24s}{size(needed):>12s}  {moment:8s}{of}")
-    if waiting := sum(item.num_bytes or 0 for item in items if item.when == HOST):
-        lines.append(f"{'in host memory':24s}{size(waiting):>12s}  always  of every rank")
-    if ranks > 1:
-        lines.append(f"this is one of {ranks} ranks; engines and reward models are whole on each")
-    if needed <= planner.usable:
-        lines.append(f"fits: {size(planner.usable - needed)} below {USABLE:.0%} of the device")
-        return True, "\n".join(lines)
-    lines.append(f"does not fit: {size(needed - planner.usable)} above {USABLE:.0%} of the device")
-    return False, "\n".join([*lines, *advice(planner.changes(), planner.usable)])
-
-
-def advice(changes: Sequence[Change], usable: int) -> list[str]:
-    if changes[0].num_bytes > usable:
-        lines = ["it takes a larger device or a smaller model, and does not fit even with"]
-    else:
-        lines = ["it fits with any one of" if len(changes) > 1 else "it fits with"]
-    for change in changes:
-        flags = " ".join(f"--{name} {str(value).lower()}" for name, value in change.options.items())
-        lines.append(f"  {flags}  ({size(change.num_bytes)} at once)")
-    return lines
-
-
-def size(num_bytes: int | None) -> str:
-    if num_bytes is None:
-        return "?"
-    for unit, scale in (("GiB", 2**30), ("MiB", 2**20)):
-        if num_bytes >= scale:
-            return f"{num_bytes / scale:.2f} {unit}"
-    return f"{num_bytes / 2**10:.2f} KiB"

@@ -1,5 +1,5 @@
 """What training keeps of a policy, on one rank or many: weights, gradients and moments, or a part of them
-where it is spread (FSDP2); its layers whole while they compute, and sums of gradients."""
+where it is sharded (FSDP2); its layers whole while they compute, and sums of gradients."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def passing_items(
     shapes: Sequence[tuple[int, ...]], layers: Sequence[int], config: Learns, ranks: int, itemsize: int,
     learnt: int,
 ) -> list[Item]:  # fmt: skip
-    """What a spread policy has whole for a while.
+    """What a sharded policy has whole for a while.
 
     The embedding, the head and what else is in no layer are whole from the forward until the backward is
     over; of the layers, one computes, the next is gathered, and what gathers it is as large again. At the

@@ -1,1 +1,1 @@
-"""fastrl sweep: a grid of recipe fields, each combination with several seeds; runs, one table, one plot."""
+"""fastrl sweep: a grid of recipe fields, each combination with several seeds; its runs and their table."""

@@ -1,4 +1,4 @@
-"""What a sweep's runs have come to: their metrics by combination, the table's files and the plot."""
+"""What a sweep's runs have come to: their metrics by combination, and the table's files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from fastrl.runtime.run import read_metrics
 from fastrl.tools.sweep.cells import Cell, cells, exit_code_of, failure, text
 from fastrl.tools.sweep.grid import Grid
 from fastrl.tools.sweep.numbers import headline_metrics
-from fastrl.tools.sweep.plot import plot_sweep
 from fastrl.tools.sweep.table import (
     Combination,
     SweepTable,
@@ -22,8 +21,8 @@ from fastrl.tools.sweep.table import (
 )
 
 
-def gather(grid: Grid, folder: Path) -> list[Combination]:
-    """The runs that ended, by combination."""
+def runs_by_combination(grid: Grid, folder: Path) -> list[Combination]:
+    """Return the runs that ended, by combination."""
     by_place: dict[Path, list[Cell]] = {}
     for cell in cells(grid, folder):
         by_place.setdefault(cell.folder.parent, []).append(cell)
@@ -41,8 +40,10 @@ def combination(runs: Sequence[Cell], metrics: Sequence[str]) -> Combination:
 
 
 def read_run(cell: Cell, metrics: Sequence[str]) -> RunCurves:
-    """The run's metrics; of a pipeline those of its last RL stage, or else of its last stage, and of other
-    stages what STAGE.METRIC asks for."""
+    """Return a run's metrics.
+
+    Of a pipeline: those of its last RL stage, or else of its last stage, and STAGE.METRIC of the others.
+    """
     pipeline = cell.folder / "pipeline.yaml"
     if not pipeline.exists():
         return RunCurves(cell.name, lines_of(cell.folder))
@@ -59,25 +60,21 @@ def read_run(cell: Cell, metrics: Sequence[str]) -> RunCurves:
 
 
 def lines_of(folder: Path) -> list[dict[str, float]]:
-    """None where a stage logs none."""
+    """Return a stage's lines of metrics; none if it logs none."""
     file = folder / "metrics.jsonl"
     return read_metrics(file) if file.exists() else []
 
 
-def report(grid: Grid, folder: Path) -> tuple[SweepTable, list[Path], list[str]]:
-    """Write table.md, table.csv and, of finished runs, curves.png.
+def write_table(grid: Grid, folder: Path) -> tuple[SweepTable, list[Path], list[str]]:
+    """Write table.md and table.csv.
 
     Returns: the table, what was written, and those of grid.metrics that no finished run has.
     """
-    combinations = gather(grid, folder)
+    combinations = runs_by_combination(grid, folder)
     runs = [run for each in combinations for run in each.runs]
-    metrics = grid.metrics or headline_metrics(runs)
-    table = sweep_table(combinations, metrics)
+    table = sweep_table(combinations, grid.metrics or headline_metrics(runs))
     write_markdown(table, folder / "table.md")
     write_csv(table, folder / "table.csv")
-    written = [folder / "table.md", folder / "table.csv"]
     logged = {name for run in runs for line in run.lines for name, value in line.items() if value is not None}
-    there = [metric for metric in metrics if metric in logged]
-    if there:
-        written.append(plot_sweep(combinations, there, folder / "curves.png"))
-    return table, written, [metric for metric in grid.metrics if runs and metric not in logged]
+    missing = [metric for metric in grid.metrics if runs and metric not in logged]
+    return table, [folder / "table.md", folder / "table.csv"], missing

@@ -18,10 +18,45 @@ from typing import IO
 
 from fastrl.grading.programs.sandbox_kernel import die_with_parent
 from fastrl.report.console import duration
-from fastrl.tools.sweep.cells import LOCK, Cell
+from fastrl.tools.sweep.cells import LOCK, Cell, failure
 
 POLL_S, GRACE_S, LOCK_S = 0.05, 10.0, 5.0
 Command = Callable[[Cell], list[str]]
+
+
+def run_missing(
+    runs: Sequence[Cell],
+    command: Command,
+    lock: IO[str],
+    *,
+    is_finished: Callable[[Cell], bool],
+    write_end: Callable[[Cell, int], None],
+    summary: Callable[[Cell], str] = lambda run: "",
+    gpus: Sequence[str] = (),
+    lanes: int = 1,
+) -> None:
+    """Run those that are not finished; print how many, and a line for each one that ends.
+
+    Args:
+        write_end: keeps a run's exit code next to its folder.
+        summary: what is printed of a run that has succeeded, after the time that it took.
+        command, lock, gpus, lanes: as of run_cells.
+    """
+    left = [run for run in runs if not is_finished(run)]
+    before = done = len(runs) - len(left)
+    at_a_time = len(gpus) or lanes
+    print(f"{len(runs)} runs, {done} finished; {at_a_time} at a time, logs beside them", flush=True)
+    since = time.monotonic()
+
+    def ended(run: Cell, code: int, took: str) -> None:
+        nonlocal done
+        done += 1
+        write_end(run, code)
+        outcome = f"failed after {took}, {failure(run)}" if code else f"{took}{summary(run)}"
+        to_go = (time.monotonic() - since) / (done - before) * (len(runs) - done)
+        print(f"{done}/{len(runs)}  {run.name}  {outcome}; about {duration(to_go)} to go", flush=True)
+
+    run_cells(left, command, gpus, lock, ended, lanes)
 
 
 def run_cells(

@@ -25,7 +25,7 @@ CAPTION = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Combination:
-    """The runs of one combination of values."""
+    """The runs of a combination of values."""
 
     values: dict[str, str]
     """Field: value, in full."""
@@ -76,8 +76,8 @@ def short_values(combinations: Sequence[Combination]) -> list[dict[str, str]]:
     return short
 
 
-def cells(table: SweepTable) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of text."""
+def table_cells(table: SweepTable) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows as text."""
     failed = any(combination.failures for combination, _ in table.rows)
     header = [*table.fields, "runs", *table.columns, *(["failed"] if failed else [])]
     short = short_values([combination for combination, _ in table.rows])
@@ -85,13 +85,13 @@ def cells(table: SweepTable) -> tuple[list[str], list[list[str]]]:
     for values, (combination, found) in zip(short, table.rows, strict=True):
         done = len(combination.runs)
         runs = f"{done}" if done == combination.planned else f"{done} of {combination.planned}"
-        numbers = [shown(found.get(name), done) for name in table.columns]
+        numbers = [interval_text(found.get(name), done) for name in table.columns]
         failures = ["; ".join(combination.failures)] if failed else []
         rows.append([*values.values(), runs, *numbers, *failures])
     return header, rows
 
 
-def shown(interval: Interval | None, runs: int) -> str:
+def interval_text(interval: Interval | None, runs: int) -> str:
     """0.512 [0.48, 0.544] n=2"""
     if interval is None:
         return "-"
@@ -101,8 +101,21 @@ def shown(interval: Interval | None, runs: int) -> str:
     return " ".join([*parts, f"n={interval.n}"] if interval.n != runs else parts)
 
 
+def table_text(table: SweepTable) -> str:
+    """Return the table for a terminal: a block a column, in it a line a combination; no line is wide."""
+    header, rows = table_cells(table)
+    keys = len(table.fields)
+    labels = [", ".join(f"{name}={row[place]}" for place, name in enumerate(table.fields)) for row in rows]
+    width = max(map(len, labels))
+    blocks = []
+    for place in range(keys, len(header)):
+        lines = [f"  {label:<{width}}  {row[place]}" for label, row in zip(labels, rows, strict=True)]
+        blocks.append("\n".join([header[place], *(line.rstrip() for line in lines)]))
+    return "\n".join(blocks)
+
+
 def write_markdown(table: SweepTable, path: Path) -> None:
-    header, rows = cells(table)
+    header, rows = table_cells(table)
     lines = [header, ["---"] * len(header), *rows]
     text = "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
     write_atomic(path, f"{text}\n{CAPTION}\n")

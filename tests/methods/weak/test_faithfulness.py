@@ -15,9 +15,10 @@ from fastrl.evaluate.accuracy import evaluate, graded
 from fastrl.grading import AnswerGrader
 from fastrl.methods.weak.corruption import Corruption, answer_changes, corrupt_number
 from fastrl.methods.weak.faithfulness import alignment_shares, forced_answers
+from fastrl.tiny.folders import default_cache
 from fastrl.tiny.weak.faithful import spoil
 from fastrl.tiny.world.config import WorldConfig
-from fastrl.tiny.world.make import default_cache, world_key
+from fastrl.tiny.world.make import world_key
 from fastrl.types import Completion, SamplingParams
 
 TEXT = r"one two ten so it is \boxed{10}"  # 31 bytes; \boxed begins at 21

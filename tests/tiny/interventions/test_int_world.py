@@ -2,19 +2,18 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from small_world import CONFIG as PLAIN
 from transformers import AutoModelForCausalLM
 
-from fastrl.cli import main as cli
 from fastrl.config.load import load_config
+from fastrl.tiny.folders import export
 from fastrl.tiny.interventions import make as int_world
 from fastrl.tiny.interventions.config import IntConfig
 from fastrl.tiny.interventions.examples import meets
-from fastrl.tiny.interventions.make import build_int_world, hard_chains, int_key, with_int_world
+from fastrl.tiny.interventions.make import build_int_world, copy_int_world, hard_chains, int_key
 from fastrl.tiny.world.task import Chain, split_of
 from fastrl.tiny.world.teach import finish
 from fastrl.tiny.world.traces import wrong_entries
@@ -88,34 +87,13 @@ def test_it_is_made_once(cache, monkeypatch):
     assert len({int_key(CONFIG), int_key(other), int_key(replace(CONFIG, right_share=0.5))}) == 3
 
 
-def test_it_is_exported_beside_another_world(cache, tmp_path):
+def test_it_is_copied_next_to_another_world(cache, tmp_path):
     made = build_int_world(CONFIG, cache)
-
-    def export(folder):
-        Path(folder).mkdir()
-        (Path(folder) / "train.jsonl").write_text("plain")
-        return Path(folder)
-
-    target = with_int_world(export, str(tmp_path / "tiny-world"), CONFIG, cache)
+    target = export(
+        tmp_path / "tiny-world",
+        [lambda to: (to / "train.jsonl").write_text("plain"), lambda to: copy_int_world(to, CONFIG, cache)],
+    )
     assert {path.name for path in target.iterdir()} == {
         "train.jsonl", "solver", "int-train.jsonl", "int-test.jsonl"
     }  # fmt: skip
     assert (target / "int-test.jsonl").read_bytes() == made.test.read_bytes()
-    with pytest.raises(ValueError, match=r"\[tiny\] dir: expected a folder that does not exist yet"):
-        with_int_world(export, str(target), CONFIG, cache)
-
-
-@pytest.mark.parametrize(
-    "flags, asked",
-    [
-        (["--int", "true"], "int plain somewhere"),
-        (["--int", "true", "--tracelift", "true"], "int lift somewhere"),
-        (["--int", "false"], "plain somewhere"),
-    ],
-)
-def test_the_command_adds_it_to_the_worlds_asked_for(flags, asked, monkeypatch, capsys):
-    monkeypatch.setattr("fastrl.tiny.world.make.export_world", lambda folder: f"plain {folder}")
-    monkeypatch.setattr("fastrl.tiny.tracelift.make.export_lift_world", lambda folder: f"lift {folder}")
-    monkeypatch.setattr(int_world, "with_int_world", lambda export, folder: f"int {export(folder)}")
-    assert cli.main(["tiny", "--dir", "somewhere", *flags]) == 0
-    assert capsys.readouterr().out == f"{asked}\n"

@@ -41,7 +41,7 @@ found = {"rltr": arm(0.9 + int(seed) / 100), "rlvr": arm(0.2), "steps_counted": 
 def asked(tmp_path, monkeypatch):
     monkeypatch.setattr(
         cli_reproduce,
-        "command",
+        "study_command",
         lambda part, options: [
             sys.executable, "-c", PART, part.values["study"], str(part.seed), options.dir
         ],
@@ -61,7 +61,7 @@ def test_it_runs_all_parts_once_and_writes_the_table(asked, tmp_path, capsys):
     root = tmp_path / "r"
     assert main(asked) == 0
     out = capsys.readouterr().out
-    assert "3 parts, 0 finished; 2 at a time" in out and "3/3  rltr/seed-2" in out
+    assert "3 runs, 0 finished; 2 at a time" in out and "3/3  rltr/seed-2" in out
     assert "about 0s to go" in out
     assert verdicts(root) == {
         "rltr/transfer": "holds", "rltr/held_out": "does not hold", "rltr/majority": "does not hold",
@@ -103,10 +103,10 @@ def test_killed_it_goes_on_and_leaves_no_process(asked, tmp_path):
     claim_folder(root, Sizes(samples=2))
     (root / "slow").touch()
     script = (
-        f"import sys; from fastrl import cli_reproduce; PART = {PART!r}\n"
-        "cli_reproduce.command = lambda part, options: "
+        f"import sys; from fastrl.cli import reproduce as cli_reproduce; PART = {PART!r}\n"
+        "cli_reproduce.study_command = lambda part, options: "
         "[sys.executable, '-c', PART, part.values['study'], str(part.seed), options.dir]\n"
-        f"sys.exit(cli_reproduce.reproduce({asked[1:]!r}))"
+        f"sys.exit(cli_reproduce.main({asked[1:]!r}))"
     )
     started = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL)
     try:

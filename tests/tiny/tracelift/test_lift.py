@@ -1,6 +1,7 @@
 """TraceLift's world of a few steps: its files, its cache, its export; nothing held out is learnt from."""
 
 import json
+import shutil
 from dataclasses import replace
 from threading import Lock
 from types import SimpleNamespace
@@ -9,14 +10,14 @@ import pytest
 from small_world import CONFIG as PLAIN
 from transformers import AutoModelForCausalLM
 
-from fastrl.cli import main as cli
 from fastrl.config.load import load_config
 from fastrl.runtime.seeding import seed_of
+from fastrl.tiny.folders import export
 from fastrl.tiny.tracelift import make as lift
 from fastrl.tiny.tracelift import teach as lift_teach
 from fastrl.tiny.tracelift.config import LessonConfig, LiftConfig
 from fastrl.tiny.tracelift.examples import executor_row, planner_row
-from fastrl.tiny.tracelift.make import build_lift_world, export_lift_world, lift_key
+from fastrl.tiny.tracelift.make import build_lift_world, copy_lift_world, lift_key
 from fastrl.tiny.world.examples import problem_row, write_jsonl
 from fastrl.tiny.world.make import World, world_key
 from fastrl.tiny.world.models import initialise
@@ -133,26 +134,17 @@ def test_a_broken_making_leaves_nothing(cache, monkeypatch):
     assert sorted(cache.iterdir()) == before
 
 
-def test_both_worlds_are_exported_into_one_folder(cache, tmp_path, monkeypatch):
+def test_both_worlds_are_exported_into_one_folder(cache, tmp_path):
     made = build_lift_world(CONFIG, cache)
-    monkeypatch.setattr(lift, "build_lift_world", lambda config: made)
-    target = export_lift_world(tmp_path / "tiny-world", CONFIG)
+    copies = [lambda to: shutil.copytree(made.base.generator.parent, to, dirs_exist_ok=True)]
+    copies.append(lambda to: copy_lift_world(to, CONFIG, cache))
+    target = export(tmp_path / "tiny-world", copies)
     files = [f"{task}-{kind}.jsonl" for task in ("math", "code") for kind in ("train", "test", "seeds")]
     assert {path.name for path in target.iterdir()} == {
         "generator", "receiver", "held_out_receiver", "train.jsonl", "test.jsonl",
         "planner", "executor", "held_out_executor", *files,
     }  # fmt: skip
     assert (target / "math-seeds.jsonl").read_bytes() == made.seeds("math").read_bytes()
-    with pytest.raises(ValueError, match=r"\[tiny\] dir: expected a folder that does not exist yet"):
-        export_lift_world(target, CONFIG)
-
-
-@pytest.mark.parametrize("flags, asked", [([], "plain"), (["--tracelift", "true"], "lift")])
-def test_the_command_makes_one_or_both(flags, asked, monkeypatch, capsys):
-    monkeypatch.setattr("fastrl.tiny.world.make.export_world", lambda folder: f"plain {folder}")
-    monkeypatch.setattr("fastrl.tiny.tracelift.make.export_lift_world", lambda folder: f"lift {folder}")
-    assert cli.main(["tiny", "--dir", "somewhere", *flags]) == 0
-    assert capsys.readouterr().out == f"{asked} somewhere\n"
 
 
 def test_nothing_held_out_is_learnt_from(tmp_path):

@@ -9,11 +9,11 @@ import pytest
 from small_world import CONFIG as PLAIN
 from transformers import AutoModelForCausalLM
 
-from fastrl.cli import main as cli
 from fastrl.config.load import load_config
+from fastrl.tiny.folders import export
 from fastrl.tiny.weak import make as weak_world
 from fastrl.tiny.weak.config import MIXES, WeakConfig
-from fastrl.tiny.weak.make import FILES, build_weak_world, weak_key, with_weak_world
+from fastrl.tiny.weak.make import FILES, build_weak_world, copy_weak_world, weak_key
 from fastrl.tiny.world.task import Chain, split_of
 from fastrl.tiny.world.teach import finish
 from fastrl.train import run_stage
@@ -83,15 +83,13 @@ def test_it_is_made_once_and_a_mix_is_its_own(cache, monkeypatch):
     assert len({weak_key(config) for config in others}) == len(MIXES) + 1
 
 
-def test_it_is_exported_beside_another_world(cache, tmp_path, monkeypatch):
+def test_it_is_copied_next_to_another_world(cache, tmp_path, monkeypatch):
     monkeypatch.setattr(weak_world, "MIXES", {mix: MIXES[mix] for mix in ("explicit", "coded")})
 
-    def export(folder):
-        Path(folder).mkdir()
-        (Path(folder) / "train.jsonl").write_text("plain")
-        return Path(folder)
-
-    target = with_weak_world(export, str(tmp_path / "tiny-world"), CONFIG, cache)
+    target = export(
+        tmp_path / "tiny-world",
+        [lambda to: (to / "train.jsonl").write_text("plain"), lambda to: copy_weak_world(to, CONFIG, cache)],
+    )
     assert {path.name for path in target.iterdir()} == {
         "train.jsonl", "weak-explicit", "weak-coded", "weak-base", *(f"weak-{name}.jsonl" for name in FILES)
     }  # fmt: skip
@@ -102,25 +100,3 @@ def test_it_is_exported_beside_another_world(cache, tmp_path, monkeypatch):
         len(rows_of(build_weak_world(replace(CONFIG, mix="coded"), cache).generator / "sft_metrics.jsonl"))
         == 2
     )
-    with pytest.raises(ValueError, match=r"\[tiny\] dir: expected a folder that does not exist yet"):
-        with_weak_world(export, str(target), CONFIG, cache)
-
-
-@pytest.mark.parametrize(
-    "flags, asked",
-    [
-        (["--weak", "true"], "weak plain somewhere"),
-        (["--weak", "true", "--tracelift", "true"], "weak lift somewhere"),
-        (["--weak", "true", "--int", "true"], "weak int plain somewhere"),
-    ],
-)
-def test_the_command_adds_it_to_the_worlds_asked_for(flags, asked, monkeypatch, capsys):
-    monkeypatch.setattr("fastrl.tiny.world.make.export_world", lambda folder: f"plain {folder}")
-    monkeypatch.setattr("fastrl.tiny.tracelift.make.export_lift_world", lambda folder: f"lift {folder}")
-    for name in ("int", "weak"):
-        monkeypatch.setattr(
-            f"fastrl.tiny.{name}_world.with_{name}_world",
-            lambda export, folder, name=name: f"{name} {export(folder)}",
-        )
-    assert cli.main(["tiny", "--dir", "somewhere", *flags]) == 0
-    assert capsys.readouterr().out == f"{asked}\n"

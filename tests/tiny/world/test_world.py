@@ -59,7 +59,7 @@ def test_it_is_made_once(cache, monkeypatch):
     def refuse(*_):
         raise AssertionError("made again")
 
-    monkeypatch.setattr(world, "make", refuse)
+    monkeypatch.setattr(world, "make_world", refuse)
     assert build_world(CONFIG, cache) == made
     monkeypatch.setenv("FASTRL_CACHE", str(cache))
     with pytest.raises(AssertionError, match="made again"):
@@ -74,7 +74,7 @@ def test_a_broken_making_leaves_nothing(tmp_path, monkeypatch):
         (folder / "train.jsonl").write_text("half")
         raise RuntimeError("no more disk")
 
-    monkeypatch.setattr(world, "make", breaks)
+    monkeypatch.setattr(world, "make_world", breaks)
     with pytest.raises(RuntimeError, match="no more disk"):
         build_world(CONFIG, tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -4,11 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from fastrl.config import PipelineConfig
 from fastrl.config.load import load_config, recipe_names
+from fastrl.tiny.folders import default_cache
 from fastrl.tiny.world.config import WorldConfig
-from fastrl.tiny.world.make import build_world, default_cache, world_key
+from fastrl.tiny.world.make import build_world, world_key
 from fastrl.tools.compare.bands import make_bands
 from fastrl.tools.compare.judge import false_alarms, judge
 from fastrl.tools.compare.reference import FOLDER, read_reference, reference_names
@@ -24,8 +26,14 @@ def committed(name):
 
 def test_every_tiny_recipe_has_one():
     assert [name for name in recipe_names() if name.endswith("-tiny")] == NAMES
-    assert all((FOLDER / f"{name}.png").read_bytes()[:4] == b"\x89PNG" for name in NAMES)
-    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 2 * 2**20
+    assert {path.name for path in FOLDER.iterdir()} == {f"{name}.jsonl" for name in NAMES}
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 200 * 2**10
+
+
+def test_their_pictures_are_kept_outside_the_package():
+    pictures = sorted((ROOT / "bench/results/references").iterdir())
+    assert [path.name for path in pictures] == [f"{name}.png" for name in NAMES]
+    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in pictures)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from fastrl.tools.doctor import machine as doctor
-from fastrl.tools.doctor.machine import REQUIRED, Supported, judge, op_line, report, self_check
+from fastrl.tools.doctor.machine import (
+    REQUIRED,
+    Supported,
+    judge_version,
+    machine_report,
+    op_line,
+    self_check,
+)
 
 
 @pytest.mark.parametrize(
@@ -20,12 +27,12 @@ from fastrl.tools.doctor.machine import REQUIRED, Supported, judge, op_line, rep
     ],
 )
 def test_versions_are_judged_by_the_supported_range(version, status):
-    assert judge("torch", version, Supported("2.11", "2.15")).status == status
+    assert judge_version("torch", version, Supported("2.11", "2.15")).status == status
 
 
 def test_any_version_may_do():
-    assert judge("rich", "0.0.1", Supported()).status == "ok"
-    assert judge("rich", None, Supported()).status == "fail"
+    assert judge_version("rich", "0.0.1", Supported()).status == "ok"
+    assert judge_version("rich", None, Supported()).status == "fail"
 
 
 def test_the_table_is_the_one_of_the_package():
@@ -41,7 +48,7 @@ def test_the_table_is_the_one_of_the_package():
 
 
 def test_this_machine_is_healthy():
-    healthy, page = report()
+    healthy, page = machine_report()
     assert healthy and "all that training needs is here" in page
     for word in ("python", "torch", "cpu", "linear_grpo_loss", "self-check", "wandb"):
         assert word in page
@@ -50,14 +57,14 @@ def test_this_machine_is_healthy():
 
 def test_a_missing_package_makes_it_unhealthy(monkeypatch):
     monkeypatch.setattr(doctor, "package_version", lambda name: None if name == "sympy" else "2.13.0")
-    healthy, page = report()
+    healthy, page = machine_report()
     assert not healthy
     assert "  x sympy              missing" in page.splitlines()
 
 
 def test_a_missing_core_makes_it_unhealthy(monkeypatch):
     monkeypatch.setattr(doctor, "find_spec", lambda name: None)
-    healthy, page = report()
+    healthy, page = machine_report()
     assert not healthy and "fastrl._C is missing" in page
 
 

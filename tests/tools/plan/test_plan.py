@@ -1,4 +1,4 @@
-"""The plan against what the real objects hold, on tiny checkpoints; and its advice against itself."""
+"""The plan against what the real objects hold, on tiny checkpoints; and its hints against itself."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from fastrl.config import (
     FaithfulnessConfig,
     LossConfig,
     ModelConfig,
+    RewardModelConfig,
     RlConfig,
     SftConfig,
     TrainConfig,
     TransferConfig,
     WriterConfig,
+    with_option,
 )
 from fastrl.engine.tree.engine import TorchEngine
 from fastrl.kernels._layout import kept_layout
@@ -32,23 +34,15 @@ from fastrl.policy.optimizer import apply_gradients, make_optimizer, optimizer_t
 from fastrl.policy.packing import pack
 from fastrl.tools.plan import planner as plan
 from fastrl.tools.plan.footprint import Footprint, LiveBytes
-from fastrl.tools.plan.planner import (
-    BATCH_TOKENS,
-    CHECKPOINTING,
-    MICROBATCH,
-    SLEEP,
-    USABLE,
-    Device,
-    Planner,
-    report,
-    size,
-    with_option,
-)
+from fastrl.tools.plan.hints import CHECKPOINTING, MICROBATCH, hint, size, smaller
+from fastrl.tools.plan.planner import USABLE, Device, Planner
+from fastrl.tools.plan.report import stage_page
 from fastrl.types import SamplingParams, TrainSequence
 
 CPU = torch.device("cpu")
 FAMILIES = ("qwen3", "llama", "gemma2", "mistral_window", "gpt2")
 GIB = 2**30
+SLEEP, BATCH_TOKENS = "engine.sleep", "engine.max_batch_tokens"
 
 
 OUTLINES: dict[object, Footprint] = {}
@@ -218,50 +212,53 @@ def device_for(big):
     return lambda share: Device("cuda", "GPU", int(share * needed / USABLE))
 
 
-@pytest.mark.parametrize("share", [0.97, 0.8, 0.76])
-def test_advice_fits_and_gives_away_no_more_than_needed(big, device_for, share):
-    config = big_config(big)
-    planner = Planner(config, device_for(share))
-    assert planner.needed() > planner.usable
-    changes = planner.changes()
-    assert changes
-    for change in changes:
-        changed = config
-        for name, value in change.options.items():
-            changed = with_option(changed, name, value)
-        assert planner.needed(changed) == change.num_bytes <= planner.usable
-        assert Planner(changed, planner.device).needed() <= change.num_bytes  # walked, no chord
-        last = list(change.options)[-1]
-        if last in (MICROBATCH, BATCH_TOKENS):
-            above = with_option(changed, last, change.options[last] + 64)
-            assert planner.needed(above) > planner.usable
+def test_a_hint_is_what_the_plan_comes_to_with_the_option(big, device_for):
+    planner = Planner(big_config(big), device_for(0.9))
+    line = hint(planner)
+    options = dict(smaller(planner))
+    assert options == {SLEEP: True, CHECKPOINTING: True, MICROBATCH: 8192, BATCH_TOKENS: 32768}
+    for name, value in options.items():
+        needed = Planner(with_option(planner.config, name, value), planner.device).needed()
+        assert needed < planner.needed()
+        fits = ", fits" if needed <= planner.usable else ""
+        assert f"--{name} {str(value).lower()} ({size(needed)}{fits})" in line
+    assert ", fits" in line and line.startswith("needs less with --engine.sleep true")
 
 
-def test_several_options_where_none_is_enough(big, device_for):
+def test_an_option_that_changes_nothing_is_not_named(big, device_for):
+    """Asleep in the update, which decides, the engine's batch takes nothing; a switch is not turned twice."""
+    config = with_option(big_config(big), SLEEP, True)
+    line = hint(Planner(config, device_for(0.5)))
+    assert CHECKPOINTING in line and MICROBATCH in line
+    assert SLEEP not in line and BATCH_TOKENS not in line
+
+
+def test_what_is_refused_is_not_named(big, device_for):
     config = big_config(big)
-    planner = Planner(config, device_for(0.76))
-    [change] = planner.changes()
-    assert list(change.options)[:2] == [SLEEP, CHECKPOINTING]
-    fits, page = report(config, planner.device)
-    assert not fits
-    assert page.splitlines()[-1].startswith("  --engine.sleep true --model.gradient_checkpointing true")
     stale = replace(config, rollout=replace(config.rollout, max_staleness=1))  # which refuses sleep
-    [change] = Planner(stale, device_for(0.76)).changes()
-    assert next(iter(change.options)) == CHECKPOINTING
+    assert SLEEP not in dict(smaller(Planner(stale, device_for(0.76))))
+    alone = with_option(config, "run.deterministic", True)  # each sequence goes alone
+    assert MICROBATCH not in dict(smaller(Planner(alone, device_for(0.76))))
 
 
-def test_a_plan_that_fits_gives_no_advice(big, device_for):
+def test_the_page_ends_with_the_verdict_or_the_hint(big, device_for):
     config = big_config(big)
-    assert Planner(config, device_for(1.01)).changes() == []
-    fits, page = report(config, device_for(1.01))
-    assert fits
-    assert page.splitlines()[-1].startswith("fits: ")
-
-
-def test_a_plan_that_nothing_helps(big, device_for):
-    fits, page = report(big_config(big), device_for(0.2))
+    fits, page = stage_page(config, device_for(1.01))
+    assert fits and page.splitlines()[-1].startswith("fits: ")
+    fits, page = stage_page(config, device_for(0.97))
     assert not fits
-    assert page.splitlines()[-2].startswith("it takes a larger device or a smaller model")
+    *_, verdict, last = page.splitlines()
+    assert verdict.startswith("does not fit: ") and last == hint(Planner(config, device_for(0.97)))
+
+
+def test_a_plan_that_nothing_helps(big):
+    config = RewardModelConfig(
+        model=ModelConfig(path=str(big), gradient_checkpointing=True),
+        max_tokens=512,
+        train=TrainConfig(tokens_per_microbatch=512),
+    )
+    fits, page = stage_page(config, Device.gpu(1))
+    assert not fits and page.splitlines()[-1] == "it takes a larger device or a smaller model"
 
 
 def test_what_sleeps_is_not_there_in_the_update(big):
@@ -283,7 +280,7 @@ def test_a_mixture_of_experts_says_what_it_can_not_know(tmp_path):
     recipe = RlConfig(model=ModelConfig(path=str(write_config(tmp_path, config))))
     activations = next(i for i in Planner(recipe, Device.gpu(1)).items() if i.name == "activations")
     assert activations.num_bytes is None
-    _, page = report(recipe, Device.gpu(1))
+    _, page = stage_page(recipe, Device.gpu(1))
     assert any(" ? " in line and "not known" in line for line in page.splitlines())
 
 
@@ -315,7 +312,8 @@ def test_the_command(recipe, tmp_path, capsys):
     assert "fits" in out and "of 400.00 GiB, GPU" in out
     assert "a forward and backward of 4,096 tokens" in out
     assert main(["plan", str(recipe), "--gpu_gib", "15"]) == 1
-    assert "does not fit" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "does not fit" in out and "needs less with --engine.sleep true" in out
     assert main(["plan", str(recipe), "--run.device", "cpu"]) in (0, 1)
     assert "RAM" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
@@ -334,6 +332,11 @@ def test_the_command_has_help(capsys):
         (["--gpu_gib"], "[plan] gpu_gib: expected a number, got nothing"),
         (["--gpu_gib", "many"], "[plan] gpu_gib: expected a number, got 'many'"),
         (["--gpu_gib", "0"], "[plan] gpu_gib: expected > 0, got 0.0"),
+        (
+            ["--sampled_per_s", "9"],
+            "[plan] sampled_per_s: expected memory options only, since plan",
+        ),
+        (["--trained-per-s=9"], "fastrl train RECIPE --train.num_steps 3 measures a step: time/rollout_s"),
         (["--model.path", "./none"], "[model] path: expected a model folder or hub name, got './none'"),
         (["--model.path", "EMPTY"], "[model] path: expected a folder with config.json"),
     ],

@@ -1,4 +1,4 @@
-"""Plans of pipelines and of every stage's models, by hand; and of time, from measured rates."""
+"""Plans of pipelines and of every stage's models, by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from fastrl.config import (
     AdapterConfig,
     BackboneConfig,
     CheckpointConfig,
-    CptConfig,
     EngineConfig,
     ExecutorConfig,
     GroupsConfig,
@@ -22,23 +21,23 @@ from fastrl.config import (
     InterveneConfig,
     LoraConfig,
     ModelConfig,
-    RewardConfig,
     RewardModelConfig,
     RlConfig,
     RolloutConfig,
     SftConfig,
     SubsetConfig,
     TrainConfig,
-    TransferConfig,
     WriterConfig,
+    get_option,
     with_option,
 )
 from fastrl.config.load import from_dict
 from fastrl.methods.tracelift.rubric_input import Rubric
 from fastrl.methods.tracelift.rubric_model import RubricModel
 from fastrl.tools.plan.footprint import Footprint
-from fastrl.tools.plan.pipeline import Rates, report_recipe, time_lines, with_models
-from fastrl.tools.plan.planner import BATCH_TOKENS, MICROBATCH, USABLE, Device, Planner
+from fastrl.tools.plan.hints import MICROBATCH, hint, size
+from fastrl.tools.plan.planner import Device, Planner
+from fastrl.tools.plan.report import recipe_page, with_models
 
 GPU = Device.gpu(1)
 CPU = torch.device("cpu")
@@ -101,17 +100,18 @@ def test_stages_that_only_sample_hold_engines(checkpoints):
         for owner in ("writer", "executor")
         for name, size in expected.items()
     }
-    fits, page = report_recipe(GroupsConfig(), GPU)
+    fits, page = recipe_page(GroupsConfig(), GPU)
     assert fits and page == "no model: nothing to plan"
 
 
-def test_advice_for_an_engine_alone(checkpoints):
+def test_the_hint_for_an_engine_alone(checkpoints):
     model = CheckpointConfig(path=str(checkpoints["llama"]))
     config = GroupsConfig(writer=WriterConfig(model=model))
-    writer = "writer." + BATCH_TOKENS
-    needed = Planner(with_option(config, writer, 4096), GPU).needed()
-    [change] = Planner(config, Device("cuda", "GPU", int(needed / USABLE) + 1)).changes()
-    assert list(change.options) == [writer] and 4096 - 64 <= change.options[writer] <= 4096
+    writer = "writer.engine.max_batch_tokens"
+    half = get_option(config, writer) // 2
+    needed = Planner(with_option(config, writer, half), GPU).needed()
+    line = hint(Planner(config, Device("cuda", "GPU", 1024)))
+    assert line == f"needs less with --{writer} {half} ({size(needed)})"
 
 
 def test_deterministic_plans_one_sequence_at_a_time(checkpoints):
@@ -160,7 +160,7 @@ def test_a_pipelines_stages_are_planned_with_the_models_they_start_from(checkpoi
     judge = Planner(rl, GPU).items()
     size = next(item.num_bytes for item in judge if item.name == "reward model weights")
     assert size == footprint(checkpoints["gpt2"]).backbone(torch.bfloat16)
-    fits, page = report_recipe(recipe, Device.gpu(64))
+    fits, page = recipe_page(recipe, Device.gpu(64))
     assert fits and page.endswith("every stage fits")
     titles = [part.splitlines()[0] for part in page.split("\n\n")]
     assert titles == [
@@ -171,58 +171,13 @@ def test_a_pipelines_stages_are_planned_with_the_models_they_start_from(checkpoi
         "rl (rl)",
         "every stage fits",
     ]
-    fits, page = report_recipe(recipe, Device.gpu(0.001))
+    fits, page = recipe_page(recipe, Device.gpu(0.001))
     assert not fits and page.endswith("not every stage fits")
 
 
 def test_the_command_plans_pipelines(checkpoints, tmp_path, capsys):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(pipeline(checkpoints), sort_keys=False))
-    words = ["plan", str(path), "--gpu_gib", "64", "--sampled_per_s", "1000", "--trained_per_s", "500"]
-    assert main([*words, "--rl.train.num_steps", "9"]) == 0
-    assert "; 9 steps " in capsys.readouterr().out
-    assert main(["plan", str(path), "--sampled_per_s", "0"]) == 2
-    assert "[plan] sampled: expected > 0, got 0.0" in capsys.readouterr().err
-
-
-ROLLOUT = RolloutConfig(num_prompts=3, group_size=4, max_new_tokens=100, num_voters=2)
-
-
-@pytest.mark.parametrize(
-    ("config", "line"),
-    [
-        # 12 rollouts and 6 voters of 100 tokens at 200/s; 12 of 100, twice, at 400/s
-        (
-            RlConfig(rollout=ROLLOUT, train=TrainConfig(num_steps=60, epochs_per_batch=2)),
-            "a step takes at most 15 s: sampling 9, update 6; 60 steps 0.25 h",
-        ),
-        # and 12 x 5 x 2 continuations of 50 + 10 tokens
-        (
-            RlConfig(
-                rollout=ROLLOUT, train=TrainConfig(num_steps=1),
-                reward=RewardConfig(functions=("transfer",), weights=(1.0,)),
-                transfer=TransferConfig(num_cuts=5, num_continuations=2, slack_tokens=10),
-            ),
-            "a step takes at most 48 s: sampling 9, receiver 36, update 3; 1 steps 0.0133 h",
-        ),
-        (CptConfig(seq_len=50, batch_size=16), "a step takes at most 2 s: update 2; 100 steps 0.0556 h"),
-    ],
-)  # fmt: skip
-def test_time_by_hand(config, line):
-    assert time_lines(config, Rates(sampled=200.0, trained=400.0)) == [line]
-    assert time_lines(config, Rates()) == []
-
-
-def test_force_and_teacher_write_less():
-    transfer = TransferConfig(mode="force", answer_tokens=20, num_cuts=1)
-    config = RlConfig(
-        rollout=replace(ROLLOUT, num_voters=0), transfer=transfer,
-        reward=RewardConfig(functions=("transfer",), weights=(1.0,)),
-    )  # fmt: skip
-    assert ": sampling 12, receiver 2.4;" in time_lines(config, Rates(sampled=100.0))[0]
-    teacher = with_option(config, "transfer.mode", "teacher")
-    assert ": sampling 12, receiver 0;" in time_lines(teacher, Rates(sampled=100.0))[0]
-
-
-def test_rows_of_unknown_length_have_no_time():
-    assert time_lines(SftConfig(), Rates(trained=1.0)) == []
+    assert main(["plan", str(path), "--gpu_gib", "64", "--rl.train.num_steps", "9"]) == 0
+    assert capsys.readouterr().out.endswith("every stage fits\n")
+    assert main(["plan", str(path), "--gpu_gib", "0.001"]) == 1

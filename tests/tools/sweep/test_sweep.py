@@ -15,13 +15,12 @@ from fastrl.cli import sweep as cli_sweep
 from fastrl.cli.main import main
 from fastrl.config import RlConfig, with_option
 from fastrl.config.load import load_config, to_yaml
-from fastrl.tools.sweep import results
 from fastrl.tools.sweep.cells import Cell, cells, finished, place, safe, write_end
 from fastrl.tools.sweep.grid import Grid, flags, resolve
 from fastrl.tools.sweep.results import read_run
 
 PRETENDED = str(TESTS / "pretended_training.py")
-trained = cli_sweep.command
+trained = cli_sweep.train_command
 
 
 @pytest.fixture
@@ -38,9 +37,8 @@ def recipe(tmp_path, checkpoints, monkeypatch):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(config))
     monkeypatch.setattr(
-        cli_sweep, "command", lambda grid, cell: [sys.executable, PRETENDED, *trained(grid, cell)[3:]]
+        cli_sweep, "train_command", lambda grid, cell: [sys.executable, PRETENDED, *trained(grid, cell)[3:]]
     )
-    monkeypatch.setattr(results, "plot_sweep", lambda combinations, metrics, out: out)
     return str(path)
 
 
@@ -68,13 +66,17 @@ def test_a_grid_is_run_once_and_grows(recipe, folder, capsys):
     assert main([*grid, "--seeds", "0", "1", "--metric", "reward"]) == 0
     out = capsys.readouterr().out
     assert "4 runs, 0 finished" in out
-    assert re.search(r"3/4  train.learning_rate=0.001/seed-1  \d+s \| reward 1.1 -> 1.4", out)
+    assert re.search(
+        r"3/4  train.learning_rate=0.001/seed-1  \d+s \| reward 1.1 -> 1.4; about \d+s to go", out
+    )
     found = rows(folder)
     # 0.1 * 4 + (0 or 1): mean 0.9, half = 12.7062 * 1 / 2
     assert float(found["0.001"]["reward end"]) == pytest.approx(0.9)
     assert float(found["0.001"]["reward end high"]) == pytest.approx(0.9 + 12.7062047 / 2)
     assert float(found["0.002"]["reward start"]) == pytest.approx(0.7)
     table = (folder / "table.md").read_text()
+    assert "\nreward end\n  train.learning_rate=0.001  0.9 [-5.453, 7.253]\n" in out
+    assert out.endswith(f"curves: fastrl plot {folder}/*/seed-*/ --out {folder}/curves.png\n")
 
     assert main([*grid, "--seeds", "0", "1", "--metric", "reward"]) == 0  # the same: nothing is started
     assert "4 runs, 4 finished" in capsys.readouterr().out
@@ -170,7 +172,7 @@ def test_one_run_at_a_time_on_each_gpu(recipe, folder, tmp_path):
         (["--seeds", "1", "1"], "[sweep] seeds: expected each once"),
         (["--seeds"], "[sweep] seeds: expected what follows it"),
         (["--gpus", "0", "0"], "[sweep] gpus: expected each once, got '0 0'"),
-        (["--table"], "[sweep] table: expected --dir and --metric alone beside it"),
+        (["--table"], "[sweep] table: expected only --dir and --metric next to it"),
         (
             ["--vary", "data.path", "PROBLEMS", "none.jsonl"],
             "[data] path: expected an existing file, got 'none.jsonl'; in data.path=none.jsonl/seed-0",

@@ -1,18 +1,20 @@
-"""A sweep's table and plot out of curves made by hand."""
+"""A sweep's table out of curves made by hand."""
 
 import csv
-import io
 
-import numpy as np
 import pytest
-from matplotlib import image
-from matplotlib.colors import to_rgb
 
-from fastrl.report.plot import COLORS, RunCurves
-from fastrl.tools.sweep.console import parts, print_table
+from fastrl.report.plot import RunCurves
 from fastrl.tools.sweep.numbers import headline_metrics, quantities
-from fastrl.tools.sweep.plot import plot_sweep
-from fastrl.tools.sweep.table import Combination, cells, short_values, sweep_table, write_csv, write_markdown
+from fastrl.tools.sweep.table import (
+    Combination,
+    short_values,
+    sweep_table,
+    table_cells,
+    table_text,
+    write_csv,
+    write_markdown,
+)
 
 
 def run(name="run", rewards=(), evals=None, alarms=None, metric="eval/avg@4"):
@@ -100,7 +102,7 @@ def test_means_and_intervals_over_seeds():
     failed = combination([run(rewards=[0.0, 0.5])], planned=2, failures=["seed 1, exit code 2: no"], a="2")
     table = sweep_table([combination(runs, a="1"), failed], ["reward"])
     assert table.columns == ["steps", "reward start", "reward end"]
-    header, rows = cells(table)
+    header, rows = table_cells(table)
     assert header == ["a", "runs", "steps", "reward start", "reward end", "failed"]
     # 0.5 +- 12.7062 * 0.25
     assert rows[0] == ["1", "2", "2", "0", "0.5 [-2.677, 3.677]", ""]
@@ -110,7 +112,7 @@ def test_means_and_intervals_over_seeds():
 def test_a_number_of_fewer_runs_says_so():
     runs = [run(rewards=[1.0], alarms={"collapse": first}) for first in (1, 9)]
     table = sweep_table([combination(runs, a="1")], [])
-    assert cells(table)[1] == [["1", "2", "1", "1 n=1"]]
+    assert table_cells(table)[1] == [["1", "2", "1", "1 n=1"]]
 
 
 def test_files(tmp_path):
@@ -143,18 +145,20 @@ def test_paths_are_shortened_where_they_stay_apart():
     assert short("x/a.jsonl", "y/a.jsonl") == ["x/a.jsonl", "y/a.jsonl"]
 
 
-def test_a_wide_table_is_printed_in_parts():
-    assert parts([0, 1], [5, 4, 10, 10, 10], 1 + 8 + 7 + 26) == [[0, 1, 2, 3], [0, 1, 4]]
-    assert parts([0], [50, 40], 20) == [[0, 1]]  # nothing fits, so one at a time
+def test_on_a_terminal_a_line_has_one_number():
     failures = ["seed 0, exit code 2: fastrl: [data] path: expected a file"]
-    metrics = [f"metric/{i}" for i in range(9)]
-    lines = [{"step": 1} | dict.fromkeys(metrics, 0.5)]
-    out = io.StringIO()
-    print_table(sweep_table([combination([RunCurves("r", lines)], failures=failures, a="1")], metrics), out)
-    text = out.getvalue()
-    assert max(map(len, text.splitlines())) <= 160
-    assert "[data] path" in text and "metric/8" in text  # [data] is no markup
-    assert text.count(" a ") >= 2
+    runs = [run(rewards=[0.0, value]) for value in (0.25, 0.75)]
+    table = sweep_table(
+        [combination(runs, a="1", b="x"), combination([], planned=2, failures=failures, a="2", b="long")],
+        ["reward"],
+    )
+    assert table_text(table).splitlines() == [
+        "runs", "  a=1, b=x     2", "  a=2, b=long  0 of 2",
+        "steps", "  a=1, b=x     2", "  a=2, b=long  -",
+        "reward start", "  a=1, b=x     0", "  a=2, b=long  -",
+        "reward end", "  a=1, b=x     0.5 [-2.677, 3.677]", "  a=2, b=long  -",
+        "failed", "  a=1, b=x", f"  a=2, b=long  {failures[0]}",
+    ]  # fmt: skip
 
 
 def test_what_is_shown_unless_asked():
@@ -163,21 +167,3 @@ def test_what_is_shown_unless_asked():
         curves.lines[0][name] = 0.5
     assert headline_metrics([curves]) == ["eval/avg@4", "eval/maj@4", "reward"]
     assert headline_metrics([RunCurves("sft", [{"step": 1, "loss": 2.0, "entropy": 1.0}])]) == ["loss"]
-
-
-def test_the_plot_has_a_colour_a_combination(tmp_path):
-    each = [
-        combination(
-            [run(rewards=[s + i / 9 for i in range(9)], evals={0: s, 9: s + 0.5}) for s in (low, low + 0.1)],
-            a=name,
-        )
-        for name, low in (("1", 0.0), ("2", 0.5), ("3", 0.8))
-    ]
-    path = plot_sweep(
-        [*each, combination([], planned=2, a="4")], ["eval/avg@4", "reward"], tmp_path / "curves.png"
-    )
-    pixels = image.imread(path)[..., :3]
-    for color in COLORS[:3]:
-        assert (np.abs(pixels - to_rgb(color)).max(axis=-1) < 0.01).any()
-    assert not (np.abs(pixels - to_rgb(COLORS[3])).max(axis=-1) < 0.01).any()  # it has no run
-    assert pixels[0, 0].min() == 1  # a light background

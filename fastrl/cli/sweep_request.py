@@ -1,4 +1,4 @@
-"""The command line of fastrl sweep, as what it asks for. The recipe's own fields stand beside its options."""
+"""The command line of fastrl sweep: its own options, next to them fields of the recipe."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ OPTIONS = ("dir", "seeds", "metric", "gpus")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """The command line, read and not yet understood."""
+class SweepRequest:
+    """The words of a command line, by option; not checked against the recipe yet."""
 
     path: str | None
     """Of a recipe or a sweep's file."""
@@ -32,8 +32,8 @@ class Request:
         return Path(self.options["dir"][0])
 
 
-def read_request(arguments: list[str]) -> Request:
-    """Options with the words up to the next one; what is not sweep's own is a field of the recipe."""
+def read_request(arguments: list[str]) -> SweepRequest:
+    """Split a command line into options with their words; what is not sweep's own is a recipe's field."""
     path = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
     options: dict[str, list[str]] = {}
     vary: dict[str, list[Any]] = {}
@@ -53,11 +53,11 @@ def read_request(arguments: list[str]) -> Request:
             fields[name] = words
     if len(set(options.get("gpus", []))) < len(options.get("gpus", [])):
         refuse("sweep", "gpus", "each once", " ".join(options["gpus"]))
-    return Request(path=path, options=options, vary=vary, fields=fields)
+    return SweepRequest(path=path, options=options, vary=vary, fields=fields)
 
 
 def take_option(arguments: list[str]) -> tuple[str, list[str]]:
-    """--name a b, or --name=a; taken off the front."""
+    """Take --name a b, or --name=a, off the front; return the name and the words."""
     flag, equals, value = arguments.pop(0).partition("=")
     if flag == "-h":
         flag = "--help"
@@ -69,8 +69,8 @@ def take_option(arguments: list[str]) -> tuple[str, list[str]]:
     return flag[2:].replace("-", "_"), words
 
 
-def grid_of(request: Request) -> Grid:
-    """A sweep's file, or a recipe; what the command line says goes before what the file says."""
+def grid_of(request: SweepRequest) -> Grid:
+    """Return the grid of a sweep's file or of a recipe; the command line goes before the file."""
     if request.path is None:
         refuse("sweep", "RECIPE", "it before any flag", "nothing")
     grid = read_grid(Path(request.path)) if is_sweep(request.path) else Grid(recipe=request.path)

@@ -1,0 +1,42 @@
+"""fastrl tiny: write the tiny worlds, in which the *-tiny recipes train, into a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transformers.utils.logging import disable_progress_bar
+
+from fastrl.config.flags import parse_flags
+from fastrl.tiny.folders import export
+from fastrl.tiny.interventions.make import copy_int_world
+from fastrl.tiny.tracelift.make import copy_lift_world
+from fastrl.tiny.weak.make import copy_weak_world
+from fastrl.tiny.world.make import copy_world
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TinyOptions:
+    """The tiny world as a folder: generator, receiver, held_out_receiver, train.jsonl, test.jsonl."""
+
+    dir: str = "tiny-world"
+    """Folder to write; recipes *-tiny read tiny-world."""
+    tracelift: bool = False
+    """Beside these: planner, executor, held_out_executor, and problems and judged traces of both tasks, as
+    {math,code}-{train,test,seeds}.jsonl."""
+    int: bool = False
+    """Beside these: solver, and problems it hardly ever solves, as int-{train,test}.jsonl."""
+    weak: bool = False
+    """Beside these: generators that were taught to write from faithfully to unfaithfully, weak-explicit to
+    weak-guessed, weak-base, which was taught nothing, and weak-{train,test,long,text,traces}.jsonl."""
+
+
+def main(arguments: list[str]) -> int:
+    """Write the worlds that are asked for and print the folder."""
+    options = parse_flags(TinyOptions, None, arguments, prog="fastrl tiny")
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    copies = [copy_world]
+    copies += [copy_lift_world] if options.tracelift else []
+    copies += [copy_int_world] if options.int else []
+    copies += [copy_weak_world] if options.weak else []
+    print(export(options.dir, copies))
+    return 0

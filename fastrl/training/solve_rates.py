@@ -1,0 +1,105 @@
+"""How often a model solves each problem: rollouts in chunks, graded, each chunk on disk once it is there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fastrl.config import HardSetConfig, SubsetConfig
+from fastrl.data import Problem, render_prompt
+from fastrl.data.rows import Row
+from fastrl.engine.protocol import Engine
+from fastrl.evaluate.accuracy import ProblemResult, graded
+from fastrl.grading import AnswerGrader, Verdict
+from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.seeding import seed_of
+from fastrl.training.progress import Budget, charged, in_chunks, summed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollouts:
+    """What became of each problem's rollouts, and what they cost."""
+
+    rows: list[Row]
+    """A problem each: num_correct, unfinished, verdicts, and what the caller keeps."""
+    budget: dict[str, dict[str, int]]
+
+    def counts(self) -> dict[str, Any]:
+        """Return samples, unfinished ones and verdicts over all problems."""
+        verdicts: Counter[str] = Counter()
+        for row in self.rows:
+            verdicts.update(row["verdicts"])
+        return {
+            "samples": verdicts.total(),
+            "unfinished": sum(row["unfinished"] for row in self.rows),
+            "verdicts": {verdict.value: verdicts[verdict.value] for verdict in Verdict},
+        }
+
+
+def sample_problems(
+    problems: Sequence[Problem],
+    config: HardSetConfig | SubsetConfig,
+    grader: AnswerGrader,
+    ranks: Ranks,
+    *,
+    path: Path,
+    items: Sequence[Any],
+    make_engine: Callable[[], Engine],
+    keep: Callable[[ProblemResult], Row],
+) -> Rollouts:
+    """Sample every problem num_samples times and grade the answers, chunk by chunk.
+
+    Sample j of a problem draws from (seed, stage, its row, j) alone. Chunks that are on disk are not sampled
+    again. Ranks take chunks in turn, each with an engine of its own.
+
+    Args:
+        path: JSONL with a line a chunk.
+        items: JSON-serialisable, one a problem: what its result depends on.
+        make_engine: called for the first chunk that is not done yet.
+        keep: what else a problem's row holds.
+    Raises:
+        ValueError: the file was begun with other items.
+    """
+    engine = cache(make_engine)
+    done = in_chunks(
+        path,
+        items,
+        config.chunk_size,
+        lambda start, chunk: _sample(problems[start : start + len(chunk)], config, engine(), grader, keep),
+        ranks,
+    )
+    return Rollouts(
+        rows=[row for chunk in done for row in chunk["problems"]],
+        budget=summed([chunk["budget"] for chunk in done]),
+    )
+
+
+def _sample(
+    problems: Sequence[Problem],
+    config: HardSetConfig | SubsetConfig,
+    engine: Engine,
+    grader: AnswerGrader,
+    keep: Callable[[ProblemResult], Row],
+) -> dict[str, Any]:
+    budget: Budget = {}
+    with charged(engine, budget, "rollouts"):
+        completions = engine.generate(
+            [render_prompt(engine.tokenizer, problem.messages) for problem in problems],
+            config.sampling.params,
+            seeds=[seed_of(config.run.seed, config.stage, problem.index) for problem in problems],
+            n=config.num_samples,
+        )
+    rows = [
+        {
+            "num_correct": result.num_correct,
+            "unfinished": sum(each.finish_reason != "stop" for each in result.completions),
+            "verdicts": Counter(verdict.value for verdict in result.verdicts),
+            **keep(result),
+        }
+        for result in graded(problems, completions, grader)
+    ]
+    return {"problems": rows, "budget": budget}
