@@ -79,7 +79,7 @@ def accumulate_gradients(
     active = [i for i in batch if carries_gradient(rollouts[i], config)]
     batches = list(packed_batches(policy, rollouts, active, microbatch_tokens(config)))
     for number, (chosen, packed) in enumerate(batches, start=1):
-        policy.sum_gradients(now=number == len(batches))
+        policy.set_gradient_sync(enabled=number == len(batches))
         sampled_with = join([old[i] for i in chosen])
         rollout_logprobs = torch.tensor(
             [logprob for i in chosen for logprob in rollouts[i].rollout_logprobs], device=policy.device
@@ -141,7 +141,7 @@ def score_rollouts(
         pieces = torch.split(logprobs, [len(rollouts[i].completion_ids) for i in chosen])
         for i, piece in zip(chosen, pieces, strict=True):
             out[i] = piece
-    policy.settle()
+    policy.reshard()
     return out
 
 
