@@ -1,5 +1,5 @@
 """One batch of rollouts becomes optimiser steps. The loss is a sum over one denominator, so that it does not
-matter how the batch is cut into micro-batches or spread over ranks."""
+matter how the batch is cut into micro-batches or dealt out to ranks."""
 
 from __future__ import annotations
 
@@ -25,9 +25,15 @@ def update_policy(
     parts: RlParts, rollouts: Sequence[Rollout], config: RlConfig, ranks: Ranks, step: int,
     drift: Drift | None = None,
 ) -> tuple[Stats, list[float]]:  # fmt: skip
-    """epochs_per_batch x updates_per_epoch optimiser steps. Returns loss statistics and gradient norms.
+    """Take epochs_per_batch x updates_per_epoch optimiser steps; return loss statistics and gradient norms.
 
-    drift: is told the log-probs before the first of them, for which there is no pass of its own.
+    drift: receives the log-probs before the first of them, so that there is no pass of its own for them.
+
+    Reads from the device, for each of which the host waits:
+        per micro-batch      how many rows carry gradient; with gspo or a sequence's correction, and if a
+                             sequence doesn't fit in one chunk of logits, how many each sequence has
+        per optimiser step   the gradient's norm (fastrl.policy.optimizer)
+        per training step    the loss statistics (loss_metrics), the drift guard's sums (Drift.metrics)
     """
     nothing: list[Tensor | None] = [None] * len(rollouts)
     support = (config.rollout.top_k, config.rollout.top_p)
