@@ -25,7 +25,8 @@ from bench.harness import arguments, compare, finish, show
 from fastrl.ops import prefix_attention, prefix_tree
 from fastrl.policy.attention import FLASH, FLEX, PREFIX, SDPA, compiled_flex, padded_layout, sdpa_attention
 from fastrl.policy.model import Policy
-from fastrl.policy.packing import PackedBatch, TrainSequence, pack
+from fastrl.policy.packing import PackedBatch, pack
+from fastrl.types import TrainSequence
 
 OP = "prefix_attention"
 LAYERS = 4

@@ -17,8 +17,10 @@ from pathlib import Path
 
 from bench.bench_step import fastrl_config, fastrl_steps, summary
 from fastrl.config import ModelConfig, RewardConfig, RlConfig, TransferConfig
-from fastrl.runtime.run import Run, environment
-from fastrl.stages.build import RlParts, build_rl
+from fastrl.runtime.context import Context
+from fastrl.runtime.run import environment
+from fastrl.stages.build import build_rl
+from fastrl.training.parts import Parts
 
 VARIANTS = ((1, 1), (2, 1), (4, 1), (1, 4), (4, 4))
 """(cuts, continuations)."""
@@ -54,12 +56,12 @@ def main() -> None:
             )
             for cuts, samples in VARIANTS
         }
-        parts: dict[str, RlParts] = {name: build_rl(config) for name, config in configs.items()}
-        runs = {name: Run.start(config) for name, config in configs.items()}
+        parts: dict[str, Parts] = {name: build_rl(config) for name, config in configs.items()}
+        contexts = {name: Context.start(config) for name, config in configs.items()}
         times: dict[str, list[dict[str, float]]] = {name: [] for name in configs}
         for number in range(given.rounds + 1):
-            for name, config in configs.items():
-                found = fastrl_steps(config, parts[name], runs[name], given.steps, number * given.steps)
+            for name, context in contexts.items():
+                found = fastrl_steps(context, parts[name], given.steps, number * given.steps)
                 times[name] += found if number else []
         for each in parts.values():
             each.grader.close()

@@ -34,10 +34,11 @@ from fastrl.config import (
 from fastrl.data.problems import load_problems
 from fastrl.grading.pool import AnswerGrader
 from fastrl.rewards.answer import AnswerReward
-from fastrl.runtime.distributed import Ranks
-from fastrl.runtime.run import Run, environment
-from fastrl.stages.build import RlParts, build_rl
+from fastrl.runtime.context import Context
+from fastrl.runtime.run import environment
+from fastrl.stages.build import build_rl
 from fastrl.training.advantages import fill_advantages
+from fastrl.training.parts import Parts
 from fastrl.training.sample import sample_groups
 from fastrl.training.update import update_policy
 
@@ -56,19 +57,17 @@ def fastrl_config(model: str, data: str, folder: str) -> RlConfig:
     )
 
 
-def fastrl_steps(
-    config: RlConfig, parts: RlParts, run: Run, steps: int, first: int
-) -> list[dict[str, float]]:
+def fastrl_steps(context: Context[RlConfig], parts: Parts, steps: int, first: int) -> list[dict[str, float]]:
     """Seconds of each step, in all and by phase."""
-    times = []
+    times, run = [], context.run
     for step in range(first, first + steps):
         start = time.perf_counter()
         with run.time("weight_sync"):
             parts.engine.load_weights(parts.policy.named_weights(), version=step)
-        sampled = sample_groups(parts, config, run, Ranks(), step, step * PROMPTS)
-        fill_advantages(sampled.rollouts, parts.rewards, config.reward, Ranks())
+        sampled = sample_groups(context, parts, step, step * PROMPTS)
+        fill_advantages(sampled.rollouts, parts.rewards, context.config.reward, context.ranks)
         with run.time("update"):
-            update_policy(parts, sampled.rollouts, config, Ranks(), step)
+            update_policy(context, parts, sampled.rollouts, step)
         tokens = sum(len(rollout.completion_ids) for rollout in sampled.rollouts)
         times.append({"step": time.perf_counter() - start, **run.seconds, "tokens": tokens})
         run.seconds.clear()
@@ -133,11 +132,11 @@ def main() -> None:
     theirs: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         config = fastrl_config(options.model, options.data, folder + "/run")
-        run, parts = Run.start(config), build_rl(config)
+        context, parts = Context.start(config), build_rl(config)
         with parts.grader:
-            fastrl_steps(config, parts, run, 2, 0)
+            fastrl_steps(context, parts, 2, 0)
             for number in range(options.rounds):
-                ours += fastrl_steps(config, parts, run, options.steps, number * options.steps)
+                ours += fastrl_steps(context, parts, options.steps, number * options.steps)
                 theirs += trl_steps(options.model, options.data, options.steps)
     ratios = [t["step"] / o["step"] for o, t in zip(ours, theirs, strict=True)]
     result = {

@@ -9,6 +9,9 @@ from typing import Any, Literal, TypedDict
 Task = Literal["math", "code"]
 """What an answer is: a value that is compared, or a program that is run."""
 
+Metrics = dict[str, float]
+"""Numbers of a step or of an evaluation, by name."""
+
 FinishReason = Literal["stop", "length"]
 
 
@@ -78,6 +81,34 @@ class PrefixTree:
 
     prompt_ids: Sequence[int]
     branches: Sequence[Branch]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSequence:
+    """A sequence of tokens and which of them the loss speaks of; the first token is never predicted."""
+
+    token_ids: Sequence[int]
+    loss_mask: Sequence[bool]
+    weights: Sequence[float] | None = None
+    """Of each token in a mean over trained tokens; None: all weigh 1."""
+
+    def __post_init__(self) -> None:
+        if len(self.token_ids) != len(self.loss_mask):
+            raise ValueError(
+                f"[pack] loss_mask: expected {len(self.token_ids)} entries, one a token, "
+                f"got {len(self.loss_mask)}"
+            )
+
+    @property
+    def num_loss_tokens(self) -> int:
+        return sum(self.loss_mask[1:])
+
+    @property
+    def loss_weights(self) -> list[float]:
+        """Of the trained tokens, in order."""
+        if self.weights is None:
+            return [1.0] * self.num_loss_tokens
+        return [w for w, trained in zip(self.weights[1:], self.loss_mask[1:], strict=True) if trained]
 
 
 @dataclass(slots=True)

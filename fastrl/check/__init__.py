@@ -27,8 +27,8 @@ from fastrl.config import (
     SubsetConfig,
     refuse,
 )
+from fastrl.engine.build import choose_device
 from fastrl.policy.model import choose_attention
-from fastrl.stages.build import choose_device
 
 __all__ = ["check_config", "check_fits", "check_model", "load_tokenizer"]
 

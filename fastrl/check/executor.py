@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fastrl.check.model import check_fits, load_tokenizer
 from fastrl.config import ExecutorConfig, ProgramConfig, RlConfig, refuse
+from fastrl.config.engines import engine_table
 from fastrl.data.problems import Problem, reward_row
 from fastrl.data.prompts import render_prompt_text
 from fastrl.grading.programs.cases import ProgramTests
@@ -22,9 +23,9 @@ def check_uplift(config: RlConfig, problems: Sequence[Problem]) -> None:
     if config.uses_uplift:
         if not executor.model.path:
             refuse("uplift", "executor.model.path", "a model folder, since reward.functions has uplift", "")
-        own = "engine" if executor.engine.kind == "same" else "uplift.executor.engine"
-        trace_tokens, room = config.rollout.max_new_tokens, config.executor_engine.max_batch_tokens
-        check_executor("uplift.executor.model", executor, problems, trace_tokens, room, own)
+        entry = engine_table(config)["executor"]
+        trace_tokens, room = config.rollout.max_new_tokens, entry.engine.max_batch_tokens
+        check_executor(entry.model_section, executor, problems, trace_tokens, room, entry.section)
     if config.uses_rubric:
         if not reward_model:
             needs = f"form {config.uplift.form}" if config.uses_uplift else "reward.functions"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from fastrl.check.model import check_fits, load_tokenizer
@@ -17,10 +17,11 @@ from fastrl.config import (
     WriterConfig,
     refuse,
 )
+from fastrl.config.engines import engine_table
 from fastrl.data.problems import Problem
 from fastrl.data.prompts import encode_inside
+from fastrl.methods.weak.build import build_probes
 from fastrl.methods.weak.judge import ALIGNMENT_PROMPT, DIFFERENCE_PROMPT, filled
-from fastrl.stages.build import build_probes
 
 
 def check_trained_faithfulness(config: RlConfig) -> None:
@@ -30,7 +31,8 @@ def check_trained_faithfulness(config: RlConfig) -> None:
         expected = "false, since the policy writes traces and an executor answers"
         refuse("faithfulness", "enabled", expected, own.enabled)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        check_judges_start(own, config.engine_sections)
+        engines = [entry.engine for entry in engine_table(config).values() if entry.phase != "judge"]
+        check_judges_start(own, engines)
     check_faithfulness(
         own,
         config.data,
@@ -42,10 +44,10 @@ def check_trained_faithfulness(config: RlConfig) -> None:
     )
 
 
-def check_judges_start(config: FaithfulnessConfig, engines: Mapping[str, EngineConfig]) -> None:
+def check_judges_start(config: FaithfulnessConfig, engines: Sequence[EngineConfig]) -> None:
     """The first vLLM of a process forms its groups with those of all other ranks, and one rank alone loads
     judges."""
-    if any(engine.kind == "vllm" for engine in engines.values()):
+    if any(engine.kind == "vllm" for engine in engines):
         return
     for name, judge in config.judges.items():
         if judge.engine.kind == "vllm":

@@ -11,18 +11,22 @@ import torch
 from fastrl.check.executor import check_uplift
 from fastrl.check.model import check_fits
 from fastrl.config import EngineConfig, RlConfig, refuse
+from fastrl.config.engines import engine_table
+from fastrl.config.rl import BUILT_IN_REWARDS
 from fastrl.data.problems import Problem, load_problems
+from fastrl.engine.build import choose_device, engine_device
 from fastrl.engine.vllm.adapter import unusable
 from fastrl.grading import AnswerGrader
 from fastrl.methods.weak.labels import item_labels
 from fastrl.report.trackers import check_trackers
-from fastrl.stages.build import BUILT_IN_REWARDS, choose_device, engine_device, imported_reward
+from fastrl.rewards.imported import imported_reward
 
 
 def check_rl(config: RlConfig) -> None:
     check_rewards(config)
-    for section, engine in config.engine_sections.items():
-        check_engine(section, engine)
+    for entry in engine_table(config).values():
+        if entry.phase != "judge":  # see check_trained_faithfulness
+            check_engine(entry.section, entry.engine)
     check_devices(config, choose_device(config.run))
     check_trackers(config.run.report_to)
     problems = load_problems(config.data)
@@ -71,10 +75,10 @@ def check_devices(config: RlConfig, policy: torch.device) -> None:
     if not config.rollout.max_staleness or policy.type != "cuda":
         return
     taken = {str(policy), *(f"cuda:{i}" for i in range(int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))}
-    for section, engine in config.engine_sections.items():
-        if str(engine_device(engine, policy)) in taken:
+    for entry in engine_table(config).values():
+        if entry.phase != "judge" and str(engine_device(entry.engine, policy)) in taken:
             expected = f"none of the policy's {', '.join(sorted(taken))}, since rollout.max_staleness is 1"
-            refuse(section, "device", expected, engine.device)
+            refuse(entry.section, "device", expected, entry.engine.device)
 
 
 def check_imported(path: str) -> None:
@@ -98,6 +102,8 @@ def check_lengths(config: RlConfig, problems: Sequence[Problem]) -> None:
     if config.uses_transfer:
         longest += config.transfer.slack_tokens
         names = "rollout.max_new_tokens + transfer.slack_tokens"
-        receiver, room = config.transfer.receiver, config.receiver_engine.max_batch_tokens
-        engine = "engine" if config.transfer.engine.kind == "same" else "transfer.engine"
-        check_fits("transfer.receiver", receiver, problems, longest, names, room, engine)
+        receiver = engine_table(config)["receiver"]
+        check_fits(
+            receiver.model_section, receiver.model, problems, longest, names,
+            receiver.engine.max_batch_tokens, receiver.section,
+        )  # fmt: skip

@@ -14,14 +14,13 @@ from fastrl.check.rl import check_engine
 from fastrl.config import DataConfig, EngineConfig, ModelConfig, RunConfig, check_positive, refuse
 from fastrl.config.flags import parse_flags
 from fastrl.data import Problem, load_problems, render_prompt
+from fastrl.engine.build import build_engine, choose_device
 from fastrl.policy.model import Policy, compute_dtype
-from fastrl.policy.packing import TrainSequence
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.seeding import seed_of
-from fastrl.stages.build import build_engine, choose_device
 from fastrl.tools.doctor.machine import Line, Status, report, shown
 from fastrl.training.drift import Drift
-from fastrl.types import SamplingParams
+from fastrl.types import SamplingParams, TrainSequence
 
 QUESTIONS = (
     "What is 17 + 25? Think in small steps.",

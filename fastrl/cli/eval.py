@@ -25,16 +25,18 @@ from fastrl.config import (
     refuse,
 )
 from fastrl.data import Problem, load_problems
+from fastrl.engine.build import build_engine, choose_device
 from fastrl.engine.protocol import Engine
 from fastrl.evaluate.accuracy import EvalResult, evaluate
 from fastrl.grading import AnswerGrader
 from fastrl.methods.rltr.transferability import TAUS, TransferResult, transferability
+from fastrl.methods.tracelift.build import build_executor
 from fastrl.methods.tracelift.two_stage import sample_traces, two_stage
+from fastrl.methods.weak.build import build_judges, build_probes
 from fastrl.methods.weak.labelled import Measured, measure
 from fastrl.methods.weak.probes import probe
 from fastrl.policy.checkpoint import latest_checkpoint
 from fastrl.runtime.seeding import seed_of
-from fastrl.stages.build import build_engine, build_executor, build_judges, build_probes, choose_device
 from fastrl.training.sample import awake
 from fastrl.types import SamplingParams
 

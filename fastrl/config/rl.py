@@ -24,6 +24,8 @@ from fastrl.kernels.config import AdvantageBaseline, AdvantageScale, LossConfig
 
 WITHOUT_GOLD = ("majority", "self_certainty", "entropy", "random", "label")
 """Rewards that need not agree with the gold answer: it is measured beside them."""
+BUILT_IN_REWARDS = ("answer", "format", "transfer", "uplift", "rubric", *WITHOUT_GOLD)
+"""Rewards that reward.functions may name; any other name is a dotted path."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +159,10 @@ class RlConfig:
             refuse("loss", "correction", f"one that corrects, {why}", self.loss.correction)
         if asking:
             refuse("rollout", "max_staleness", f"0 with the reward {min(asking)}, which asks the policy", 1)
-        for section, engine in self.engine_sections.items():
+        engines = {"engine": self.engine}
+        engines |= {"transfer.engine": self.transfer.engine} if self.uses_transfer else {}
+        engines |= {"uplift.executor.engine": self.uplift.executor.engine} if self.uses_uplift else {}
+        for section, engine in engines.items():
             if engine.sleep:
                 refuse(section, "sleep", f"false, {why}", True)
 
@@ -174,10 +179,6 @@ class RlConfig:
         return "transfer" in self.reward.functions
 
     @property
-    def receiver_engine(self) -> EngineConfig:
-        return self.engine if self.transfer.engine.kind == "same" else self.transfer.engine
-
-    @property
     def uses_uplift(self) -> bool:
         return "uplift" in self.reward.functions
 
@@ -186,31 +187,6 @@ class RlConfig:
         """Whether a reward model is loaded."""
         needed = self.uses_uplift and self.uplift.needs_quality
         return needed or "rubric" in self.reward.functions
-
-    @property
-    def executor_engine(self) -> EngineConfig:
-        own = self.uplift.executor.engine
-        return self.engine if own.kind == "same" else own
-
-    @property
-    def engine_sections(self) -> dict[str, EngineConfig]:
-        """Those that sampling and rewards use, by where the configuration has them."""
-        found = {"engine": self.engine}
-        if self.uses_transfer:
-            found["transfer.engine"] = self.receiver_engine
-        if self.uses_uplift:
-            found["uplift.executor.engine"] = self.executor_engine
-        return found
-
-    @property
-    def reward_engines(self) -> dict[str, EngineConfig]:
-        """Of the rewards that are asked for, under the names that metrics carry."""
-        found: dict[str, EngineConfig] = {}
-        if self.uses_transfer:
-            found["receiver"] = self.receiver_engine
-        if self.uses_uplift:
-            found["executor"] = self.executor_engine
-        return found
 
 
 def derived(config: RlConfig) -> dict[str, int]:

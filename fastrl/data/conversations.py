@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 from fastrl.data.prompts import render_prompt, render_prompt_text
 from fastrl.data.thinking import Tags, drop_thoughts
-from fastrl.policy.packing import TrainSequence
-from fastrl.types import Message
+from fastrl.types import Message, TrainSequence
 
 
 class Piece(NamedTuple):

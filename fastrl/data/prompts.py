@@ -63,3 +63,9 @@ def _puts_space_first(tokenizer: Any) -> bool:
 
 def _encode(tokenizer: Any, text: str, **options: bool) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False, **options))
+
+
+def shared_length(sequences: Sequence[list[int]]) -> int:
+    """Return how many tokens all sequences begin with alike."""
+    first, last = min(sequences), max(sequences)  # in order of tokens, these two differ earliest
+    return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))

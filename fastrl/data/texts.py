@@ -11,7 +11,7 @@ import numpy as np
 
 from fastrl.config import TextConfig
 from fastrl.data.rows import read_rows
-from fastrl.policy.packing import TrainSequence
+from fastrl.types import TrainSequence
 
 
 class TextRows:

@@ -13,12 +13,15 @@ from typing import Any, Literal
 from transformers import AutoTokenizer
 
 from fastrl.config import EngineConfig, ExecutorConfig, ModelConfig, RunConfig, TransferConfig, UpliftConfig
+from fastrl.engine.build import build_engine, choose_device
 from fastrl.grading import AnswerGrader
+from fastrl.methods.rltr.transfer import TransferReward
+from fastrl.methods.tracelift.build import build_executor
 from fastrl.methods.tracelift.rubric import RubricScorer
 from fastrl.methods.tracelift.rubric_model import RubricModel
+from fastrl.methods.tracelift.uplift import UpliftReward
 from fastrl.policy.model import compute_dtype
-from fastrl.rewards import AnswerReward, FormatReward, TransferReward, UpliftReward
-from fastrl.stages.build import build_engine, build_executor, choose_device
+from fastrl.rewards import AnswerReward, FormatReward
 
 Device = Literal["auto", "cpu", "cuda"]
 ANSWER_WORKERS, ANSWER_TIMEOUT_S = 2, 5.0

@@ -14,8 +14,9 @@ from torch import Tensor
 from fastrl.config import refuse
 from fastrl.policy.head import LmHead, lm_head_of
 from fastrl.policy.model import check_layers
-from fastrl.policy.packing import PackedBatch, TrainSequence, pack
+from fastrl.policy.packing import PackedBatch, pack
 from fastrl.policy.prefix_attention import PREFIX
+from fastrl.types import TrainSequence
 
 UNREAD_SCALES = ("output_multiplier", "lm_head_multiplier")
 WithHead = Callable[[Tensor, LmHead], Any]

@@ -28,10 +28,11 @@ from fastrl.policy.lora import (
     save_adapters,
     switched_off,
 )
-from fastrl.policy.packing import PackedBatch, TrainSequence, microbatches, pack, shared_microbatches
+from fastrl.policy.packing import PackedBatch, microbatches, pack, shared_microbatches
 from fastrl.policy.prefix_attention import PREFIX
 from fastrl.policy.shard import BODY, Sharding, gather, most_over_ranks, shard, sharded_modules
 from fastrl.policy.shard_load import fill, outline, stand_ins
+from fastrl.types import TrainSequence
 
 WEIGHTS = "model.safetensors"
 SHAREABLE_LAYERS = {"full_attention", "sliding_attention"}

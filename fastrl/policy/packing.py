@@ -11,34 +11,7 @@ import torch
 from torch import Tensor
 
 from fastrl.ops import TreeLayout, prefix_tree
-
-
-@dataclass(frozen=True, slots=True)
-class TrainSequence:
-    """A sequence of tokens and which of them the loss speaks of; the first token is never predicted."""
-
-    token_ids: Sequence[int]
-    loss_mask: Sequence[bool]
-    weights: Sequence[float] | None = None
-    """Of each token in a mean over trained tokens; None: all weigh 1."""
-
-    def __post_init__(self) -> None:
-        if len(self.token_ids) != len(self.loss_mask):
-            raise ValueError(
-                f"[pack] loss_mask: expected {len(self.token_ids)} entries, one a token, "
-                f"got {len(self.loss_mask)}"
-            )
-
-    @property
-    def num_loss_tokens(self) -> int:
-        return sum(self.loss_mask[1:])
-
-    @property
-    def loss_weights(self) -> list[float]:
-        """Of the trained tokens, in order."""
-        if self.weights is None:
-            return [1.0] * self.num_loss_tokens
-        return [w for w, trained in zip(self.weights[1:], self.loss_mask[1:], strict=True) if trained]
+from fastrl.types import TrainSequence
 
 
 @dataclass(frozen=True, slots=True)

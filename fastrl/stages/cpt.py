@@ -13,7 +13,8 @@ from fastrl.config import CptConfig, microbatch_tokens
 from fastrl.data.texts import TextRows, encode_documents, read_texts
 from fastrl.runtime.distributed import Ranks
 from fastrl.stages.sft import accumulate, load_policy, update
-from fastrl.training.learner import Learner, Metrics, batch_indices
+from fastrl.training.learner import Learner, batch_indices
+from fastrl.types import Metrics
 
 
 def run_cpt(config: CptConfig, ranks: Ranks | None = None) -> Path:
@@ -51,7 +52,7 @@ def run_cpt(config: CptConfig, ranks: Ranks | None = None) -> Path:
         found = {"perplexity": perplexity(metrics["loss"])} if metrics else {}
         return found | (held_out_metrics(learner, judged, config) if due and len(judged) else {})
 
-    return learner.train(config, learn, measured)
+    return learner.train(learn, measured)
 
 
 def read_held_out(config: CptConfig) -> list[str]:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from fastrl.config import GroupsConfig
+from fastrl.engine.build import choose_device
+from fastrl.methods.tracelift.build import build_executor
 from fastrl.methods.tracelift.groups.asking import Book
 from fastrl.methods.tracelift.groups.counts import count
 from fastrl.methods.tracelift.groups.filters import Filtered, Pool, filter_by_executor, filter_pools
@@ -21,7 +23,6 @@ from fastrl.methods.tracelift.groups.split import is_dev
 from fastrl.methods.tracelift.trace_groups import Group, write_groups
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.run import Run, write_atomic
-from fastrl.stages.build import build_executor, choose_device
 
 __all__ = ["read_counts", "run_groups"]
 

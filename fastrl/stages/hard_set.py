@@ -11,12 +11,12 @@ from typing import Any
 from fastrl.config import HardSetConfig
 from fastrl.data import Problem, load_problems, render_prompt
 from fastrl.data.rows import Row
+from fastrl.engine.build import build_engine, choose_device
 from fastrl.engine.protocol import Engine
 from fastrl.grading import AnswerGrader, Verdict
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.run import Run
 from fastrl.runtime.seeding import seed_of
-from fastrl.stages.build import build_engine, choose_device
 from fastrl.training.progress import Budget, charged, in_chunks, summed, write_json, write_rows
 from fastrl.types import Completion
 

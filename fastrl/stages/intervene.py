@@ -10,6 +10,7 @@ from typing import Any
 
 from fastrl.config import InterveneConfig
 from fastrl.data.rows import Row
+from fastrl.engine.build import build_engine, choose_device
 from fastrl.engine.protocol import Engine
 from fastrl.grading import AnswerGrader
 from fastrl.methods.interventions.candidates import (
@@ -28,7 +29,6 @@ from fastrl.methods.interventions.problems import HardProblem, hard_problem, rea
 from fastrl.methods.interventions.propose import Check, Proposer
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.run import Run, write_atomic
-from fastrl.stages.build import build_engine, choose_device
 from fastrl.training.progress import Budget, in_chunks, summed, write_json, write_rows
 
 

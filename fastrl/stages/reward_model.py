@@ -12,6 +12,7 @@ import torch
 
 from fastrl.config import RewardModelConfig, microbatch_tokens
 from fastrl.data.order import ProblemOrder
+from fastrl.engine.build import choose_device
 from fastrl.methods.tracelift.calibration import plot_calibration
 from fastrl.methods.tracelift.rubric_agreement import JudgedTrace, calibration, rubric_metrics
 from fastrl.methods.tracelift.rubric_batches import (
@@ -31,8 +32,8 @@ from fastrl.policy.shard import Sharding
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.run import write_atomic
 from fastrl.runtime.seeding import seed_of
-from fastrl.stages.build import choose_device
-from fastrl.training.learner import Learner, Metrics, scheduled
+from fastrl.training.learner import Learner, scheduled
+from fastrl.types import Metrics
 
 
 def run_reward_model(config: RewardModelConfig, ranks: Ranks | None = None) -> Path:
@@ -64,10 +65,10 @@ def run_reward_model(config: RewardModelConfig, ranks: Ranks | None = None) -> P
 
     def measured(step: int, metrics: Metrics) -> Metrics:
         about = {} if metrics else data_metrics(groups, held_out)
-        due = step == 0 or learner.saves(config)
+        due = step == 0 or learner.saves()
         return about | (evaluate(learner, model, held_out, config) if due else {})
 
-    return learner.train(config, learn, measured)
+    return learner.train(learn, measured)
 
 
 def load_policy(config: RewardModelConfig, checkpoint: Path | None) -> Policy:
@@ -106,7 +107,7 @@ def update(
         "loss/ranking": ranking,
         "pair_accuracy": pairs_right,
         "num_tokens": float(num_tokens),
-    } | learner.apply(config, scheduled(config.train, config.schedule, step), step)
+    } | learner.apply(scheduled(config.train, config.schedule, step), step)
 
 
 def accumulate(

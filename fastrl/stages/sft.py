@@ -11,15 +11,15 @@ from torch import Tensor
 
 from fastrl.config import CptConfig, SftConfig, microbatch_tokens
 from fastrl.data.conversations import read_conversations
+from fastrl.engine.build import choose_device
 from fastrl.ops import linear_logprob
 from fastrl.policy.model import Policy
-from fastrl.policy.packing import TrainSequence
 from fastrl.policy.shard import Sharding
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.run import Run, read_metrics
 from fastrl.runtime.seeding import seed_of
-from fastrl.stages.build import choose_device
-from fastrl.training.learner import Learner, Metrics, batch_indices, scheduled
+from fastrl.training.learner import Learner, batch_indices, scheduled
+from fastrl.types import Metrics, TrainSequence
 
 ENTROPY_STEPS = 5
 
@@ -66,7 +66,7 @@ def run_sft(config: SftConfig, ranks: Ranks | None = None) -> Path:
             return {}
         return under_base(policy, sequences, microbatch_tokens(config), ranks)
 
-    return learner.train(config, learn, measured, lambda: ran_away(learner.run, config))
+    return learner.train(learn, measured, lambda: ran_away(learner.run, config))
 
 
 def load_policy(config: SftConfig | CptConfig, checkpoint: Path | None) -> Policy:
@@ -77,7 +77,7 @@ def load_policy(config: SftConfig | CptConfig, checkpoint: Path | None) -> Polic
 def update(learner: Learner, batch: list[TrainSequence], config: SftConfig | CptConfig, step: int) -> Metrics:
     """One optimiser step on one batch."""
     loss, entropy = accumulate(learner.policy, batch, microbatch_tokens(config), learner.ranks)
-    applied = learner.apply(config, scheduled(config.train, config.schedule, step, config.final_share), step)
+    applied = learner.apply(scheduled(config.train, config.schedule, step, config.final_share), step)
     num_tokens = max(1, sum(sequence.num_loss_tokens for sequence in batch))
     return {"loss": loss, "entropy": entropy, "num_tokens": float(num_tokens)} | applied
 

@@ -12,6 +12,7 @@ from typing import Any
 from fastrl.config import SubsetConfig
 from fastrl.data import Problem, load_problems, render_prompt
 from fastrl.data.rows import Row
+from fastrl.engine.build import build_engine, choose_device
 from fastrl.engine.protocol import Engine
 from fastrl.evaluate.accuracy import ProblemResult, graded
 from fastrl.grading import AnswerGrader, Verdict
@@ -21,7 +22,6 @@ from fastrl.methods.weak.subsets import difficulty_bins, stratified_order
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.run import Run
 from fastrl.runtime.seeding import seed_of
-from fastrl.stages.build import build_engine, choose_device
 from fastrl.training.progress import Budget, charged, in_chunks, summed, write_json, write_rows
 
 COLUMNS = ("gold", "num_correct", "num_samples", "answers", "wrong_label", "label", "corrupted")

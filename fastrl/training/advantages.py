@@ -11,7 +11,7 @@ from torch import Tensor
 from fastrl.config import RewardConfig
 from fastrl.ops import group_advantage
 from fastrl.runtime.distributed import Ranks
-from fastrl.stages.build import WeightedReward
+from fastrl.training.parts import WeightedReward
 from fastrl.types import Rollout
 
 

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from types import TracebackType
 
 from fastrl.config import RlConfig
-from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.context import Context
 from fastrl.runtime.run import Run
-from fastrl.stages.build import RlParts
-from fastrl.training.metrics import Metrics
+from fastrl.training.parts import Parts
 from fastrl.training.sample import Sampled, one_thread, sample_groups
+from fastrl.types import Metrics
 
 AHEAD = "ahead"
 
@@ -30,18 +30,18 @@ class Ahead:
     What this thread shares with the one that trains: tokenizers and the grader, which the update does not
     use. Its ranks meet in a group of their own, its phases are timed apart.
 
-    Args:
-        run: gets time/wait_s, what the loop still waited for a batch, and of the batch itself time/ahead_s,
-            ahead_rollout_s and ahead_reward_s: ahead_s - wait_s is gained.
+    The run's metrics get time/wait_s, what the loop still waited for a batch, and of the batch itself
+    time/ahead_s, ahead_rollout_s and ahead_reward_s: ahead_s - wait_s is gained.
 
     Source: one-step off-policy training, Noukhovitch et al. 2024, arXiv:2410.18252.
     """
 
-    def __init__(self, parts: RlParts, config: RlConfig, run: Run, ranks: Ranks) -> None:
-        self.parts, self.config, self.run = parts, config, run
+    def __init__(self, context: Context[RlConfig], parts: Parts) -> None:
+        config, self.run, ranks = context.config, context.run, context.ranks
+        self.parts = parts
         self.asked = config.rollout.max_staleness > 0
-        self.ranks = ranks.apart() if self.asked else ranks
-        self._clock = Run(run.folder, writes=False)
+        self._clock = Run(self.run.folder, writes=False)
+        self._context = Context(config, self._clock, ranks.apart() if self.asked else ranks)
         self._thread = one_thread(AHEAD)
         self._sampled: Sampled | None = None
 
@@ -86,4 +86,4 @@ class Ahead:
 
     def _sample(self, step: int, draw: int) -> Sampled:
         with self._clock.time(AHEAD):
-            return sample_groups(self.parts, self.config, self._clock, self.ranks, step, draw)
+            return sample_groups(self._context, self.parts, step, draw)

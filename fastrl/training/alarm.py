@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastrl.config import AlarmConfig
+from fastrl.config import AlarmConfig, RlConfig
 from fastrl.evaluate.saturation import ema, has_saturated
-from fastrl.runtime.run import finite
+from fastrl.runtime.context import Context
+from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.run import finite, read_metrics
 
 ENTROPY, LENGTH = "entropy", "completions/mean_length"
 CLIPPED, COMMON = "completions/clipped_ratio", "answers/most_common_share"
@@ -46,6 +48,17 @@ class Alarms:
         self.last: Mapping[str, Any] = history[-1] if history else {}
         for line in history:
             self._keep(line)
+
+    @classmethod
+    def of_run(cls, context: Context[RlConfig]) -> Alarms:
+        """Return the alarms of a run folder, which know the steps that are in it; only on the first rank."""
+        metrics = context.run.metrics_file
+        seen = context.ranks.first and metrics.exists()
+        return cls(context.config.alarm, read_metrics(metrics) if seen else ())
+
+    def end_training(self, ranks: Ranks) -> bool:
+        """Return, on every rank, whether an alarm of stop_on rings on the first, which has seen the run."""
+        return ranks.sum([float(ranks.first and self.stops)])[0] > 0
 
     @property
     def stops(self) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from fastrl.config import RlConfig
+from fastrl.config.engines import engine_table
 from fastrl.policy.optimizer import optimizer_tensors
 from fastrl.runtime.errors import EngineDied, Fault
 
@@ -57,7 +57,8 @@ def out_of_memory(error: BaseException, config: Any, phase: str, engine: str | N
         section, name, value = "train", "tokens_per_microbatch", config.train.tokens_per_microbatch
         more = [] if config.model.gradient_checkpointing else ["--model.gradient_checkpointing true"]
     else:
-        section, own = engine_section(config, engine)
+        entry = engine_table(config)[engine]
+        section, own = entry.section, entry.engine
         name, value, more = "max_batch_tokens", own.max_batch_tokens, []
         no_use = own.sleep or config.rollout.max_staleness  # which refuses sleep
         more += [] if no_use else [f"--{section}.sleep true, so that engines and training take turns"]
@@ -67,14 +68,6 @@ def out_of_memory(error: BaseException, config: Any, phase: str, engine: str | N
         f"[{section}] {name}: out of memory in phase {phase!r} with {value}; try {tries}. With it the same "
         f"command goes on from the last checkpoint ({type(error).__name__}: {first})"
     )
-
-
-def engine_section(config: RlConfig, engine: str) -> tuple[str, Any]:
-    """Where an engine's options stand, and what they are: its own, or else the policy's."""
-    places = {"receiver": ("transfer.engine", config.transfer.engine)}
-    places["executor"] = ("uplift.executor.engine", config.uplift.executor.engine)
-    section, own = places.get(engine, ("engine", config.engine))
-    return ("engine", config.engine) if own.kind == "same" else (section, own)
 
 
 def engine_of(trace: TracebackType | None, engines: Mapping[str, Any]) -> str | None:

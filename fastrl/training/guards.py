@@ -14,9 +14,8 @@ from typing import Any, NoReturn
 
 import torch
 
-from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.context import Context
 from fastrl.runtime.errors import Interrupted
-from fastrl.runtime.run import Run
 from fastrl.runtime.watchdog import Watchdog
 from fastrl.training.faults import (
     checkpoint_bytes,
@@ -45,15 +44,14 @@ class Guards:
     engine failed.
 
     Args:
-        config: the stage's.
-        engines: that the stage works with, by name.
+        engines: the stage's engines, by name.
     """
 
     def __init__(
-        self, run: Run, config: Any, policy: Any, optimizer: torch.optim.Optimizer,
-        ranks: Ranks | None = None, engines: Mapping[str, Any] | None = None,
+        self, context: Context[Any], policy: Any, optimizer: torch.optim.Optimizer,
+        engines: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
-        self.run, self.config, self.ranks = run, config, ranks or Ranks()
+        self.run, self.config, self.ranks = context.run, context.config, context.ranks
         self.policy, self.optimizer, self.engines = policy, optimizer, engines or {}
         self._signal, self._since = 0, 0.0
         self._before: dict[int, Any] = {}

@@ -17,12 +17,13 @@ from fastrl.policy.bad_steps import BadSteps
 from fastrl.policy.checkpoint import Saver, latest_checkpoint, load_optimizer
 from fastrl.policy.model import Policy
 from fastrl.policy.optimizer import apply_gradients, make_optimizer
+from fastrl.runtime.context import Context
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.run import Run
 from fastrl.runtime.seeding import seed_of
 from fastrl.training.guards import Guards
+from fastrl.types import Metrics
 
-Metrics = dict[str, float]
 Supervised = SftConfig | CptConfig | RewardModelConfig
 
 
@@ -30,8 +31,7 @@ Supervised = SftConfig | CptConfig | RewardModelConfig
 class Learner:
     """A policy that learns, in its run folder, at the step of the last checkpoint."""
 
-    run: Run
-    ranks: Ranks
+    context: Context[Any]
     policy: Policy
     optimizer: torch.optim.Optimizer
     saved: Path | None
@@ -42,18 +42,26 @@ class Learner:
     @classmethod
     def start(cls, config: Supervised, ranks: Ranks, load: Callable[[Path | None], Policy]) -> Learner:
         """Open the run folder, and load what it goes on from; `load` gets the last checkpoint."""
-        run = Run.start(config, writes=ranks.first)
+        context = Context.start(config, ranks)
+        run = context.run
         saved = latest_checkpoint(run.checkpoints, ranks)
         policy = load(saved)
         optimizer = make_optimizer(policy, config.train)
         state: dict[str, Any] = {"step": 0} if saved is None else load_optimizer(saved, policy, optimizer)
         run.rewind(state["step"] if saved else -1)
         bad_steps = BadSteps(config.train, state.get("bad_steps"))
-        return cls(run, ranks, policy, optimizer, saved, state["step"], bad_steps)
+        return cls(context, policy, optimizer, saved, state["step"], bad_steps)
+
+    @property
+    def run(self) -> Run:
+        return self.context.run
+
+    @property
+    def ranks(self) -> Ranks:
+        return self.context.ranks
 
     def train(
         self,
-        config: Supervised,
         learn: Callable[[int], Metrics],
         measured: Callable[[int, Metrics], Metrics],
         ended: Callable[[], bool] = lambda: False,
@@ -66,8 +74,9 @@ class Learner:
                 which are given; before the first there are none.
             ended: asked of all ranks, and the first one's answer holds.
         """
+        config: Supervised = self.context.config
         last = config.train.num_steps
-        guards = Guards(self.run, config, self.policy, self.optimizer, self.ranks)
+        guards = Guards(self.context, self.policy, self.optimizer)
         saver = Saver(self.run.checkpoints, config.run.keep_last, self.ranks, config.run.async_save)
         with guards, saver:
             if self.saved is None and (start := measured(0, {})):
@@ -79,7 +88,7 @@ class Learner:
                 self.step += 1
                 self.run.log(self.step, metrics | measured(self.step, metrics))
                 over, leaving = self.agreed(ended()), guards.leaving()
-                if leaving or over or self.saves(config):
+                if leaving or over or self.saves():
                     self.run.enter("checkpoint")
                     state = {"step": self.step, "bad_steps": self.bad_steps.state()}
                     self.saved = saver.save(self.policy, self.optimizer, state)
@@ -88,8 +97,9 @@ class Learner:
                     guards.leave(self.saved or self.run.checkpoints)
         return self.saved or self.run.checkpoints
 
-    def saves(self, config: Supervised) -> bool:
+    def saves(self) -> bool:
         """Whether a checkpoint is due after this many steps."""
+        config: Supervised = self.context.config
         every = config.run.save_every
         return self.step == config.train.num_steps or (every > 0 and self.step % every == 0)
 
@@ -97,11 +107,11 @@ class Learner:
         """The first rank's answer, on every rank."""
         return self.ranks.sum([float(self.ranks.first and answer)])[0] > 0
 
-    def apply(self, config: Supervised, rate: float, step: int) -> Metrics:
+    def apply(self, rate: float, step: int) -> Metrics:
         """The optimiser's step with the gradient of all ranks; what there is to say of it."""
         if not self.policy.sharding:  # the backward has summed them then
             self.ranks.sum_gradients(self.policy.parameters())
-        train = replace(config.train, learning_rate=rate)
+        train = replace(self.context.config.train, learning_rate=rate)
         grad_norm = apply_gradients(self.policy, self.optimizer, train, step, self.bad_steps)
         applied = float(self.optimizer.param_groups[0]["lr"])
         return {"grad_norm": grad_norm, "learning_rate": applied} | self.bad_steps.metrics()

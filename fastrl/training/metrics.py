@@ -13,37 +13,30 @@ import torch
 from fastrl.evaluate.saturation import advantage_split
 from fastrl.grading import extract_answer, normalize_answer
 from fastrl.runtime.distributed import Ranks
-from fastrl.stages.build import WeightedReward
+from fastrl.training.parts import WeightedReward
 from fastrl.training.sample import Sampled
-from fastrl.training.update import Stats
-from fastrl.types import Rollout
-
-Metrics = dict[str, float]
+from fastrl.training.update import Learnt, Stats
+from fastrl.types import Metrics, Rollout
 
 
 def step_metrics(
-    sampled: Sampled,
-    rewards: Sequence[WeightedReward],
-    stats: Stats,
-    norms: Sequence[float],
-    lr: float,
-    ranks: Ranks,
+    sampled: Sampled, rewards: Sequence[WeightedReward], learnt: Learnt, lr: float, ranks: Ranks
 ) -> Metrics:
-    """Everything that is logged of a step, over all ranks."""
+    """Return everything that is logged of a step's rollouts and its update, over all ranks."""
     rows = ranks.gather([row_of(rollout) for rollout in sampled.rollouts])
     reported = ranks.gather([(name, *one) for name, values in sampled.metrics.items() for one in values])
     metrics = reward_metrics(rows, [reward.name for reward in rewards])
     metrics |= split_metrics(rows, solved=max(reward.weight for reward in rewards))
     metrics |= answer_metrics(rows)
     metrics |= length_metrics(rows)
-    metrics |= loss_metrics(stats, ranks)
+    metrics |= loss_metrics(learnt.stats, ranks)
     metrics |= {
         name: weighted_mean([(value, weight) for n, value, weight in reported if n == name])
         for name in dict.fromkeys(n for n, _, _ in reported)
     }
-    metrics |= {"grad_norm": mean(norms), "learning_rate": lr}
+    metrics |= {"grad_norm": mean(learnt.grad_norms), "learning_rate": lr}
     metrics["groups_drawn"] = ranks.sum([sampled.groups_drawn])[0]
-    return metrics
+    return metrics | learnt.drift.metrics(ranks)
 
 
 def row_of(rollout: Rollout) -> dict[str, Any]:

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 
 from fastrl.config import RlConfig
+from fastrl.config.engines import frozen_engines
 from fastrl.data.problems import Problem, reward_columns
 from fastrl.data.prompts import render_prompt
 from fastrl.engine.protocol import Engine
-from fastrl.runtime.distributed import Ranks
-from fastrl.runtime.run import Run
+from fastrl.runtime.context import Context
 from fastrl.runtime.seeding import seed_of
-from fastrl.stages.build import RlParts, WeightedReward
+from fastrl.training.parts import Parts, WeightedReward
 from fastrl.types import Rollout, SamplingParams
 
 Reported = dict[str, list[tuple[float, int]]]
@@ -54,10 +54,11 @@ class Group:
     """Texts of further completions, which vote and are not trained on."""
 
 
-def sample_groups(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step: int, draw: int) -> Sampled:
+def sample_groups(context: Context[RlConfig], parts: Parts, step: int, draw: int) -> Sampled:
     """num_prompts groups over all ranks, of which this one samples every size-th. With dynamic sampling,
     groups whose rewards are all equal are replaced from further draws, max_refills times; what is then still
     missing stays missing. Which groups there are, and their numbers, does not depend on how many ranks."""
+    config, ranks = context.config, context.ranks
     dynamic, wanted = config.rollout.dynamic_sampling, config.rollout.num_prompts
     out = Sampled(draw=draw, staleness=step - parts.engine.weights_version)
     groups: dict[int, list[Rollout]] = {}
@@ -66,7 +67,7 @@ def sample_groups(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step
         draws = range(out.draw, out.draw + wanted - len(kept))
         mine = draws[ranks.rank :: ranks.size]
         out.draw, out.groups_drawn = draws.stop, out.groups_drawn + len(mine)
-        fresh = zip(mine, scored_groups(parts, config, run, mine, step, out), strict=True)
+        fresh = zip(mine, scored_groups(context, parts, mine, step, out), strict=True)
         groups |= {place: group for place, group in fresh if not dynamic or has_signal(group)}
         kept = sorted(ranks.gather(list(groups)))
         if len(kept) == wanted:
@@ -79,10 +80,11 @@ def sample_groups(parts: RlParts, config: RlConfig, run: Run, ranks: Ranks, step
 
 
 def scored_groups(
-    parts: RlParts, config: RlConfig, run: Run, draws: Sequence[int], step: int, out: Sampled
+    context: Context[RlConfig], parts: Parts, draws: Sequence[int], step: int, out: Sampled
 ) -> list[list[Rollout]]:
     """Groups of these draws, rewarded. Where rewards' engines have devices of their own, they work on the
     first half of the prompts while the second half is sampled."""
+    config, run = context.config, context.run
     half = -(-len(draws) // 2) if parts.overlap else len(draws)
     level = 1 if parts.overlap or config.rollout.dynamic_sampling else 2  # once more before a sync, or not
     groups: list[list[Rollout]] = []
@@ -115,18 +117,19 @@ def one_thread(name: str) -> ThreadPoolExecutor:
 
 
 def reward_groups(
-    parts: RlParts, config: RlConfig, groups: Sequence[Group], step: int, metrics: Reported
+    parts: Parts, config: RlConfig, groups: Sequence[Group], step: int, metrics: Reported
 ) -> None:
     """Fill in the rewards of every group's rollouts."""
-    sleeping = [parts.receivers[name] for name, own in config.reward_engines.items() if own.sleep]
+    entries = frozen_engines(config).values()
+    sleeping = [parts.frozen_engines[entry.name] for entry in entries if entry.engine.sleep]
     with awake(sleeping):
         reward_rollouts(parts.rewards, groups, step, metrics)
 
 
 @contextmanager
 def awake(engines: Collection[Engine], level: int = 1) -> Iterator[None]:
-    """These engines have their memory inside, and have given it back afterwards. level: 2 where they are
-    given every weight before they work again."""
+    """Wake these engines for the block, then put them to sleep. level: 2 if they get every weight before they
+    work again."""
     for engine in engines:
         engine.wake()
     try:
@@ -136,9 +139,17 @@ def awake(engines: Collection[Engine], level: int = 1) -> Iterator[None]:
             engine.sleep(level)
 
 
-def join_sync(parts: RlParts, config: RlConfig, version: int) -> None:
-    """What a rank does where the first one alone gives its engine weights, in order to measure: with a policy
-    that is spread, the same."""
+def load_rollout_weights(context: Context[RlConfig], parts: Parts, step: int) -> None:
+    """Wake the policy's engine and give it the weights that the step's batch is sampled with."""
+    with context.run.time("weight_sync"):
+        if context.config.engine.sleep:
+            parts.engine.wake()
+        parts.sync_engine(version=step)
+
+
+def join_sync(parts: Parts, config: RlConfig, version: int) -> None:
+    """Join the first rank, which gives its engine weights in order to measure: a sharded policy hands them
+    out on all ranks or on none."""
     if parts.policy.sharding:
         with awake([parts.engine] if config.engine.sleep else [], level=2):
             parts.sync_engine(version)
@@ -150,7 +161,7 @@ def has_signal(group: Sequence[Rollout]) -> bool:
 
 
 def generate(
-    parts: RlParts, config: RlConfig, problems: Sequence[Problem], draws: Sequence[int]
+    parts: Parts, config: RlConfig, problems: Sequence[Problem], draws: Sequence[int]
 ) -> list[Group]:
     """group_size rollouts of each problem, and its voters; a completion depends on the run's seed and its
     draw alone."""

@@ -4,6 +4,7 @@ matter how the batch is cut into micro-batches or dealt out to ranks."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,22 +13,30 @@ from fastrl.config import RlConfig, microbatch_tokens
 from fastrl.ops import linear_grpo_loss
 from fastrl.policy.model import Policy
 from fastrl.policy.optimizer import apply_gradients
-from fastrl.policy.packing import PackedBatch, TrainSequence
+from fastrl.policy.packing import PackedBatch
+from fastrl.runtime.context import Context
 from fastrl.runtime.distributed import Ranks
-from fastrl.stages.build import RlParts
 from fastrl.training.drift import Drift
-from fastrl.types import Rollout
+from fastrl.training.parts import Parts
+from fastrl.types import Rollout, TrainSequence
 
 Stats = dict[str, Tensor]
 
 
-def update_policy(
-    parts: RlParts, rollouts: Sequence[Rollout], config: RlConfig, ranks: Ranks, step: int,
-    drift: Drift | None = None,
-) -> tuple[Stats, list[float]]:  # fmt: skip
-    """Take epochs_per_batch x updates_per_epoch optimiser steps; return loss statistics and gradient norms.
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What one batch's optimiser steps came to."""
 
-    drift: receives the log-probs before the first of them, so that there is no pass of its own for them.
+    stats: Stats = field(default_factory=dict)
+    """Statistics of the loss; on the device until metrics read them."""
+    grad_norms: list[float] = field(default_factory=list)
+    """One per optimiser step."""
+    drift: Drift = field(default_factory=Drift)
+    """Trainer against engine, by the log-probs before the first optimiser step."""
+
+
+def update_policy(context: Context[RlConfig], parts: Parts, rollouts: Sequence[Rollout], step: int) -> Learnt:
+    """Take epochs_per_batch x updates_per_epoch optimiser steps.
 
     Reads from the device, for each of which the host waits:
         per micro-batch      how many rows carry gradient; with gspo or a sequence's correction, and if a
@@ -35,6 +44,7 @@ def update_policy(
         per optimiser step   the gradient's norm (fastrl.policy.optimizer)
         per training step    the loss statistics (loss_metrics), the drift guard's sums (Drift.metrics)
     """
+    config, ranks = context.config, context.ranks
     nothing: list[Tensor | None] = [None] * len(rollouts)
     support = (config.rollout.top_k, config.rollout.top_p)
     old = score_rollouts(parts.policy, rollouts, config, *support) if is_off_policy(config) else nothing
@@ -43,15 +53,17 @@ def update_policy(
         ref = score_rollouts(parts.reference, rollouts, config)
     else:
         ref = scored_by_receiver(rollouts, config, parts.policy.device)
-    stats: Stats = {}
-    norms = []
+    learnt = Learnt()
     for _ in range(config.train.epochs_per_batch):
         for batch in split_groups(rollouts, config.train.updates_per_epoch, ranks):
-            accumulate_gradients(parts.policy, rollouts, batch, old, ref, config, ranks, stats, drift)
+            accumulate_gradients(
+                parts.policy, rollouts, batch, old, ref, config, ranks, learnt.stats, learnt.drift
+            )
             if not parts.policy.sharding:  # the backward has summed them then
                 ranks.sum_gradients(parts.policy.parameters())
-            norms.append(apply_gradients(parts.policy, parts.optimizer, config.train, step, parts.bad_steps))
-    return stats, norms
+            norm = apply_gradients(parts.policy, parts.optimizer, config.train, step, parts.bad_steps)
+            learnt.grad_norms.append(norm)
+    return learnt
 
 
 def is_off_policy(config: RlConfig) -> bool:

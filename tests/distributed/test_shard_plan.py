@@ -23,11 +23,12 @@ from fastrl.config import (
 )
 from fastrl.policy.model import Policy
 from fastrl.policy.optimizer import apply_gradients, make_optimizer, optimizer_tensors
-from fastrl.policy.packing import TrainSequence, pack
+from fastrl.policy.packing import pack
 from fastrl.policy.shard import Sharding
 from fastrl.tools.plan.footprint import Footprint
 from fastrl.tools.plan.planner import USABLE, Device, Planner, held, report
 from fastrl.tools.plan.sharding import HOST, part
+from fastrl.types import TrainSequence
 
 CPU = torch.device("cpu")
 RAM = Device("cpu", "RAM", 1 << 40)

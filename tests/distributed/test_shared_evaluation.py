@@ -15,9 +15,9 @@ from fastrl.engine.tree.engine import TorchEngine
 from fastrl.evaluate.accuracy import evaluate
 from fastrl.evaluate.sharing import share
 from fastrl.grading import AnswerGrader
+from fastrl.methods.tracelift.build import build_executor
 from fastrl.methods.tracelift.two_stage import sample_traces, two_stage
 from fastrl.runtime.distributed import Ranks
-from fastrl.stages.build import build_executor
 from fastrl.types import SamplingParams
 
 CPU = torch.device("cpu")

@@ -14,7 +14,8 @@ from fastrl.policy.checkpoint import (
 )
 from fastrl.policy.model import Policy
 from fastrl.policy.optimizer import apply_gradients, make_optimizer
-from fastrl.policy.packing import TrainSequence, pack
+from fastrl.policy.packing import pack
+from fastrl.types import TrainSequence
 
 CPU = torch.device("cpu")
 TRAIN = TrainConfig(learning_rate=1e-2, weight_decay=0.1)

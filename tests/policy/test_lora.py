@@ -14,9 +14,9 @@ from fastrl.ops import linear_grpo_loss
 from fastrl.policy.lora import FOLDER, adapter_weights, linear_layers, merged_weights
 from fastrl.policy.model import Policy
 from fastrl.policy.optimizer import make_optimizer, optimizer_tensors
-from fastrl.policy.packing import TrainSequence
 from fastrl.stages.sft import accumulate
 from fastrl.tools.plan.planner import Device, Planner
+from fastrl.types import TrainSequence
 
 CPU = torch.device("cpu")
 # ragged, with masks of every kind; the first token is never predicted

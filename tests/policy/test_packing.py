@@ -4,7 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastrl.policy.packing import TrainSequence, microbatches, pack
+from fastrl.policy.packing import microbatches, pack
+from fastrl.types import TrainSequence
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from fastrl.config import ModelConfig
 from fastrl.policy.head import lm_head_of
 from fastrl.policy.model import Policy
-from fastrl.policy.packing import TrainSequence, pack
+from fastrl.policy.packing import pack
+from fastrl.types import TrainSequence
 
 CPU = torch.device("cpu")
 LENGTHS = (5, 1, 17, 8)

@@ -14,12 +14,12 @@ from fastrl.kernels.config import LossConfig
 from fastrl.ops import prefix_tree
 from fastrl.policy.attention import attention_kwargs
 from fastrl.policy.model import Policy, check_layers
-from fastrl.policy.packing import TrainSequence, pack, shared_microbatches
+from fastrl.policy.packing import pack, shared_microbatches
 from fastrl.policy.prefix_attention import PREFIX
 from fastrl.runtime.distributed import Ranks
 from fastrl.stages.sft import accumulate
 from fastrl.training.update import accumulate_gradients, packed_batches, score_rollouts
-from fastrl.types import Rollout
+from fastrl.types import Rollout, TrainSequence
 
 CPU = torch.device("cpu")
 FAMILIES = ["qwen3", "llama", "gemma2", "mistral_window", "gpt2"]

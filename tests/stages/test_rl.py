@@ -282,7 +282,7 @@ def test_a_receiver_of_its_own_device_works_while_the_policy_samples(
         parts = build(config, checkpoint)
         parts.overlap = overlap
         listen(parts.engine, "generate", "policy", order)
-        listen(parts.receivers["receiver"], "continue_prefixes", "receiver", order)
+        listen(parts.frozen_engines["receiver"], "continue_prefixes", "receiver", order)
         return parts
 
     for overlap in (False, True):

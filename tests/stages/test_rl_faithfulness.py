@@ -21,7 +21,7 @@ from fastrl.config import (
     TrainConfig,
     WriterConfig,
 )
-from fastrl.methods.weak.while_training import faithfulness
+from fastrl.runtime.context import Context
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.run import Run, read_metrics
 from fastrl.stages.build import build_rl
@@ -110,14 +110,16 @@ def test_judges_are_built_once_and_sleep_between_uses(fixed_model, problems, tmp
     policy = EngineConfig(sleep=True)
     asked = config(fixed_model, problems, tmp_path / "run", own, engine=policy)
     parts, run = build_rl(asked), Run.start(asked)
-    assert parts.judges == {}
-    first = faithfulness(parts, asked, run, Ranks(), 0)
-    judges = dict(parts.judges)
+    *_, faithfulness = parts.evaluators
+    assert faithfulness.judges == {}
+    context = Context(asked, run)
+    first = faithfulness(context, parts, 0)
+    judges = dict(faithfulness.judges)
     assert list(judges) == ["judge", "second_judge"]
     for engine in (parts.engine, *(judge.engine for judge in judges.values())):
         with pytest.raises(RuntimeError, match="asleep"):
             engine.generate([[5]], SamplingParams(max_new_tokens=1), seeds=[0])
-    assert faithfulness(parts, asked, run, Ranks(), 2) == first and parts.judges == judges
+    assert faithfulness(context, parts, 2) == first and faithfulness.judges == judges
     parts.close()
     # nobody here can judge: every reply is asked for once more, or once where the judge is greedy
     assert first["faithfulness/judge/unlabelled"] == first["faithfulness/second_judge/unlabelled"] == 1
@@ -129,5 +131,7 @@ def test_judges_are_built_once_and_sleep_between_uses(fixed_model, problems, tmp
 def test_only_the_first_rank_measures(fixed_model, problems, tmp_path):
     asked = config(fixed_model, problems, tmp_path / "run", MEASURED)
     parts = build_rl(asked)
-    assert faithfulness(parts, asked, Run(tmp_path / "run"), Ranks(rank=1, size=2), 0) == {}
+    *_, faithfulness = parts.evaluators
+    second = Context(asked, Run(tmp_path / "run"), Ranks(rank=1, size=2))
+    assert faithfulness(second, parts, 0) == {}
     parts.close()

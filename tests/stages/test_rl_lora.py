@@ -11,7 +11,7 @@ import torch
 from places import TESTS
 from transformers import AutoModelForCausalLM
 
-import fastrl.stages.build
+import fastrl.engine.build
 from fastrl.config import (
     AdapterConfig,
     DataConfig,
@@ -103,7 +103,7 @@ def test_the_engine_holds_the_merged_weights_to_the_bit_and_is_sent_only_what_ch
 
 
 def test_an_engine_that_takes_no_part_gets_all(config, monkeypatch):
-    monkeypatch.setattr(fastrl.stages.build.TorchEngine, "takes_partial_weights", False)
+    monkeypatch.setattr(fastrl.engine.build.TorchEngine, "takes_partial_weights", False)
     parts = build_rl(config)
     asked = []
     monkeypatch.setattr(parts.engine, "load_weights", lambda t, v, p: asked.append((len(list(t)), v, p)))

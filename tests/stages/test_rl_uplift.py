@@ -156,7 +156,7 @@ def test_an_executor_of_its_own_device_works_while_the_policy_samples(
 
         def built(config, checkpoint=None, overlap=overlap):
             parts = build(config, checkpoint)
-            assert not parts.overlap and list(parts.receivers) == ["executor"]
+            assert not parts.overlap and list(parts.frozen_engines) == ["executor"]
             parts.overlap = overlap
             return parts
 

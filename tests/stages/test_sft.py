@@ -11,11 +11,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from fastrl.config import DataConfig, ModelConfig, RunConfig, SftConfig, TrainConfig
 from fastrl.data.conversations import read_conversations
 from fastrl.policy.model import Policy
-from fastrl.policy.packing import TrainSequence
 from fastrl.runtime.run import Run
 from fastrl.stages.sft import accumulate, ran_away, run_sft
 from fastrl.tiny.world.models import Shape, initialise
 from fastrl.training.learner import batch_indices, scheduled
+from fastrl.types import TrainSequence
 
 CPU = torch.device("cpu")
 QWEN = Shape(family="qwen3", hidden=32, layers=2, heads=4, kv_heads=2, head_dim=8, intermediate=48)

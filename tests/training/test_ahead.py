@@ -35,14 +35,14 @@ from fastrl.config.load import to_yaml
 from fastrl.engine.tree.engine import TorchEngine
 from fastrl.kernels.config import LossConfig
 from fastrl.report.console import plain_line
-from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.context import Context
 from fastrl.runtime.errors import EngineDied, Interrupted
 from fastrl.runtime.run import Run, read_metrics
 from fastrl.runtime.watchdog import Watchdog
 from fastrl.stages import rl
 from fastrl.stages.build import build_rl
 from fastrl.train import run_stage
-from fastrl.training import ahead, sample, update
+from fastrl.training import ahead, evaluation, sample, update
 from fastrl.training.advantages import fill_advantages
 
 STEPS, SAVE_EVERY = 5, 3
@@ -104,18 +104,18 @@ class InTurn:
 
 def test_it_is_a_loop_that_samples_the_next_batch_before_the_update(config):
     """That loop, written out: no thread, and nothing of fastrl.training.ahead."""
-    parts, run, ranks = build_rl(config), folder_of(config), Ranks()
+    parts, context = build_rl(config), Context(config, folder_of(config))
     coming, seen, size = None, [], config.rollout.num_prompts
     for step in range(STEPS):
         parts.sync_engine(version=step)
-        batch = coming or sample.sample_groups(parts, config, run, ranks, step, step * size)
+        batch = coming or sample.sample_groups(context, parts, step, step * size)
         after, coming = step + 1, None
         if after < STEPS and after % SAVE_EVERY:
-            coming = sample.sample_groups(parts, config, run, ranks, after, after * size)
+            coming = sample.sample_groups(context, parts, after, after * size)
         assert batch.staleness == STALENESS[step]
         seen.append([(rollout.completion_ids, rollout.rollout_logprobs) for rollout in batch.rollouts])
-        fill_advantages(batch.rollouts, parts.rewards, config.reward, ranks)
-        update.update_policy(parts, batch.rollouts, config, ranks, step)
+        fill_advantages(batch.rollouts, parts.rewards, config.reward, context.ranks)
+        update.update_policy(context, parts, batch.rollouts, step)
     expected = {name: tensor.clone() for name, tensor in parts.policy.named_weights()}
     parts.close()
 
@@ -139,13 +139,13 @@ def test_again_in_turn_and_on_policy(config, monkeypatch):
     evaluated = EvalConfig(path=config.data.path, every=2, num_samples=1, limit=2)
     again, in_turn, fresh = (named(config, name) for name in ("again", "turn", "fresh"))
     fresh = replace(fresh, rollout=replace(fresh.rollout, max_staleness=0))
-    asked, evaluate = [], rl.evaluate
+    asked, evaluate = [], evaluation.evaluate
 
     def noted(engine, *arguments, **options):
         asked.append(engine.weights_version)
         return evaluate(engine, *arguments, **options)
 
-    monkeypatch.setattr(rl, "evaluate", noted)
+    monkeypatch.setattr(evaluation, "evaluate", noted)
     for each in (config, again, fresh):
         run_stage(replace(each, eval=evaluated))
     with monkeypatch.context() as patch:
@@ -178,10 +178,10 @@ def test_the_two_go_on_at_once(config, monkeypatch):
             assert learning.wait(60)
         return generate(engine, *arguments, **options)
 
-    def learns(parts, rollouts, config, ranks, step, drift):
+    def learns(context, parts, rollouts, step):
         learning.set()
         assert step or sampling.wait(60)
-        return learn(parts, rollouts, config, ranks, step, drift)
+        return learn(context, parts, rollouts, step)
 
     monkeypatch.setattr(TorchEngine, "generate", generates)
     monkeypatch.setattr(rl, "update_policy", learns)
@@ -257,10 +257,10 @@ def test_told_to_leave_it_draws_the_batch_again(config, monkeypatch):
     run_stage(config)
     told, learn = named(config, "told"), rl.update_policy
 
-    def learns(parts, rollouts, config, ranks, step, drift):
+    def learns(context, parts, rollouts, step):
         if step == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return learn(parts, rollouts, config, ranks, step, drift)
+        return learn(context, parts, rollouts, step)
 
     with monkeypatch.context() as patch:
         patch.setattr(rl, "update_policy", learns)
@@ -294,7 +294,7 @@ def test_an_engine_that_fails_beside_is_told_as_ever(config, monkeypatch):
     cause = died.value.__cause__
     assert isinstance(cause, RuntimeError)
     frames = [frame.name for frame in traceback.extract_tb(cause.__traceback__)]
-    assert frames[0] == "run_rl" and frames[-3:] == ["scored_groups", "generate", "fails"]
+    assert frames[0] == "train" and frames[-3:] == ["scored_groups", "generate", "fails"]
     assert threads_left() == [] and [line["step"] for line in curve(config)] == [0]
 
 

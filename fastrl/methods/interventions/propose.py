@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from fastrl.config import InterveneConfig, ProposalConfig
 from fastrl.data import render_prompt
+from fastrl.data.prompts import shared_length
 from fastrl.engine.protocol import Engine
 from fastrl.methods.interventions.problems import HardProblem
 from fastrl.methods.interventions.prompts import ProposalPrompts
 from fastrl.methods.interventions.segment import Steps
-from fastrl.methods.tracelift.executor import shared_length
 from fastrl.runtime.seeding import seed_of
 from fastrl.training.progress import Budget, charged
 from fastrl.types import Branch, Completion, PrefixTree, SamplingParams

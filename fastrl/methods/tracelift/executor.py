@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastrl.config import ExecutorConfig
-from fastrl.data.prompts import encode_inside, render_prompt
+from fastrl.data.prompts import encode_inside, render_prompt, shared_length
 from fastrl.engine.protocol import Engine
 from fastrl.methods.tracelift.executor_prompts import ExecutorPrompts
 from fastrl.methods.tracelift.verifiers import Checked, Verifier
@@ -180,9 +180,3 @@ def success_rate(answers: Sequence[Answer]) -> float:
 
 def num_right(answers: Sequence[Answer]) -> int:
     return sum(answer.checked.success for answer in answers)
-
-
-def shared_length(sequences: Sequence[list[int]]) -> int:
-    """Tokens that all of them begin with alike."""
-    first, last = min(sequences), max(sequences)  # in order of tokens, these two differ earliest
-    return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))

@@ -23,9 +23,9 @@ from fastrl.methods.tracelift.rubric_loss import NUM_DIMENSIONS, Judgments, Verd
 from fastrl.methods.tracelift.rubric_policy import FORMAT, HEADS, POOLING, RUBRIC, RubricNetwork, RubricPolicy
 from fastrl.policy.lora import FOLDER, add_adapters, load_adapters
 from fastrl.policy.model import Policy, check_layers, choose_attention, compute_dtype, without_dropout
-from fastrl.policy.packing import TrainSequence
 from fastrl.policy.shard import Sharding, shard
 from fastrl.policy.shard_load import fill, outline, stand_ins
+from fastrl.types import TrainSequence
 
 
 class RubricModel:

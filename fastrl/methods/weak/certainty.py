@@ -9,8 +9,8 @@ import torch
 
 from fastrl.data import as_messages, render_prompt
 from fastrl.policy.model import Policy
-from fastrl.policy.packing import TrainSequence
 from fastrl.rewards.batch import CompletionInput, TrainerState, group_numbers
+from fastrl.types import TrainSequence
 
 Kind = Literal["self_certainty", "entropy"]
 Means = dict[Kind, list[float | None]]

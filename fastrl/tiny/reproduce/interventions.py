@@ -31,12 +31,12 @@ import yaml
 from fastrl.config import EngineConfig, InterveneConfig, PipelineConfig, RlConfig, SftConfig, resolved
 from fastrl.config.load import from_dict, load_config, to_yaml
 from fastrl.data.rows import Row, read_rows
+from fastrl.engine.build import build_engine
 from fastrl.engine.protocol import Engine
 from fastrl.grading import AnswerGrader
 from fastrl.methods.interventions.candidates import REJECTS, Candidate
 from fastrl.methods.interventions.problems import hard_problem
 from fastrl.runtime.run import read_metrics
-from fastrl.stages.build import build_engine
 from fastrl.stages.intervene import sft_row
 from fastrl.stages.pipeline import in_folder
 from fastrl.tiny.interventions.baselines import completed_rows, hinted_rows, reference_rows, reflected_rows

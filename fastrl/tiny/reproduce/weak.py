@@ -34,15 +34,16 @@ from fastrl.config import (
 )
 from fastrl.config.load import from_dict, load_config, to_yaml
 from fastrl.data import load_problems
+from fastrl.engine.build import build_engine
 from fastrl.engine.protocol import Engine
 from fastrl.evaluate.accuracy import evaluate
 from fastrl.evaluate.saturation import ema, first_alarm, gains, has_collapsed, saturation_step
 from fastrl.grading import AnswerGrader
+from fastrl.methods.weak.build import build_probes
 from fastrl.methods.weak.labelled import measure
 from fastrl.methods.weak.probes import probe
 from fastrl.runtime.run import read_metrics
 from fastrl.runtime.seeding import seed_of
-from fastrl.stages.build import build_engine, build_probes
 from fastrl.tiny.weak.config import MIXES, WeakConfig
 from fastrl.tiny.weak.make import WeakWorld, build_weak_world
 from fastrl.tiny.world.examples import write_jsonl

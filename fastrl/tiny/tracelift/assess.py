@@ -11,9 +11,9 @@ import torch
 from fastrl.config import DataConfig, ModelConfig, RlConfig
 from fastrl.data import load_problems
 from fastrl.engine.tree.engine import TorchEngine
+from fastrl.methods.tracelift.build import build_executor
 from fastrl.methods.tracelift.two_stage import sample_traces, two_stage
 from fastrl.runtime.seeding import seed_of
-from fastrl.stages.build import build_executor
 from fastrl.tiny.tracelift.measure import trace_quality
 from fastrl.types import SamplingParams
 

@@ -26,10 +26,11 @@ from fastrl.config import (
     refuse,
     with_option,
 )
+from fastrl.config.engines import engine_table, frozen_engines
+from fastrl.engine.build import choose_device
 from fastrl.engine.tree.kv_pool import BLOCK, blocks_of
 from fastrl.kernels._layout import kept_layout, tiled_layout
 from fastrl.policy.model import compute_dtype
-from fastrl.stages.build import choose_device
 from fastrl.tools.plan.footprint import Footprint
 from fastrl.tools.plan.sharding import HOST, Item, learnt_items, part
 from fastrl.training.update import is_off_policy
@@ -43,7 +44,7 @@ SLEEP, BATCH_TOKENS = "engine.sleep", "engine.max_batch_tokens"
 SPREADING = ("train.shard", "train.shard_gradients", "train.offload")
 """Each takes more off a device, and sends more."""
 OF_REWARDS = {"receiver": "transfer.", "executor": "uplift.executor."}
-"""Where the options of a reward's engine stand, by its name in RlConfig.reward_engines."""
+"""Where the options of a reward's engine stand, by its name in the table of engines."""
 ASKED = ("writer.", "judge.", "executor.")
 """Where the options of a groups stage's engines stand."""
 OPTIONS = (
@@ -116,10 +117,10 @@ class Planner:
         items = self._training(config)
         if isinstance(config, RlConfig):
             items += self._engine("policy engine", config.model, config.engine, "rollout")
-            for name, engine in config.reward_engines.items():
-                items += self._engine(name, model_of(config, name), engine, "reward")
-            for name, judge in config.eval.faithfulness.judges.items():
-                items += self._engine(name.replace("_", " "), judge.model, judge.engine, "judge")
+            for entry in engine_table(config).values():
+                if entry.name != "policy":
+                    name = entry.name.replace("_", " ")
+                    items += self._engine(name, entry.model, entry.engine, entry.phase)
             if config.uses_rubric:
                 items.append(self._reward_model(config))
             if config.loss.kl_coef and not config.model.lora.rank:
@@ -308,11 +309,6 @@ class Planner:
         return Change(options, self.needed(config))
 
 
-def model_of(config: RlConfig, name: str) -> ModelConfig:
-    """Of a reward's engine."""
-    return config.transfer.receiver if name == "receiver" else config.uplift.executor.model
-
-
 def asked_engines(config: Config) -> dict[str, tuple[ModelConfig, EngineConfig]]:
     """Of a stage that trains nothing; a groups stage's by where they stand, those that it has."""
     if isinstance(config, GroupsConfig):
@@ -347,7 +343,7 @@ def own_engines(config: RlConfig) -> list[str]:
     return [
         where
         for name, where in OF_REWARDS.items()
-        if name in config.reward_engines and get_option(config, f"{where}engine.kind") != "same"
+        if name in frozen_engines(config) and get_option(config, f"{where}engine.kind") != "same"
     ]
 
 

@@ -22,10 +22,11 @@ from fastrl.config import (
     TrainConfig,
     TransferConfig,
 )
+from fastrl.config.engines import engine_table
 from fastrl.config.load import from_dict, load_config, to_dict
+from fastrl.engine.build import build_engine
 from fastrl.engine.vllm import adapter as vllm_adapter
 from fastrl.runtime.run import read_metrics
-from fastrl.stages.build import build_engine
 from fastrl.tools.doctor import machine as doctor
 from fastrl.train import run_stage
 
@@ -115,11 +116,13 @@ def test_sleeping_engines_change_no_curve(config, tmp_path):
 
 
 def test_each_engine_is_one_flag():
-    config = load_config(None, ["--engine.kind", "vllm"])
-    assert config.receiver_engine is config.engine and config.engine.kind == "vllm"
-    config = load_config(None, ["--transfer.engine.kind", "vllm", "--engine.max_batch_tokens", "999"])
+    config = load_config("rltr", ["--engine.kind", "vllm"])
+    shared = engine_table(config)["receiver"]
+    assert shared.engine is config.engine and shared.section == "engine" and config.engine.kind == "vllm"
+    config = load_config("rltr", ["--transfer.engine.kind", "vllm", "--engine.max_batch_tokens", "999"])
     assert config.engine == EngineConfig(max_batch_tokens=999)
-    assert config.receiver_engine == ReceiverEngineConfig(kind="vllm")
+    own = engine_table(config)["receiver"]
+    assert own.engine == ReceiverEngineConfig(kind="vllm") and own.section == "transfer.engine"
     assert from_dict(to_dict(config)) == config
 
 

@@ -8,8 +8,8 @@ from fastrl.config import DataConfig, EngineConfig, ModelConfig, RlConfig, Sampl
 from fastrl.data import load_problems
 from fastrl.data.conversations import read_conversations
 from fastrl.data.rows import read_rows
+from fastrl.engine.build import build_engine
 from fastrl.grading import AnswerGrader
-from fastrl.stages.build import build_engine
 from fastrl.stages.hard_set import run_hard_set
 from fastrl.stages.intervene import run_intervene
 from fastrl.tiny.interventions.baselines import completed_rows, hinted_rows, reference_rows, reflected_rows

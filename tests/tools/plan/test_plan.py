@@ -28,7 +28,7 @@ from fastrl.engine.tree.engine import TorchEngine
 from fastrl.kernels._layout import kept_layout
 from fastrl.policy.model import Policy
 from fastrl.policy.optimizer import apply_gradients, make_optimizer, optimizer_tensors
-from fastrl.policy.packing import TrainSequence, pack
+from fastrl.policy.packing import pack
 from fastrl.tools.plan import planner as plan
 from fastrl.tools.plan.footprint import Footprint, LiveBytes
 from fastrl.tools.plan.planner import (
@@ -43,7 +43,7 @@ from fastrl.tools.plan.planner import (
     size,
     with_option,
 )
-from fastrl.types import SamplingParams
+from fastrl.types import SamplingParams, TrainSequence
 
 CPU = torch.device("cpu")
 FAMILIES = ("qwen3", "llama", "gemma2", "mistral_window", "gpt2")

@@ -22,9 +22,9 @@ FIRST_LIFE = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
 def main(path: str) -> int:
     real = rl.update_policy
 
-    def disturbed(parts, rollouts, config, ranks, step, *rest):
-        found = real(parts, rollouts, config, ranks, step, *rest)
-        if ranks.rank == 1 and step == (2 if FIRST_LIFE else 3):
+    def disturbed(context, parts, rollouts, step):
+        found = real(context, parts, rollouts, step)
+        if context.ranks.rank == 1 and step == (2 if FIRST_LIFE else 3):
             os.kill(os.getpid(), signal.SIGKILL if FIRST_LIFE else signal.SIGTERM)
         return found
 

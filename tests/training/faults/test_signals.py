@@ -11,8 +11,8 @@ import pytest
 from fault_world import bits, curve, fault_config
 
 from fastrl.config import DataConfig, ModelConfig, RunConfig, SftConfig, TrainConfig
+from fastrl.runtime.context import Context
 from fastrl.runtime.errors import Fault, Interrupted, exit_code
-from fastrl.runtime.run import Run
 from fastrl.train import run_stage
 from fastrl.training import guards, learner, update
 
@@ -83,7 +83,7 @@ def test_fine_tuning_leaves_a_checkpoint_too(checkpoints, tmp_path, monkeypatch)
 def test_the_second_interrupt_ends_at_once(checkpoints, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(guards, "SAME_S", 0.0)
     config = fault_config(checkpoints["qwen3"], tmp_path)
-    guard = guards.Guards(Run.start(config), config, None, None)
+    guard = guards.Guards(Context.start(config), None, None)
 
     def stuck() -> int:
         with guard:
@@ -97,11 +97,12 @@ def test_the_second_interrupt_ends_at_once(checkpoints, tmp_path, monkeypatch, c
 
 def test_a_checkpoint_that_was_being_written_is_cleared_away_at_the_next_start(checkpoints, tmp_path):
     config = fault_config(checkpoints["qwen3"], tmp_path)
-    run = Run.start(config)
+    context = Context.start(config)
+    run = context.run
     (run.checkpoints / ".step-000007.partial").mkdir()
     (run.checkpoints / ".step-000007.partial/model.safetensors").write_bytes(b"half")
     (run.checkpoints / "step-000006").mkdir()
-    with guards.Guards(run, config, None, None):
+    with guards.Guards(context, None, None):
         assert [path.name for path in run.checkpoints.iterdir()] == ["step-000006"]
 
 
@@ -117,6 +118,6 @@ def test_a_fault_without_a_place_keeps_its_traceback(capsys):
 def test_what_is_not_of_the_machine_passes_as_it_is(checkpoints, tmp_path):
     config = fault_config(checkpoints["qwen3"], tmp_path)
     error = ValueError("[reward] vowels: expected finite numbers or None, got nan")
-    with pytest.raises(ValueError) as seen, guards.Guards(Run.start(config), config, None, None):
+    with pytest.raises(ValueError) as seen, guards.Guards(Context.start(config), None, None):
         raise error
     assert seen.value is error

@@ -12,6 +12,7 @@ from random import Random
 import torch
 
 from fastrl.config import GroupsConfig
+from fastrl.engine.build import build_engine
 from fastrl.methods.tracelift.groups.asking import Book, ask
 from fastrl.methods.tracelift.groups.calculator import perturb, work_of
 from fastrl.methods.tracelift.groups.drafts import Draft, Judgment, UnusableError
@@ -23,7 +24,6 @@ from fastrl.methods.tracelift.groups.seeds import Seed
 from fastrl.methods.tracelift.groups.written import writing_requests
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.seeding import seed_of
-from fastrl.stages.build import build_engine
 
 Drafted = tuple[Seed, list[Draft]]
 

@@ -1,0 +1,54 @@
+"""Builds the engine that a configuration asks for, on the device that it asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fastrl.config import EngineConfig, ModelConfig, RunConfig
+from fastrl.engine.protocol import Engine
+from fastrl.engine.tree.engine import TorchEngine
+from fastrl.policy.model import compute_dtype
+
+
+def choose_device(config: RunConfig) -> torch.device:
+    """Return the device of run.device.
+
+    Raises:
+        ValueError: cuda was asked for, and torch sees no CUDA device.
+    """
+    available = torch.cuda.is_available()
+    if config.device == "cuda" and not available:
+        raise ValueError("[run] device: cuda was asked for, and torch sees no CUDA device; use cpu or auto")
+    if config.device == "cpu" or not available:
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def engine_device(config: EngineConfig, device: torch.device) -> torch.device:
+    """Return the engine's own device, or else the run's."""
+    return device if config.device == "auto" else torch.device(config.device)
+
+
+def build_engine(model: ModelConfig, config: EngineConfig, device: torch.device) -> Engine:
+    """Load a checkpoint into an engine and return it awake.
+
+    Raises:
+        ValueError: the kind is not one that builds, or vLLM is not installed.
+    """
+    device = engine_device(config, device)
+    shared: dict[str, Any] = {
+        "dtype": compute_dtype(model, device),
+        "device": device,
+        "max_batch_tokens": config.max_batch_tokens,
+        "trust_remote_code": model.trust_remote_code,
+    }
+    if config.kind == "vllm":
+        # here, since it is optional
+        from fastrl.engine.vllm.engine import VllmEngine
+
+        return VllmEngine(model.path, enforce_eager=config.enforce_eager, **shared)
+    if config.kind == "torch":
+        return TorchEngine.from_pretrained(model.path, **shared)
+    raise ValueError(f"[engine] kind: expected torch or vllm, got {config.kind!r}")

@@ -1,0 +1,58 @@
+"""Accuracy of the policy while it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastrl.config import RlConfig
+from fastrl.data.problems import Problem
+from fastrl.evaluate.accuracy import evaluate
+from fastrl.evaluate.sharing import share
+from fastrl.runtime.context import Context
+from fastrl.runtime.seeding import seed_of
+from fastrl.training.parts import Parts
+from fastrl.training.sample import awake
+from fastrl.types import Metrics, SamplingParams
+
+
+def wants(step: int, every: int, last: int) -> bool:
+    """Return whether something is due after `step` steps: every so many, and after the last."""
+    return step == last or (every > 0 and step % every == 0)
+
+
+def measure(context: Context[RlConfig], parts: Parts, step: int, last: int) -> Metrics:
+    """Return the metrics of all evaluators that are due; on all ranks together."""
+    metrics: Metrics = {}
+    for evaluator in parts.evaluators:
+        if wants(step, evaluator.every, last):
+            metrics |= evaluator(context, parts, step)
+    return metrics
+
+
+def eval_sampling(config: RlConfig) -> SamplingParams:
+    """Return how evaluations sample the policy: as rollouts, at the evaluation's temperature and top_p."""
+    return SamplingParams(
+        max_new_tokens=config.rollout.max_new_tokens,
+        temperature=config.eval.temperature,
+        top_p=config.eval.top_p,
+        stop=config.rollout.stop,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyEvaluator:
+    """Measures eval/... : how often the policy answers held-out problems right. Ranks share the problems."""
+
+    every: int
+    problems: list[Problem]
+
+    def __call__(self, context: Context[RlConfig], parts: Parts, step: int) -> Metrics:
+        config, ranks = context.config, context.ranks
+        with context.run.time("eval"), awake([parts.engine] if config.engine.sleep else [], level=2):
+            parts.sync_engine(version=step)
+            metrics = evaluate(
+                parts.engine, share(self.problems, ranks), parts.grader,
+                num_samples=config.eval.num_samples, sampling=eval_sampling(config),
+                seed=seed_of(config.run.seed, "eval"), ranks=ranks,
+            ).metrics  # fmt: skip
+        return {f"eval/{name}": value for name, value in metrics.items()}
