@@ -21,7 +21,12 @@ from fastrl.kernels.config import LossType
 from fastrl.ops import LossConfig, grpo_loss
 
 KNOWN = "0.9."
-LOSSES = {"fastrl_ppo": "dapo", "fastrl_gspo": "gspo", "fastrl_cispo": "cispo", "fastrl_reinforce": "rloo"}
+LOSSES: dict[str, LossType] = {
+    "fastrl_ppo": "dapo",
+    "fastrl_gspo": "gspo",
+    "fastrl_cispo": "cispo",
+    "fastrl_reinforce": "rloo",
+}
 AGGREGATIONS = (
     "token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-sum-norm", "seq-mean-token-mean",
 )  # fmt: skip

@@ -182,7 +182,8 @@ def sent_by_first(load: Callable[[], Any], device: torch.device) -> Read:
         local = sharded.to_local()
         first = first_row(like.shape[0], like.device_mesh.size(), dist.get_rank())
         local.copy_(whole[first : first + len(local)])
-        return sharded
+        found: Tensor = sharded
+        return found
 
     return read
 

@@ -110,7 +110,7 @@ def backward(policy: Policy, chosen: list[TrainSequence], total: float) -> Tenso
     out = linear_logprob(policy.hidden(packed), policy.head.weight, packed.ids, **policy.head.options())
     loss = -(out.logprobs * weights).sum()
     if loss.requires_grad:
-        loss.backward()
+        torch.autograd.backward(loss)
     return torch.stack([loss.detach(), (out.entropy.detach() * weights).sum()])
 
 

@@ -121,7 +121,7 @@ def accumulate_gradients(
             top_p=config.rollout.top_p,
             **policy.head.options(),
         )
-        out.loss.backward()
+        torch.autograd.backward(out.loss)
         add_stats(stats, {**out.stats, "loss_sum": out.loss.detach()})
         if drift is not None and chosen:
             trainer = out.logprobs if sampled_with is None else sampled_with

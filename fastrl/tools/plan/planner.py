@@ -255,13 +255,14 @@ class Planner:
             return above
         below = self._walk(config, least)
         assert below is not None
-        return below + -(-(above - below) * (tokens - least) // (most - least))
+        return int(below + -(-(above - below) * (tokens - least) // (most - least)))
 
     def _walk(self, config: Learns, tokens: int) -> int | None:
         model, spread = config.model, self.ranks > 1 and config.train.shard
-        return self._footprint(model).activations(
+        walked: int | None = self._footprint(model).activations(
             tokens, self._dtype(model), model.gradient_checkpointing, spread
         )
+        return walked
 
     @staticmethod
     def _may_spread(config: Config) -> bool:
