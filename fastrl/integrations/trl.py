@@ -104,10 +104,11 @@ class FusedHead:
         """[N, H], [V, H], [V], [N] -> log-probs, entropy, (not ours,) (not ours,) is_top1, each [N]."""
         if unserved := what_is_not_served(outputs):
             self._warn(unserved)
-            return self.theirs.apply(
+            theirs: Outputs = self.theirs.apply(
                 hidden, weight, bias, targets, temperature, chunk_size, final_logit_softcapping, logit_scale,
                 outputs,
             )  # fmt: skip
+            return theirs
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         with torch.autocast(device, enabled=False):

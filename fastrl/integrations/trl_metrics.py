@@ -25,13 +25,14 @@ def loss_metrics(
     """
     total = trained.sum()
     used = packed.of(trained) & out.computed
+    assert out.entropy is not None, "linear_grpo_loss computes it"
     found = {"entropy": mean(trainer, out.entropy[used].sum(), used.sum())}
     if config.kl_coef:
         found["kl"] = mean(trainer, out.stats["kl_sum"], total)
     if config.loss_type == "rloo":
         return found
     log_ratio = torch.zeros(trained.shape, device=trained.device)
-    old = packed.of(inputs.get("old_per_token_logps"))
+    old = packed.of_optional(inputs.get("old_per_token_logps"))
     if old is not None:
         log_ratio[packed.tokens] = out.logprobs - old
     log_ratio = log_ratio * trained

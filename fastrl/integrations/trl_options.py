@@ -103,4 +103,4 @@ def denominator(trainer: Any, inputs: dict[str, Any], num_trained: int) -> float
     if args.loss_type == "dr_grpo":
         return float(rows * trainer.max_completion_length * accumulated)
     tokens = max(1.0, float(inputs["num_items_in_batch"])) / trainer.accelerator.num_processes
-    return tokens * accumulated / args.steps_per_generation if training else tokens
+    return float(tokens * accumulated / args.steps_per_generation) if training else tokens

@@ -53,9 +53,13 @@ class PackedRows:
     """[B, C] bool, the T tokens: row by row, from left to right."""
     batch: PackedBatch
 
-    def of(self, values: Tensor | None) -> Tensor | None:
-        """[B, C] -> [T]."""
-        return None if values is None else values[self.tokens]
+    def of(self, values: Tensor) -> Tensor:
+        """Take the T tokens' values out of [B, C]."""
+        return values[self.tokens]
+
+    def of_optional(self, values: Tensor | None) -> Tensor | None:
+        """Return None for None, else the T tokens' values."""
+        return None if values is None else self.of(values)
 
     def run(self, model: Any, with_head: WithHead, float_head: bool) -> Any:
         """with_head of the hidden states [T, D] that predict the tokens, and of the model's head.

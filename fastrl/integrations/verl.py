@@ -17,10 +17,16 @@ from torch import Tensor
 from verl.trainer.ppo.core_algos import register_policy_loss
 
 from fastrl.config import refuse
+from fastrl.kernels.config import LossType
 from fastrl.ops import LossConfig, grpo_loss
 
 KNOWN = "0.9."
-LOSSES = {"fastrl_ppo": "dapo", "fastrl_gspo": "gspo", "fastrl_cispo": "cispo", "fastrl_reinforce": "rloo"}
+LOSSES: dict[str, LossType] = {
+    "fastrl_ppo": "dapo",
+    "fastrl_gspo": "gspo",
+    "fastrl_cispo": "cispo",
+    "fastrl_reinforce": "rloo",
+}
 AGGREGATIONS = (
     "token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-sum-norm", "seq-mean-token-mean",
 )  # fmt: skip
@@ -35,7 +41,7 @@ def policy_loss(
     config: Any = None,
     rollout_is_weights: Tensor | None = None,
     *,
-    loss_type: str,
+    loss_type: LossType,
 ) -> tuple[Tensor, dict[str, float]]:
     """[B, L] each -> the loss, aggregated as verl does, and verl's metrics.
 
@@ -97,7 +103,7 @@ def token_weights(
     return weights.float()
 
 
-def loss_config(config: Any, loss_type: str) -> LossConfig:
+def loss_config(config: Any, loss_type: LossType) -> LossConfig:
     """Of verl's ActorConfig."""
     low = config.clip_ratio if config.clip_ratio_low is None else config.clip_ratio_low
     high = config.clip_ratio if config.clip_ratio_high is None else config.clip_ratio_high

@@ -129,7 +129,9 @@ class FastRewardManager(RewardManagerBase):  # type: ignore[misc]
         from omegaconf import OmegaConf
 
         super().__init__(config, tokenizer, compute_score)
-        named = OmegaConf.to_container(OmegaConf.create(config.reward.custom_reward_function), resolve=True)
+        named: Any = OmegaConf.to_container(
+            OmegaConf.create(config.reward.custom_reward_function), resolve=True
+        )
         functions = named.get("reward_kwargs") or {}
         rewards = build(functions, tokenizer, int(config.actor_rollout_ref.rollout.response_length))
         self.batcher: Batcher[Sample, Score] = Batcher(lambda samples: score(rewards, samples))

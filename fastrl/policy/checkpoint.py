@@ -101,15 +101,17 @@ class Saver:
             if self.ranks.size == 1:
                 raise
             failed = [(error.errno or 0, f"{error.strerror} (rank {self.ranks.rank})")]
-        if failed := self.ranks.meet(failed):
+        if failed := self.ranks.gather_in_background(failed):
             raise OSError(*failed[0], str(partial))
         inside = sorted(path for path in partial.rglob("*") if path.is_file())
         mine = inside[self.ranks.rank :: self.ranks.size]
-        digests = self.ranks.meet([(str(path.relative_to(partial)), digest(path)) for path in mine])
+        digests = self.ranks.gather_in_background(
+            [(str(path.relative_to(partial)), digest(path)) for path in mine]
+        )
         if first:
             complete(partial, final, {**state, "files": dict(sorted(digests))})
             drop_old(self.folder, self.keep_last)
-        self.ranks.meet([])
+        self.ranks.gather_in_background([])
 
 
 def parts_of(

@@ -30,7 +30,7 @@ from fastrl.policy.lora import (
 )
 from fastrl.policy.packing import PackedBatch, microbatches, pack, shared_microbatches
 from fastrl.policy.prefix_attention import PREFIX
-from fastrl.policy.shard import BODY, Sharding, gather, most_over_ranks, shard, spread_modules
+from fastrl.policy.shard import BODY, Sharding, gather, most_over_ranks, shard, sharded_modules
 from fastrl.policy.shard_load import fill, outline, stand_ins
 from fastrl.types import TrainSequence
 
@@ -47,8 +47,8 @@ class Policy:
         self, model: Any, tokenizer: Any, dtype: torch.dtype, attention: str, share_prefixes: bool = False,
         adapted: bool = False, device: torch.device | None = None, sharding: Sharding | None = None,
     ) -> None:  # fmt: skip
-        """adapted: the model has adapters, and they alone are trained. device: it computes there; None: where
-        its weights are. sharding: how it is spread over the ranks, which then take part in whatever is
+        """adapted: the model has adapters, and only they are trained. device: it computes there; None: where
+        its weights are. sharding: how it is sharded over the ranks, which then take part in whatever is
         computed, gathered or saved."""
         self.model, self.tokenizer, self.dtype, self.attention = model, tokenizer, dtype, attention
         self.adapted, self._without_adapters = adapted, False
@@ -61,11 +61,11 @@ class Policy:
         cls, config: ModelConfig, device: torch.device, checkpoint: Path | None = None, seed: int = 0,
         sharding: Sharding | None = None,
     ) -> Policy:  # fmt: skip
-        """The model to train, with adapters where config.lora has a rank, which the seed draws.
+        """Load the model to train, with adapters if config.lora has a rank, which the seed draws.
 
         checkpoint: a folder that save wrote: what it holds takes the place of config.path, or with adapters,
-            of theirs alone. To the bit what was saved, both ways.
-        sharding: spread it over the ranks, each of which reads its own part alone.
+            only of theirs. To the bit what was saved, both ways.
+        sharding: shard it over the ranks, each of which reads only its own part.
         """
         attention, lora = choose_attention(config, device), config.lora
         source = config.path if checkpoint is None or lora.rank else str(checkpoint)
@@ -96,12 +96,12 @@ class Policy:
 
     @property
     def head(self) -> LmHead:
-        """The output layer. Of a model that is spread it is whole between `hidden` and what ends its use: the
-        backward, or `settle`."""
+        """The output layer. A sharded model's is whole between `hidden` and what ends its use: the backward,
+        or `reshard`."""
         return lm_head_of(self.model)
 
     def before_training(self) -> Policy:
-        """The same model with its adapters switched off: what training started from, without a copy."""
+        """Return the model with its adapters switched off: what training started from, without a copy."""
         if not self.adapted:
             raise ValueError("[policy] before_training: expected a policy with adapters, got one without")
         start = copy(self)
@@ -111,9 +111,9 @@ class Policy:
     def microbatches(
         self, sequences: Sequence[TrainSequence], budget: int, groups: Sequence[int] | None = None
     ) -> list[list[int]]:
-        """Indices grouped so that each micro-batch reads at most `budget` tokens, shared ones counted once; a
-        group's sequences stay together where they share. groups: None: each is one of its own. Every rank
-        has as many."""
+        """Group indices so that each micro-batch reads at most `budget` tokens, shared ones counted once; a
+        group's sequences stay together if they share. groups: None: each is one of its own. Every rank has
+        as many."""
         if self.share_prefixes:
             groups = range(len(sequences)) if groups is None else groups
             batches = shared_microbatches([each.token_ids for each in sequences], groups, budget)
@@ -122,16 +122,16 @@ class Policy:
         return self.as_many(batches)
 
     def as_many(self, batches: list[list[int]]) -> list[list[int]]:
-        """Micro-batches, and of a model that is spread empty ones until every rank has as many."""
+        """Add empty micro-batches to a sharded model's until every rank has as many."""
         missing = most_over_ranks(len(batches)) - len(batches) if self.sharding else 0
         return batches + [[] for _ in range(missing)]
 
     def pack(self, sequences: Sequence[TrainSequence]) -> PackedBatch:
-        """One micro-batch, on the policy's device. An empty one predicts nothing."""
+        """Pack one micro-batch, on the policy's device. An empty one predicts nothing."""
         return pack(sequences or [NOTHING], self.device, self.share_prefixes)
 
     def hidden(self, batch: PackedBatch) -> Tensor:
-        """[T, D] in the compute dtype: the hidden states that predict trained tokens."""
+        """Return [T, D] in the compute dtype: the hidden states that predict trained tokens."""
         inputs = {
             "input_ids": batch.input_ids.unsqueeze(0),
             "position_ids": batch.position_ids.unsqueeze(0),
@@ -145,22 +145,22 @@ class Policy:
                 states = self.model.base_model(**inputs).last_hidden_state
         return states[0].index_select(0, batch.rows).to(self.dtype)
 
-    def settle(self) -> None:
-        """Nothing of a model that is spread stays whole. To call before its weights change."""
-        for module in spread_modules(self.model) if self.sharding else ():
+    def reshard(self) -> None:
+        """Drop what a sharded model has gathered. Call it before the weights change."""
+        for module in sharded_modules(self.model) if self.sharding else ():
             module.reshard()
 
-    def sum_gradients(self, now: bool) -> None:
-        """Whether the next backward sums a spread model's gradients over the ranks, or leaves that to a later
+    def set_gradient_sync(self, enabled: bool) -> None:
+        """Make the next backward sum a sharded model's gradients over the ranks, or leave that to a later
         one."""
         if self.sharding:
-            self.model.set_requires_gradient_sync(now or self.sharding.gradients)
+            self.model.set_requires_gradient_sync(enabled or self.sharding.gradients)
 
     @torch.no_grad()
     def score(
         self, batch: PackedBatch, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
     ) -> LogprobOutput:
-        """Log-probs, entropy and self-certainty of the trained tokens under this sampling; no gradient."""
+        """Score the trained tokens under this sampling: log-probs, entropy, self-certainty; no gradient."""
         return linear_logprob(
             self.hidden(batch),
             self.head.weight,
@@ -172,7 +172,7 @@ class Policy:
         )
 
     def logprobs(self, batch: PackedBatch, temperature: float, top_k: int = 0, top_p: float = 1.0) -> Tensor:
-        """[T] fp32, nats, of the trained tokens under this sampling; no gradient."""
+        """Return [T] fp32 log-probs (nats) of the trained tokens under this sampling; no gradient."""
         return self.score(batch, temperature, top_k, top_p).logprobs
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -181,14 +181,16 @@ class Policy:
         return torch.autocast(self.device.type, self.dtype)
 
     def named_weights(self, changed_only: bool = False) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter under its checkpoint name, adapters merged; tied ones once. changed_only: those
-        that training changes, which are all of them unless there are adapters. Of a model that is spread,
-        one after the other is gathered, on every rank."""
+        """Yield every parameter under its checkpoint name, adapters merged; tied ones once. A sharded model's
+        are gathered one after the other, on every rank.
+
+        changed_only: those that training changes, which are all of them unless there are adapters.
+        """
         return ((name, gather(tensor, self.device)) for name, tensor in self.named_parts(changed_only))
 
     def named_parts(self, changed_only: bool = False) -> Iterator[tuple[str, Tensor]]:
-        """As named_weights, and what is spread stays so."""
-        self.settle()
+        """As named_weights, but what is sharded stays so."""
+        self.reshard()
         if self.adapted:
             return merged_parameters(self.model, changed_only)
         return ((name, parameter.detach()) for name, parameter in self.model.named_parameters())
@@ -197,13 +199,13 @@ class Policy:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def weight_files(self) -> dict[str, dict[str, Tensor]]:
-        """File -> name -> tensor of what save writes as safetensors; what is spread stays so."""
+        """Return file -> name -> tensor of what save writes as safetensors; what is sharded stays so."""
         saved = self.model.state_dict().keys()
         buffers = {name: each for name, each in self.model.named_buffers() if name in saved}
         return {WEIGHTS: dict(self.named_parts()) | buffers}
 
     def save_all_but_weights(self, folder: Path, writes: bool) -> None:
-        """What save leaves beside weight_files. Of a model that is spread every rank calls it, and one
+        """Write what save writes besides weight_files. If the model is sharded every rank calls it, and one
         writes."""
         weights = {name: gather(each, self.device) for name, each in adapter_weights(self.model).items()}
         if not writes:
@@ -216,8 +218,8 @@ class Policy:
         self.tokenizer.save_pretrained(folder)
 
     def save(self, folder: Path) -> None:
-        """A folder that AutoModelForCausalLM and AutoTokenizer load. Adapters are merged, and in a folder of
-        their own inside."""
+        """Write a folder that AutoModelForCausalLM and AutoTokenizer load. Adapters are merged, and once more
+        in a folder of their own inside."""
         if self.adapted:
             self.model.save_pretrained(folder, state_dict=merged_weights(self.model))
             save_adapters(self.model, folder / FOLDER)
@@ -227,7 +229,7 @@ class Policy:
 
 
 def check_layers(model: Any, attention: str) -> None:
-    """Prefix attention speaks for attention layers alone; in a recurrent one sequences of a row would mix."""
+    """Refuse prefix attention in a model with other layers: a recurrent one would mix sequences."""
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
     if attention == PREFIX and not kinds <= SHAREABLE_LAYERS:
         raise ValueError(
@@ -237,7 +239,7 @@ def check_layers(model: Any, attention: str) -> None:
 
 
 def without_dropout(model: nn.Module) -> None:
-    """The engine samples without dropout; a trainer with it would learn from another policy's log-probs."""
+    """Switch dropout off: the engine samples without it, and log-probs must be of the same policy."""
     module: Any
     for module in model.modules():
         if isinstance(module, nn.Dropout):

@@ -37,7 +37,7 @@ def apply_gradients(
 ) -> float:  # fmt: skip
     """One optimiser step with the gradients clipped; returns their norm before. A bad gradient changes
     nothing; where it is one too many, FloatingPointError is raised."""
-    policy.settle()
+    policy.reshard()
     clipped = torch.nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
     norm = float(gather(clipped, policy.device))
     if (bad_steps or BadSteps(config)).skips(norm, step):
@@ -51,8 +51,8 @@ def apply_gradients(
 
 
 def optimizer_tensors(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """`<parameter>/<moment>` -> tensor, spread as its parameter is."""
-    policy.settle()
+    """`<parameter>/<moment>` -> tensor, sharded as its parameter is."""
+    policy.reshard()
     tensors = {}
     for name, parameter in policy.model.named_parameters():
         for moment, value in optimizer.state.get(parameter, {}).items():
@@ -62,7 +62,7 @@ def optimizer_tensors(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[
 
 def restore_optimizer(policy: Policy, optimizer: torch.optim.Optimizer, file: Any) -> None:
     """The inverse of optimizer_tensors; file: an open safetensors file of them."""
-    policy.settle()
+    policy.reshard()
     names = set(file.keys())
     for name, parameter in policy.model.named_parameters():
         saved = {moment: f"{name}/{moment}" for moment in MOMENTS if f"{name}/{moment}" in names}

@@ -51,8 +51,8 @@ def attend(
             f"[{PREFIX}] attention_mask: expected one over {key.shape[2]} cached tokens, got none"
         )
     tree = prefix_layout or layout_of(attention_mask, batch, length, query.device)
-    flat = (each.transpose(1, 2).flatten(0, 1) for each in (query, key, value))
-    out = prefix_attention(*flat, tree, scaling=scaling, softcap=softcap, window=sliding_window)
+    q, k, v = (each.transpose(1, 2).flatten(0, 1) for each in (query, key, value))
+    out = prefix_attention(q, k, v, tree, scaling=scaling, softcap=softcap, window=sliding_window)
     return out.view(batch, length, num_heads, -1), None
 
 

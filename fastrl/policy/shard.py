@@ -1,4 +1,4 @@
-"""A model spread over all ranks (FSDP2): each holds some rows of every weight, of their gradients and of the
+"""A model sharded over all ranks (FSDP2): each holds some rows of every weight, of their gradients and of the
 optimiser's moments, and a layer is whole only while it computes."""
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from torch.distributed.tensor import DTensor, Shard
 from fastrl.config import TrainConfig
 
 BODY = "last_hidden_state"
-"""The method that runs a spread model's decoder; its head is whole from then until the backward is over."""
+"""The method that runs a sharded model's decoder; its head is whole from then until the backward is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sharding:
-    """How a model is spread."""
+    """How a model is sharded over the ranks."""
 
     offload: bool = False
     """Rows that are not in use wait in host memory."""
@@ -36,12 +36,12 @@ class Sharding:
     """Gradients are summed over the ranks after every micro-batch, and never kept whole."""
 
     def home(self, device: torch.device) -> torch.device:
-        """Where rows are that are not in use."""
+        """Return where rows wait that are not in use."""
         return torch.device("cpu") if self.offload else device
 
     @classmethod
     def of(cls, config: TrainConfig) -> Sharding | None:
-        """As config asks for; None where it does not, and where there is one rank."""
+        """Return what config asks for; None if it does not, or if there is one rank."""
         if not config.shard or not dist.is_initialized() or dist.get_world_size() == 1:
             return None
         return cls(config.offload, config.shard_gradients)
@@ -50,7 +50,7 @@ class Sharding:
 def shard(
     model: Any, sharding: Sharding, device: torch.device, dtype: torch.dtype, exact: Sequence[nn.Module] = ()
 ) -> None:
-    """Spread a decoder, or an outline of one, in place: each layer, then the rest with its head.
+    """Shard a decoder, or an outline of one, in place: each layer, then the rest with its head.
 
     Weights keep their type, layers compute in `dtype`, gradients are summed in float32: a loss here has one
     denominator for all ranks, so that no mean is taken.
@@ -76,7 +76,7 @@ def shard(
 
     setattr(model, BODY, last_hidden_state)
     register_fsdp_forward_method(model, BODY)
-    for each in spread_modules(model):
+    for each in sharded_modules(model):
         each.set_gradient_divide_factor(1.0)
         each.set_force_sum_reduction_for_comms(True)  # gloo has no other
 
@@ -91,12 +91,12 @@ def decoder_layers(model: Any) -> list[nn.Module]:
     return layers
 
 
-def spread_modules(model: nn.Module) -> list[FSDPModule]:
+def sharded_modules(model: nn.Module) -> list[FSDPModule]:
     return [module for module in model.modules() if isinstance(module, FSDPModule)]
 
 
 def gather(tensor: Tensor, device: torch.device) -> Tensor:
-    """The whole of a spread tensor, on every rank, on `device`; any other tensor as it is."""
+    """Return the whole of a sharded tensor, on every rank, on `device`; any other tensor as it is."""
     if not isinstance(tensor, DTensor):
         return tensor
     here: Any = tensor.to(device)
@@ -105,7 +105,7 @@ def gather(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def most_over_ranks(count: int) -> int:
-    """The largest of all ranks' counts."""
+    """Return the largest of all ranks' counts."""
     counts = torch.tensor(count)
     dist.all_reduce(counts, dist.ReduceOp.MAX)
     return int(counts)
@@ -125,16 +125,16 @@ class Rows:
 
     @classmethod
     def of(cls, tensor: Tensor, rank: int) -> Rows:
-        """What is not spread is the first rank's."""
+        """Return this rank's rows; what is not sharded is the first rank's."""
         shape, dtype = tuple(tensor.shape), tensor.dtype
         if isinstance(tensor, DTensor):
-            # what was computed of spread tensors may have come out spread otherwise
+            # what was computed of sharded tensors may have come out sharded otherwise
             by_rows = tensor.redistribute(placements=[Shard(0)]).to_local()
             return cls(by_rows, shape, dtype, first_row(shape[0], tensor.device_mesh.size(), rank))
         return cls(tensor if rank == 0 else None, shape, dtype)
 
     def copied(self) -> Rows:
-        """The same, in host memory of its own."""
+        """Return a copy in host memory of its own."""
         if self.values is None:
             return self
         return Rows(self.values.detach().to("cpu", copy=True), self.shape, self.dtype, self.first)
@@ -150,8 +150,8 @@ def first_row(num_rows: int, size: int, rank: int) -> int:
 
 
 def read_like(parameter: Tensor, file: Any, name: str, where: torch.device | None = None) -> Tensor:
-    """A tensor of an open safetensors file, spread as its parameter is; then only this rank's rows are read.
-    A single number is never spread. where: the device it is put on; None: the parameter's."""
+    """Read a tensor of an open safetensors file, sharded as its parameter is: only this rank's rows are read.
+    A single number is never sharded. where: the device it is put on; None: the parameter's."""
     if not isinstance(parameter, DTensor):
         whole: Tensor = file.get_tensor(name)
         return whole.to(where or parameter.device)
@@ -162,7 +162,7 @@ def read_like(parameter: Tensor, file: Any, name: str, where: torch.device | Non
         return number.to(where or local.device)
     first = first_row(parameter.shape[0], mesh.size(), mesh.get_local_rank())
     # from_local would move what waits in host memory
-    spread: Tensor = torch.zeros_like(parameter.detach(), device=where)
-    if len(local) and isinstance(spread, DTensor):
-        spread.to_local().copy_(saved[first : first + len(local)])
-    return spread
+    sharded: Tensor = torch.zeros_like(parameter.detach(), device=where)
+    if len(local) and isinstance(sharded, DTensor):
+        sharded.to_local().copy_(saved[first : first + len(local)])
+    return sharded

@@ -1,4 +1,4 @@
-"""Weights of a model that is spread over ranks, read so that none of them ever holds it whole: its outline
+"""Weights of a model that is sharded over ranks, read so that none of them ever holds it whole: its outline
 has shapes and no memory, and each rank reads its own rows of every tensor."""
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fastrl.policy.shard import first_row, read_like
 
 log = logging.getLogger(__name__)
 Read = Callable[[str, Tensor, torch.device], Tensor]
-"""Name, a tensor like it, where to -> the tensor there, spread as the other is."""
+"""Name, a tensor like it, where to -> the tensor there, sharded as the other is."""
 
 
 def outline(source: str, kind: Any = AutoModelForCausalLM, **options: Any) -> Any:
@@ -99,7 +99,7 @@ def stand_ins(model: nn.Module) -> Iterator[None]:
 
 
 def fill(model: Any, source: str, where: torch.device, device: torch.device, load: Callable[[], Any]) -> None:
-    """The weights of an outline that is spread by now, to the bit what `load` reads.
+    """The weights of an outline that is sharded by now, to the bit what `load` reads.
 
     Files that name tensors as the model does, or a bare decoder's as a model with a head does, are read by
     every rank, its own rows alone. Others (mixtures of experts, files of a bare decoder for a model with a
@@ -107,7 +107,7 @@ def fill(model: Any, source: str, where: torch.device, device: torch.device, loa
     other.
 
     Args:
-        where: spread parameters are to be.   device: the one that ranks send from.
+        where: sharded parameters are to be.   device: the one that ranks send from.
         load: makes the model whole, on the first rank.
     Raises: ValueError: a tensor of the files has another shape.
     """
@@ -178,11 +178,12 @@ def sent_by_first(load: Callable[[], Any], device: torch.device) -> Read:
         dist.broadcast(whole, 0)
         if not isinstance(like, DTensor):
             return whole.to(where)
-        spread: Any = torch.empty_like(like.detach(), device=where)
-        local = spread.to_local()
+        sharded: Any = torch.empty_like(like.detach(), device=where)
+        local = sharded.to_local()
         first = first_row(like.shape[0], like.device_mesh.size(), dist.get_rank())
         local.copy_(whole[first : first + len(local)])
-        return spread
+        found: Tensor = sharded
+        return found
 
     return read
 

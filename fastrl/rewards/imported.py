@@ -21,7 +21,7 @@ def imported_reward(path: str) -> Callable[..., Any]:
             f"[reward] functions: expected {', '.join(BUILT_IN_REWARDS)} or a dotted path such as "
             f"my_rewards.length, got {path!r}"
         )
-    function = getattr(importlib.import_module(module), name, None)
+    function: Callable[..., Any] | None = getattr(importlib.import_module(module), name, None)
     if not callable(function):
         raise ValueError(f"[reward] functions: {module} has no function {name!r}")
     return function

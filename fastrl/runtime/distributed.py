@@ -15,9 +15,9 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 T = TypeVar("T")
-PATIENCE = timedelta(days=7)
-"""With ranks that are late: one may evaluate, or sample its last chunk, while others wait. What hangs is for
-the watchdog (run.hang_timeout_s), and one that dies is missed at once."""
+COLLECTIVE_TIMEOUT = timedelta(days=7)
+"""Long, since ranks may be late: one may evaluate, or sample its last chunk, while others wait. The watchdog
+ends what hangs (run.hang_timeout_s), and a rank that dies is missed at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,10 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
-    aside: dist.ProcessGroup | None = None
-    """For the thread that writes checkpoints, and meets those of other ranks while this one trains."""
+    checkpoint_group: dist.ProcessGroup | None = None
+    """For the thread that writes checkpoints, and talks to those of other ranks while this one trains."""
     group: dist.ProcessGroup | None = None
-    """Where these ranks meet; None: the default."""
+    """The group of sum and gather; None: the default."""
 
     @classmethod
     def join(cls) -> Ranks:
@@ -48,7 +48,9 @@ class Ranks:
                 # torchrun's store outlives a restart, with the addresses of ranks that are dead
                 store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+            dist.init_process_group(
+                backend, store=store, rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT
+            )
         return cls(dist.get_rank(), dist.get_world_size(), gloo_group())
 
     @staticmethod
@@ -62,20 +64,20 @@ class Ranks:
         return self.rank == 0
 
     def apart(self) -> Ranks:
-        """The same ranks in a group of their own, for one more such thread: what two threads send through one
-        group may cross. Every rank calls it."""
+        """Return the same ranks in a group of their own, for one more such thread: what two threads send
+        through one group may cross. Every rank calls it."""
         return self if self.size == 1 else replace(self, group=gloo_group())
 
     def share(self, sizes: Sequence[int]) -> list[int]:
-        """Indices of this rank's items, in order: dealt out from the largest down, to and fro, so that ranks
-        have about as much. With more ranks than items some have none."""
-        places = sorted(range(len(sizes)), key=lambda index: -sizes[index])
-        turns = [place % (2 * self.size) for place in range(len(sizes))]
+        """Return the indices of this rank's items, in order: dealt out from the largest down, to and fro, so
+        that ranks have about as much. With more ranks than items some have none."""
+        largest_first = sorted(range(len(sizes)), key=lambda index: -sizes[index])
+        turns = [position % (2 * self.size) for position in range(len(sizes))]
         dealt = [min(turn, 2 * self.size - 1 - turn) for turn in turns]
-        return sorted(index for index, rank in zip(places, dealt, strict=True) if rank == self.rank)
+        return sorted(index for index, rank in zip(largest_first, dealt, strict=True) if rank == self.rank)
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Each value summed over the ranks, in float64."""
+        """Sum each value over the ranks, in float64."""
         if self.size == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
@@ -83,12 +85,12 @@ class Ranks:
         return [float(value) for value in total]
 
     def gather(self, values: Sequence[T]) -> list[T]:
-        """All ranks' values, rank by rank, on every rank."""
+        """Return all ranks' values, rank by rank, on every rank."""
         return self._gather(values, self.group)
 
-    def meet(self, values: Sequence[T]) -> list[T]:
-        """As gather, for a thread of its own."""
-        return self._gather(values, self.aside)
+    def gather_in_background(self, values: Sequence[T]) -> list[T]:
+        """As gather, through checkpoint_group: for the thread that writes checkpoints."""
+        return self._gather(values, self.checkpoint_group)
 
     def _gather(self, values: Sequence[T], group: dist.ProcessGroup | None) -> list[T]:
         if self.size == 1:
@@ -98,7 +100,7 @@ class Ranks:
         return [value for part in parts for value in part]
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Gradients summed over the ranks: losses have one global denominator, so no mean is taken."""
+        """Sum gradients over the ranks: losses have one global denominator, so no mean is taken."""
         if self.size == 1:
             return
         grads = []
@@ -114,12 +116,12 @@ class Ranks:
             grad.copy_(piece.view_as(grad))
 
     def wait(self) -> None:
-        """Until every rank is here."""
+        """Wait until every rank is here."""
         if self.size > 1:
             dist.barrier()
 
 
 def gloo_group() -> dist.ProcessGroup | None:
-    """All ranks, once more."""
-    group: dist.ProcessGroup | None = dist.new_group(backend="gloo", timeout=PATIENCE)
+    """Make one more group of all ranks."""
+    group: dist.ProcessGroup | None = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
     return group

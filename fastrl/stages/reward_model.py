@@ -128,7 +128,7 @@ def accumulate(
     batches = microbatches([sizes[index] for index in mine], microbatch_tokens(config))
     batches = model.policy.as_many(batches)
     for number, places in enumerate(batches, start=1):
-        model.policy.sum_gradients(now=number == len(batches))
+        model.policy.set_gradient_sync(enabled=number == len(batches))
         traces = [trace for place in places for trace in batch[mine[place]]]
         levels = torch.tensor([trace.levels for trace in traces], dtype=torch.long).view(-1, NUM_DIMENSIONS)
         totals = torch.tensor([trace.total for trace in traces])

@@ -96,9 +96,9 @@ def accumulate(
     mine = [batch[index] for index in ranks.share([len(sequence.token_ids) for sequence in batch])]
     batches = policy.microbatches(mine, tokens_per_microbatch)
     for number, indices in enumerate(batches, start=1):
-        policy.sum_gradients(now=number == len(batches))
+        policy.set_gradient_sync(enabled=number == len(batches))
         sums += backward(policy, [mine[index] for index in indices], total)
-    policy.settle()
+    policy.reshard()
     loss, entropy = ranks.sum(sums.tolist())
     return loss, entropy
 
@@ -110,7 +110,7 @@ def backward(policy: Policy, chosen: list[TrainSequence], total: float) -> Tenso
     out = linear_logprob(policy.hidden(packed), policy.head.weight, packed.ids, **policy.head.options())
     loss = -(out.logprobs * weights).sum()
     if loss.requires_grad:
-        loss.backward()
+        torch.autograd.backward(loss)
     return torch.stack([loss.detach(), (out.entropy.detach() * weights).sum()])
 
 

@@ -40,7 +40,7 @@ class Drift:
         self._most: Tensor | None = None
 
     def add(self, trainer: Tensor, engine: Tensor, counted: Tensor, cu_seqlens: Tensor) -> None:
-        """One micro-batch.
+        """Add one micro-batch; reads nothing from the device.
 
         Args:
             trainer: [T] log-probs before the step's first update, by the weights that the engine sampled with
@@ -54,8 +54,8 @@ class Drift:
         d = torch.where(counted, difference.clamp(-LIMIT, LIMIT), 0.0)
         lengths = cu_seqlens.diff().long()
         # sums and counts that are the same in every run on a GPU too: no two threads add to one place
-        inside = torch.segment_reduce(d, "sum", lengths=lengths).clamp(-LIMIT, LIMIT).exp()
-        present = torch.segment_reduce(counted.double(), "sum", lengths=lengths) > 0
+        inside = segment_sums(d, lengths).clamp(-LIMIT, LIMIT).exp()
+        present = segment_sums(counted.double(), lengths) > 0
         size, weight = d.abs(), d.exp()
         tokens = (torch.ones_like(d), size, size > math.log(2), d.expm1() - d, weight, weight.square())
         sequences = (torch.ones_like(inside), inside, inside.square())
@@ -72,9 +72,11 @@ class Drift:
         self._most = most if self._most is None else torch.maximum(self._most, most)
 
     def metrics(self, ranks: Ranks) -> dict[str, float]:
-        """drift/..., over all ranks; nothing where no token was counted."""
-        mine = [0.0] * (len(SUMS) + NUM_EDGES) if self._sums is None else self._sums.tolist()
-        most = max(ranks.gather([0.0 if self._most is None else float(self._most)]))
+        """Return drift/..., over all ranks; nothing if no token was counted. Reads the device once."""
+        mine, own_most = [0.0] * (len(SUMS) + NUM_EDGES), 0.0
+        if self._sums is not None and self._most is not None:
+            *mine, own_most = torch.cat([self._sums, self._most[None]]).tolist()
+        most = max(ranks.gather([own_most]))
         total = ranks.sum(mine)
         summed, at_most = dict(zip(SUMS, total, strict=False)), total[len(SUMS) :]
         if not summed["tokens"]:
@@ -90,6 +92,11 @@ class Drift:
         for name, share in QUANTILES.items():
             found[f"drift/log_ratio/{name}"] = min(most, quantile(at_most, share * tokens))
         return found | {"drift/log_ratio/max": most}
+
+
+def segment_sums(values: Tensor, lengths: Tensor) -> Tensor:
+    """Sum the values of each sequence. unsafe: torch would read the lengths from the device to check them."""
+    return torch.segment_reduce(values, "sum", lengths=lengths, unsafe=True)
 
 
 def edges(device: torch.device) -> Tensor:

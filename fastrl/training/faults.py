@@ -40,7 +40,7 @@ def disk_full(error: BaseException, folder: Path, needed: int) -> Fault:
 
 def checkpoint_bytes(policy: Any, optimizer: torch.optim.Optimizer) -> int:
     """Bytes of all weights and of what the optimiser keeps."""
-    weights = sum(each.numel() * each.element_size() for each in policy.model.parameters())
+    weights: int = sum(each.numel() * each.element_size() for each in policy.model.parameters())
     return weights + sum(t.numel() * t.element_size() for t in optimizer_tensors(policy, optimizer).values())
 
 

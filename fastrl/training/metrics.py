@@ -142,7 +142,7 @@ EXTREMES = {
 
 
 def loss_metrics(stats: Stats, ranks: Ranks) -> Metrics:
-    """Means over the tokens that carried gradient. The step's one read from the device."""
+    """Return means over the tokens that carried gradient. Reads all statistics from the device at once."""
     names = sorted(stats)
     local = torch.stack([stats[name].double() for name in names]).tolist() if names else []
     parts = ranks.gather([dict(zip(names, local, strict=True))])

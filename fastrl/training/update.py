@@ -1,5 +1,5 @@
 """One batch of rollouts becomes optimiser steps. The loss is a sum over one denominator, so that it does not
-matter how the batch is cut into micro-batches or spread over ranks."""
+matter how the batch is cut into micro-batches or dealt out to ranks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,14 @@ class Learnt:
 
 
 def update_policy(context: Context[RlConfig], parts: Parts, rollouts: Sequence[Rollout], step: int) -> Learnt:
-    """Take epochs_per_batch x updates_per_epoch optimiser steps."""
+    """Take epochs_per_batch x updates_per_epoch optimiser steps.
+
+    Reads from the device, for each of which the host waits:
+        per micro-batch      how many rows carry gradient; with gspo or a sequence's correction, and if a
+                             sequence doesn't fit in one chunk of logits, how many each sequence has
+        per optimiser step   the gradient's norm (fastrl.policy.optimizer)
+        per training step    the loss statistics (loss_metrics), the drift guard's sums (Drift.metrics)
+    """
     config, ranks = context.config, context.ranks
     nothing: list[Tensor | None] = [None] * len(rollouts)
     support = (config.rollout.top_k, config.rollout.top_p)
@@ -90,7 +97,7 @@ def accumulate_gradients(
     active = [i for i in batch if carries_gradient(rollouts[i], config)]
     batches = list(packed_batches(policy, rollouts, active, microbatch_tokens(config)))
     for number, (chosen, packed) in enumerate(batches, start=1):
-        policy.sum_gradients(now=number == len(batches))
+        policy.set_gradient_sync(enabled=number == len(batches))
         sampled_with = join([old[i] for i in chosen])
         rollout_logprobs = torch.tensor(
             [logprob for i in chosen for logprob in rollouts[i].rollout_logprobs], device=policy.device
@@ -114,7 +121,7 @@ def accumulate_gradients(
             top_p=config.rollout.top_p,
             **policy.head.options(),
         )
-        out.loss.backward()
+        torch.autograd.backward(out.loss)
         add_stats(stats, {**out.stats, "loss_sum": out.loss.detach()})
         if drift is not None and chosen:
             trainer = out.logprobs if sampled_with is None else sampled_with
@@ -152,7 +159,7 @@ def score_rollouts(
         pieces = torch.split(logprobs, [len(rollouts[i].completion_ids) for i in chosen])
         for i, piece in zip(chosen, pieces, strict=True):
             out[i] = piece
-    policy.settle()
+    policy.reshard()
     return out
 
 

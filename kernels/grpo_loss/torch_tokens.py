@@ -25,17 +25,17 @@ class TorchTokens:
         return select_reference(batch, leave_out)
 
     def grads(self, batch: LossBatch, selection: Selection, scores: TokenScores) -> TokenGrads:
-        logprobs = spread(scores.logprobs, scores.rows, selection)
-        entropy = None if scores.entropy is None else spread(scores.entropy, scores.rows, selection)
+        logprobs = scatter(scores.logprobs, scores.rows, selection)
+        entropy = None if scores.entropy is None else scatter(scores.entropy, scores.rows, selection)
         if scores.rows is not None:
-            here = spread(torch.ones_like(scores.rows, dtype=torch.bool), scores.rows, selection)
+            here = scatter(torch.ones_like(scores.rows, dtype=torch.bool), scores.rows, selection)
             selection = dataclasses.replace(selection, computed=selection.computed & here)
         loss, stats = grpo_loss_reference(logprobs, entropy, batch, selection)
         slopes, weights = token_slopes(logprobs, batch, selection)
         stats["loss"] = loss.detach().double()
         for name, values in (("self_certainty_sum", scores.self_certainty), ("top1_sum", scores.top1)):
             if values is not None:
-                kept = torch.where(selection.computed, spread(values.double(), scores.rows, selection), 0)
+                kept = torch.where(selection.computed, scatter(values.double(), scores.rows, selection), 0)
                 stats[name] = kept.sum()
         coef = batch.config.entropy_coef
         return TokenGrads(
@@ -82,7 +82,7 @@ def _kl_slope(difference: Tensor, config: LossConfig) -> Tensor:
     return torch.where(difference.abs() > LOG_RATIO_LIMIT, 0, -torch.expm1(-difference))
 
 
-def spread(values: Tensor, rows: Tensor | None, selection: Selection) -> Tensor:
+def scatter(values: Tensor, rows: Tensor | None, selection: Selection) -> Tensor:
     """[T] from [n]; 0 elsewhere."""
     if rows is None:
         return values

@@ -51,7 +51,7 @@ def backward(
     if pieces.trunks or any(each.above is not None for each in pieces.squares):
         dq, dk, dv = (each.to(lse.dtype) for each in (dq, dk, dv))
     for squares, (_, more_dk, more_dv) in zip(pieces.squares, parts, strict=True):
-        if squares.above is not None:
+        if squares.above is not None and squares.above_slots is not None:
             for total, more in ((dk, more_dk), (dv, more_dv)):
                 added = more.flatten(0, 1).index_select(0, squares.above).to(total.dtype)
                 total.index_add_(0, squares.above_slots, added)

@@ -66,7 +66,8 @@ class Decoder:
         """Logits [T, V] of tokens ids [T] at positions [T]; with keep [E]: of those tokens only."""
         if self.lean is not None:
             hidden = self.lean.hidden(ids, positions, batch)
-            return self.model.lm_head(hidden if keep is None else hidden[keep])
+            kept: Tensor = self.model.lm_head(hidden if keep is None else hidden[keep])
+            return kept
         with attending(batch):
             out = self.model(
                 input_ids=ids[None],

@@ -124,7 +124,7 @@ class RubricModel:
         try:
             for indices in self.policy.microbatches(sequences, tokens_per_microbatch):
                 found.put(indices, self([distinct[index] for index in indices]))
-            self.policy.settle()
+            self.policy.reshard()
         finally:
             self.network.train(training)
         places = {ids: place for place, ids in enumerate(distinct)}

@@ -66,7 +66,7 @@ class RubricPolicy(Policy):
     """The network's weights lie in two files, the backbone's as AutoModel has them."""
 
     def weight_files(self) -> dict[str, dict[str, Tensor]]:
-        self.settle()
+        self.reshard()
         backbone = self.model.base_model
         saved = backbone.state_dict().keys()
         weights = dict(merged_parameters(backbone))

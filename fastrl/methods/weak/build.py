@@ -98,7 +98,7 @@ def imported_function(option: str, path: str | None) -> Callable[..., Any] | Non
     if not module:
         refuse("faithfulness", option, "a dotted path such as my_checks.aligned", path)
     try:
-        function = getattr(importlib.import_module(module), name, None)
+        function: Callable[..., Any] | None = getattr(importlib.import_module(module), name, None)
     except ModuleNotFoundError as error:
         if error.name is None or not path.startswith(error.name):
             raise  # the module is there, and what it imports is not

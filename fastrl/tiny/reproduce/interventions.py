@@ -169,14 +169,14 @@ class Study:
         """What the first steps of int's RL sample; it is run if it was not."""
         start, _ = self.sft("int", self.taught("int"))
         run_stage(self.rl("int", start, self.folder / "hard_set" / "hard.jsonl", num_steps))
-        return sum(line["num_tokens"] for line in self.steps_of("int")[:num_steps])
+        return float(sum(line["num_tokens"] for line in self.steps_of("int")[:num_steps]))
 
     def affordable(self, name: str, start: Path, problems: Path, tokens: float) -> int:
         """RL steps for so many sampled tokens, by the mean of the first steps; at least those."""
         probe = min(PROBE_STEPS, self.steps)
         if len(self.steps_of(name)) < probe:
             run_stage(self.rl(name, start, problems, probe))
-        mean = statistics.mean(line["num_tokens"] for line in self.steps_of(name)[:probe])
+        mean: float = statistics.mean(line["num_tokens"] for line in self.steps_of(name)[:probe])
         return max(probe, math.ceil(tokens / mean))
 
     def rl(self, name: str, start: Path, problems: Path, num_steps: int) -> RlConfig:

@@ -137,7 +137,7 @@ class Footprint:
                     hidden.backward(torch.empty_like(hidden))
             except (DataDependentOutputException, DynamicOutputShapeException):
                 return None
-        return live.most
+        return int(live.most)
 
     def _make(self, dtype: torch.dtype = torch.float32) -> Any:
         make: Any = AutoModelForCausalLM.from_config

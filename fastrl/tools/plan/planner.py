@@ -184,9 +184,10 @@ class Planner:
 
     def _activations(self, config: Learns, tokens: int) -> int | None:
         model, sharded = config.model, self.ranks > 1 and config.train.shard
-        return self._footprint(model).activations(
+        walked: int | None = self._footprint(model).activations(
             tokens, self._dtype(model), model.gradient_checkpointing, sharded
         )
+        return walked
 
 
 def longest_sequence(config: Learns) -> int:
