@@ -1,8 +1,8 @@
-"""How the suite runs: marks by file, one random state per test, a limit on CPU time, skips by reason, durations.
+"""How the suite runs: marks by file, a fixed random state per test, limits, skips by reason, durations.
 
-    --check            only tests without a mark, each with at most LIMIT_S seconds of CPU time
-    --strict-skips     a skip for a reason that ALLOWED_SKIPS does not list fails the run
-    --record FILE      write tests and seconds of every file by mark, as JSON (tests/durations.json)
+--check            only tests without a mark, each with at most LIMIT_S seconds of CPU time
+--strict-skips     a skip for a reason that ALLOWED_SKIPS does not list fails the run
+--record FILE      write tests and seconds of every file by mark, as JSON (tests/durations.json)
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 import os
 import random
 import re
-import time
 from collections import Counter, defaultdict
 from contextlib import suppress
 from pathlib import Path
@@ -83,7 +82,7 @@ def is_allowed(reason: str) -> bool:
 
 
 def durations_text(seconds: dict[str, float], marks: dict[str, str]) -> str:
-    """Return {file: {mark: [tests, seconds]}} as JSON, one file per line; a test without a mark is "check"."""
+    """Return {file: {mark: [tests, seconds]}} as JSON, a file per line; no mark: "check"."""
     files: dict[str, dict[str, list[float]]] = {}
     for test, spent in sorted(seconds.items()):
         entry = files.setdefault(test.split("::")[0], {}).setdefault(marks[test] or "check", [0, 0.0])
@@ -130,7 +129,9 @@ class Suite:
 
     def pytest_sessionstart(self) -> None:
         """Import what several tests import when first used, so that no test is charged for it."""
-        if self.check and (hasattr(self.config, "workerinput") or not self.config.getoption("numprocesses", 0)):
+        if self.check and (
+            hasattr(self.config, "workerinput") or not self.config.getoption("numprocesses", 0)
+        ):
             for name in HEAVY.split():
                 with suppress(ImportError):
                     importlib.import_module(name)
@@ -201,7 +202,9 @@ class Suite:
         if reasons:
             terminalreporter.section("skips by reason")
         for reason, count in reasons.most_common():
-            write(f"{count:6}  {reason}{'' if is_allowed(reason) else '  (not on the list of tests/suite.py)'}")
+            write(
+                f"{count:6}  {reason}{'' if is_allowed(reason) else '  (not on the list of tests/suite.py)'}"
+            )
         if self.check and DURATIONS.exists():
             terminalreporter.section("left out of this check: tests, seconds in the last recorded make test")
             recorded = json.loads(DURATIONS.read_text())
