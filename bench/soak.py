@@ -1,6 +1,7 @@
 """A run that is killed, told to end, fed NaN gradients and robbed of its grader at random, and goes on.
 
-    python -m bench.soak [--steps 1000] [--faults 200] [--kinds kill term nan] [--seconds 600] [--async-save] [--out FILE]
+    python -m bench.soak [--steps 1000] [--faults 200] [--kinds kill term nan] [--seconds 600] [--async-save]
+        [--out FILE]
 
 One tiny model learns for so many steps twice: once undisturbed, once through the faults. Both must leave the
 same metrics and the same bits. What is measured: in which phase faults struck, how the process ended, and the

@@ -15,6 +15,7 @@ MARKS: dict[str, tuple[str, ...]] = {
         "grading/programs",
         "grading/test_pool.py",
         "integrations/test_lm_eval.py",
+        "kernels/test_sharded_head.py",
         "kernels/test_triton_compiles.py",
         "report/test_page_browser.py",
         "runtime/test_watchdog.py",
