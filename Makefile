@@ -107,7 +107,7 @@ browser:           ## Chromium for the tests of fastrl report, where this is Deb
 	$(BIN)/python -m venv --without-pip .venv-plain
 	$(BIN)/python -m pip --python .venv-plain/bin/python install --quiet --no-deps --editable . \
 		--config-settings=cmake.define.FASTRL_TARGET_CLONES=OFF --config-settings=build-dir=build/plain
-	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	$(BIN)/python -c 'import sys; print(*[p for p in sys.path if p.endswith("site-packages")], sep="\n")' \
 		> "$$(.venv-plain/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth"
 	touch $@
 

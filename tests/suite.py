@@ -205,12 +205,16 @@ class Suite:
             write(
                 f"{count:6}  {reason}{'' if is_allowed(reason) else '  (not on the list of tests/suite.py)'}"
             )
-        if self.check and DURATIONS.exists():
-            terminalreporter.section("left out of this check: tests, seconds in the last recorded make test")
-            recorded = json.loads(DURATIONS.read_text())
-            for mark in MARKS:
+        if self.check:
+            terminalreporter.section("left out of make check: tests, seconds in the last recorded make test")
+            recorded = json.loads(DURATIONS.read_text()) if DURATIONS.exists() else {}
+            for mark in MARKS if recorded else ():
                 count, seconds = total(recorded, mark)
                 write(f"{count:6}  {seconds:6.0f} s  {mark}")
+            if not recorded:
+                write(
+                    f"files and tests that are marked {', '.join(MARKS)}; not timed: make test RECORD=1 does"
+                )
         seed = self.config.getoption("random_order_seed", None)
         if self.config.getoption("random_order_enabled", False):
             write(f"random order: SEED={str(seed).removeprefix('default:')} gives it again")
