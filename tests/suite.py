@@ -206,7 +206,7 @@ class Suite:
                 f"{count:6}  {reason}{'' if is_allowed(reason) else '  (not on the list of tests/suite.py)'}"
             )
         if self.check:
-            terminalreporter.section("left out of make check: tests, seconds in the last recorded make test")
+            terminalreporter.section("left out: tests, seconds in the last recorded make test")
             recorded = json.loads(DURATIONS.read_text()) if DURATIONS.exists() else {}
             for mark in MARKS if recorded else ():
                 count, seconds = total(recorded, mark)
