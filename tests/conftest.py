@@ -12,6 +12,8 @@ if not torch.cuda.is_available():
 
 from checkpoints import CONFIGS, write_checkpoint
 
+pytest_plugins = ["reward_fixtures", "suite"]
+
 
 class Checkpoints(Mapping):
     """Folders of tiny checkpoints by family, written when first asked for."""

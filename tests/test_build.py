@@ -44,8 +44,11 @@ def without_nvcc(folder: Path) -> dict[str, str]:
     return kept | {"PATH": str(folder)}
 
 
-def configure(folder: Path, mode: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def configure(
+    folder: Path, mode: str, env: dict[str, str] | None = None, clones: str = "AUTO"
+) -> subprocess.CompletedProcess[str]:
     command = ["cmake", "-S", str(ROOT), "-B", str(folder), f"-DFASTRL_CUDA={mode}", "-DFASTRL_PYTHON=OFF"]
+    command += [f"-DFASTRL_TARGET_CLONES={clones}", "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON"]
     return subprocess.run(command, env=env, check=False, capture_output=True, text=True)
 
 
@@ -73,10 +76,19 @@ def test_an_unknown_mode_is_refused(tmp_path):
 
 
 @needs_cmake
+def test_target_clones_can_be_left_out(tmp_path):
+    done = configure(tmp_path / "off", "OFF", clones="OFF")
+    assert done.returncode == 0, done.stderr
+    assert "FASTRL_HAS_TARGET_CLONES" not in (tmp_path / "off/compile_commands.json").read_text()
+    refused = configure(tmp_path / "no", "OFF", clones="SOME")
+    assert refused.returncode != 0
+    words = " ".join(refused.stderr.split())
+    assert "[build] FASTRL_TARGET_CLONES: expected AUTO or OFF, got SOME" in words
+
+
+@needs_cmake
 @needs_nvcc
-@pytest.mark.parametrize(
-    ("archs", "flag"), [(None, "90a-real"), pytest.param("80-real", "80-real", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("archs", "flag"), [(None, "90a-real"), ("80-real", "80-real")])
 def test_the_architecture_is_hopper_unless_told(tmp_path, archs, flag):
     env = {name: value for name, value in os.environ.items() if name != "CUDAARCHS"}
     done = configure(tmp_path, "ON", env | ({"CUDAARCHS": archs} if archs else {}))
@@ -85,7 +97,6 @@ def test_the_architecture_is_hopper_unless_told(tmp_path, archs, flag):
     assert f"for {flag}" in done.stdout
 
 
-@pytest.mark.slow
 @needs_cmake
 def test_the_core_builds_without_python(tmp_path):
     assert configure(tmp_path / "build", "OFF", without_nvcc(tmp_path / "bin")).returncode == 0

@@ -120,6 +120,7 @@ def test_a_fresh_process_makes_the_same_case():
     assert gate_case(spec, 10).hidden.shape[0] == 8
 
 
+@pytest.mark.process
 def test_memory_of_a_known_allocation():
     """200 MB held at once on the way to a gradient of 40 MB, measured in a process of its own."""
     script = (
@@ -138,6 +139,7 @@ def test_memory_of_a_known_allocation():
     assert abs(int(done.stdout) - 200e6) < 4e6
 
 
+@pytest.mark.process
 def test_memory_of_a_provider_in_its_own_process():
     spec = CaseSpec(tokens=256, width=32, vocab=20011)
     found, problem = memory.fresh_process_bytes("linear_grpo_loss", "torch eager", spec, None, 1)
@@ -234,6 +236,7 @@ def test_the_plot(tmp_path):
     assert (tmp_path / "picture.png").stat().st_size > 5000
 
 
+@pytest.mark.process
 def test_benches_import_without_the_competitors():
     blocked = "trl datasets liger_kernel verl cut_cross_entropy quack fla matplotlib pandas"
     script = (

@@ -140,6 +140,7 @@ def test_train_then_plot_and_eval_of_the_run_folder(recipe, tmp_path, capsys):
     assert "step-000001" in capsys.readouterr().out
 
 
+@pytest.mark.process
 def test_the_module_runs_as_a_program(tmp_path):
     ran = subprocess.run(
         [sys.executable, "-m", "fastrl.cli.main", "fly"], capture_output=True, text=True, cwd=tmp_path

@@ -194,6 +194,7 @@ def test_frozen():
     assert replace(config.train, num_steps=3).num_steps == 3
 
 
+@pytest.mark.process
 def test_importing_fastrl_and_its_ops_loads_no_command_line():
     code = "import sys, fastrl, fastrl.ops, fastrl.config.load; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -56,7 +56,7 @@ class Shell:
         elif program == "python":
             self.python(rest)
         elif program == "make":
-            targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
             assert set(rest) <= set(targets), rest
         elif program == "pip":
             pip(rest)

@@ -64,6 +64,7 @@ def test_options_are_refused_by_name_before_a_model_is_loaded():
         uplift_reward("no/such", form="uplift", executor_options={"temprature": 1})
 
 
+@pytest.mark.process
 def test_importing_registers_the_attention():
     """In a fresh interpreter, as a trainer that imports nothing else of ours."""
     import subprocess

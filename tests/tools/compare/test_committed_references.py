@@ -80,7 +80,7 @@ def test_a_good_seed_passes_nearly_always():
     assert len(verdicts) >= 3 * len(NAMES) and sum(verdicts) <= 1, verdicts
 
 
-@pytest.mark.slow
+@pytest.mark.trains
 def test_training_goes_as_its_reference_went(tmp_path, monkeypatch):
     """The first five steps of rlvr-tiny with a seed that the reference has not seen."""
     if not (default_cache() / world_key(WorldConfig())).is_dir():

@@ -1,0 +1,39 @@
+"""Which files' tests stay out of `make check` as a whole, and why; a single test has a decorator instead.
+
+A path under tests/ is a file or a folder.
+"""
+
+from __future__ import annotations
+
+MARKS: dict[str, tuple[str, ...]] = {
+    "gpu": ("kernels/test_gpu_runtime.py", "engine/tree/test_engine_on_a_gpu.py"),
+    # torchrun, vLLM, a browser, the sandbox's processes, a compiler, commands of the documents
+    "process": (
+        "distributed",
+        "docs/test_doc_blocks.py",
+        "engine/vllm",
+        "grading/programs",
+        "grading/test_pool.py",
+        "integrations/test_lm_eval.py",
+        "kernels/test_sharded_head.py",
+        "kernels/test_triton_compiles.py",
+        "report/test_page_browser.py",
+        "runtime/test_watchdog.py",
+        "test_build.py",
+        "test_packaging.py",
+        "tools/doctor",
+        "tools/sweep/test_sweep_runs.py",
+        "training/faults",
+    ),
+    # a model learns something, or a tiny world is made
+    "trains": (
+        "integrations/test_trl_enable.py",
+        "integrations/test_trl_sampling.py",
+        "integrations/test_trl_trainer.py",
+        "stages",
+        "tiny",
+        "tools/compare/test_broken_training.py",
+        "training/test_ahead.py",
+        "training/test_deterministic.py",
+    ),
+}

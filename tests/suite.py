@@ -1,0 +1,220 @@
+"""How the suite runs: marks by file, a fixed random state per test, limits, skips by reason, durations.
+
+--check            only tests without a mark, each with at most LIMIT_S seconds of CPU time
+--strict-skips     a skip for a reason that ALLOWED_SKIPS does not list fails the run
+--record FILE      write tests and seconds of every file by mark, as JSON (tests/durations.json)
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import random
+import re
+from collections import Counter, defaultdict
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from marks import MARKS
+from places import TESTS
+
+LIMIT_S = 2.0
+DURATIONS = TESTS / "durations.json"
+ALLOWED_SKIPS = (
+    r"needs a (GPU|CUDA device)$",
+    r"needs a build with nvcc",
+    r"needs \d+ GiB of free GPU memory",
+    r"no network",
+    r"no benchmark file",  # files of ../shared, which a clone has not
+    r"HumanEval\S* is not here$",
+    r"real benchmark files are not beside the checkout$",
+)
+HEAVY = "torch._dynamo transformers sympy.parsing.sympy_parser latex2sympy2_extended matplotlib.pyplot pandas"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("fastrl")
+    group.addoption("--check", action="store_true", help=f"only tests without {', '.join(MARKS)}")
+    group.addoption("--strict-skips", action="store_true", help="fail on a skip whose reason is not listed")
+    group.addoption("--record", type=Path, help="write tests and seconds by file and mark to this file")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Suite(config), "fastrl-suite")
+
+
+def marks_of(path: Path) -> list[str]:
+    """Return the marks that a whole file has: its own line in MARKS, or its folder's."""
+    parts = path.relative_to(TESTS).as_posix()
+    return [mark for mark, places in MARKS.items() if any((parts + "/").startswith(f"{p}/") for p in places)]
+
+
+def mark_of(item: pytest.Item) -> str:
+    """Return the first of MARKS that a test has, from its file, its module, itself or its parameters."""
+    return next((mark for mark in MARKS if item.get_closest_marker(mark)), "")
+
+
+def reseed(state: int) -> None:
+    """Give random, NumPy and PyTorch a state that does not depend on the tests that ran before."""
+    random.seed(state)
+    np.random.seed(state)
+    torch.manual_seed(state)
+
+
+def cpu_seconds() -> float:
+    """Return the CPU time of this process and of the children that it has waited for."""
+    return sum(os.times()[:4])
+
+
+def reason_of(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Return why a test or a module was skipped."""
+    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return text.removeprefix("Skipped: ").removeprefix("unconditional skip: ")
+
+
+def is_allowed(reason: str) -> bool:
+    """Return whether the short list of reasons knows this one."""
+    return any(re.search(pattern, reason) for pattern in ALLOWED_SKIPS)
+
+
+def durations_text(seconds: dict[str, float], marks: dict[str, str]) -> str:
+    """Return {file: {mark: [tests, seconds]}} as JSON, a file per line; no mark: "check"."""
+    files: dict[str, dict[str, list[float]]] = {}
+    for test, spent in sorted(seconds.items()):
+        entry = files.setdefault(test.split("::")[0], {}).setdefault(marks[test] or "check", [0, 0.0])
+        entry[0] += 1
+        entry[1] = round(entry[1] + spent, 2)
+    lines = [f"  {json.dumps(file)}: {json.dumps(entry)}" for file, entry in sorted(files.items())]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def total(recorded: dict[str, dict[str, list[float]]], mark: str) -> tuple[int, float]:
+    """Return the tests that have this mark in such a record, and their seconds."""
+    entries = [entry[mark] for entry in recorded.values() if mark in entry]
+    return sum(int(count) for count, _ in entries), sum(seconds for _, seconds in entries)
+
+
+class Suite:
+    """The hooks of one run; with pytest-xdist the controller has one and every worker another."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.check: bool = config.option.check
+        self.skips: dict[str, str] = {}  # test or module -> reason
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.marks: dict[str, str] = {}
+
+    # ---- what is collected
+
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        """Skip the import of files that --check would deselect whole."""
+        inside = collection_path.is_relative_to(TESTS) and collection_path.suffix == ".py"
+        return True if self.check and inside and marks_of(collection_path) else None
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        for mark in marks_of(item.path):
+            item.add_marker(mark)
+        self.marks[item.nodeid] = mark_of(item)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        if self.check:
+            left = [item for item in items if self.marks[item.nodeid]]
+            items[:] = [item for item in items if not self.marks[item.nodeid]]
+            self.config.hook.pytest_deselected(items=left)
+
+    def pytest_sessionstart(self) -> None:
+        """Import what several tests import when first used, so that no test is charged for it."""
+        if self.check and (
+            hasattr(self.config, "workerinput") or not self.config.getoption("numprocesses", 0)
+        ):
+            for name in HEAVY.split():
+                with suppress(ImportError):
+                    importlib.import_module(name)
+
+    # ---- one test
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self) -> None:
+        reseed(0)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item):
+        reseed(1)
+        start = cpu_seconds()
+        try:
+            return (yield)
+        finally:
+            item.user_properties.append(("cpu_s", round(cpu_seconds() - start, 3)))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call):
+        report = yield
+        report.user_properties.append(("mark", self.marks.get(item.nodeid, "")))
+        used = dict(item.user_properties).get("cpu_s", 0.0)
+        if self.check and report.when == "call" and report.passed and used > LIMIT_S:
+            report.outcome = "failed"
+            report.longrepr = (
+                f"[check] {item.nodeid}: expected at most {LIMIT_S:g} s of CPU time, got {used:.1f}: make it "
+                "smaller, or mark it process or trains"
+            )
+        return report
+
+    # ---- what is reported
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.marks[report.nodeid] = dict(report.user_properties).get("mark", "")
+        self.seconds[report.nodeid] += report.duration
+        if report.skipped and not hasattr(report, "wasxfail"):
+            self.skips[report.nodeid] = reason_of(report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped:
+            self.skips[report.nodeid] = reason_of(report)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node) -> None:
+        """A worker's skipped modules, which pytest-xdist does not send as reports."""
+        self.skips.update(getattr(node, "workeroutput", {}).get("skips", {}))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if hasattr(self.config, "workerinput"):
+            modules = {node: reason for node, reason in self.skips.items() if "::" not in node}
+            self.config.workeroutput["skips"] = modules
+            return
+        if self.config.option.strict_skips and self.unlisted() and session.exitstatus in (0, 5):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self.config.option.record:
+            self.config.option.record.write_text(durations_text(self.seconds, self.marks))
+
+    def unlisted(self) -> list[str]:
+        """Return the reasons of skips that the short list does not know."""
+        return [reason for reason in self.skips.values() if not is_allowed(reason)]
+
+    def pytest_terminal_summary(self, terminalreporter) -> None:
+        write = terminalreporter.write_line
+        reasons = Counter(self.skips.values())
+        if reasons:
+            terminalreporter.section("skips by reason")
+        for reason, count in reasons.most_common():
+            write(
+                f"{count:6}  {reason}{'' if is_allowed(reason) else '  (not on the list of tests/suite.py)'}"
+            )
+        if self.check:
+            terminalreporter.section("left out: tests, seconds in the last recorded make test")
+            recorded = json.loads(DURATIONS.read_text()) if DURATIONS.exists() else {}
+            for mark in MARKS if recorded else ():
+                count, seconds = total(recorded, mark)
+                write(f"{count:6}  {seconds:6.0f} s  {mark}")
+            if not recorded:
+                write(
+                    f"files and tests that are marked {', '.join(MARKS)}; not timed: make test RECORD=1 does"
+                )
+        seed = self.config.getoption("random_order_seed", None)
+        if self.config.getoption("random_order_enabled", False):
+            write(f"random order: SEED={str(seed).removeprefix('default:')} gives it again")
