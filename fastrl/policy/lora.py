@@ -26,7 +26,7 @@ def check_peft(config: AdapterConfig, section: str = "") -> None:
     """Adapters are asked for: the package that makes them is there. section: that holds [lora]."""
     if config.rank and find_spec("peft") is None:
         raise ValueError(
-            f"[{section}lora] rank: expected 0 where peft is not installed (pip install fastrl[peft]), "
+            f"[{section}lora] rank: expected 0 where peft is not installed (pip install 'peft>=0.17'), "
             f"got {config.rank}"
         )
 

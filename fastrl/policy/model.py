@@ -258,7 +258,7 @@ def choose_attention(config: BackboneConfig, device: torch.device) -> str:
     flash_usable = device.type == "cuda" and find_spec("flash_attn") is not None
     if config.attention == "flash" and not flash_usable:
         raise ValueError(
-            "[model] attention: flash needs a GPU and flash-attn (pip install fastrl[flash]); use sdpa"
+            "[model] attention: flash needs a GPU and flash-attn (pip install flash-attn); use sdpa"
         )
     if config.attention == "flex" and device.type != "cuda":
         raise ValueError("[model] attention: flex trains on a GPU only; use sdpa")

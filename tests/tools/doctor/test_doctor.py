@@ -40,7 +40,7 @@ def test_the_table_is_the_one_of_the_package():
 
     from packaging.requirements import Requirement
 
-    needed = {r.name: r for text in requires("fastrl") if not (r := Requirement(text)).marker}
+    needed = {r.name: r for text in requires("fastrl-llm") if not (r := Requirement(text)).marker}
     assert set(needed) == set(REQUIRED)
     for name, supported in REQUIRED.items():
         floors = [clause.version for clause in needed[name].specifier if clause.operator == ">="]
