@@ -1,4 +1,4 @@
-"""Plans against the memory that steps take: rl, rltr, sft, and rl spread over two ranks (shard), on
+"""The memory plan against what steps take: rl, rltr, sft, and rl spread over two ranks (shard), on
 models that are mostly vocabulary.
 
     python -m bench.bench_plan [--only rl rltr sft shard] [--out FILE]

