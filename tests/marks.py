@@ -7,6 +7,13 @@ from __future__ import annotations
 
 MARKS: dict[str, tuple[str, ...]] = {
     "gpu": ("kernels/test_gpu_runtime.py", "engine/tree/test_engine_on_a_gpu.py"),
+    # Triton kernels without a GPU: up to 33 s of CPU time a test
+    "interpreter": (
+        "kernels/test_triton_group_advantage.py",
+        "kernels/test_triton_prefix_attention.py",
+        "kernels/test_triton_rows.py",
+        "kernels/test_triton_tokens.py",
+    ),
     # torchrun, vLLM, a browser, the sandbox's processes, a compiler, commands of the documents
     "process": (
         "distributed",

@@ -15,6 +15,7 @@ import re
 from collections import Counter, defaultdict
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ ALLOWED_SKIPS = (
     r"HumanEval\S* is not here$",
     r"real benchmark files are not beside the checkout$",
 )
+NO_PARAMETERS = SimpleNamespace(params={})
 HEAVY = "torch._dynamo transformers sympy.parsing.sympy_parser latex2sympy2_extended matplotlib.pyplot pandas"
 
 
@@ -68,6 +70,12 @@ def reseed(state: int) -> None:
 def cpu_seconds() -> float:
     """Return the CPU time of this process and of the children that it has waited for."""
     return sum(os.times()[:4])
+
+
+def runs_triton(item: pytest.Item) -> bool:
+    """Return whether a parameter of this test names the backend triton."""
+    params = getattr(item, "callspec", NO_PARAMETERS).params.values()
+    return any(isinstance(value, str) and value == "triton" for value in params)
 
 
 def reason_of(report: pytest.TestReport | pytest.CollectReport) -> str:
@@ -118,6 +126,8 @@ class Suite:
     def pytest_itemcollected(self, item: pytest.Item) -> None:
         for mark in marks_of(item.path):
             item.add_marker(mark)
+        if runs_triton(item) and not torch.cuda.is_available():
+            item.add_marker("interpreter")
         self.marks[item.nodeid] = mark_of(item)
 
     @pytest.hookimpl(trylast=True)
