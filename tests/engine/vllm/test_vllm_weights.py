@@ -1,6 +1,7 @@
 """New weights in a real vLLM: that they arrive, and that it shows where one does not."""
 
 import gc
+import math
 import os
 import random
 
@@ -150,6 +151,17 @@ LOST = ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"] + [
 ]
 
 
+def poison_new_memory(patch):
+    """Fill what torch.empty and its like give with NaN."""
+    for maker in ("empty", "empty_like", "empty_strided"):
+
+        def filled(*args, _make=getattr(torch, maker), **kwargs):
+            made = _make(*args, **kwargs)
+            return made.fill_(math.nan) if made.is_floating_point() and not made.is_meta else made
+
+        patch.setattr(torch, maker, filled)
+
+
 def drop(weights, name):
     del weights[name]
 
@@ -183,6 +195,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(("fault", "name"), FAULTS)
 def test_a_fault_on_the_way_is_found(engine, folder, monkeypatch, fault, name):
+    """vLLM's new tensors begin as NaN: a weight that is lost finds no older copy of itself in freed memory."""
     engine.load_weights(named(changed(folder / "llama", 10)).items(), 4)
     model = changed(folder / "llama", 11)
     reload = Vllm.reload
@@ -190,7 +203,9 @@ def test_a_fault_on_the_way_is_found(engine, folder, monkeypatch, fault, name):
     def faulty(self, bucket):
         weights = {n: w.clone() for n, w in bucket.items()}
         fault(weights, name)
-        reload(self, weights)
+        with monkeypatch.context() as poisoned:
+            poison_new_memory(poisoned)
+            reload(self, weights)
 
     version = engine.weights_version
     with (

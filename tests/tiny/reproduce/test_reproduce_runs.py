@@ -103,7 +103,7 @@ def test_killed_it_goes_on_and_leaves_no_process(asked, tmp_path):
     claim_folder(root, Sizes(samples=2))
     (root / "slow").touch()
     script = (
-        f"import sys; from fastrl import cli_reproduce; PART = {PART!r}\n"
+        f"import sys; from fastrl.cli import reproduce as cli_reproduce; PART = {PART!r}\n"
         "cli_reproduce.command = lambda part, options: "
         "[sys.executable, '-c', PART, part.values['study'], str(part.seed), options.dir]\n"
         f"sys.exit(cli_reproduce.reproduce({asked[1:]!r}))"
