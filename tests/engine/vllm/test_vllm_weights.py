@@ -153,13 +153,16 @@ LOST = ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"] + [
 
 def poison_new_memory(patch):
     """Fill what torch.empty and its like give with NaN."""
-    for maker in ("empty", "empty_like", "empty_strided"):
 
-        def filled(*args, _make=getattr(torch, maker), **kwargs):
-            made = _make(*args, **kwargs)
+    def poisoned(make):
+        def filled(*args, **kwargs):
+            made = make(*args, **kwargs)
             return made.fill_(math.nan) if made.is_floating_point() and not made.is_meta else made
 
-        patch.setattr(torch, maker, filled)
+        return filled
+
+    for name in ("empty", "empty_like", "empty_strided"):
+        patch.setattr(torch, name, poisoned(getattr(torch, name)))
 
 
 def drop(weights, name):
@@ -195,7 +198,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(("fault", "name"), FAULTS)
 def test_a_fault_on_the_way_is_found(engine, folder, monkeypatch, fault, name):
-    """vLLM's new tensors begin as NaN: a weight that is lost finds no older copy of itself in freed memory."""
+    """vLLM's new tensors begin as NaN: a lost weight finds no older copy of itself in freed memory."""
     engine.load_weights(named(changed(folder / "llama", 10)).items(), 4)
     model = changed(folder / "llama", 11)
     reload = Vllm.reload
