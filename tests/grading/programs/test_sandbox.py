@@ -332,7 +332,7 @@ def test_a_sandbox_ends_with_its_trainer():
 
 WITHOUT_PRIVILEGES = """
 import runpy
-from fastrl.grading import sandbox_kernel
+from fastrl.grading.programs import sandbox_kernel
 sandbox_kernel.drop_privileges()  # unshare is refused from here on
 runpy.run_module("fastrl.grading.programs.worker", run_name="__main__")
 """
