@@ -48,14 +48,37 @@ def compare_tokens(logprobs: Tensor, dtype: torch.dtype, config: LossConfig, dev
     batch = batch_of(given, device)
     how = {"config": config, "denominator": 9.0}
     out = grpo_loss(given, **batch, **how, backend=backend)
-    wanted = grpo_loss(exact, **exactly(batch), **how, backend="reference")
-    torch.testing.assert_close(out.loss.cpu().double(), wanted.loss, rtol=1e-5, atol=1e-6)
-    found, want = (torch.autograd.grad(each.loss, of)[0] for each, of in ((out, given), (wanted, exact)))
+    advantages = batch["advantages"].cpu().double().requires_grad_()
+    given_exactly = exactly(batch) | {"advantages": advantages}
+    wanted = grpo_loss(exact, **given_exactly, **how, backend="reference")
+    want, by_advantage = torch.autograd.grad(wanted.loss, (exact, advantages))
+    size = size_of_terms(wanted.loss.detach(), advantages.detach() * by_advantage)
+    error = (out.loss.detach().cpu().double() - wanted.loss.detach()).abs()
+    assert error <= rounding_of(config, batch) * size
+    found = torch.autograd.grad(out.loss, given)[0]
     rounding = torch.finfo(dtype).eps
     torch.testing.assert_close(found.cpu().double(), want, rtol=max(1e-5, rounding), atol=1e-6)
     assert out.stats.keys() == wanted.stats.keys()
     for name, value in wanted.stats.items():
         assert out.stats[name].item() == pytest.approx(value.item(), rel=1e-5, abs=1e-4), name
+
+
+def rounding_of(config: LossConfig, batch: dict[str, Tensor]) -> float:
+    """Relative error of a float32 term and of the sum: six roundings and one per level of blocks.
+
+    A sequence's weight is the exponential of a sum, where those of all tokens add up like a random walk.
+    """
+    sequences = config.loss_type == "gspo" or config.corrects_sequences
+    walk = len(batch["loss_mask"]) ** 0.5 if sequences else 0
+    return (16 + walk) * torch.finfo(torch.float32).eps
+
+
+def size_of_terms(loss: Tensor, shares: Tensor) -> Tensor:
+    """Sum of the absolute values that cancel in the loss, to which its rounding is in proportion.
+
+    shares: the sequences' policy terms. Within a sequence they have the sign of one advantage.
+    """
+    return shares.abs().sum() + (loss - shares.sum()).abs()
 
 
 @pytest.mark.parametrize("device, backend", TOKENS)

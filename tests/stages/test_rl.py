@@ -189,10 +189,9 @@ def test_two_ranks_learn_what_one_learns(checkpoints, problems, tmp_path):
         sys.executable,
         "-m",
         "torch.distributed.run",
+        "--standalone",
         "--nproc-per-node",
         "2",
-        "--master-port",
-        "29517",
     ]
     subprocess.run([*torchrun, "-m", "fastrl.train", str(tmp_path / "two.yaml")], env=environment, check=True)
     run_stage(replace(cfg, run=replace(cfg.run, dir=str(tmp_path / "one"))))
@@ -213,10 +212,9 @@ def test_ranks_without_signal_do_not_wait_for_ever(checkpoints, problems, tmp_pa
         sys.executable,
         "-m",
         "torch.distributed.run",
+        "--standalone",
         "--nproc-per-node",
         "2",
-        "--master-port",
-        "29518",
     ]
     arguments = [*torchrun, "-m", "fastrl.train", str(tmp_path / "flat.yaml")]
     subprocess.run(arguments, env=environment, check=True, timeout=240)

@@ -145,8 +145,8 @@ def test_two_ranks_learn_what_one_learns(config, tmp_path):
     (tmp_path / "two.yaml").write_text(to_yaml(two))
     tests = str(TESTS)
     environment = {**os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command = [*torchrun, "--master-port", "29537", "-m", "fastrl.train", str(tmp_path / "two.yaml")]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "fastrl.train", str(tmp_path / "two.yaml")]
     subprocess.run(command, env=environment, check=True, timeout=240)
     run_stage(in_folder(config, tmp_path / "one"))
     for one, other in zip(curve(tmp_path / "one")[1:], curve(tmp_path / "two")[1:], strict=True):

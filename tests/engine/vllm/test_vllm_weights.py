@@ -1,6 +1,7 @@
 """New weights in a real vLLM: that they arrive, and that it shows where one does not."""
 
 import gc
+import math
 import os
 import random
 
@@ -151,6 +152,20 @@ LOST = ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"] + [
 ]
 
 
+def poison_new_memory(patch):
+    """Fill what torch.empty and its like give with NaN."""
+
+    def poisoned(make):
+        def filled(*args, **kwargs):
+            made = make(*args, **kwargs)
+            return made.fill_(math.nan) if made.is_floating_point() and not made.is_meta else made
+
+        return filled
+
+    for name in ("empty", "empty_like", "empty_strided"):
+        patch.setattr(torch, name, poisoned(getattr(torch, name)))
+
+
 def drop(weights, name):
     del weights[name]
 
@@ -184,6 +199,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(("fault", "name"), FAULTS)
 def test_a_fault_on_the_way_is_found(engine, folder, monkeypatch, fault, name):
+    """vLLM's new tensors begin as NaN: a lost weight finds no older copy of itself in freed memory."""
     engine.load_weights(named(changed(folder / "llama", 10)).items(), 4)
     model = changed(folder / "llama", 11)
     reload = Vllm.reload
@@ -191,7 +207,9 @@ def test_a_fault_on_the_way_is_found(engine, folder, monkeypatch, fault, name):
     def faulty(self, bucket):
         weights = {n: w.clone() for n, w in bucket.items()}
         fault(weights, name)
-        reload(self, weights)
+        with monkeypatch.context() as poisoned:
+            poison_new_memory(poisoned)
+            reload(self, weights)
 
     version = engine.weights_version
     with (

@@ -1,12 +1,13 @@
 """Programs against tests: outcomes, the tests' forms, the program of a text, and that none can be forged."""
 
 import os
+import threading
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sandboxed import needs_sandbox
+from sandboxed import descendants, needs_sandbox
 
 from fastrl.config.executor import ProgramConfig
 from fastrl.grading.programs.report import Ending, judge
@@ -206,13 +207,23 @@ def test_a_worker_that_dies_costs_one_test():
 
 @needs_sandbox
 def test_workers_work_side_by_side():
+    """Four programs, each of which would take longer than the test waits, are there at once."""
     sleepy = ProgramTests(cases=(("", "ok"),))
-    with ProgramRunner(ProgramConfig(num_workers=4, timeout_s=5.0)) as runner:
-        runner.run([(f"print('ok') # {i}", sleepy) for i in range(4)])
-        began = time.monotonic()
-        reports = runner.run([(f"import time\ntime.sleep(0.5)\nprint('ok') # {i}", sleepy) for i in range(8)])
-        assert all(report.outcome is Outcome.PASSED for report in reports)
-        assert 1.0 <= time.monotonic() - began < 3.5
+    jobs = [(f"import time\ntime.sleep(600) # {i}", sleepy) for i in range(4)]
+    reports = []
+    with ProgramRunner(ProgramConfig(num_workers=4, timeout_s=600.0)) as runner:
+        asked = threading.Thread(target=lambda: reports.extend(runner.run(jobs)))
+        asked.start()
+        until, programs = time.monotonic() + 120, []
+        while len(programs) < 4 and time.monotonic() < until:
+            time.sleep(0.02)
+            below = [descendants(worker._process.pid) for worker in list(runner._workers)]
+            programs = [pids[1] for pids in below if len(pids) == 2]  # process 1 of the sandbox, its program
+        for pid in programs:
+            os.kill(pid, 9)
+        asked.join()
+    assert len(programs) == 4
+    assert [report.outcome for report in reports] == [Outcome.RUNTIME_ERROR] * 4
 
 
 PAIRS = (("1\n", "2\n"), ("", "x"))

@@ -125,6 +125,6 @@ def test_nothing_is_lost_and_steps_keep_their_order(parts, min_chars, min_steps,
 
 
 def test_a_degenerate_rollout_does_not_take_long():
-    start = time.perf_counter()
+    start = time.process_time()
     segment("x" + " " * 60000 + "y" + "\\[ $$ \\begin{a} " * 500)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5

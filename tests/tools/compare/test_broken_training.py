@@ -1,4 +1,9 @@
-"""Real training: another seed stays within the bands of five; what is broken leaves them, where it must."""
+"""Real training: another seed stays within the bands of five; what is broken leaves them, where it must.
+
+A CPU's rounding is another draw of every run, so both claims have to hold for almost every draw. The level
+of the bands bounds the first: one sound run in a thousand leaves one of them. The task bounds the second:
+rewards rise from a half to nearly all of 100 within the run.
+"""
 
 import json
 
@@ -19,7 +24,7 @@ from fastrl.tools.compare.pair import same_bits
 from fastrl.tools.compare.reference import make_reference
 from fastrl.tools.compare.runs import read_record
 
-STEPS = 15
+STEPS, LEVEL = 12, 0.999
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +34,15 @@ def trained(checkpoints, tmp_path_factory):
     rows = [{"question": f"{a}+{b}=?", "answer": str(a + b)} for a in range(3) for b in range(2)]
     (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def train(name, seed, scale="std", learning_rate=5e-3):
+    def train(name, seed, scale="std", learning_rate=3e-2):
         run = folder / name
         rl.run_rl(
             RlConfig(
                 run=RunConfig(dir=str(run), seed=seed, device="cpu", save_every=0, log_completions_every=0),
                 model=ModelConfig(path=str(checkpoints["qwen3"])),
                 data=DataConfig(path=str(folder / "problems.jsonl")),
-                rollout=RolloutConfig(num_prompts=4, group_size=8, max_new_tokens=8),
-                reward=RewardConfig(functions=("compared.late_tokens",), weights=(1.0,), scale=scale),
+                rollout=RolloutConfig(num_prompts=4, group_size=16, max_new_tokens=8),
+                reward=RewardConfig(functions=("compared.late_tokens",), weights=(100.0,), scale=scale),
                 train=TrainConfig(num_steps=STEPS, learning_rate=learning_rate),
             )
         )
@@ -48,7 +53,7 @@ def trained(checkpoints, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reference(trained):
-    return make_reference([trained(f"seed-{seed}", seed) for seed in range(5)], "five seeds")
+    return make_reference([trained(f"seed-{seed}", seed) for seed in range(5)], "five seeds", level=LEVEL)
 
 
 def drifted(run, reference):
@@ -87,5 +92,6 @@ def test_advantages_of_the_wrong_sign_are_found(trained, reference, monkeypatch)
 
 
 def test_advantages_that_are_not_normalised_are_found(trained, reference):
+    """They are in the rewards' units then, whose deviation is ten times one and more."""
     found = drifted(trained("unscaled", 14, scale="none"), reference)
-    assert found["grad_norm"].value < found["grad_norm"].band.low
+    assert found["grad_norm"].value > found["grad_norm"].band.high
