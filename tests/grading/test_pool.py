@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -34,25 +33,19 @@ def running(pid: int) -> bool:
     return True
 
 
-def cpu_ticks(pid: int) -> int:
-    """Hundredths of a second that a process has computed."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
-
-
 def pids(grader: AnswerGrader) -> list[int]:
     return [worker._process.pid for worker in grader._workers]
 
 
 def kill_twice(grader: AnswerGrader, first: int) -> None:
-    """The worker at work on the first pair, and the next one that is at work on it."""
-    killed = 0
-    while killed < 2:
+    """The worker, and the next one that is at work on the pair that the first was killed over."""
+    os.kill(first, 9)
+    while True:
         time.sleep(0.05)
-        at_work = [worker._process.pid for worker in list(grader._workers) if worker.task == 0]
-        if at_work and (at_work[0] == first) == (killed == 0):
-            os.kill(at_work[0], 9)
-            killed += 1
+        workers = [worker for worker in list(grader._workers) if worker.task == 0]
+        if workers and workers[0]._process.pid != first:
+            os.kill(workers[0]._process.pid, 9)
+            return
 
 
 def test_what_text_decides_starts_no_process():
@@ -112,7 +105,7 @@ def test_workers_that_die_or_are_closed_are_replaced():
     with AnswerGrader(num_workers=1, timeout_s=30.0) as grader:
         assert grader.grade([root(2)]) == [Verdict.CORRECT]
         (pid,) = pids(grader)
-        killer = threading.Thread(target=kill_twice, args=(grader, pid))
+        killer = threading.Timer(0.5, kill_twice, (grader, pid))
         killer.start()
         # the first death is forgiven, the second one is this pair's
         assert grader.grade([TOWER, root(3)]) == [Verdict.ERROR, Verdict.CORRECT]
@@ -147,20 +140,18 @@ def test_a_worker_outlives_its_parent_by_no_more_than_the_time_limit():
     script = (
         "import threading\n"
         "from fastrl.grading import AnswerGrader\n"
-        "grader = AnswerGrader(num_workers=1, timeout_s=4.0)\n"
+        "grader = AnswerGrader(num_workers=1, timeout_s=1.5)\n"
         rf"grader.grade([({root(2)[0]!r}, {root(2)[1]!r})])" + "\n"
         "print(grader._workers[0]._process.pid, flush=True)\n"
         rf"grader.grade([({TOWER[0]!r}, {TOWER[1]!r})])"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     worker = int(parent.stdout.readline())
-    rested = cpu_ticks(worker)
-    while cpu_ticks(worker) < rested + 20:  # at work on the pair
-        time.sleep(0.02)
+    time.sleep(0.5)
     parent.kill()
     parent.wait()
     assert running(worker)
-    deadline = time.monotonic() + 60.0
+    deadline = time.monotonic() + 5.0
     while running(worker) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not running(worker)
