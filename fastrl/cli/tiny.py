@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
@@ -34,7 +36,7 @@ def main(arguments: list[str]) -> int:
     """Write the worlds that are asked for and print the folder."""
     options = parse_flags(TinyOptions, None, arguments, prog="fastrl tiny")
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    copies = [copy_world]
+    copies: list[Callable[[Path], None]] = [copy_world]
     copies += [copy_lift_world] if options.tracelift else []
     copies += [copy_int_world] if options.int else []
     copies += [copy_weak_world] if options.weak else []

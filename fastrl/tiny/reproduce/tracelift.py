@@ -8,7 +8,6 @@ alone; sum half of both.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,9 +20,11 @@ from fastrl.config import EvalConfig, PipelineConfig, RlConfig, resolved
 from fastrl.config.load import from_dict, load_config, to_yaml
 from fastrl.config.uplift import Form
 from fastrl.stages.pipeline import in_folder
+from fastrl.tiny.folders import export
 from fastrl.tiny.tracelift.assess import assess_lift
 from fastrl.tiny.tracelift.config import LiftConfig
-from fastrl.tiny.tracelift.make import export_lift_world
+from fastrl.tiny.tracelift.make import copy_lift_world
+from fastrl.tiny.world.make import copy_world
 from fastrl.train import run_stage
 from fastrl.training.progress import write_json
 
@@ -74,10 +75,10 @@ class Study:
     def run(self, forms: Sequence[Form]) -> dict[str, Any]:
         if not self.world.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            partial_world = self.folder / "world.part"
-            shutil.rmtree(partial_world, ignore_errors=True)
-            export_lift_world(partial_world, self.config)
-            partial_world.rename(self.world)
+            export(
+                self.world,
+                [lambda to: copy_world(to, self.config.world), lambda to: copy_lift_world(to, self.config)],
+            )
         pipeline = self.pipeline()
         results: dict[str, str] = {}
         for name in ("groups", "reward_model"):
