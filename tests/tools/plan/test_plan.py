@@ -13,6 +13,7 @@ from transformers import LlamaConfig, Qwen3MoeConfig
 
 from fastrl.cli.main import main
 from fastrl.config import (
+    BackboneConfig,
     CheckpointConfig,
     EngineConfig,
     EvalConfig,
@@ -253,7 +254,7 @@ def test_the_page_ends_with_the_verdict_or_the_hint(big, device_for):
 
 def test_a_plan_that_nothing_helps(big):
     config = RewardModelConfig(
-        model=ModelConfig(path=str(big), gradient_checkpointing=True),
+        model=BackboneConfig(path=str(big), gradient_checkpointing=True),
         max_tokens=512,
         train=TrainConfig(tokens_per_microbatch=512),
     )

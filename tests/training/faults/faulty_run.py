@@ -77,7 +77,13 @@ def smallest_files(size_of):
 def disk(config):
     # the second checkpoint's weights can be written, what the optimiser keeps can't
     weights = Path(config.run.dir) / "checkpoints/step-000002/model.safetensors"
-    at_call(Saver, "save", 2, smallest_files(lambda: weights.stat().st_size + 5000))
+
+    def size_of() -> int:
+        while not weights.exists():  # the first checkpoint may still be written beside training
+            time.sleep(0.01)
+        return weights.stat().st_size + 5000
+
+    at_call(Saver, "save", 2, smallest_files(size_of))
 
 
 def torn(config):
