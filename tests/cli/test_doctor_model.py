@@ -86,7 +86,7 @@ def test_the_command(checkpoints, capsys, monkeypatch):
     ],
 )
 def test_a_users_error_is_one_line(checkpoints, arguments, message, capsys, monkeypatch):
-    monkeypatch.setattr(doctor, "report", lambda: (True, ""))
+    monkeypatch.setattr(doctor_model, "machine_report", lambda: (True, ""))
     arguments = [str(checkpoints["qwen3"]) if word == "MODEL" else word for word in arguments]
     assert main(["doctor", *arguments]) == 2
     assert message in capsys.readouterr().err
@@ -133,7 +133,7 @@ def test_variables_without_secrets_and_homes(monkeypatch):
 def test_the_page_has_no_secret(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-verysecret")
-    _, page = doctor.report()
+    _, page = doctor.machine_report()
     assert "HF_TOKEN" in page and "verysecret" not in page
 
 
