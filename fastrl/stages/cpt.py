@@ -41,6 +41,7 @@ def run_cpt(config: CptConfig, ranks: Ranks | None = None) -> Path:
     rows = TextRows(encode_documents(texts, tokenizer), config.seq_len)
     judged = TextRows(encode_documents(held_out, tokenizer), config.seq_len)
     config = with_steps(config, len(rows))
+    learner.context = replace(learner.context, config=config)
 
     def learn(step: int) -> Metrics:
         batch = [piece for row in rows_of_step(config, len(rows), step) for piece in rows[row]]

@@ -4,11 +4,6 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 @pytest.fixture
 def poisoned(monkeypatch) -> None:
     """Uninitialised memory is NaN (or true): whoever reads before writing is found out."""

@@ -231,7 +231,9 @@ def test_adapters_are_refused_where_they_can_not_be(config, checkpoints, monkeyp
     adapted = replace(config.model, lora=LORA)
     with pytest.raises(ValueError, match=r"\[transfer\] receiver: expected a CheckpointConfig, since this"):
         TransferConfig(receiver=adapted)
-    with pytest.raises(ValueError, match=r"\[reward_model\] model: expected a BackboneConfig, since the"):
+    with pytest.raises(
+        ValueError, match=r"\[reward_model\] model: expected a BackboneConfig, since adapters"
+    ):
         RewardModelConfig(run=config.run, model=adapted)
     monkeypatch.setattr("fastrl.policy.lora.find_spec", lambda name: None)
     assert refused(replace(config, model=adapted)).startswith(
