@@ -146,7 +146,7 @@ def test_settings_that_would_mean_nothing_are_refused(sections, message):
 @pytest.mark.parametrize(
     "found, message",
     [
-        (None, "vllm is not installed: pip install 'fastrl[vllm]' on a machine with a GPU"),
+        (None, "vllm is not installed: pip install 'vllm>=0.31,<0.34' on a machine with a GPU"),
         ("0.30.1", "vllm 0.30.1 is installed, and 0.31 to below 0.34 is what fits"),
         ("0.34.0", "vllm 0.34.0 is installed, and 0.31 to below 0.34 is what fits"),
     ],
