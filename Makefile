@@ -14,8 +14,8 @@ demo: .venv/base   ## train with the transfer reward on the tiny world; draws th
 
 # SEED=n: files and their tests in the random order of that number. STRICT=1: a skip for a reason that tests/suite.py does not list fails.
 # RECORD=1: the seconds of this run, for make check to print, into tests/durations.json.
-PYTEST = OMP_NUM_THREADS=1 $(1)/python -m pytest --dist loadfile --no-loadscope-reorder \
-	$(if $(SEED),--random-order --random-order-seed=$(SEED)) $(if $(STRICT),--strict-skips)
+PYTEST = OMP_NUM_THREADS=1 $(1)/python -m pytest --dist loadfile \
+	$(if $(SEED),--no-loadscope-reorder --random-order --random-order-seed=$(SEED)) $(if $(STRICT),--strict-skips)
 
 check: lint        ## lint, types, and every test that starts no process and trains nothing
 	$(call PYTEST,$(BIN)) -n logical --check
