@@ -6,8 +6,9 @@ import pytest
 from executors import Reader, math_executor
 
 from fastrl.config import TransferConfig, UpliftConfig
+from fastrl.methods.rltr.transfer import TransferReward
+from fastrl.methods.tracelift.uplift import UpliftReward
 from fastrl.methods.weak.majority import MajorityReward
-from fastrl.rewards import TransferReward, UpliftReward
 from fastrl.rewards.batch import group_numbers
 from fastrl.rewards.cuts import draw_tau
 

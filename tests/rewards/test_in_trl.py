@@ -6,7 +6,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fastrl.config import TransferConfig
 from fastrl.engine.tree.engine import TorchEngine
-from fastrl.rewards import AnswerReward, FormatReward, TransferReward
+from fastrl.methods.rltr.transfer import TransferReward
+from fastrl.rewards import AnswerReward, FormatReward
 
 trl = pytest.importorskip("trl", reason="TRL is not installed")
 datasets = pytest.importorskip("datasets", reason="TRL is not installed")

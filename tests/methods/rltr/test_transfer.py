@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from fastrl.config import TransferConfig
-from fastrl.rewards import TransferReward
+from fastrl.methods.rltr.transfer import TransferReward
 from fastrl.types import Completion
 
 EOS = 1

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from fastrl.config import TransferConfig
 from fastrl.engine.tree.engine import TorchEngine
-from fastrl.rewards import TransferReward
+from fastrl.methods.rltr.transfer import TransferReward
 from fastrl.rewards.cuts import Cutter, draw_tau
 
 TEXTS = ["3+4 is 7 🙂 so \\boxed{7}", "seven 界", "a" * 30, ""]

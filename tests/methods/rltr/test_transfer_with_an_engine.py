@@ -7,7 +7,7 @@ import torch
 
 from fastrl.config import TransferConfig
 from fastrl.engine.tree.engine import TorchEngine
-from fastrl.rewards import TransferReward
+from fastrl.methods.rltr.transfer import TransferReward
 from fastrl.rewards.cuts import Cutter, draw_tau
 from fastrl.runtime.seeding import seed_of
 from fastrl.types import SamplingParams

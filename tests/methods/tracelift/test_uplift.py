@@ -12,8 +12,7 @@ from fastrl.grading import AnswerGrader
 from fastrl.grading.programs.runner import Outcome, ProgramReport, ProgramRunner
 from fastrl.methods.tracelift.executor import Executor
 from fastrl.methods.tracelift.program_verifier import CodeVerifier
-from fastrl.methods.tracelift.uplift import rows_of
-from fastrl.rewards import UpliftReward
+from fastrl.methods.tracelift.uplift import UpliftReward, rows_of
 
 CLOSE = pytest.approx
 HUMANEVAL = SHARED_DATA / "humaneval.jsonl.gz"

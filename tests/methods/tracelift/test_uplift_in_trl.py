@@ -7,8 +7,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from fastrl.config import ExecutorConfig, UpliftConfig
 from fastrl.engine.tree.engine import TorchEngine
 from fastrl.methods.tracelift.executor import Executor
+from fastrl.methods.tracelift.uplift import UpliftReward
 from fastrl.methods.tracelift.verifiers import MathVerifier
-from fastrl.rewards import UpliftReward
 
 trl = pytest.importorskip("trl", reason="TRL is not installed")
 datasets = pytest.importorskip("datasets", reason="TRL is not installed")

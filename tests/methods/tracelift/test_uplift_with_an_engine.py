@@ -8,8 +8,8 @@ import torch
 from fastrl.config import ExecutorConfig, UpliftConfig
 from fastrl.engine.tree.engine import TorchEngine
 from fastrl.methods.tracelift.executor import Executor
+from fastrl.methods.tracelift.uplift import UpliftReward
 from fastrl.methods.tracelift.verifiers import MathVerifier
-from fastrl.rewards import UpliftReward
 from fastrl.runtime.seeding import seed_of
 from fastrl.types import SamplingParams
 
