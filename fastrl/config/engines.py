@@ -20,11 +20,11 @@ class EngineEntry:
     """When it works."""
     model: CheckpointConfig
     model_section: str
-    """Where the configuration has the model, such as transfer.receiver."""
+    """The section of the configuration that names the model, such as transfer.receiver."""
     engine: EngineConfig
     """The options that hold for it: its own, or those of another engine that it shares."""
     section: str
-    """Where those options stand, such as transfer.engine."""
+    """The section that those options come from, such as transfer.engine."""
 
 
 def engine_table(config: Config) -> dict[str, EngineEntry]:
@@ -76,7 +76,7 @@ def _rl_engines(config: RlConfig) -> dict[str, EngineEntry]:
 
 
 def _groups_engines(config: GroupsConfig) -> dict[str, EngineEntry]:
-    """Those of models that are named; the writer's options hold for an executor of kind "same"."""
+    """Return the engines of the models that are named; an executor of kind "same" has the writer's."""
     writer = _entry(
         "writer", "rollout", "writer.model", config.writer.model, "writer.engine", config.writer.engine
     )

@@ -1,4 +1,4 @@
-"""What became of options that earlier versions had. The only table of them.
+"""The one table of renamed and removed options.
 
 A recipe or a flag with an old name is refused, and the new one named. A configuration out of a run folder is
 translated. A removed option at its default is dropped from both, since it changes nothing.
