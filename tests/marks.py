@@ -47,4 +47,6 @@ MARKS: dict[str, tuple[str, ...]] = {
         "training/test_ahead.py",
         "training/test_deterministic.py",
     ),
+    # more than two seconds of CPU time, for another reason; single tests are decorated
+    "slow": (),
 }

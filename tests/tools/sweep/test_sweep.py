@@ -110,6 +110,7 @@ def test_a_run_that_fails_stops_no_other_and_is_tried_again(recipe, folder, tmp_
     assert {row["failed"] for row in rows(folder).values()} == {""}
 
 
+@pytest.mark.slow
 def test_a_sweep_in_a_file(recipe, folder, tmp_path, capsys):
     asked = {
         "recipe": recipe,
@@ -234,6 +235,7 @@ def test_a_value_of_the_wrong_type_is_named(recipe, folder, capsys):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_values_are_read_as_flags_read_them(recipe):
     vary = {
         "data.limit": ["null", "3"],
