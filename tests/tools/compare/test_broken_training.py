@@ -1,4 +1,4 @@
-"""Real training: another seed stays within the bands of five; what is broken leaves them, where it must.
+"""Real training: another seed stays within the bands of eight; what is broken leaves them, where it must.
 
 A CPU's rounding is another draw of every run, so both claims have to hold for almost every draw. The level
 of the bands bounds the first: one sound run in a thousand leaves one of them. The task bounds the second:
@@ -53,7 +53,7 @@ def trained(checkpoints, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reference(trained):
-    return make_reference([trained(f"seed-{seed}", seed) for seed in range(5)], "five seeds", level=LEVEL)
+    return make_reference([trained(f"seed-{seed}", seed) for seed in range(8)], "eight seeds", level=LEVEL)
 
 
 def drifted(run, reference):
