@@ -210,7 +210,7 @@ class Policy:
         weights = {name: gather(each, self.device) for name, each in adapter_weights(self.model).items()}
         if not writes:
             return
-        self.model.config.save_pretrained(folder)
+        save_config(self.model, folder)
         if self.model.can_generate():
             self.model.generation_config.save_pretrained(folder)
         if self.adapted:
@@ -226,6 +226,13 @@ class Policy:
         else:
             self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+
+
+def save_config(model: Any, folder: Path) -> None:
+    """Write config.json as save_pretrained does: with the class whose weights are saved, and their type."""
+    model.config.architectures = [type(model).__name__.removeprefix("FSDP")]
+    model.config.dtype = "float32"
+    model.config.save_pretrained(folder)
 
 
 def check_layers(model: Any, attention: str) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from checkpoints import as_before
 
 from fastrl.check.reward_model import check_reward_model
 from fastrl.config import (
@@ -197,8 +199,8 @@ def test_without_held_out_groups(checkpoints, tmp_path):
     assert "eval/mae" not in lines_of(config)[-1]
 
 
-@pytest.mark.parametrize("rank", [0, 2])
-def test_the_same_bits_twice_and_after_an_interruption(checkpoints, tmp_path, rank):
+@pytest.mark.parametrize("rank, layout", [(0, "plain"), (2, "plain"), (2, "of 0.1")])
+def test_the_same_bits_twice_and_after_an_interruption(checkpoints, tmp_path, rank, layout):
     straight = config_of(checkpoints["qwen3"], tmp_path / "a", rank=rank, num_steps=5)
     again = replace(
         straight,
@@ -206,11 +208,15 @@ def test_the_same_bits_twice_and_after_an_interruption(checkpoints, tmp_path, ra
         train=replace(straight.train, num_steps=3),
     )
     first = run_reward_model(straight)
-    stopped = (run_reward_model(again) / "rubric_heads.safetensors").read_bytes()
+    left = run_reward_model(again)
+    stopped = (left / "rubric/heads.safetensors").read_bytes()
+    if layout != "plain":
+        as_before(left)
     again = replace(again, train=straight.train)
     resumed = run_reward_model(again)
-    assert stopped != (resumed / "rubric_heads.safetensors").read_bytes()
-    for name in sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file()):
+    assert stopped != (resumed / "rubric/heads.safetensors").read_bytes()
+    files = {path.relative_to(first) for path in first.rglob("*") if path.is_file()}
+    for name in sorted(files - {Path("README.md")}):  # which names the run
         assert (resumed / name).read_bytes() == (first / name).read_bytes(), name
     kept = ("step", "loss", "grad_norm", "pair_accuracy")
     a, b = ([{name: line.get(name) for name in kept} for line in lines_of(c)] for c in (straight, again))
