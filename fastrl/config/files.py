@@ -56,7 +56,7 @@ FILES: dict[type, tuple[DataFile, ...]] = {
 
 
 def data_files(config: object) -> list[DataFile]:
-    """Return the files that a stage, or the stages of a pipeline, are told to read; those left at None not."""
+    """Return the files that a stage, or the stages of a pipeline, are told to read."""
     if isinstance(config, PipelineConfig):
         return [
             replace(file, option=f"{name}.{file.option}")
