@@ -6,8 +6,8 @@
 One tiny model learns for so many steps twice: once undisturbed, once through the faults. Both must leave the
 same metrics and the same bits, and after every fault each checkpoint must be whole: its digests right, and
 loaded by transformers with every weight and no other. What is measured: in which phase faults struck, which
-file of a checkpoint was written last then, how the process ended, and the resident memory of the undisturbed run
-over its steps. The last line is JSON.
+file of a checkpoint was written last then, how the process ended, and the resident memory of the undisturbed
+run over its steps. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ from fastrl.runtime.run import environment, read_metrics
 from fastrl.tiny.world.models import Shape, initialise
 
 KINDS = ("kill", "save", "file", "term", "nan", "grader")
-"""kill: SIGKILL at a random moment; save: while a checkpoint is written; file: just before the process touches
-a file of the run for the n-th time; term: SIGTERM; nan: a gradient becomes NaN; grader: its process is killed at
-every n-th pair, and then the run's as with kill."""
+"""kill: SIGKILL at a random moment; save: while a checkpoint is written; file: just before the process
+touches a file of the run for the n-th time; term: SIGTERM; nan: a gradient becomes NaN; grader: its process
+is killed at every n-th pair, and then the run's as with kill."""
 ENDS = {
     "kill": -signal.SIGKILL,
     "save": -signal.SIGKILL,

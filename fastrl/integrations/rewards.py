@@ -78,7 +78,7 @@ def transfer_reward(
     config = TransferConfig(receiver=CheckpointConfig(path=receiver), **options)
     if isinstance(tokenizer, str):
         tokenizer = AutoTokenizer.from_pretrained(
-            tokenizer, trust_remote_code=config.receiver.trust_remote_code
+            model_source(tokenizer), trust_remote_code=config.receiver.trust_remote_code
         )
     where = choose_device(RunConfig(device=device))
     grader = AnswerGrader(answer_workers, answer_timeout_s)

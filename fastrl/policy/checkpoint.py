@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +26,7 @@ from fastrl.policy.model import Policy
 from fastrl.policy.optimizer import optimizer_tensors, restore_optimizer
 from fastrl.policy.shard import Rows, rows_of
 from fastrl.policy.tensor_file import write_rows
+from fastrl.runtime.cache import sync, sync_all
 from fastrl.runtime.distributed import Ranks
 
 log = logging.getLogger(__name__)
@@ -142,8 +142,7 @@ def parts_of(
 def complete(partial: Path, final: Path, state: dict[str, Any]) -> None:
     """Everything is written: now it is on the disk, and then it has its name."""
     (partial / TRAINER_STATE / STATE).write_text(json.dumps(state, indent=2) + "\n")
-    for path in [*partial.rglob("*"), partial]:
-        sync(path)
+    sync_all(partial)
     remove(final)
     partial.rename(final)
     sync(final.parent)
@@ -239,12 +238,3 @@ def digest(path: Path) -> str:
         while block := file.read(1 << 20):
             whole.update(block)
     return whole.hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Onto the disk, so that a rename never outruns the bytes it names."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

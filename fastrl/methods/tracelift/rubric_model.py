@@ -32,6 +32,7 @@ from fastrl.policy.lora import FOLDER, add_adapters, load_adapters
 from fastrl.policy.model import Policy, check_layers, choose_attention, compute_dtype, without_dropout
 from fastrl.policy.shard import Sharding, shard
 from fastrl.policy.shard_load import fill, outline, stand_ins
+from fastrl.policy.source import model_source
 from fastrl.types import TrainSequence
 
 
@@ -55,7 +56,7 @@ class RubricModel:
             ValueError: the backbone is no decoder, lacks weights or can't hold max_tokens; adapters are asked
                 for and peft is not there.
         """
-        source = model.path if checkpoint is None or lora.rank else str(checkpoint)
+        source = model_source(model.path) if checkpoint is None or lora.rank else str(checkpoint)
         attention, trust = choose_attention(model, device), model.trust_remote_code
         whole = partial(load_backbone, model, source, attention, torch.float32)
         backbone: Any
