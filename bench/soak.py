@@ -82,9 +82,11 @@ class Struck:
 
 
 def make_config(
-    world: Path, folder: Path, num_steps: int, graded: bool, async_save: bool = False
-) -> RlConfig:
-    """Some of everything that a step can do; with `graded`, rewards hang on what math-verify says."""
+    world: Path, folder: Path, num_steps: int, graded: bool, async_save: bool = False,
+    hidden: int = SHAPE.hidden,
+) -> RlConfig:  # fmt: skip
+    """Some of everything that a step can do; with `graded`, rewards hang on what math-verify says. A wide model
+    learns slowly: one that always says the same has no gradients that could differ."""
     rewards = ("answer", "bench.soak_child.graded" if graded else "bench.soak_child.spread")
     return RlConfig(
         run=RunConfig(
@@ -94,7 +96,7 @@ def make_config(
         data=DataConfig(path=str(world / "problems.jsonl")),
         rollout=RolloutConfig(num_prompts=2, group_size=3, max_new_tokens=6),
         reward=RewardConfig(functions=rewards, weights=(1.0, 1.0), answer_workers=1),
-        train=TrainConfig(num_steps=num_steps, learning_rate=1e-3),
+        train=TrainConfig(num_steps=num_steps, learning_rate=1e-3 * SHAPE.hidden / hidden),
         eval=EvalConfig(path=str(world / "problems.jsonl"), limit=2, num_samples=2, every=5),
     )
 
@@ -189,11 +191,11 @@ def first_difference(one: Path, other: Path) -> str:
 
 def soak(
     world: Path, num_steps: int, num_faults: int, kinds: Sequence[str], seed: int = 0, seconds: float = 1e9,
-    tell: Callable[[Struck], None] = lambda _: None, async_save: bool = False,
+    tell: Callable[[Struck], None] = lambda _: None, async_save: bool = False, hidden: int = SHAPE.hidden,
 ) -> dict[str, Any]:  # fmt: skip
     """The undisturbed run, then the disturbed one; returns what was seen."""
     graded, draw, began = "grader" in kinds, Random(seed), time.monotonic()
-    whole = make_config(world, world / "whole", num_steps, graded, async_save)
+    whole = make_config(world, world / "whole", num_steps, graded, async_save, hidden)
     progress, errors = Progress.shared(), world / "errors.txt"
     code = os.waitstatus_to_exitcode(os.waitpid(launch(whole, progress, errors), 0)[1])
     if code:
@@ -269,7 +271,7 @@ def main() -> None:
             make_world(Path(folder), given.hidden), given.steps, given.faults, given.kinds, given.seed,
             given.seconds,
             lambda struck: print(f"{struck.kind:7} {struck.code:4d} in {struck.phase}", flush=True),
-            given.async_save,
+            given.async_save, given.hidden,
         )  # fmt: skip
     show(found)
     command = " ".join(["python -m bench.soak", *sys.argv[1:]])

@@ -28,6 +28,7 @@ from fastrl.methods.tracelift.rubric import RubricScorer
 from fastrl.methods.tracelift.rubric_model import RubricModel
 from fastrl.methods.tracelift.uplift import UpliftReward
 from fastrl.policy.model import compute_dtype
+from fastrl.policy.source import model_source
 from fastrl.rewards import AnswerReward, FormatReward
 
 Device = Literal["auto", "cpu", "cuda"]

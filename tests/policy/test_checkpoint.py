@@ -58,6 +58,21 @@ def test_going_on_from_a_checkpoint_is_bit_for_bit(checkpoints, tmp_path, layout
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
 
 
+def test_a_step_without_a_gradient_is_the_same_after_going_on(checkpoints, tmp_path):
+    """Moments move the weights on, also in a process that has seen no gradient yet."""
+    policy, optimizer = trained(checkpoints["qwen3"], 2)
+    with Saver(tmp_path, keep_last=1) as saver:
+        path = saver.save(policy, optimizer, {"step": 2})
+    again = Policy.load(ModelConfig(path=str(path)), CPU)
+    resumed = make_optimizer(again, TRAIN)
+    load_optimizer(path, again, resumed)
+    before = [p.clone() for p in again.parameters()]
+    for each, its in ((policy, optimizer), (again, resumed)):
+        assert apply_gradients(each, its, TRAIN, 2) == 0.0
+    assert not any(torch.equal(a, b) for a, b in zip(before, again.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(policy.parameters(), again.parameters(), strict=True))
+
+
 def test_keep_last_and_export(checkpoints, tmp_path):
     policy, optimizer = trained(checkpoints["llama"], 1)
     with Saver(tmp_path, keep_last=2) as saver:

@@ -25,6 +25,7 @@ from fastrl.config import AdapterConfig, CheckpointConfig, refuse
 from fastrl.policy.lora import layers_to_adapt
 from fastrl.policy.model import without_dropout
 from fastrl.policy.shard import decoder_layers
+from fastrl.policy.source import model_source
 
 OUTLINE = "fastrl_outline"
 
