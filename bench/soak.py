@@ -85,7 +85,7 @@ def make_config(
     world: Path, folder: Path, num_steps: int, graded: bool, async_save: bool = False,
     hidden: int = SHAPE.hidden,
 ) -> RlConfig:  # fmt: skip
-    """Some of everything that a step can do; with `graded`, rewards hang on what math-verify says. A wide model
+    """Some of everything that a step can do; with `graded`, rewards hang on what math-verify says. A wide one
     learns slowly: one that always says the same has no gradients that could differ."""
     rewards = ("answer", "bench.soak_child.graded" if graded else "bench.soak_child.spread")
     return RlConfig(

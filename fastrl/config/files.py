@@ -1,8 +1,9 @@
-"""The options that name files of data: which each stage has, and what such a file holds."""
+"""The options that name files of data: which each stage has, what such a file holds, which are not there."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from fastrl.config.cpt import CptConfig
 from fastrl.config.groups import GroupsConfig
@@ -30,7 +31,7 @@ class DataFile:
     """The option's value."""
 
 
-PROBLEMS = "problems: a question and a gold answer in each row"
+PROBLEMS = "problems: a question, and a gold answer or tests, in each row"
 SOLVED = "problems: a question, a gold answer and a worked solution in each row"
 TALK = "conversations: `messages`, or `prompt` and `completion`, in each row"
 TRAIN, TEST = DataFile("data.path", PROBLEMS, "problems.jsonl"), DataFile("eval.path", PROBLEMS, "test.jsonl")
@@ -65,3 +66,35 @@ def data_files(config: object) -> list[DataFile]:
         ]
     named = [replace(file, path=get_option(config, file.option)) for file in FILES[type(config)]]
     return [file for file in named if file.path is not None]
+
+
+def check_files(config: object, recipe: str) -> None:
+    """Refuse a recipe whose files are not there, before anything is loaded; names them all and an example.
+
+    Args:
+        recipe: as it was named on the command line.
+    Raises: FileNotFoundError: one line.
+    """
+    missing = [file for file in data_files(config) if not is_there(file)]
+    if not missing:
+        return
+    first = missing[0]
+    section, _, name = first.option.rpartition(".")
+    message = (
+        f"[{section or getattr(config, 'stage', '')}] {name}: expected an existing file, got {first.path!r}"
+    )
+    asked = [file for file in missing if not str(file.path).startswith("tiny-world/")]
+    if asked:
+        options: dict[str, list[str]] = {}
+        for file in asked:
+            options.setdefault(file.holds, []).append(file.option)
+        wanted = "; ".join(f"{', '.join(names)} ({holds})" for holds, names in options.items())
+        flags = " ".join(f"--{file.option} {file.example}" for file in asked)
+        message += f"; set {wanted}, for example: fastrl train {recipe} {flags}"
+    raise FileNotFoundError(message)
+
+
+def is_there(file: DataFile) -> bool:
+    """Return whether the file exists, or an earlier stage of a pipeline leaves it behind."""
+    path = str(file.path)
+    return path.startswith("@") or (path != "" and Path(path).exists())
