@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
 import sys
 from contextlib import AbstractContextManager, nullcontext, redirect_stderr
 from functools import lru_cache
@@ -19,6 +20,8 @@ from fastrl.runtime.cache import cache_root, make_once, one_at_a_time, sync_all
 
 NEEDED = {"gguf": "gguf>=0.10", "accelerate": "accelerate"}
 """What transformers reads .gguf files with, as pip knows it."""
+UNREADABLE = (ValueError, KeyError, IndexError, NotImplementedError, struct.error)
+"""What comes out of transformers for a torn file, or one of an architecture that it does not know."""
 
 
 def model_source(path: str, section: str = "model") -> str:
@@ -60,26 +63,26 @@ def digest(file: Path, size: int, changed_ns: int) -> str:
     return whole.hexdigest()[:16]
 
 
-def without_bars() -> AbstractContextManager[Any]:
-    """Drop what is drawn while tensors are converted, unless somebody watches; log messages go elsewhere."""
-    return nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
-
-
 def convert(file: Path, folder: Path, section: str) -> None:
     """Write the model of a .gguf file as a plain Hugging Face folder."""
     options: dict[str, Any] = {"gguf_file": file.name}
-    try:
-        with without_bars():
+    with without_bars():
+        try:
             tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, **options)
             model: Any = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
-    except (ValueError, KeyError, NotImplementedError) as error:
-        raise ValueError(
-            f"[{section}] path: expected a .gguf file that transformers reads, got {str(file)!r}: {error}"
-        ) from error
-    # it says how the file is quantised, and these weights are not
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.hf_quantizer = None
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+        except UNREADABLE as error:
+            raise ValueError(
+                f"[{section}] path: expected a .gguf file that transformers reads, got {str(file)!r}: {error}"
+            ) from error
+        # it says how the file is quantised, and these weights are not
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.hf_quantizer = None
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     sync_all(folder)
+
+
+def without_bars() -> AbstractContextManager[Any]:
+    """Drop the bars that are drawn meanwhile, unless somebody watches; log messages go another way."""
+    return nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())

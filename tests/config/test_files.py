@@ -29,14 +29,16 @@ def test_a_full_size_recipe_says_what_to_set_and_its_example_is_enough(name, tmp
     assert main(["train", name]) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1 and message.startswith("fastrl: [")
-    missing = [file.option for file in data_files(load_config(name)) if not file.path.startswith("@")]
+    config = load_config(name)
+    missing = [file.option for file in data_files(config) if not file.path.startswith("@")]
     wanted = message.split("; set ")[1].split(", for example")[0]
     assert set(missing) == set(re.findall(r"[\w.]+(?:path|held_out)", wanted)) and missing
     command, recipe, *flags = shlex.split(message.split("for example: fastrl ")[1])
     assert (command, recipe) == ("train", name)
-    for example in flags[1::2]:
+    for flag, example in zip(flags[::2], flags[1::2], strict=True):
         (tmp_path / example).touch()
-    check_files(load_config(name, flags), name)
+        config = with_option(config, flag.removeprefix("--"), example)
+    check_files(config, name)
 
 
 @pytest.mark.parametrize("name", TINY)
