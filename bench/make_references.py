@@ -21,7 +21,7 @@ from typing import Any
 
 from fastrl.config.load import load_config, to_dict
 from fastrl.runtime.run import write_atomic
-from fastrl.tools.compare.judge import false_alarms
+from fastrl.tools.compare.findings import false_alarms
 from fastrl.tools.compare.picture import draw_reference
 from fastrl.tools.compare.reference import FOLDER, make_reference, write_reference
 from fastrl.tools.compare.runs import read_record

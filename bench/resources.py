@@ -1,6 +1,6 @@
 """Registers, spills and shared memory of every GPU kernel, compiled ahead of time: no GPU is needed.
 
-    python -m bench.resources [--triton-only]
+    python -m bench.resources [--triton-only] [--archs sm_80 sm_90a]
 
 Exits with 1 where a kernel spills registers or does not compile.
 """
@@ -199,10 +199,9 @@ def compile_case(case: Case, arch: str) -> Resources:
     )
 
 
-def compile_numbered(number: int) -> Resources:
+def compile_numbered(number: int, arch: str) -> Resources:
     """In a process of its own, which makes its own cases: kernels are not sent between processes."""
-    case, arch = list(product(triton_cases(), TRITON_ARCHS))[number]
-    return compile_case(case, arch)
+    return compile_case(list(triton_cases())[number], arch)
 
 
 def compile_cuda(nvcc: str, source: Path, arch: str) -> list[Resources]:
@@ -255,12 +254,15 @@ def show(rows: list[Resources]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.resources")
     parser.add_argument("--triton-only", action="store_true", help="leave csrc out")
+    parser.add_argument(
+        "--archs", nargs="+", choices=TRITON_ARCHS, default=list(TRITON_ARCHS), help="of Triton's kernels"
+    )
     given = parser.parse_args()
     if os.environ.get("TRITON_INTERPRET") == "1":
         raise SystemExit("[bench] TRITON_INTERPRET: expected it unset, got 1; nothing would be compiled")
-    count = sum(1 for _ in triton_cases()) * len(TRITON_ARCHS)
+    numbers = range(sum(1 for _ in triton_cases()))
     with ProcessPoolExecutor() as pool:
-        rows = list(pool.map(compile_numbered, range(count)))
+        rows = list(pool.map(compile_numbered, *zip(*product(numbers, given.archs), strict=True)))
     nvcc = shutil.which("nvcc")
     if nvcc is None and not given.triton_only:
         print("csrc is left out: nvcc is not on the path")

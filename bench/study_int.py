@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from fastrl.runtime.run import environment, write_atomic
 from fastrl.tiny.interventions.config import IntConfig, solver_world
-from fastrl.tiny.reproduce.interventions import ARMS, CELLS, Study
+from fastrl.tiny.reproduce.interventions import ARMS, CELLS, InterventionStudy
 
 
 def grid(rows: list[list[str]]) -> str:
@@ -121,7 +121,7 @@ def main() -> None:
     seeds = []
     for seed in options.seeds:
         config = IntConfig(world=replace(solver_world(), seed=seed))
-        study = Study(
+        study = InterventionStudy(
             seed, options.steps, options.problems, options.samples, options.runs / str(seed), config
         )
         seeds.append(study.run(options.arms, options.cells))

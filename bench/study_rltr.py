@@ -14,7 +14,7 @@ import statistics
 from pathlib import Path
 
 from fastrl.runtime.run import environment
-from fastrl.tiny.reproduce.rltr import ARMS, Study
+from fastrl.tiny.reproduce.rltr import ARMS, RltrStudy
 from fastrl.tiny.world.config import WorldConfig
 
 SHOWN = (
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     seeds = [
-        Study(
+        RltrStudy(
             seed, options.steps, 128, 16, options.runs / str(seed), WorldConfig(seed=seed), stripped=True
         ).run()
         for seed in options.seeds

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fastrl.runtime.run import environment
-from fastrl.tiny.reproduce.tracelift import FORMS, Study
+from fastrl.tiny.reproduce.tracelift import FORMS, TraceliftStudy
 from fastrl.tiny.tracelift.config import LiftConfig
 from fastrl.tiny.world.config import WorldConfig
 
@@ -70,7 +70,9 @@ def main() -> None:
     for seed in options.seeds:
         folder = options.runs / f"{options.task}-{seed}"
         config = LiftConfig(world=WorldConfig(seed=seed))
-        seeds.append(Study(options.task, seed, options.steps, 256, folder, config).run(options.forms))
+        seeds.append(
+            TraceliftStudy(options.task, seed, options.steps, 256, folder, config).run(options.forms)
+        )
     print(judge_table(seeds))
     print(table(seeds, ["before", *options.forms]))
     report = {

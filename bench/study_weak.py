@@ -25,7 +25,7 @@ from typing import Any
 
 from bench.study_weak_report import correlations, curves_png, failed, final, report_text, scatter_png
 from fastrl.runtime.run import environment, write_atomic
-from fastrl.tiny.reproduce.weak import Study
+from fastrl.tiny.reproduce.weak import WeakStudy
 from fastrl.tiny.weak.config import MIXES, WeakConfig, weak_world
 
 SETTINGS = ("scarce", "noise", "majority")
@@ -66,7 +66,7 @@ def main() -> None:
     if options.teach:
         world = replace(world, generator=replace(world.generator, num_steps=options.teach))
     studies = [
-        Study(
+        WeakStudy(
             mix, seed, options.steps, options.every, options.problems, options.runs,
             WeakConfig(world=replace(world, seed=seed)), cache=options.cache,
         )

@@ -31,7 +31,7 @@ from fastrl.config.files import check_files
 from fastrl.config.load import load_config
 from fastrl.runtime.determinism import deterministic
 from fastrl.runtime.distributed import Ranks
-from fastrl.runtime.errors import exit_code
+from fastrl.runtime.errors import Interrupted, exit_code
 from fastrl.stages.cpt import run_cpt
 from fastrl.stages.groups import run_groups
 from fastrl.stages.hard_set import run_hard_set
@@ -62,6 +62,17 @@ def run_recipe(config: Recipe) -> Path:
     return run_pipeline(config, check_config, lambda stage: run_stage(stage, ranks), ranks)
 
 
+def run_and_leave(config: Recipe) -> Path:
+    """Run a recipe in a process that ends afterwards: it leaves the process group, also if interrupted."""
+    try:
+        final = run_recipe(config)
+    except Interrupted:  # on every rank, after the same step
+        Ranks.leave()
+        raise
+    Ranks.leave()
+    return final
+
+
 def run_stage(config: Config, ranks: Ranks | None = None) -> Path:
     """Check the configuration, then run its stage on all ranks; returns the folder that it leaves behind: a
     checkpoint, or what was sampled.
@@ -88,8 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         config = load_config(arguments[0], arguments[1:])
         check_files(config, arguments[0])
-        print(run_recipe(config))
-        Ranks.leave()
+        print(run_and_leave(config))
         return 0
 
     return exit_code(train)

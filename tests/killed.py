@@ -1,7 +1,4 @@
-"""Runs a stage and kills it with SIGKILL when its work is called for the n-th time.
-
-python killed.py CONFIG.yaml N
-"""
+"""Runs a stage that works in chunks, and kills it with SIGKILL in the n-th one."""
 
 import os
 import signal
@@ -13,11 +10,13 @@ from fastrl.stages.hard_set import run_hard_set
 from fastrl.stages.intervene import run_intervene
 from fastrl.training import progress
 
-STAGES = {"hard_set": ("fastrl.training.solve_rates", run_hard_set)}
-STAGES["intervene"] = ("fastrl.stages.intervene", run_intervene)
+STAGES = {
+    "hard_set": ("fastrl.training.solve_rates", run_hard_set),
+    "intervene": ("fastrl.stages.intervene", run_intervene),
+}
 
 
-def main(path: str, calls: int) -> None:
+def run_killed(path: str, chunks: int) -> None:
     config = from_dict(read_yaml(Path(path)))
     module, run = STAGES[config.stage]
 
@@ -28,7 +27,7 @@ def main(path: str, calls: int) -> None:
             nonlocal done
             done += 1
             result = work(start, chunk)
-            if done == calls:
+            if done == chunks:
                 os.kill(os.getpid(), signal.SIGKILL)  # the chunk's work is done, and not written
             return result
 
@@ -36,7 +35,3 @@ def main(path: str, calls: int) -> None:
 
     sys.modules[module].in_chunks = in_chunks
     run(config)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))

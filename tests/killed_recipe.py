@@ -1,22 +1,36 @@
 """Runs a recipe again and again. Every run but the last kills itself with SIGKILL, just before it does
-something to a file for the n-th time. Prints the runs' exit codes.
+something to a file for the n-th time.
 
-python killed_recipe.py RECIPE.yaml [EVENT:END_OF_PATH:N ...]
-
-EVENT is Python's audit event: open (to write), os.mkdir, os.rename (the path that is renamed), shutil.rmtree.
+A death is written EVENT:END_OF_PATH:N. EVENT is Python's audit event: open (to write), os.mkdir, os.rename
+(the path that is renamed), shutil.rmtree.
 """
 
-import json
+from __future__ import annotations
+
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-from fastrl.config.load import load_config
-from fastrl.runtime.errors import exit_code
-from fastrl.train import run_recipe
+from forked import run_forked
+
+from fastrl.train import main
 
 
-def dies(event: str, end: str, calls: int) -> None:
+def exit_codes(recipe: Path, deaths: Sequence[str]) -> list[int]:
+    """Run the recipe in its folder: once for each death, and once to the end; return the exit codes."""
+    return [run_forked(run, str(recipe), death, cwd=recipe.parent).code for death in [*deaths, None]]
+
+
+def run(recipe: str, death: str | None) -> int:
+    if death is not None:
+        event, end, calls = death.split(":")
+        die_at(event, end, int(calls))
+    return main([recipe])
+
+
+def die_at(event: str, end: str, calls: int) -> None:
     """From now on this process kills itself before the n-th such event."""
     left = calls
 
@@ -31,19 +45,3 @@ def dies(event: str, end: str, calls: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
-
-
-def run(config, death: str | None) -> int:
-    """Exit code of a process that runs the recipe: -9 where it was killed."""
-    child = os.fork()
-    if not child:
-        if death is not None:
-            event, end, calls = death.split(":")
-            dies(event, end, int(calls))
-        os._exit(exit_code(lambda: 0 if run_recipe(config) else 1))
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-if __name__ == "__main__":
-    recipe = load_config(sys.argv[1])
-    print(json.dumps([run(recipe, death) for death in [*sys.argv[2:], None]]))

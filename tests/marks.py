@@ -38,9 +38,15 @@ MARKS: dict[str, tuple[str, ...]] = {
         "integrations/test_trl_sampling.py",
         "integrations/test_trl_trainer.py",
         "stages",
-        "tiny",
+        "tiny/reproduce/test_reproduce_runs.py",
+        "tiny/test_demo.py",
+        "tiny/tracelift/test_lift.py",
+        "tiny/tracelift/test_lift_assess.py",
+        "tiny/world/test_world.py",
         "tools/compare/test_broken_training.py",
         "training/test_ahead.py",
         "training/test_deterministic.py",
     ),
+    # more than two seconds of CPU time, for another reason; single tests are decorated
+    "slow": (),
 }

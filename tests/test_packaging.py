@@ -31,7 +31,7 @@ assert torch.allclose(linear_logprob(*zeros, backend="cpp").logprobs, -torch.ten
 
 @pytest.fixture(scope="module")
 def wheel() -> Path:
-    found = sorted((ROOT / "dist").glob(f"fastrl-{fastrl.__version__}-{ABI}-*.whl"))
+    found = sorted((ROOT / "dist").glob(f"fastrl_llm-{fastrl.__version__}-{ABI}-*.whl"))
     if not found:
         pytest.skip(f"no wheel of {ABI} in dist/: make wheel")
     return found[-1]

@@ -7,6 +7,7 @@ import json
 import pickle
 import shutil
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ UNSAFE_CALLS = {
 }
 
 
+@cache
 def calls(path: Path) -> list[tuple[str, ast.Call]]:
     nodes = ast.walk(ast.parse(path.read_text()))
     return [(ast.unparse(node.func), node) for node in nodes if isinstance(node, ast.Call)]

@@ -20,7 +20,7 @@ from fastrl.config import (
 )
 from fastrl.grading.process import GradingProcess
 from fastrl.runtime.redact import is_secret, shortened, without_secrets
-from fastrl.tools.sweep.cells import place
+from fastrl.tools.sweep.cells import combination_folder
 from fastrl.train import run_stage
 
 SECRETS = {
@@ -123,6 +123,6 @@ def test_a_run_writes_no_secret_and_nothing_outside(checkpoints, tmp_path, monke
 )
 def test_cells_of_a_sweep_are_folders_inside(values):
     sweep = Path("/somewhere/sweep")
-    name = place(values)
+    name = combination_folder(values)
     assert "/" not in name and "\0" not in name and name not in ("", ".", "..") and len(name) <= 255
     assert (sweep / name / "seed-0").resolve().is_relative_to(sweep)

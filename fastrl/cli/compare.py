@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fastrl.cli.arguments import asks_help, take_positionals
 from fastrl.config.flags import parse_flags
-from fastrl.tools.compare.judge import judge
+from fastrl.tools.compare.findings import compare_run
 from fastrl.tools.compare.pair import Difference, Same, other_options, same_bits, seed_differences
 from fastrl.tools.compare.picture import draw_reference
 from fastrl.tools.compare.reference import (
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
         return beside_run(run, found, options)
     if options.write is not None:
         print(write_reference(found, Path(options.write)), file=sys.stderr)
-    judged = judge(run, found, other_config=options.other_config)
+    judged = compare_run(run, found, other_config=options.other_config)
     if options.json:
         print(json.dumps(as_json(judged, run.name, found.name)))
     else:

@@ -17,9 +17,9 @@ from fastrl.tools.sweep.cells import (
     cells,
     check_cells,
     check_folder,
+    combination_folder,
     failure,
     finished,
-    place,
     write_end,
 )
 from fastrl.tools.sweep.grid import Grid, flags, read_grid, resolve, to_yaml
@@ -59,10 +59,10 @@ def main(arguments: list[str]) -> int:
     grid, configs = resolve(grid_of(request))
     # Rewards named by a dotted path may lie in the working directory, as they may under python -m.
     sys.path.append(os.getcwd())
-    by_place = dict(zip(map(place, grid.combinations), configs, strict=True))
+    by_folder = dict(zip(map(combination_folder, grid.combinations), configs, strict=True))
     runs = cells(grid, folder)
     check_folder(folder, grid)
-    check_cells(runs, [by_place[place(cell.values)] for cell in runs])
+    check_cells(runs, [by_folder[combination_folder(cell.values)] for cell in runs])
     if "dry_run" in request.options:
         for cell in runs:
             print(shlex.join(train_command(grid, cell)))
@@ -74,8 +74,8 @@ def main(arguments: list[str]) -> int:
             runs,
             lambda cell: train_command(grid, cell),
             lock,
-            is_finished=lambda cell: finished(cell, by_place[place(cell.values)]),
-            write_end=lambda cell, code: write_end(cell, by_place[place(cell.values)], code),
+            is_finished=lambda cell: finished(cell, by_folder[combination_folder(cell.values)]),
+            write_end=lambda cell, code: write_end(cell, by_folder[combination_folder(cell.values)], code),
             summary=lambda cell: progress(grid, cell),
             gpus=request.options.get("gpus", []),
         )

@@ -22,9 +22,9 @@ def main(arguments: list[str]) -> int:
     if dry_run:
         print(describe(config))
         return 0
-    from fastrl.train import run_recipe  # torch, and with it every stage: not needed for --help
+    from fastrl.train import run_and_leave  # torch, and with it every stage: not needed for --help
 
-    print(run_recipe(config))
+    print(run_and_leave(config))
     return 0
 
 

@@ -13,7 +13,7 @@ import torch
 from fastrl.config import GroupsConfig
 from fastrl.engine.build import choose_device
 from fastrl.methods.tracelift.build import build_executor
-from fastrl.methods.tracelift.groups.asking import Book
+from fastrl.methods.tracelift.groups.asking import AnswerFile
 from fastrl.methods.tracelift.groups.counts import count
 from fastrl.methods.tracelift.groups.filters import Filtered, Pool, filter_by_executor, filter_pools
 from fastrl.methods.tracelift.groups.page import page
@@ -67,7 +67,9 @@ def build(config: GroupsConfig, folder: Path, ranks: Ranks) -> None:
     proposed = Counter(trace.negative_kind for pool in pools for trace in pool.negatives)
     filters = filter_pools(pools, config)
     if config.executor.model.path:
-        filters.append(check_with_executor(pools, config, Book(folder / "executed.jsonl", ranks), device))
+        filters.append(
+            check_with_executor(pools, config, AnswerFile(folder / "executed.jsonl", ranks), device)
+        )
     if not ranks.first:
         return
     groups = [group_of(pool, config) for pool in pools if len(pool.negatives) >= config.min_negatives]
@@ -82,7 +84,7 @@ def build(config: GroupsConfig, folder: Path, ranks: Ranks) -> None:
 
 
 def check_with_executor(
-    pools: Sequence[Pool], config: GroupsConfig, book: Book, device: torch.device
+    pools: Sequence[Pool], config: GroupsConfig, answers: AnswerFile, device: torch.device
 ) -> Filtered:
     """filter_by_executor with the configured model."""
     executor = build_executor(config.executor, config.writer.engine, device)
@@ -93,7 +95,9 @@ def check_with_executor(
             )
             for pool in pools
         ]
-        return filter_by_executor(pools, references, executor, config.executor_repeats, config.run.seed, book)
+        return filter_by_executor(
+            pools, references, executor, config.executor_repeats, config.run.seed, answers
+        )
     finally:
         executor.verifier.close()
         executor.engine.sleep()

@@ -24,6 +24,15 @@ from bench.sidebyside import Bench
 
 SMALL = {"tokens": 48, "width": 32, "vocab": 257, "num_sequences": 4}
 RUNNABLE = [each for each in HEAD if not each.needs_cuda]
+SCORING = [each for each in RUNNABLE if each.name != "liger fused GRPO"]  # which gives a loss, not log-probs
+
+
+def parameters(competitors):
+    """Name them; torch.compile runs a C++ compiler for seconds."""
+    return [
+        pytest.param(each, id=each.name, marks=[pytest.mark.slow] if "compile" in each.name else [])
+        for each in competitors
+    ]
 
 
 def runnable(name: str, op: str = "linear_grpo_loss", dtype: torch.dtype = torch.float32) -> Provider:
@@ -34,7 +43,7 @@ def runnable(name: str, op: str = "linear_grpo_loss", dtype: torch.dtype = torch
 
 
 @pytest.mark.parametrize("mask", ["dense", "realistic"])
-@pytest.mark.parametrize("competitor", RUNNABLE, ids=lambda each: each.name)
+@pytest.mark.parametrize("competitor", parameters(RUNNABLE))
 def test_a_competitor_computes_the_loss(competitor, mask):
     provider = runnable(competitor.name)
     case = CaseSpec(**SMALL, distribution="trained", mask=mask).build()
@@ -54,7 +63,7 @@ def test_every_variant_is_the_same_loss(name, variant):
     assert torch.allclose(provider.run(case).loss.float(), reference.float(), atol=1e-5)
 
 
-@pytest.mark.parametrize("competitor", RUNNABLE, ids=lambda each: each.name)
+@pytest.mark.parametrize("competitor", parameters(SCORING))
 def test_a_competitor_computes_logprobs_in_bf16(competitor):
     provider = runnable(competitor.name, "linear_logprob", torch.bfloat16)
     case = CaseSpec(**SMALL, dtype="bfloat16", distribution="trained").build()
@@ -62,7 +71,7 @@ def test_a_competitor_computes_logprobs_in_bf16(competitor):
     assert found["logp_max"] < 0.25 and found["dw_rel"] < 0.05, found
 
 
-@pytest.mark.parametrize("competitor", LOGITS, ids=lambda each: each.name)
+@pytest.mark.parametrize("competitor", parameters(LOGITS))
 def test_losses_of_ready_logits(competitor):
     if (reason := competitor.reason("cpu")) is not None:
         pytest.skip(f"{competitor.name}: {reason}")
@@ -194,6 +203,7 @@ def test_a_competitor_from_a_folder(form, tmp_path, clean_path):
     assert torch.autograd.grad(logprobs.sum(), case.weight)[0].shape == case.weight.shape
 
 
+@pytest.mark.slow
 def test_a_table_keeps_every_row(capsys):
     class Given:
         only, wheels, rounds, gate_rows, no_memory, first_calls = "torch", None, 1, 16, True, False

@@ -64,6 +64,7 @@ def test_tables_that_rich_draws_end_quietly(tmp_path):
     assert (done.returncode, done.stderr) == (CLOSED, b"")
 
 
+@pytest.mark.process
 def test_training_writes_its_checkpoint_and_ends_quietly(recipe, tmp_path):
     done = run_unread("-m", "fastrl.train", str(recipe), cwd=tmp_path)
     assert done.returncode == CLOSED

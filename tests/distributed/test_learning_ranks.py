@@ -40,6 +40,8 @@ from fastrl.runtime.errors import Interrupted
 from fastrl.runtime.run import Run, read_metrics
 from fastrl.train import run_stage
 
+WIDE = ("sft-spread", "sft-summed", "cpt", "reward_model", "reward_model-adapters")
+"""What four ranks run, too."""
 TRAIN = TrainConfig(num_steps=10, learning_rate=1e-3, tokens_per_microbatch=60)
 GOOD = dict.fromkeys(DIMENSIONS["math"], 9.0)
 
@@ -113,8 +115,10 @@ def configs(checkpoints, tmp_path_factory) -> dict[str, SftConfig | CptConfig | 
 
 @pytest.fixture(scope="module")
 def runs(configs, tmp_path_factory) -> dict[int, Path]:
-    """Number of ranks -> where their runs are."""
-    return runs_of(configs, (1, 2, 4), tmp_path_factory.mktemp("runs"))
+    """Number of ranks -> where their runs are; on four ranks, which CI's two cores share, only WIDE."""
+    folder = tmp_path_factory.mktemp("runs")
+    wide = {name: configs[name] for name in WIDE}
+    return runs_of(configs, (1, 2), folder) | runs_of(wide, (4,), folder)
 
 
 def check_equal(one: list[dict], many: list[dict]) -> None:
@@ -133,8 +137,7 @@ NAMES = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize(("size", "name"), [*((2, name) for name in NAMES), *((4, name) for name in WIDE)])
 def test_ranks_learn_what_one_learns(runs, size, name):
     one, many = (read_metrics(runs[n] / name / "metrics.jsonl") for n in (1, size))
     losses = [line["loss"] for line in one if "loss" in line]
@@ -147,7 +150,7 @@ def test_ranks_learn_what_one_learns(runs, size, name):
 
 def test_what_ranks_leave_is_an_ordinary_folder(runs):
     for name in ("sft-spread", "sft-adapters", "cpt-spread"):
-        for size in (2, 4):
+        for size in (2, 4) if name in WIDE else (2,):
             ends = [runs[n] / name / "checkpoints/step-000010" for n in (1, size)]
             one, many = (AutoModelForCausalLM.from_pretrained(end).state_dict() for end in ends)
             for key, weight in one.items():
@@ -170,7 +173,7 @@ def test_a_reward_model_that_was_spread_is_saved_as_one_that_was_not(configs, ru
     plain = placed(configs[name], tmp_path / "plain")
     run_stage(replace(plain, run=replace(plain.run, async_save=False)))
     mine = tmp_path / "plain/checkpoints/step-000010"
-    for size in (1, 2, 4):
+    for size in (1, 2, 4) if name in WIDE else (1, 2):
         theirs = runs[size] / name / "checkpoints/step-000010"
         files = sorted(str(path.relative_to(mine)) for path in mine.rglob("*"))
         assert files == sorted(str(path.relative_to(theirs)) for path in theirs.rglob("*"))
@@ -184,7 +187,7 @@ def test_a_reward_model_that_was_spread_is_saved_as_one_that_was_not(configs, ru
                 assert (mine / file).read_text() == (theirs / file).read_text(), file
 
 
-@pytest.mark.parametrize("name", ["sft-spread", "cpt", "reward_model-spread", "reward_model-adapters"])
+@pytest.mark.parametrize("name", ["sft-spread", "cpt", "reward_model-adapters"])
 def test_saved_on_four_ranks_it_goes_on_on_two_and_one(configs, runs, tmp_path, name):
     begun = replace(configs[name], train=replace(configs[name].train, num_steps=6))
     on_ranks(4, stages, tmp_path / "found4", placed(begun, tmp_path / "four"))

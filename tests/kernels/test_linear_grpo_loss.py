@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from backends import BACKENDS, FAST
+from backends import BACKENDS, FAST, thinned
 from grpo_oracle import oracle_logprobs, oracle_loss
 
 from fastrl.kernels._products import HeadProducts
@@ -74,7 +74,9 @@ def test_every_variant_against_the_oracle(backend, variant, poisoned):
         ("token_mask", True, (0.2, 0.0), None),
         ("sequence_truncate", False, (0.1, 0.05), 8),
     ]
-    for correction, off_policy, (kl_coef, entropy_coef), chunk_rows in options:
+    for correction, off_policy, (kl_coef, entropy_coef), chunk_rows in thinned(
+        options, backend, VARIANTS.index(variant)
+    ):
         config = LossConfig(
             **variant, correction=correction, correction_cap=1.1, kl_coef=kl_coef, entropy_coef=entropy_coef
         )

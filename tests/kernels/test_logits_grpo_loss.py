@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from backends import BACKENDS, FAST
+from backends import BACKENDS, FAST, thinned
 from torch.library import opcheck
 
 from fastrl.kernels._head import Scaling
@@ -47,11 +47,13 @@ def through_a_head(logits, ids, batch, **options):
 @pytest.mark.parametrize("loss_type", VARIANTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_every_variant(backend, loss_type, dtype, poisoned):
-    for correction, entropy_coef, head in (
+    options = [
         ("token_truncate", 0.0, {}),
         ("sequence_mask", 0.1, {"temperature": torch.rand(T) + 0.5, "softcap": 6.0, "logit_scale": 0.7}),
         ("none", 0.0, {"temperature": 0.7, "top_k": 30, "top_p": 0.9}),
-    ):
+    ]
+    start = VARIANTS.index(loss_type) + (dtype == torch.bfloat16)
+    for correction, entropy_coef, head in thinned(options, backend, start):
         logits, ids, batch = make_inputs(dtype=dtype)
         config = LossConfig(
             loss_type=loss_type, correction=correction, entropy_coef=entropy_coef, kl_coef=entropy_coef

@@ -74,6 +74,7 @@ def step(hidden, weight, ids, mask, rewards, config, denominator):
     return fused.loss + apart.loss, fused.stats["ratio_sum"] + apart.stats["ratio_max"]
 
 
+@pytest.mark.slow
 def test_a_compiled_caller_is_one_graph():
     hidden, weight, ids = head_inputs()
     mask, rewards = torch.rand(T) > 0.2, torch.tensor([0.0, 1.0])

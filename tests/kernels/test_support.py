@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from backends import BACKENDS, FAST
+from backends import BACKENDS, FAST, thinned
 
 from fastrl.engine.sampling import keep_likely
 from fastrl.ops import LossConfig, linear_grpo_loss, linear_logprob
@@ -65,7 +65,7 @@ def test_hand_worked(backend):
 def test_the_samplers_own_logprobs(backend):
     """What the engine's sampler keeps is what is scored; it draws from these very log-probs."""
     hidden, weight = torch.randn(12, 8), torch.randn(600, 8)
-    for top_k, top_p in SUPPORTS:
+    for top_k, top_p in thinned(SUPPORTS, backend, 0, every=2):
         kept = keep_likely(hidden @ weight.T / 0.7, top_k, top_p).log_softmax(-1)
         ids = torch.multinomial(kept.exp(), 1)[:, 0]
         out = linear_logprob(hidden, weight, ids, temperature=0.7, top_k=top_k, top_p=top_p, backend=backend)
@@ -89,7 +89,8 @@ def test_the_loss_sees_the_same_support(backend, loss_type):
     }
     want = linear_grpo_loss(hidden, weight, ids, **batch, backend="reference")
     wanted = torch.autograd.grad(want.loss, (hidden, weight))
-    for options in ({}, {"recompute": True}, {"chunk_rows": 5}):
+    choices = [{}, {"recompute": True}, {"chunk_rows": 5}, {"recompute": True, "chunk_rows": 5}]
+    for options in thinned(choices, backend, loss_type == "gspo", every=2):
         out = linear_grpo_loss(hidden, weight, ids, **batch, **options, backend=backend)
         assert out.loss.item() == pytest.approx(want.loss.item(), rel=1e-5)
         for value, wish in zip(torch.autograd.grad(out.loss, (hidden, weight)), wanted, strict=True):

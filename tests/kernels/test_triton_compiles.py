@@ -43,9 +43,12 @@ def test_no_length_is_compiled_for(name):
 
 
 def test_nothing_spills():
-    """In a process where Triton does not interpret; a length that is not marked as one fails to compile."""
+    """In a process where Triton does not interpret; a length that is not marked as one fails to compile.
+
+    For Hopper; `make resources` compiles for all.
+    """
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "bench.resources", "--triton-only"]
+    command = [sys.executable, "-m", "bench.resources", "--triton-only", "--archs", "sm_90a"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     for name in KERNELS:

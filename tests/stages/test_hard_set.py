@@ -1,16 +1,14 @@
 """The hard set: what is kept of sampled problems, on a known model; and chunks that survive a kill."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 
 import pytest
+from forked import run_forked
 from intervention_world import PROBLEMS, hard_set_config, problem_rows, write_rows
-from places import TESTS
+from killed import run_killed
 
 from fastrl.check.intervene import check_hard_set
 from fastrl.config import DataConfig, HardSetConfig, RlConfig, SamplingConfig
@@ -167,12 +165,8 @@ def test_the_same_files_after_a_kill_in_the_middle(fixed_model, tmp_path):
     whole = contents(run_hard_set(config))
     cut = replace(config, run=replace(config.run, dir=str(tmp_path / "cut")))
     (tmp_path / "cut.yaml").write_text(to_yaml(cut))
-    script = TESTS / "killed.py"
-    died = subprocess.run(
-        [sys.executable, script, tmp_path / "cut.yaml", "2"],
-        check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True,
-    )  # fmt: skip
-    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    died = run_forked(run_killed, str(tmp_path / "cut.yaml"), 2)
+    assert died.code == -signal.SIGKILL, died.output
     progress = tmp_path / "cut" / "progress.jsonl"
     assert len(progress.read_text().splitlines()) == 1
     with progress.open("a") as file:

@@ -1,17 +1,14 @@
 """InT in miniature, killed with SIGKILL in every stage and between them: the same files, bit for bit."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from operator import attrgetter
 from pathlib import Path
 
 import pytest
 import yaml
 from intervention_world import problem_rows, write_rows
-from places import TESTS
+from killed_recipe import exit_codes
 
 from fastrl.config.load import load_config
 
@@ -75,15 +72,7 @@ def run(folder: Path, model: Path, deaths: list[str]) -> list[int]:
     folder.mkdir()
     write_rows(folder / "problems.jsonl", problem_rows())
     (folder / "int.yaml").write_text(yaml.safe_dump(recipe(str(model)), sort_keys=False))
-    done = subprocess.run(
-        [sys.executable, TESTS / "killed_recipe.py", "int.yaml", *deaths],
-        cwd=folder, check=False, capture_output=True, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    codes: list[int] = json.loads(done.stdout.splitlines()[-1])
-    assert codes[-1] == 0, done.stderr
-    return codes
+    return exit_codes(folder / "int.yaml", deaths)
 
 
 def contents(folder: Path) -> dict[str, object]:

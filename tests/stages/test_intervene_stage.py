@@ -1,19 +1,17 @@
 """Interventions end to end, on a model whose checks are known: what is kept, its cost, what a kill does."""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from forked import run_forked
 from intervention_world import CHECKED, PROBLEMS, TERSE, hard_set_config, intervene_config, write_rows
-from places import TESTS
+from killed import run_killed
 from transformers import AutoTokenizer
 
 from fastrl.check.intervene import check_intervene
@@ -178,12 +176,8 @@ def test_the_same_files_after_a_kill_in_the_middle(config, tmp_path):
     whole = contents(run_intervene(replace(drawn, run=run_in(config, tmp_path / "whole"))))
     cut = replace(drawn, run=run_in(config, tmp_path / "cut"))
     (tmp_path / "cut.yaml").write_text(to_yaml(cut))
-    script = TESTS / "killed.py"
-    died = subprocess.run(
-        [sys.executable, script, tmp_path / "cut.yaml", "2"],
-        check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True,
-    )  # fmt: skip
-    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    died = run_forked(run_killed, str(tmp_path / "cut.yaml"), 2)
+    assert died.code == -signal.SIGKILL, died.output
     assert len((tmp_path / "cut" / "progress.jsonl").read_text().splitlines()) == 1
     assert contents(run_intervene(cut)) == whole
     with pytest.raises(ValueError, match=r"\[run\] dir: .*num_continuations differ"):

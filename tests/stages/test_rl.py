@@ -1,20 +1,20 @@
 """The RL stage on tiny random checkpoints: through the same entry as any other."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
-from places import TESTS
+from forked import Forked, run_forked
+from rank_processes import on_ranks, stages
 from transformers import AutoModelForCausalLM
 
 import fastrl.stages.build
+from fastrl import train
 from fastrl.config import (
     CheckpointConfig,
     DataConfig,
@@ -142,21 +142,15 @@ def test_variants_train(checkpoints, problems, tmp_path, changes):
         assert "kl" in last
 
 
-def run_until(args: list[str], stop_at_step: int | None, metrics) -> int:
-    """Run the training process; kill -9 it once `stop_at_step` is logged, somewhere inside the next step."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(TESTS),
-        "OMP_NUM_THREADS": "1",
-    }
-    process = subprocess.Popen([sys.executable, "-m", "fastrl.train", *args], env=environment)
-    while process.poll() is None:
-        if stop_at_step is not None and metrics.exists() and metrics.read_text().count("\n") > stop_at_step:
+def run_until(recipe: Path, stop_at_step: int, metrics: Path) -> int:
+    """Train in a process; kill -9 it once `stop_at_step` is logged, somewhere inside the next step."""
+    training = Forked(train.main, [str(recipe)])
+    while training.process.is_alive():
+        if metrics.exists() and metrics.read_text().count("\n") > stop_at_step:
             time.sleep(0.03)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            training.process.kill()
         time.sleep(0.002)
-    return process.returncode
+    return training.ended().code
 
 
 def test_killed_in_the_middle_of_a_step_it_goes_on_bit_for_bit(checkpoints, problems, tmp_path):
@@ -167,10 +161,10 @@ def test_killed_in_the_middle_of_a_step_it_goes_on_bit_for_bit(checkpoints, prob
         )
         recipes[name] = tmp_path / f"{name}.yaml"
         recipes[name].write_text(to_yaml(cfg))
-    assert run_until([str(recipes["whole"])], None, None) == 0
+    assert run_forked(train.main, [str(recipes["whole"])]).code == 0
     for step in (3, 9):
-        assert run_until([str(recipes["killed"])], step, tmp_path / "killed/metrics.jsonl") == -signal.SIGKILL
-    assert run_until([str(recipes["killed"])], None, None) == 0
+        assert run_until(recipes["killed"], step, tmp_path / "killed/metrics.jsonl") == -signal.SIGKILL
+    assert run_forked(train.main, [str(recipes["killed"])]).code == 0
     assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
     assert same_weights(
         tmp_path / "killed/checkpoints/step-000030", tmp_path / "whole/checkpoints/step-000030"
@@ -179,21 +173,7 @@ def test_killed_in_the_middle_of_a_step_it_goes_on_bit_for_bit(checkpoints, prob
 
 def test_two_ranks_learn_what_one_learns(checkpoints, problems, tmp_path):
     cfg = config(checkpoints, problems, tmp_path / "two", train=TrainConfig(num_steps=3, learning_rate=1e-3))
-    (tmp_path / "two.yaml").write_text(to_yaml(cfg))
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(TESTS),
-        "OMP_NUM_THREADS": "1",
-    }
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-    ]
-    subprocess.run([*torchrun, "-m", "fastrl.train", str(tmp_path / "two.yaml")], env=environment, check=True)
+    on_ranks(2, stages, tmp_path / "found", cfg)
     run_stage(replace(cfg, run=replace(cfg.run, dir=str(tmp_path / "one"))))
     for one, two in zip(curve(tmp_path / "one"), curve(tmp_path / "two"), strict=True):
         for name in ("reward", "grad_norm", "entropy", "num_tokens"):
@@ -206,18 +186,7 @@ def test_ranks_without_signal_do_not_wait_for_ever(checkpoints, problems, tmp_pa
     cfg = config(
         checkpoints, problems, tmp_path / "flat", reward=RewardConfig(functions=("answer",), weights=(1.0,))
     )
-    (tmp_path / "flat.yaml").write_text(to_yaml(replace(cfg, train=TrainConfig(num_steps=1))))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-    ]
-    arguments = [*torchrun, "-m", "fastrl.train", str(tmp_path / "flat.yaml")]
-    subprocess.run(arguments, env=environment, check=True, timeout=240)
+    on_ranks(2, stages, tmp_path / "found", replace(cfg, train=TrainConfig(num_steps=1)))
     (line,) = [line for line in curve(tmp_path / "flat") if line["step"] == 1]
     assert line["grad_norm"] == 0 and line["frac_zero_advantage"] == 1
 

@@ -1,15 +1,12 @@
 """RL on adapters: what engines hold, the reference that costs no second model, going on, two ranks."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from checkpoints import as_before
-from places import TESTS
+from rank_processes import on_ranks, stages
 from transformers import AutoModelForCausalLM
 
 import fastrl.engine.build
@@ -23,7 +20,6 @@ from fastrl.config import (
     RunConfig,
     TrainConfig,
 )
-from fastrl.config.load import to_yaml
 from fastrl.kernels.config import LossConfig
 from fastrl.policy.lora import FOLDER, adapter_weights, merged_weights
 from fastrl.policy.model import Policy
@@ -147,12 +143,7 @@ def test_two_ranks_learn_what_one_learns(config, tmp_path):
     rollout = replace(config.rollout, num_prompts=4)
     config = replace(config, rollout=rollout, train=TrainConfig(num_steps=2, learning_rate=1e-3))
     two = in_folder(config, tmp_path / "two")
-    (tmp_path / "two.yaml").write_text(to_yaml(two))
-    tests = str(TESTS)
-    environment = {**os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "fastrl.train", str(tmp_path / "two.yaml")]
-    subprocess.run(command, env=environment, check=True, timeout=240)
+    on_ranks(2, stages, tmp_path / "found", two)
     run_stage(in_folder(config, tmp_path / "one"))
     for one, other in zip(curve(tmp_path / "one")[1:], curve(tmp_path / "two")[1:], strict=True):
         for name in ("reward", "grad_norm", "entropy", "kl", "num_tokens"):

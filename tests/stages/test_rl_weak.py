@@ -3,12 +3,10 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
-import torch
+from forked import run_forked
 from transformers import AutoModelForCausalLM
 
 import fastrl.stages.build
@@ -25,9 +23,9 @@ from fastrl.config import (
     TrainConfig,
     with_option,
 )
-from fastrl.config.load import to_yaml
 from fastrl.methods.weak.noise import corrupted_places
 from fastrl.runtime.run import read_metrics
+from fastrl.stages import rl
 from fastrl.train import run_stage
 
 PROXIES = ("majority", "self_certainty", "entropy", "random", "label")
@@ -274,24 +272,19 @@ def test_saturation_ends_a_run_too(checkpoints, problems, tmp_path, says, capsys
     assert capsys.readouterr().err.count("alarm/saturated: reward has not risen in 3 steps") == 1
 
 
-KILLED = """
-import os, signal, sys
-import fastrl.stages.rl as stage
-from fastrl.config.load import load_config
-from fastrl.train import run_stage
+def killed_in_alarms(config, step):
+    """Run the stage until the alarms judge a step for the n-th time, and die."""
+    judge, steps = rl.Alarms.judge, 0
 
-judge, after = stage.Alarms.judge, int(sys.argv[2])
+    def judged(self, metrics):
+        nonlocal steps
+        steps += 1
+        if steps == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return judge(self, metrics)
 
-def judged(self, metrics):
-    judged.steps += 1
-    if judged.steps == after:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return judge(self, metrics)
-
-judged.steps = 0
-stage.Alarms.judge = judged
-run_stage(load_config(sys.argv[1]))
-"""
+    rl.Alarms.judge = judged
+    run_stage(config)
 
 
 def test_killed_it_rings_at_the_same_step(checkpoints, problems, tmp_path):
@@ -304,13 +297,10 @@ def test_killed_it_rings_at_the_same_step(checkpoints, problems, tmp_path):
     )  # fmt: skip
     cfg = with_option(cfg, "run.save_every", 2)
     assert run_stage(cfg).name == "step-000004"
-    recipe = tmp_path / "killed.yaml"
-    recipe.write_text(to_yaml(with_option(cfg, "run.dir", str(tmp_path / "killed"))))
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    for after in (3, 2):  # of this process: step 3 of the run, then step 4
-        command = [sys.executable, "-c", KILLED, str(recipe), str(after)]
-        assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
-    assert run_stage(with_option(cfg, "run.dir", str(tmp_path / "killed"))).name == "step-000004"
+    killed = with_option(cfg, "run.dir", str(tmp_path / "killed"))
+    for step in (3, 2):  # counted in each process: step 3 of the run, then step 4
+        assert run_forked(killed_in_alarms, killed, step).code == -signal.SIGKILL
+    assert run_stage(killed).name == "step-000004"
     assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
     ends = [tmp_path / name / "checkpoints/step-000004" for name in ("killed", "whole")]
     assert same_weights(*ends)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import traceback
 from concurrent.futures import Future
@@ -15,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from places import TESTS
+from killed_recipe import exit_codes
 
 from fastrl.check import rl as checks
 from fastrl.config import (
@@ -244,12 +242,7 @@ def test_killed_anywhere_it_goes_on_bit_for_bit(config, tmp_path):
     (tmp_path / "recipe.yaml").write_text(to_yaml(killed))
     # when the first checkpoint gets its name; and at the end of step 5, two steps beyond it
     deaths = ["os.rename:.step-000003.partial:1", "open:.step-000005.jsonl.tmp:1"]
-    done = subprocess.run(
-        [sys.executable, TESTS / "killed_recipe.py", tmp_path / "recipe.yaml", *deaths],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)},
-        capture_output=True, text=True, timeout=240, check=True,
-    )  # fmt: skip
-    assert json.loads(done.stdout.splitlines()[-1]) == [-signal.SIGKILL, -signal.SIGKILL, 0]
+    assert exit_codes(tmp_path / "recipe.yaml", deaths) == [-signal.SIGKILL, -signal.SIGKILL, 0]
     assert curve(killed) == curve(config) and completions(killed) == completions(config)
 
 

@@ -57,7 +57,7 @@ LAST_STEPS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Study:
+class InterventionStudy:
     """One seed's world and what is trained in it."""
 
     seed: int

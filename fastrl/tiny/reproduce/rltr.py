@@ -25,7 +25,7 @@ WINDOW = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Study:
+class RltrStudy:
     """One seed's world and what is trained in it."""
 
     seed: int

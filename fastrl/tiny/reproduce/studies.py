@@ -34,7 +34,7 @@ NOISE = ("noise=0", "noise=0.3")
 
 def run_rltr(seed: int, sizes: Sizes, folder: Path) -> dict[str, Any]:
     world = taught(WorldConfig(seed=seed), sizes)
-    return rltr.Study(seed, sizes.steps, sizes.problems, sizes.samples, folder, world).run()
+    return rltr.RltrStudy(seed, sizes.steps, sizes.problems, sizes.samples, folder, world).run()
 
 
 def run_tracelift(seed: int, sizes: Sizes, folder: Path) -> dict[str, Any]:
@@ -42,13 +42,13 @@ def run_tracelift(seed: int, sizes: Sizes, folder: Path) -> dict[str, Any]:
     if sizes.teach is not None:
         lesson = LessonConfig(num_steps=sizes.teach)
         world = replace(world, planner=lesson, executor=lesson, held_out_executor=lesson)
-    study = tracelift.Study("math", seed, sizes.steps, sizes.problems, folder, world)
+    study = tracelift.TraceliftStudy("math", seed, sizes.steps, sizes.problems, folder, world)
     return study.run(["product", "execution"])
 
 
 def run_int(seed: int, sizes: Sizes, folder: Path) -> dict[str, Any]:
     world = IntConfig(world=taught(replace(solver_world(), seed=seed), sizes))
-    study = interventions.Study(seed, sizes.steps, sizes.problems, sizes.samples, folder, world)
+    study = interventions.InterventionStudy(seed, sizes.steps, sizes.problems, sizes.samples, folder, world)
     return study.run(["int", "rl", "reference"], [])
 
 
@@ -58,7 +58,7 @@ def run_weak(seed: int, sizes: Sizes, folder: Path) -> dict[str, Any]:
     if sizes.teach is not None:
         world = replace(world, mix_steps=sizes.teach)
     steps = sizes.steps
-    explicit = weak.Study("explicit", seed, steps, steps, sizes.problems, folder, world, probed=False)
+    explicit = weak.WeakStudy("explicit", seed, steps, steps, sizes.problems, folder, world, probed=False)
     guessed = replace(explicit, mix="guessed")
     return {
         "explicit": {"before": explicit.before()}

@@ -33,7 +33,7 @@ EXECUTORS = ("executor", "held_out_executor")
 
 
 @dataclass(frozen=True, slots=True)
-class Study:
+class TraceliftStudy:
     """One seed's world and what is trained in it."""
 
     task: str

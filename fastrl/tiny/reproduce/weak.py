@@ -67,7 +67,7 @@ FAITHFULNESS = FaithfulnessConfig(
 
 
 @dataclass(frozen=True, slots=True)
-class Study:
+class WeakStudy:
     """One mix and seed: what is measured before RL and trained in each setting."""
 
     mix: str

@@ -10,7 +10,7 @@ from typing import Any
 from fastrl.methods.tracelift.calibration import style
 from fastrl.report.plot import COLORS, INK, SPARSE
 from fastrl.tools.compare.bands import Band, Block, block_values
-from fastrl.tools.compare.judge import Finding
+from fastrl.tools.compare.findings import Finding
 from fastrl.tools.compare.reference import Reference
 from fastrl.tools.compare.runs import Record
 
@@ -70,7 +70,7 @@ def draw(axes: Any, reference: Reference, stage: str, metric: str, run: Record |
         for block, metrics in reference.bands[stage].items()
         if metric in metrics and (block != (1, last) or len(reference.bands[stage]) <= 2)
     }
-    middles = [place(block, metric) for block in bands]
+    middles = [step_of(block, metric) for block in bands]
     axes.fill_between(
         middles,
         [band.low for band in bands.values()],
@@ -91,14 +91,14 @@ def draw(axes: Any, reference: Reference, stage: str, metric: str, run: Record |
     style(axes)
 
 
-def place(block: Block, metric: str) -> float:
+def step_of(block: Block, metric: str) -> float:
     return block[1] if metric.startswith(SPARSE) else sum(block) / 2
 
 
 def draw_run(axes: Any, run: Record, stage: str, metric: str, bands: dict[Block, Band]) -> None:
     lines = run.stages[stage].lines
     points = {
-        place(block, metric): (value, bands[block].low <= value <= bands[block].high)
+        step_of(block, metric): (value, bands[block].low <= value <= bands[block].high)
         for block in bands
         if (value := block_values(lines, block).get(metric)) is not None
     }

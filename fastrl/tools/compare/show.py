@@ -12,7 +12,7 @@ from rich.text import Text
 
 from fastrl.report.console import number
 from fastrl.tools.compare.bands import Block
-from fastrl.tools.compare.judge import Comparison, Finding
+from fastrl.tools.compare.findings import Comparison, Finding
 from fastrl.tools.compare.pair import Difference, Same
 
 IN_A_FILE = 160

@@ -56,13 +56,13 @@ class Cell:
 def cells(grid: Grid, folder: Path) -> list[Cell]:
     """All runs, seed by seed, so that every combination has a first run early."""
     return [
-        Cell(values=values, seed=seed, folder=folder / place(values) / f"seed-{seed}")
+        Cell(values=values, seed=seed, folder=folder / combination_folder(values) / f"seed-{seed}")
         for seed in grid.seeds
         for values in grid.combinations
     ]
 
 
-def place(values: Mapping[str, Any]) -> str:
+def combination_folder(values: Mapping[str, Any]) -> str:
     """A combination's folder: readable, and another one for every other combination."""
     name = ",".join(f"{name}={safe(values[name])}" for name in sorted(values))
     return name if len(name) <= LONGEST_FOLDER else f"{name[:LONGEST_FOLDER]}~{digest(dict(values))}"
@@ -70,7 +70,7 @@ def place(values: Mapping[str, Any]) -> str:
 
 def safe(value: Any) -> str:
     """A value as a part of a folder's name; where that says less than the value, a digest says the rest."""
-    whole = text(value)
+    whole = value_text(value)
     kept = re.sub(r"[^\w.+-]", "_", whole.rstrip("/").rpartition("/")[2])[-LONGEST_NAME:]
     lists_apart = not isinstance(value, list) or whole.count("+") == len(value) - 1
     return kept if kept == whole and lists_apart else f"{kept}~{digest(value)}"
@@ -80,10 +80,10 @@ def digest(value: Any) -> str:
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 
-def text(value: Any) -> str:
+def value_text(value: Any) -> str:
     """0.001, null, answer+format"""
     if isinstance(value, list):
-        return "+".join(map(text, value))
+        return "+".join(map(value_text, value))
     return word(value).removesuffix(".0") if isinstance(value, float) else word(value)
 
 
@@ -99,17 +99,19 @@ def check_cells(sweep: Sequence[Cell], configs: Sequence[Recipe]) -> None:
     for cell, config in zip(sweep, configs, strict=True):
         config = cell.configured(config)
         try:
-            if place(cell.values) not in checked:  # another seed changes nothing of what is checked
-                check(config)
+            if (
+                combination_folder(cell.values) not in checked
+            ):  # another seed changes nothing of what is checked
+                check_recipe(config)
             claimed(config)
         except (ValueError, FileNotFoundError) as error:
             if not str(error).startswith("["):
                 raise
             raise type(error)(f"{error}; in {cell.name}") from error
-        checked.add(place(cell.values))
+        checked.add(combination_folder(cell.values))
 
 
-def check(config: Recipe) -> None:
+def check_recipe(config: Recipe) -> None:
     if isinstance(config, PipelineConfig):
         check_pipeline(config, check_config)
     else:

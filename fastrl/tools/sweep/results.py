@@ -9,7 +9,7 @@ from fastrl.config import PipelineConfig, RlConfig
 from fastrl.config.load import read_stored
 from fastrl.report.plot import RunCurves
 from fastrl.runtime.run import read_metrics
-from fastrl.tools.sweep.cells import Cell, cells, exit_code_of, failure, text
+from fastrl.tools.sweep.cells import Cell, cells, exit_code_of, failure, value_text
 from fastrl.tools.sweep.grid import Grid
 from fastrl.tools.sweep.numbers import headline_metrics
 from fastrl.tools.sweep.table import (
@@ -32,7 +32,7 @@ def runs_by_combination(grid: Grid, folder: Path) -> list[Combination]:
 def combination(runs: Sequence[Cell], metrics: Sequence[str]) -> Combination:
     failures = {cell.seed: failure(cell) for cell in runs}
     return Combination(
-        values={name: text(value) for name, value in runs[0].values.items()},
+        values={name: value_text(value) for name, value in runs[0].values.items()},
         runs=[read_run(cell, metrics) for cell in runs if exit_code_of(cell) == 0],
         planned=len(runs),
         failures=[f"seed {seed}, {why}" for seed, why in failures.items() if why is not None],

@@ -31,6 +31,7 @@ def chi_square_z(observed: np.ndarray, expected: np.ndarray) -> float:
 @pytest.mark.parametrize("name", ["qwen3", "gemma2"])
 @pytest.mark.parametrize("sampling", [SamplingParams(), SamplingParams(temperature=0.7, top_p=0.9)])
 @torch.no_grad()
+@pytest.mark.slow
 def test_continuations_follow_the_models_distribution(family, name, sampling):
     f = family(name)
     g = torch.Generator().manual_seed(11)

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from fastrl.config import DataConfig, GroupsConfig
-from fastrl.methods.tracelift.groups.asking import Book
+from fastrl.methods.tracelift.groups.asking import AnswerFile
 from fastrl.methods.tracelift.groups.drafts import Draft
 from fastrl.methods.tracelift.groups.filters import Pool, drops, filter_by_executor, filter_pools, is_whole
 from fastrl.methods.tracelift.groups.page import marked
@@ -122,7 +122,7 @@ class Rates:
 def test_the_executor_is_asked_once_for_all(tmp_path):
     one, other = pool(trace("a"), trace("b"), trace("c", kind="leap")), pool(trace("a"), name="q")
     executor = Rates({"It is Right": 0.5, "a": 0.5, "b": 0.25, "c": 0.75})
-    out = filter_by_executor([one, other], ["1", "2"], executor, 4, 9, Book(tmp_path / "rates.jsonl"))
+    out = filter_by_executor([one, other], ["1", "2"], executor, 4, 9, AnswerFile(tmp_path / "rates.jsonl"))
     assert executor.asked == [
         (
             ("p?",) * 4 + ("q?",) * 2,
@@ -138,7 +138,7 @@ def test_the_executor_is_asked_once_for_all(tmp_path):
     # after a kill: what was measured is not asked again
     again, third = pool(trace("a"), trace("b"), trace("c", kind="leap")), pool(trace("c"), name="r")
     later = Rates({"It is Right": 1.0, "c": 1.0})
-    filter_by_executor([again, third], ["1", "3"], later, 4, 9, Book(tmp_path / "rates.jsonl"))
+    filter_by_executor([again, third], ["1", "3"], later, 4, 9, AnswerFile(tmp_path / "rates.jsonl"))
     assert [questions for questions, *_ in later.asked] == [("r?",) * 2]
     assert [each.text for each in again.negatives] == ["a", "b"] and len(third.negatives) == 1
 

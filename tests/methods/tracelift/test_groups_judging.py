@@ -1,4 +1,4 @@
-"""What models write and judge: prompts, reading their answers, asking again, and the book of answers."""
+"""What models write and judge: prompts, reading their answers, asking again, and the file of answers."""
 
 import json
 from collections import Counter
@@ -7,7 +7,7 @@ import pytest
 from checkpoints import byte_tokenizer
 
 from fastrl.config import WriterConfig
-from fastrl.methods.tracelift.groups.asking import BATCH, Book, Request, ask
+from fastrl.methods.tracelift.groups.asking import BATCH, AnswerFile, Request, ask
 from fastrl.methods.tracelift.groups.drafts import LABELS, Draft, UnusableError, by_rule
 from fastrl.methods.tracelift.groups.judge import MEANING, judge_prompt, read_judgment
 from fastrl.methods.tracelift.groups.seeds import Seed
@@ -196,13 +196,13 @@ def test_what_can_not_be_read_is_asked_again_with_another_seed(tmp_path):
     engine = Scripted(write)
     config = WriterConfig(temperature=0.0, retries=2, max_new_tokens=9)
     requests = [Request(key, key, number) for key in "abc"]
-    book = Book(tmp_path / "book.jsonl")
-    found, causes = ask(lambda: engine, config, requests, book, seed=0)
+    answers = AnswerFile(tmp_path / "answers.jsonl")
+    found, causes = ask(lambda: engine, config, requests, answers, seed=0)
     assert found == {"a": 7, "b": 8}
     assert causes == {"no number": 2 + 3, "given up": 1}
     assert tries == {"a": 1, "b": 3, "c": 3} and engine.asleep
-    # all is in the book now: no model is needed
-    assert ask(None, config, requests, Book(book.path), seed=0) == (found, causes)
+    # all is in the file now: no model is needed
+    assert ask(None, config, requests, AnswerFile(answers.path), seed=0) == (found, causes)
     assert len({seed for _, seed, _ in engine.asked}) == 7
     # a greedy model would repeat itself
     assert [sampling.temperature for _, _, sampling in engine.asked] == [0.0] * 3 + [0.7] * 4
@@ -219,16 +219,20 @@ def test_a_kill_loses_at_most_a_batch(tmp_path):
         return str(seed)
 
     requests = [Request(f"{k}", f"{k}", number) for k in range(BATCH + 5)]
-    path = tmp_path / "book.jsonl"
+    path = tmp_path / "answers.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        ask(lambda: Scripted(write), WriterConfig(), requests, Book(path), seed=0)
+        ask(lambda: Scripted(write), WriterConfig(), requests, AnswerFile(path), seed=0)
     with path.open("a") as file:
         file.write('{"key": "64", "att')  # torn by the kill
-    found, causes = ask(lambda: Scripted(write), WriterConfig(), requests, Book(path), seed=0)
+    found, causes = ask(lambda: Scripted(write), WriterConfig(), requests, AnswerFile(path), seed=0)
     assert not causes and len(found) == BATCH + 5
     assert all(calls[f"{k}"] == 1 for k in range(BATCH)) and calls[f"{BATCH}"] == 2
     straight, _ = ask(
-        lambda: Scripted(lambda _, seed: str(seed)), WriterConfig(), requests, Book(tmp_path / "b"), seed=0
+        lambda: Scripted(lambda _, seed: str(seed)),
+        WriterConfig(),
+        requests,
+        AnswerFile(tmp_path / "b"),
+        seed=0,
     )
     assert found == straight
     assert len(path.read_text().splitlines()) == BATCH + 5

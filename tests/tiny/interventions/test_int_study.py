@@ -12,7 +12,7 @@ from fastrl.data.rows import read_rows
 from fastrl.tiny.interventions.config import IntConfig
 from fastrl.tiny.interventions.make import IntWorld
 from fastrl.tiny.reproduce import interventions
-from fastrl.tiny.reproduce.interventions import ARMS, CELLS, Study, mean_of
+from fastrl.tiny.reproduce.interventions import ARMS, CELLS, InterventionStudy, mean_of
 from fastrl.training.progress import write_rows
 
 TOKENS = {"int": 100, "rl": 50, "reference": 200, "hint": 100, "reflection": 100}
@@ -58,7 +58,7 @@ def study(tmp_path, monkeypatch):
     monkeypatch.setattr(
         interventions, "assess_solver", lambda checkpoint, problems, table, **o: {"avg@2": 0.5}
     )
-    made = Study(7, 20, 4, 2, tmp_path / "7", IntConfig())
+    made = InterventionStudy(7, 20, 4, 2, tmp_path / "7", IntConfig())
     for name, tokens in (("hard_set", 9999), ("intervene", 1000)):
         (made.folder / name).mkdir(parents=True)
         (made.folder / name / "budget.json").write_text(json.dumps({"total": {"sampled_tokens": tokens}}))

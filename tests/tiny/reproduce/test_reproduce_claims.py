@@ -105,8 +105,8 @@ def test_the_weak_study_trains_what_its_claims_compare(tmp_path, monkeypatch):
         return {"test/gain": 0.25 * len(self.name), "test/final": len(setting) / 16}
 
     asked = []
-    monkeypatch.setattr(weak.Study, "trained", trained)
-    monkeypatch.setattr(weak.Study, "before", lambda self: {"test": 0.5})
+    monkeypatch.setattr(weak.WeakStudy, "trained", trained)
+    monkeypatch.setattr(weak.WeakStudy, "before", lambda self: {"test": 0.5})
     found = studies.run_weak(7, Sizes(steps=5), tmp_path)
     assert asked == [
         ("explicit", "scarce", 5, 7, False), ("explicit", "noise=0", 5, 7, False),
@@ -121,8 +121,8 @@ def test_the_weak_study_trains_what_its_claims_compare(tmp_path, monkeypatch):
 
 def test_int_and_tracelift_train_what_their_claims_compare(tmp_path, monkeypatch):
     asked = []
-    for module in (interventions, tracelift):
-        monkeypatch.setattr(module.Study, "run", lambda self, *arms: asked.append((self, arms)))
+    for study in (interventions.InterventionStudy, tracelift.TraceliftStudy):
+        monkeypatch.setattr(study, "run", lambda self, *arms: asked.append((self, arms)))
     sizes = Sizes(steps=5, problems=6, samples=7, teach=3)
     studies.run_int(2, sizes, tmp_path)
     studies.run_tracelift(2, sizes, tmp_path)

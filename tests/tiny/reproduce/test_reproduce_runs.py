@@ -178,7 +178,7 @@ def test_the_arms_of_rltr_differ_in_their_rewards_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(rltr, "build_world", lambda config, cache: world)
     monkeypatch.setattr(rltr, "run_stage", run_stage)
     monkeypatch.setattr(rltr, "assess", assess)
-    study = rltr.Study(3, 10, 8, 4, tmp_path / "3", WorldConfig(seed=3))
+    study = rltr.RltrStudy(3, 10, 8, 4, tmp_path / "3", WorldConfig(seed=3))
     found = study.run()
     without, with_it = ran
     assert without.reward.functions == ("answer", "format") and with_it.transfer.receiver.path.endswith(

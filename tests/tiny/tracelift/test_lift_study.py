@@ -9,14 +9,14 @@ import pytest
 from bench.study_tracelift import SHOWN, judge_table, table
 from fastrl.config.uplift import Form
 from fastrl.tiny.reproduce import tracelift
-from fastrl.tiny.reproduce.tracelift import FORMS, Study
+from fastrl.tiny.reproduce.tracelift import FORMS, TraceliftStudy
 from fastrl.tiny.tracelift.config import LiftConfig
 
 RESULTS = {"groups": "g", "reward_model": "rm"}
 
 
 def test_arms_differ_in_the_form_alone(tmp_path):
-    study = Study("math", 3, 7, 4, tmp_path, LiftConfig())
+    study = TraceliftStudy("math", 3, 7, 4, tmp_path, LiftConfig())
     arms = {form: study.arm(form, RESULTS) for form in FORMS}
     assert set(arms) == set(get_args(Form)) == {"product", "execution", "quality", "uplift", "sum"}
     for form, config in arms.items():
@@ -31,7 +31,7 @@ def test_arms_differ_in_the_form_alone(tmp_path):
 
 @pytest.mark.parametrize("task", ["math", "code"])
 def test_every_path_is_in_the_seeds_own_world(task, tmp_path):
-    pipeline = Study(task, 0, 1, 4, tmp_path, LiftConfig()).pipeline()
+    pipeline = TraceliftStudy(task, 0, 1, 4, tmp_path, LiftConfig()).pipeline()
     assert pipeline.groups.data.path == str(tmp_path / f"world/{task}-seeds.jsonl")
     assert pipeline.rl.eval.path == str(tmp_path / f"world/{task}-test.jsonl")
     assert pipeline.rl.uplift.executor.task == task
@@ -45,7 +45,7 @@ def test_an_assessment_is_made_once(tmp_path, monkeypatch):
         return {"trace/leak": 0.5}
 
     monkeypatch.setattr(tracelift, "assess_lift", assess)
-    study = Study("math", 2, 1, 4, tmp_path, LiftConfig())
+    study = TraceliftStudy("math", 2, 1, 4, tmp_path, LiftConfig())
     for _ in range(2):
         assert study.assessed("before", lambda: tmp_path / "planner") == {"trace/leak": 0.5}
     options = {"num_problems": 4, "seed": 2}

@@ -19,7 +19,7 @@ from bench.study_weak_report import (
 )
 from fastrl.config import RlConfig, SftConfig, SubsetConfig
 from fastrl.tiny.reproduce import weak
-from fastrl.tiny.reproduce.weak import Study, outcome
+from fastrl.tiny.reproduce.weak import WeakStudy, outcome
 from fastrl.tiny.weak.config import WeakConfig
 from fastrl.tiny.weak.make import WeakWorld
 from fastrl.tiny.world.notation import write_answer
@@ -128,9 +128,11 @@ def study(tmp_path, monkeypatch):
     monkeypatch.setattr(weak, "build_weak_world", lambda config, cache: WeakWorld(tmp_path / config.mix))
     monkeypatch.setattr(weak, "run_stage", run_stage)
     monkeypatch.setattr(weak, "load_engine", lambda checkpoint: checkpoint.name)
-    monkeypatch.setattr(Study, "before", lambda self: BEFORE)
-    monkeypatch.setattr(Study, "accuracy", lambda self, engine: {"test": int(engine[-1]) / 8, "long": 0.5})
-    return Study("coded", 3, 4, 2, 5, tmp_path / "runs", WeakConfig()), ran
+    monkeypatch.setattr(WeakStudy, "before", lambda self: BEFORE)
+    monkeypatch.setattr(
+        WeakStudy, "accuracy", lambda self, engine: {"test": int(engine[-1]) / 8, "long": 0.5}
+    )
+    return WeakStudy("coded", 3, 4, 2, 5, tmp_path / "runs", WeakConfig()), ran
 
 
 def test_a_setting_is_trained_from_the_mixs_generator_and_kept(study, tmp_path):

@@ -19,7 +19,7 @@ from fastrl.config import (
     TrainConfig,
 )
 from fastrl.stages import rl
-from fastrl.tools.compare.judge import judge
+from fastrl.tools.compare.findings import compare_run
 from fastrl.tools.compare.pair import same_bits
 from fastrl.tools.compare.reference import make_reference
 from fastrl.tools.compare.runs import read_record
@@ -57,7 +57,7 @@ def reference(trained):
 
 
 def drifted(run, reference):
-    found = judge(run, reference, other_config=True)
+    found = compare_run(run, reference, other_config=True)
     return {finding.metric: finding for finding in found.findings if finding.verdict != "inside"}
 
 

@@ -12,7 +12,7 @@ from fastrl.tiny.folders import default_cache
 from fastrl.tiny.world.config import WorldConfig
 from fastrl.tiny.world.make import build_world, world_key
 from fastrl.tools.compare.bands import make_bands
-from fastrl.tools.compare.judge import false_alarms, judge
+from fastrl.tools.compare.findings import compare_run, false_alarms
 from fastrl.tools.compare.reference import FOLDER, read_reference, reference_names
 from fastrl.tools.compare.runs import options, read_record
 from fastrl.train import run_recipe
@@ -90,7 +90,7 @@ def test_training_goes_as_its_reference_went(tmp_path, monkeypatch):
     reference = committed("rlvr-tiny")
     flags = ["--run.seed=77", "--run.device=cpu", "--train.num_steps=5", "--run.dir=run"]
     run_recipe(load_config("rlvr-tiny", flags))
-    found = judge(read_record(Path("run")), reference)
+    found = compare_run(read_record(Path("run")), reference)
     outside = [(each.metric, each.value, each.band) for each in found.findings if each.verdict != "inside"]
     assert outside == [], found.notes
     assert {each.metric for each in found.findings} >= {"reward", "entropy", "grad_norm", "eval/avg@4"}

@@ -107,9 +107,9 @@ def test_a_picture_draws_first_what_has_left(tmp_path):
     reference = make_reference(records(write_seeds(tmp_path)), "four")
     assert choose(reference, []) == [("rl", "eval/avg@4"), ("rl", "reward"), ("rl", "entropy")]
     run = read_record(write_run(tmp_path / "new", 1, rl_lines(1, entropy=9.0)))
-    from fastrl.tools.compare.judge import judge
+    from fastrl.tools.compare.findings import compare_run
 
-    findings = judge(run, reference).findings
+    findings = compare_run(run, reference).findings
     assert choose(reference, findings)[0] == ("rl", "entropy")
     alone = draw_reference(reference, tmp_path / "alone.png").read_bytes()
     over = draw_reference(reference, tmp_path / "over.png", run, findings).read_bytes()

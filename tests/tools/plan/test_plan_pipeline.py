@@ -152,6 +152,7 @@ def pipeline(checkpoints) -> dict:
     }
 
 
+@pytest.mark.slow
 def test_a_pipelines_stages_are_planned_with_the_models_they_start_from(checkpoints):
     recipe = from_dict(pipeline(checkpoints))
     rl = with_models(recipe, "rl")
@@ -175,6 +176,7 @@ def test_a_pipelines_stages_are_planned_with_the_models_they_start_from(checkpoi
     assert not fits and page.endswith("not every stage fits")
 
 
+@pytest.mark.slow
 def test_the_command_plans_pipelines(checkpoints, tmp_path, capsys):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(pipeline(checkpoints), sort_keys=False))

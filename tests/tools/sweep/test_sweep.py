@@ -15,7 +15,7 @@ from fastrl.cli import sweep as cli_sweep
 from fastrl.cli.main import main
 from fastrl.config import RlConfig, with_option
 from fastrl.config.load import load_config, to_yaml
-from fastrl.tools.sweep.cells import Cell, cells, finished, place, safe, write_end
+from fastrl.tools.sweep.cells import Cell, cells, combination_folder, finished, safe, write_end
 from fastrl.tools.sweep.grid import Grid, flags, resolve
 from fastrl.tools.sweep.results import read_run
 
@@ -110,6 +110,7 @@ def test_a_run_that_fails_stops_no_other_and_is_tried_again(recipe, folder, tmp_
     assert {row["failed"] for row in rows(folder).values()} == {""}
 
 
+@pytest.mark.slow
 def test_a_sweep_in_a_file(recipe, folder, tmp_path, capsys):
     asked = {
         "recipe": recipe,
@@ -234,6 +235,7 @@ def test_a_value_of_the_wrong_type_is_named(recipe, folder, capsys):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_values_are_read_as_flags_read_them(recipe):
     vary = {
         "data.limit": ["null", "3"],
@@ -272,7 +274,7 @@ def test_folders_have_readable_names_that_tell_values_apart():
     assert len({safe(value) for value in (["a", "b"], ["a+b"], [], [""])}) == 4
     assert len(set(names)) == len(names) and max(map(len, names)) < 80
     assert names[0].startswith("a.jsonl~") and names[2] == "a.jsonl"
-    long = [place({f"field{i}": "v" * 50 for i in range(6)} | {"z": last}) for last in (1, 2)]
+    long = [combination_folder({f"field{i}": "v" * 50 for i in range(6)} | {"z": last}) for last in (1, 2)]
     assert long[0] != long[1] and max(map(len, long)) < 250
     sweep = cells(Grid(recipe="r", vary={"b": [1], "a": ["x"]}, seeds=[0, 7]), Path("d"))
     assert [str(cell.folder) for cell in sweep] == ["d/a=x,b=1/seed-0", "d/a=x,b=1/seed-7"]

@@ -11,10 +11,8 @@ import signal
 import sys
 import time
 
-from fastrl.config.load import load_config
-from fastrl.runtime.errors import exit_code
+from fastrl import train
 from fastrl.stages import rl
-from fastrl.train import run_stage
 
 FIRST_LIFE = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
 
@@ -31,7 +29,7 @@ def main(path: str) -> int:
     rl.update_policy = disturbed
     if not FIRST_LIFE and os.environ["RANK"] == "0":
         time.sleep(2)  # the other one must not meet where the first lives met
-    return exit_code(lambda: 0 if run_stage(load_config(path)) else 1)
+    return train.main([path])
 
 
 if __name__ == "__main__":

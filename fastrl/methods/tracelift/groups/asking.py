@@ -1,4 +1,4 @@
-"""Questions to a model whose answers must be readable: asked again where they are not, and never lost."""
+"""Ask a model questions whose answers must be readable: ask again if one is not, and lose none."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from fastrl.training.progress import file_of_rank, lines_of_ranks
 from fastrl.types import Message, SamplingParams
 
 BATCH = 64
-"""Answers between writes to the book: a kill loses at most so many."""
+"""Answers between two writes to the file: a kill loses at most so many."""
 RETRY_TEMPERATURE = 0.7
-"""Of a second try where the first one was greedy: it would give the same words."""
+"""For a second try after a greedy one, which would give the same words again."""
 
 T = TypeVar("T")
 Call = tuple[str, int]
@@ -33,15 +33,17 @@ class Request(Generic[T]):
     """One question."""
 
     key: str
-    """Unlike every other one's; answers are kept, and drawn, by it."""
+    """Unique; answers are stored, and their seeds made, by it."""
     prompt: str
     read: Callable[[str], T]
-    """What the answer says. Raises UnusableError where it can't be read."""
+    """Parses an answer. Raises UnusableError if it can't."""
 
 
-class Book:
-    """Answers on disk, by key and attempt; a last line that a kill cut off is asked for again. Every rank
-    writes a file of its own, and knows what the others have read once they have met."""
+class AnswerFile:
+    """Answers on disk, by key and attempt; a last line that a kill cut off is asked for again.
+
+    Every rank writes a file of its own, and has the other ranks' answers after gather().
+    """
 
     def __init__(self, path: Path, ranks: Ranks | None = None) -> None:
         self.ranks = ranks or Ranks()
@@ -49,10 +51,10 @@ class Book:
         rows = [json.loads(line) for line in lines_of_ranks(path, self.ranks)]
         self.texts: dict[Call, str] = {(row["key"], row["attempt"]): row["text"] for row in rows}
         self._fresh: dict[Call, str] = {}
-        """That other ranks have not heard of."""
+        """Not gathered yet."""
 
-    def mine(self, items: Sequence[T]) -> Sequence[T]:
-        """This rank's share of what is to be asked."""
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """Return this rank's share of what is to be asked."""
         return items[self.ranks.rank :: self.ranks.size]
 
     def add(self, texts: dict[Call, str]) -> None:
@@ -63,41 +65,45 @@ class Book:
         self.texts |= texts
         self._fresh |= texts
 
-    def meet(self) -> None:
-        """Every rank knows what all have."""
+    def gather(self) -> None:
+        """Give every rank the answers of all."""
         self.texts |= dict(self.ranks.gather(list(self._fresh.items())))
         self._fresh = {}
 
 
 def ask(
-    build: Callable[[], Engine], config: WriterConfig, requests: Sequence[Request[T]], book: Book, seed: int
+    build: Callable[[], Engine],
+    config: WriterConfig,
+    requests: Sequence[Request[T]],
+    answers: AnswerFile,
+    seed: int,
 ) -> tuple[dict[str, T], Counter[str]]:
-    """What every answer says by its request's key, and how many answers could not be read, by cause.
+    """Ask every request and parse its answer; the ranks share the requests.
 
     An answer that can't be read is asked for again, config.retries times, with another seed; after that its
-    request is missing from the result. Answers in the book are not asked for again. A draw is a function of
-    (seed, key, attempt) alone. The book's ranks share the questions.
+    request is missing from the result. An answer in the file is not asked for again. An answer depends only
+    on (seed, key, attempt).
 
     Args:
-        build: the engine; called only where something is to be asked. It gives its memory back at the end.
-    Returns: (answers, causes); causes count attempts, and the requests given up as "given up".
+        build: makes the engine, if there is something to ask; the engine sleeps afterwards.
+    Returns: (parsed answers by key, unreadable attempts by cause); requests without any are "given up".
     """
     found: dict[str, T] = {}
     causes: Counter[str] = Counter()
     waiting = list(requests)
     engine: Engine | None = None
     for attempt in range(1 + config.retries):
-        missing = book.mine([each for each in waiting if (each.key, attempt) not in book.texts])
+        missing = answers.share([each for each in waiting if (each.key, attempt) not in answers.texts])
         for start in range(0, len(missing), BATCH):
             engine = engine or build()
             batch = missing[start : start + BATCH]
             texts = _generate(engine, config, batch, attempt, seed)
-            book.add({(r.key, attempt): text for r, text in zip(batch, texts, strict=True)})
-        book.meet()
+            answers.add({(r.key, attempt): text for r, text in zip(batch, texts, strict=True)})
+        answers.gather()
         unread: list[Request[T]] = []
         for request in waiting:
             try:
-                found[request.key] = request.read(book.texts[request.key, attempt])
+                found[request.key] = request.read(answers.texts[request.key, attempt])
             except UnusableError as error:
                 causes[str(error)] += 1
                 unread.append(request)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from fastrl.config import GroupsConfig
-from fastrl.methods.tracelift.groups.asking import BATCH, Book, Call
+from fastrl.methods.tracelift.groups.asking import BATCH, AnswerFile, Call
 from fastrl.methods.tracelift.groups.seeds import Seed
 from fastrl.methods.tracelift.rubric_dimensions import level_of
 from fastrl.methods.tracelift.trace_groups import Trace
@@ -120,7 +120,7 @@ def filter_by_executor(
     executor: Executor,
     repeats: int,
     seed: int,
-    book: Book,
+    answers: AnswerFile,
 ) -> Filtered:
     """Drops negatives with which the executor succeeds more often than with the good trace.
 
@@ -128,19 +128,21 @@ def filter_by_executor(
 
     Args:
         references: of each pool's problem, what the executor's answers are checked against.
-        book: rates of problems that were measured before; of others they are noted there, batch by batch.
+        answers: has the rates of problems that were measured before, and receives the others, batch by batch.
             Its ranks share the problems.
     """
     todo = [
-        pair for pair in zip(pools, references, strict=True) if (pair[0].seed.problem_id, 0) not in book.texts
+        pair
+        for pair in zip(pools, references, strict=True)
+        if (pair[0].seed.problem_id, 0) not in answers.texts
     ]
-    mine = book.mine(todo)
+    mine = answers.share(todo)
     for start in range(0, len(mine), BATCH):
-        book.add(_success_rates(mine[start : start + BATCH], executor, repeats, seed))
-    book.meet()
+        answers.add(_success_rates(mine[start : start + BATCH], executor, repeats, seed))
+    answers.gather()
     out = Filtered("helps the executor more than the positive", sum(len(pool.negatives) for pool in pools))
     for pool in pools:
-        best, *rates = json.loads(book.texts[pool.seed.problem_id, 0])
+        best, *rates = json.loads(answers.texts[pool.seed.problem_id, 0])
         kept = [trace for trace, rate in zip(pool.negatives, rates, strict=True) if rate <= best]
         _count_lost(out, pool.negatives, kept)
         pool.negatives = kept

@@ -13,7 +13,7 @@ import torch
 
 from fastrl.config import GroupsConfig
 from fastrl.engine.build import build_engine
-from fastrl.methods.tracelift.groups.asking import Book, ask
+from fastrl.methods.tracelift.groups.asking import AnswerFile, ask
 from fastrl.methods.tracelift.groups.calculator import perturb, work_of
 from fastrl.methods.tracelift.groups.drafts import Draft, Judgment, UnusableError
 from fastrl.methods.tracelift.groups.filters import Pool
@@ -47,10 +47,10 @@ def propose(
     """A pool for every seed that has flawed traces and whose good trace is judged strong or acceptable."""
     out = Proposals()
     if config.negatives == "written":
-        drafted = _written(seeds, config, Book(folder / "written.jsonl", ranks), device, out)
+        drafted = _written(seeds, config, AnswerFile(folder / "written.jsonl", ranks), device, out)
     else:
         drafted = _found(seeds, config, out)
-    judgments = _judged(drafted, config, Book(folder / "judged.jsonl", ranks), device, out)
+    judgments = _judged(drafted, config, AnswerFile(folder / "judged.jsonl", ranks), device, out)
     for seed, own in drafted:
         positive = seed.positive.judgment or judgments.get(_key(seed, "positive"))
         if positive is None:
@@ -98,12 +98,12 @@ def calculated(seed: Seed, count: int, run_seed: int) -> list[Draft]:
 
 
 def _written(
-    seeds: Sequence[Seed], config: GroupsConfig, book: Book, device: torch.device, out: Proposals
+    seeds: Sequence[Seed], config: GroupsConfig, answers: AnswerFile, device: torch.device, out: Proposals
 ) -> list[Drafted]:
     asked = [writing_requests(seed, config.task, config.candidates, config.run.seed) for seed in seeds]
     requests = [request for own in asked for request in own]
     build = partial(build_engine, config.writer.model, config.writer.engine, device)
-    found, out.unread_written = ask(build, config.writer, requests, book, config.run.seed)
+    found, out.unread_written = ask(build, config.writer, requests, answers, config.run.seed)
     return [
         (seed, [found[request.key] for request in own if request.key in found])
         for seed, own in zip(seeds, asked, strict=True)
@@ -111,7 +111,11 @@ def _written(
 
 
 def _judged(
-    drafted: Sequence[Drafted], config: GroupsConfig, book: Book, device: torch.device, out: Proposals
+    drafted: Sequence[Drafted],
+    config: GroupsConfig,
+    answers: AnswerFile,
+    device: torch.device,
+    out: Proposals,
 ) -> dict[str, Judgment]:
     """Judgments of what carries none, by key; no model is loaded where everything does."""
     requests = [
@@ -121,7 +125,7 @@ def _judged(
         if draft.judgment is None
     ]
     build = partial(build_engine, config.judge.model, config.judge.engine, device)
-    found, out.unread_judged = ask(build, config.judge, requests, book, config.run.seed)
+    found, out.unread_judged = ask(build, config.judge, requests, answers, config.run.seed)
     return found
 
 

@@ -4,7 +4,7 @@ import pytest
 from compared import rl_lines, write_run, write_seeds
 
 from fastrl.tools.compare.bands import Band
-from fastrl.tools.compare.judge import distance, false_alarms, judge
+from fastrl.tools.compare.findings import compare_run, distance, false_alarms
 from fastrl.tools.compare.reference import make_reference
 from fastrl.tools.compare.runs import read_record
 
@@ -15,7 +15,7 @@ def reference(tmp_path):
 
 
 def judged(reference, folder, lines=None, seed=9, **options):
-    return judge(read_record(write_run(folder, seed, lines, **options)), reference)
+    return compare_run(read_record(write_run(folder, seed, lines, **options)), reference)
 
 
 def of(comparison, metric):
@@ -79,7 +79,7 @@ def test_another_configuration_is_an_error_that_names_the_options(reference, tmp
     message = str(error.value)
     assert "rl model.path 'other', not 'generator'; rl train.learning_rate 0.5, not 1e-06" in message
     assert "--other_config true" in message
-    found = judge(read_record(tmp_path / "new"), reference, other_config=True)
+    found = compare_run(read_record(tmp_path / "new"), reference, other_config=True)
     assert found.notes[0] == "other configuration: rl model.path 'other', not 'generator'"
 
 
@@ -115,7 +115,7 @@ def test_a_stage_that_the_reference_lacks_is_an_error(reference, tmp_path):
     other = write_run(tmp_path / "sft", 1)
     (other / "config.yaml").write_text("stage: sft\n")
     with pytest.raises(ValueError, match=r"\[compare\] run: expected a stage of four, which has rl, got sft"):
-        judge(read_record(other), reference)
+        compare_run(read_record(other), reference)
 
 
 def test_leaving_one_out_finds_the_seed_that_is_unlike_the_others(tmp_path):

@@ -48,7 +48,7 @@ class Comparison:
         return any(finding.verdict != "inside" for finding in self.findings)
 
 
-def judge(run: Record, reference: Reference, *, other_config: bool = False) -> Comparison:
+def compare_run(run: Record, reference: Reference, *, other_config: bool = False) -> Comparison:
     """Every metric of the reference, in every block that the run has come to the end of.
 
     Args:
@@ -63,7 +63,7 @@ def judge(run: Record, reference: Reference, *, other_config: bool = False) -> C
             notes.append(f"{stage}: not compared, the run has logged no step of it")
             continue
         lines = run.stages[stage].lines
-        found = judge_stage(stage, {block: block_values(lines, block) for block in by_block}, by_block)
+        found = stage_findings(stage, {block: block_values(lines, block) for block in by_block}, by_block)
         findings += found
         reached, last = run.stages[stage].last, max(last for _, last in by_block)
         if reached < last:
@@ -76,7 +76,7 @@ def judge(run: Record, reference: Reference, *, other_config: bool = False) -> C
     return Comparison(run=run.name, reference=reference.name, findings=tuple(findings), notes=tuple(notes))
 
 
-def judge_stage(
+def stage_findings(
     stage: str, values: Mapping[Block, Values], by_block: Mapping[Block, Mapping[str, Band]]
 ) -> list[Finding]:
     """A finding a metric. A block that the run has not finished has no values and is passed over; one in
@@ -89,11 +89,11 @@ def judge_stage(
         there = [block for block in places if name in values[block]]
         if len(there) < len(places):
             there = [block for block in there if block != whole]  # a mean over fewer steps than the band's
-        found.append(judge_metric(stage, name, there or places, values, by_block))
+        found.append(metric_finding(stage, name, there or places, values, by_block))
     return found
 
 
-def judge_metric(
+def metric_finding(
     stage: str,
     name: str,
     places: Sequence[Block],
@@ -174,7 +174,9 @@ def false_alarms(reference: Reference) -> list[tuple[int, list[Finding]]]:
         others = make_bands(
             {
                 stage: {
-                    block: {name: drop(band.seeds, place) for name, band in metrics.items()}
+                    block: {
+                        name: band.seeds[:place] + band.seeds[place + 1 :] for name, band in metrics.items()
+                    }
                     for block, metrics in by_block.items()
                 }
                 for stage, by_block in reference.bands.items()
@@ -187,10 +189,6 @@ def false_alarms(reference: Reference) -> list[tuple[int, list[Finding]]]:
                 block: {name: band.seeds[place] for name, band in metrics.items()}
                 for block, metrics in by_block.items()
             }
-            failed += [each for each in judge_stage(stage, own, others[stage]) if each.verdict != "inside"]
+            failed += [each for each in stage_findings(stage, own, others[stage]) if each.verdict != "inside"]
         found.append((seed, failed))
     return found
-
-
-def drop(values: tuple[float, ...], place: int) -> tuple[float, ...]:
-    return values[:place] + values[place + 1 :]

@@ -1,9 +1,7 @@
-"""Ranks as torchrun would start them, forked from a process that has imported everything: a fresh interpreter
-takes longer to import than a test may take."""
+"""Ranks as torchrun would start them, forked as tests/forked.py does."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
 import socket
@@ -15,13 +13,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from forked import CONTEXT, TIMEOUT_S
 
 from fastrl.runtime.distributed import Ranks
 from fastrl.train import run_stage
-
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["fastrl.train", "peft", "rank_processes"])
-TIMEOUT_S = 400
 
 
 def on_ranks(size: int, function: Callable[..., Any], folder: Any, *arguments: Any) -> list[Any]:
