@@ -34,6 +34,7 @@ STARTS = ("base_thinking", "base_plain", "cpt_thinking", "cpt_plain")
 SHORTER: dict[str, list[str]] = {
     "rlvr-tiny": [],
     "rltr-tiny": [],
+    "sft-tiny": [],
     "weak-majority-tiny": ["--train.num_steps=20"],
     "weak-selfcertainty-tiny": ["--train.num_steps=20", "--eval.every=0"],
     "weak-scarce-tiny": ["--rl.train.num_steps=20", "--rl.eval.every=0"],

@@ -1,11 +1,13 @@
 """A run that is killed, told to end, fed NaN gradients and robbed of its grader at random, and goes on.
 
     python -m bench.soak [--steps 1000] [--faults 200] [--kinds kill term nan] [--seconds 600] [--async-save]
-        [--out FILE]
+        [--hidden 16] [--out FILE]
 
 One tiny model learns for so many steps twice: once undisturbed, once through the faults. Both must leave the
-same metrics and the same bits. What is measured: in which phase faults struck, how the process ended, and the
-resident memory of the undisturbed run over its steps. The last line is JSON.
+same metrics and the same bits, and after every fault each checkpoint must be whole: its digests right, and
+loaded by transformers with every weight and no other. What is measured: in which phase faults struck, which
+file of a checkpoint was written last then, how the process ended, and the resident memory of the undisturbed
+run over its steps. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from random import Random
 from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from bench.soak_child import Progress, child
 from fastrl.config import (
@@ -39,15 +43,22 @@ from fastrl.config import (
     RunConfig,
     TrainConfig,
 )
-from fastrl.policy.checkpoint import digest
-from fastrl.runtime.run import read_metrics
+from fastrl.policy.checkpoint import complete_checkpoints, damaged, digest
+from fastrl.runtime.run import environment, read_metrics
 from fastrl.tiny.world.models import Shape, initialise
 
-KINDS = ("kill", "file", "term", "nan", "grader")
-"""kill: SIGKILL at a random moment; file: just before the process touches a file of the run for the n-th
-time; term: SIGTERM; nan: a gradient becomes NaN; grader: its process is killed at every n-th pair, and then
-the run's as with kill."""
-ENDS = {"kill": -signal.SIGKILL, "file": -signal.SIGKILL, "term": 143, "nan": 2, "grader": -signal.SIGKILL}
+KINDS = ("kill", "save", "file", "term", "nan", "grader")
+"""kill: SIGKILL at a random moment; save: while a checkpoint is written; file: just before the process
+touches a file of the run for the n-th time; term: SIGTERM; nan: a gradient becomes NaN; grader: its process
+is killed at every n-th pair, and then the run's as with kill."""
+ENDS = {
+    "kill": -signal.SIGKILL,
+    "save": -signal.SIGKILL,
+    "file": -signal.SIGKILL,
+    "term": 143,
+    "nan": 2,
+    "grader": -signal.SIGKILL,
+}
 SHAPE = Shape(family="qwen3", hidden=16, layers=1, heads=2, kv_heads=1, head_dim=8, intermediate=16)
 SAVE_EVERY = 2
 PATH = re.compile(r"/\S*/")
@@ -64,12 +75,18 @@ class Struck:
     """That the process had finished."""
     said: str
     """The last line on standard error."""
+    written: str
+    """The last file of a checkpoint that was being written; "": none was."""
+    half: tuple[str, ...]
+    """Checkpoints that are not whole."""
 
 
 def make_config(
-    world: Path, folder: Path, num_steps: int, graded: bool, async_save: bool = False
-) -> RlConfig:
-    """Some of everything that a step can do; with `graded`, rewards hang on what math-verify says."""
+    world: Path, folder: Path, num_steps: int, graded: bool, async_save: bool = False,
+    hidden: int = SHAPE.hidden,
+) -> RlConfig:  # fmt: skip
+    """Some of everything that a step can do; with `graded`, rewards hang on what math-verify says. A wide one
+    learns slowly: one that always says the same has no gradients that could differ."""
     rewards = ("answer", "bench.soak_child.graded" if graded else "bench.soak_child.spread")
     return RlConfig(
         run=RunConfig(
@@ -79,13 +96,14 @@ def make_config(
         data=DataConfig(path=str(world / "problems.jsonl")),
         rollout=RolloutConfig(num_prompts=2, group_size=3, max_new_tokens=6),
         reward=RewardConfig(functions=rewards, weights=(1.0, 1.0), answer_workers=1),
-        train=TrainConfig(num_steps=num_steps, learning_rate=1e-3),
+        train=TrainConfig(num_steps=num_steps, learning_rate=1e-3 * SHAPE.hidden / hidden),
         eval=EvalConfig(path=str(world / "problems.jsonl"), limit=2, num_samples=2, every=5),
     )
 
 
-def make_world(folder: Path) -> Path:
-    initialise(SHAPE, folder / "model", seed=1)
+def make_world(folder: Path, hidden: int = SHAPE.hidden) -> Path:
+    shape = replace(SHAPE, hidden=hidden, intermediate=hidden)
+    initialise(shape, folder / "model", seed=1)
     rows = [{"question": f"{a}+{a + 1}", "answer": str((2 * a + 1) % 10)} for a in range(9)]
     (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
@@ -110,6 +128,14 @@ def strike(
     ended: list[int] = []
     waiter = threading.Thread(target=lambda: ended.append(os.waitpid(pid, 0)[1]))
     waiter.start()
+    if kind == "save":
+        # killed in its first one, a life gets no further than the one before
+        wanted = draw.randint(1, max(3, stride))
+        while waiter.is_alive() and progress.saves < wanted:
+            time.sleep(0.0002)
+        time.sleep(draw.uniform(0, progress.save_seconds))
+        if waiter.is_alive():
+            os.kill(pid, signal.SIGKILL)
     if kind in ("kill", "term", "grader"):
         # a step more or less, and somewhere inside of it; the first part of a life is loading
         wanted = draw.randint(0 if kind == "kill" else 1, 2 * stride)
@@ -121,7 +147,27 @@ def strike(
     waiter.join()
     said = errors.read_text().strip().splitlines() if errors.exists() else []
     code = os.waitstatus_to_exitcode(ended[0])
-    return Struck(kind, progress.phase, code, progress.steps, said[-1] if said else "")
+    checkpoints = Path(config.run.dir) / "checkpoints"
+    half = [path.name for path in complete_checkpoints(checkpoints) if not is_whole(path)]
+    last = said[-1] if said else ""
+    return Struck(kind, progress.phase, code, progress.steps, last, last_written(checkpoints), tuple(half))
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Return whether nothing of it is missing or other than written, for fastrl and for transformers."""
+    if damaged(checkpoint):
+        return False
+    _, info = AutoModelForCausalLM.from_pretrained(checkpoint, output_loading_info=True)
+    return not any(info[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+
+
+def last_written(checkpoints: Path) -> str:
+    """Return the file that was written last of a checkpoint that has not got its name; "": there is none."""
+    files = [path for path in checkpoints.glob(".step-*.partial/**/*") if path.is_file()]
+    last = max(files, key=lambda path: path.stat().st_mtime_ns, default=None)
+    if last is None:
+        return ""
+    return str(last.relative_to(checkpoints / last.relative_to(checkpoints).parts[0]))
 
 
 def curve(folder: Path) -> list[dict[str, Any]]:
@@ -139,17 +185,17 @@ def first_difference(one: Path, other: Path) -> str:
     if len(curve(one)) != len(curve(other)):
         return f"{len(curve(one))} and {len(curve(other))} lines"
     ends = [max((folder / "checkpoints").glob("step-*")) for folder in (one, other)]
-    files = [{p.name: digest(p) for p in end.glob("*.safetensors")} for end in ends]
+    files = [{p.name: digest(p) for p in end.rglob("*.safetensors")} for end in ends]
     return "" if files[0] == files[1] and len(files[0]) > 1 else f"files of {ends[0].name}"
 
 
 def soak(
     world: Path, num_steps: int, num_faults: int, kinds: Sequence[str], seed: int = 0, seconds: float = 1e9,
-    tell: Callable[[Struck], None] = lambda _: None, async_save: bool = False,
+    tell: Callable[[Struck], None] = lambda _: None, async_save: bool = False, hidden: int = SHAPE.hidden,
 ) -> dict[str, Any]:  # fmt: skip
     """The undisturbed run, then the disturbed one; returns what was seen."""
     graded, draw, began = "grader" in kinds, Random(seed), time.monotonic()
-    whole = make_config(world, world / "whole", num_steps, graded, async_save)
+    whole = make_config(world, world / "whole", num_steps, graded, async_save, hidden)
     progress, errors = Progress.shared(), world / "errors.txt"
     code = os.waitstatus_to_exitcode(os.waitpid(launch(whole, progress, errors), 0)[1])
     if code:
@@ -174,6 +220,8 @@ def soak(
         "unexpected": [f"{s.kind}: {s.code}: {s.said}" for s in faults if s.code != ENDS[s.kind]],
         "by_kind": dict(Counter(each.kind for each in faults)),
         "by_phase": dict(Counter(each.phase for each in faults).most_common()),
+        "last_written": dict(Counter(each.written for each in faults if each.written).most_common()),
+        "half_checkpoints": [f"{each.kind}: {name}" for each in struck for name in each.half],
         "graders_killed": progress.graders_killed,
         "said": {each.kind: PATH.sub("", each.said) for each in faults if each.code > 0},
         "last_code": last,
@@ -193,6 +241,10 @@ def show(found: dict[str, Any]) -> None:
     print(f"\n{'phase that was hit':24} {'times':>5}")
     for phase, times in found["by_phase"].items():
         print(f"{phase:24} {times:5d}")
+    print(f"\n{'last file written of a checkpoint':44} {'times':>5}")
+    for name, times in found["last_written"].items():
+        print(f"{name:44} {times:5d}")
+    print(f"checkpoints that were not whole after a fault: {len(found['half_checkpoints'])}")
     print(
         "\nresident memory, MiB: {:.1f} first step, {:.1f}, {:.1f} half way, {:.1f}".format(*found["rss_mib"])
     )
@@ -205,24 +257,29 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--faults", type=int, default=200)
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["kill", "file", "kill", "term", "nan"])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["kill", "file", "save", "term", "nan"])
     parser.add_argument("--seconds", type=float, default=600.0, help="no fault is begun after so long")
     parser.add_argument("--async-save", action="store_true", help="checkpoints are written beside training")
+    parser.add_argument("--hidden", type=int, default=SHAPE.hidden, help="the wider, the longer a save takes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="write what was found here, as JSON")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     with tempfile.TemporaryDirectory() as folder:
         found = soak(
-            make_world(Path(folder)), given.steps, given.faults, given.kinds, given.seed, given.seconds,
+            make_world(Path(folder), given.hidden), given.steps, given.faults, given.kinds, given.seed,
+            given.seconds,
             lambda struck: print(f"{struck.kind:7} {struck.code:4d} in {struck.phase}", flush=True),
-            given.async_save,
+            given.async_save, given.hidden,
         )  # fmt: skip
     show(found)
+    command = " ".join(["python -m bench.soak", *sys.argv[1:]])
+    found = {"bench": "soak", "command": command, **found, "environment": environment()}
     print(json.dumps(found))
     if given.out:
         given.out.write_text(json.dumps(found, indent=1) + "\n")
-    sys.exit(0 if found["equal"] and not found["unexpected"] else 1)
+    sys.exit(0 if found["equal"] and not found["unexpected"] and not found["half_checkpoints"] else 1)
 
 
 if __name__ == "__main__":

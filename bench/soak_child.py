@@ -8,6 +8,7 @@ import resource
 import signal
 import struct
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from fastrl.config import RlConfig
 from fastrl.grading import AnswerGrader, Verdict
 from fastrl.grading.process import GradingProcess
+from fastrl.policy.checkpoint import Saver
 from fastrl.runtime.errors import exit_code
 from fastrl.runtime.run import Run
 from fastrl.train import run_stage
@@ -24,13 +26,14 @@ from fastrl.training import update
 
 HEAD = struct.Struct("q64s")
 COUNT = struct.Struct("q")
+SAVES = struct.Struct("qd")
 PAGE = resource.getpagesize()
 MOST_STEPS = 10000
 
 
 class Progress:
-    """Memory that parent and child share: steps done, the phase, megabytes resident after each step, and how
-    many grading processes were killed in all."""
+    """Memory that parent and child share: steps done, the phase, megabytes resident after each step, how many
+    grading processes were killed in all, checkpoints begun and the seconds that the last one took."""
 
     def __init__(self, memory: mmap.mmap) -> None:
         self._memory = memory
@@ -38,10 +41,11 @@ class Progress:
 
     @classmethod
     def shared(cls) -> Progress:
-        return cls(mmap.mmap(-1, HEAD.size + 4 * MOST_STEPS + COUNT.size))
+        return cls(mmap.mmap(-1, HEAD.size + 4 * MOST_STEPS + COUNT.size + SAVES.size))
 
     def clear(self) -> None:
         self.write(0, "loading")
+        self.write_saves(0, self.save_seconds)
 
     def write(self, steps: int, phase: str) -> None:
         HEAD.pack_into(self._memory, 0, steps, phase.encode())
@@ -60,6 +64,17 @@ class Progress:
 
     def count_grader(self) -> None:
         COUNT.pack_into(self._memory, HEAD.size + 4 * MOST_STEPS, self.graders_killed + 1)
+
+    @property
+    def saves(self) -> int:
+        return int(SAVES.unpack_from(self._memory, len(self._memory) - SAVES.size)[0])
+
+    @property
+    def save_seconds(self) -> float:
+        return float(SAVES.unpack_from(self._memory, len(self._memory) - SAVES.size)[1])
+
+    def write_saves(self, begun: int, seconds: float) -> None:
+        SAVES.pack_into(self._memory, len(self._memory) - SAVES.size, begun, seconds)
 
     @property
     def memory_mib(self) -> list[float]:
@@ -89,8 +104,9 @@ def child(config: RlConfig, progress: Progress, errors: Path, fault: tuple[str, 
 
 
 def watch(progress: Progress) -> None:
-    """Every phase and step is told to the parent."""
-    enter, log = Run.enter, Run.log
+    """Every phase, step and checkpoint is told to the parent."""
+    enter, log, save, write = Run.enter, Run.log, Saver.save, Saver._write
+    began = 0.0
 
     def entered(run: Run, phase: str) -> None:
         progress.write(progress.steps, phase)
@@ -101,7 +117,18 @@ def watch(progress: Progress) -> None:
         progress.finish_step()
         return line
 
+    def saved(saver: Saver, *arguments: Any) -> Path:
+        nonlocal began
+        began = time.monotonic()
+        progress.write_saves(progress.saves + 1, progress.save_seconds)
+        return save(saver, *arguments)
+
+    def written(saver: Saver, *arguments: Any) -> None:
+        write(saver, *arguments)
+        progress.write_saves(progress.saves, time.monotonic() - began)
+
     Run.enter, Run.log = entered, logged  # type: ignore[method-assign]
+    Saver.save, Saver._write = saved, written  # type: ignore[method-assign]
 
 
 def die_at_file(calls: int, config: RlConfig, progress: Progress) -> None:

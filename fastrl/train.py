@@ -27,6 +27,7 @@ from fastrl.config import (
     SftConfig,
     SubsetConfig,
 )
+from fastrl.config.files import check_files
 from fastrl.config.load import load_config
 from fastrl.runtime.determinism import deterministic
 from fastrl.runtime.distributed import Ranks
@@ -96,7 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(
                 "[train] RECIPE: expected it before any flag: python -m fastrl.train RECIPE [--field value]"
             )
-        print(run_and_leave(load_config(arguments[0], arguments[1:])))
+        config = load_config(arguments[0], arguments[1:])
+        check_files(config, arguments[0])
+        print(run_and_leave(config))
         return 0
 
     return exit_code(train)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -74,3 +75,21 @@ def write_checkpoint(folder: Path, family: str, seed: int = 0) -> Path:
     model.save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
     return folder
+
+
+def as_before(checkpoint: Path) -> Path:
+    """Rearrange a checkpoint as fastrl 0.1 wrote it: all files in one folder, and no card."""
+    state = json.loads((checkpoint / "trainer_state/state.json").read_text())
+    state["files"] = {old_name(name): digest for name, digest in state["files"].items()}
+    (checkpoint / "trainer_state/state.json").write_text(json.dumps(state))
+    for path in [path for path in checkpoint.rglob("*") if path.is_file()]:
+        path.rename(checkpoint / old_name(str(path.relative_to(checkpoint))))
+    (checkpoint / "README.md").unlink(missing_ok=True)
+    for folder in ("trainer_state", "rubric"):
+        if (checkpoint / folder).exists():
+            (checkpoint / folder).rmdir()
+    return checkpoint
+
+
+def old_name(name: str) -> str:
+    return name.removeprefix("trainer_state/").replace("rubric/heads", "rubric_heads")

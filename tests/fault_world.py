@@ -45,7 +45,7 @@ def curve(folder: Path) -> list[dict[str, Any]]:
 
 def bits(folder: Path, step: int = NUM_STEPS) -> dict[str, bytes]:
     """A checkpoint's weights and moments, whatever their order in the files."""
-    files = sorted((folder / f"checkpoints/step-{step:06d}").glob("*.safetensors"))
+    files = sorted((folder / f"checkpoints/step-{step:06d}").rglob("*.safetensors"))
     assert len(files) == 2
     return {
         f"{file.name} {name}": tensor.numpy().tobytes()

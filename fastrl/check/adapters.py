@@ -17,6 +17,7 @@ from fastrl.config import (
     refuse,
 )
 from fastrl.policy.lora import check_peft, linear_layers
+from fastrl.policy.source import model_source
 
 TRAINED = (RlConfig, SftConfig, CptConfig)
 
@@ -46,7 +47,7 @@ def named_layers_exist(section: str, model: BackboneConfig, lora: AdapterConfig)
         return
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
+    config = AutoConfig.from_pretrained(model_source(model.path), trust_remote_code=model.trust_remote_code)
     make: Any = AutoModelForCausalLM.from_config
     with torch.device("meta"):
         known = linear_layers(make(config, trust_remote_code=model.trust_remote_code))

@@ -11,6 +11,7 @@ from urllib.request import Request, urlopen
 from fastrl.config import CheckpointConfig, refuse
 from fastrl.data.problems import Problem
 from fastrl.data.prompts import render_prompt
+from fastrl.policy.source import model_source
 
 WEIGHTS, PICKLED = "*.safetensors", ("*.bin", "*.pt", "*.pth", "*.ckpt")
 CONVERSION = (
@@ -60,16 +61,17 @@ def check_model(section: str, model: CheckpointConfig) -> int | None:
     from transformers import AutoConfig
 
     if not model.path:
-        refuse(section, "path", "a model folder or hub name", "")
-    folder = Path(model.path)
+        refuse(section, "path", "a model folder, hub name or .gguf file", "")
+    source = model_source(model.path, section)
+    folder = Path(source)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             refuse(section, "path", "a folder with config.json", model.path)
         check_weights(section, folder)
     else:
-        check_reachable(section, model.path)
+        check_reachable(section, source)
     try:
-        config = AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=model.trust_remote_code)
     except OSError as error:
         raise ValueError(
             f"[{section}] path: expected a model folder or hub name, got {model.path!r}: {error}"
@@ -116,11 +118,12 @@ def load_tokenizer(section: str, model: CheckpointConfig) -> Any:
     """The checkpoint's tokenizer; its absence is the user's error, not a traceback."""
     from transformers import AutoTokenizer
 
-    folder = Path(model.path)
+    source = model_source(model.path, section)
+    folder = Path(source)
     if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         refuse(section, "path", f"a folder with a tokenizer ({', '.join(TOKENIZER_FILES)})", model.path)
     try:
-        return AutoTokenizer.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=model.trust_remote_code)
     except OSError as error:
         raise ValueError(
             f"[{section}] path: expected a checkpoint with a tokenizer, got {model.path!r}: {error}"

@@ -13,12 +13,13 @@ from fastrl.tiny.folders import export
 from fastrl.tiny.interventions.make import copy_int_world
 from fastrl.tiny.tracelift.make import copy_lift_world
 from fastrl.tiny.weak.make import copy_weak_world
+from fastrl.tiny.world.conversations import write_conversations
 from fastrl.tiny.world.make import copy_world
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TinyOptions:
-    """The tiny world as a folder: generator, receiver, held_out_receiver, train.jsonl, test.jsonl."""
+    """The tiny world as a folder: generator, receiver, held_out_receiver, {train,test,sft}.jsonl."""
 
     dir: str = "tiny-world"
     """Folder to write; recipes *-tiny read tiny-world."""
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
     """Write the worlds that are asked for and print the folder."""
     options = parse_flags(TinyOptions, None, arguments, prog="fastrl tiny")
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    copies: list[Callable[[Path], None]] = [copy_world]
+    copies: list[Callable[[Path], None]] = [copy_world, write_conversations]
     copies += [copy_lift_world] if options.tracelift else []
     copies += [copy_int_world] if options.int else []
     copies += [copy_weak_world] if options.weak else []

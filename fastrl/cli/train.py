@@ -7,6 +7,7 @@ import sys
 
 from fastrl.cli.arguments import asks_help, take_flag, take_positional
 from fastrl.config import PipelineConfig, Recipe, RlConfig, derived
+from fastrl.config.files import check_files
 from fastrl.config.load import load_config, to_yaml
 
 
@@ -15,6 +16,7 @@ def main(arguments: list[str]) -> int:
     dry_run = take_flag(arguments, "--dry-run") or take_flag(arguments, "--dry_run")
     recipe = None if asks_help(arguments[:1]) else take_positional(arguments, "train", "RECIPE")
     config = load_config(recipe, arguments)
+    check_files(config, recipe or "RECIPE")
     # Rewards named by a dotted path may lie in the working directory, as they may under python -m.
     sys.path.append(os.getcwd())
     if dry_run:

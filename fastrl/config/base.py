@@ -77,7 +77,7 @@ class CheckpointConfig:
     """A Hugging Face checkpoint. A model that is only asked needs no more options than these."""
 
     path: str = ""
-    """Folder or hub name of a decoder with its tokenizer."""
+    """Folder or hub name of a decoder with its tokenizer, or a .gguf file, which is converted once."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute type; auto is bfloat16 on a GPU and float32 on a CPU."""
     trust_remote_code: bool = False

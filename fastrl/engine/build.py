@@ -10,6 +10,7 @@ from fastrl.config import CheckpointConfig, EngineConfig, RunConfig
 from fastrl.engine.protocol import Engine
 from fastrl.engine.tree.engine import TorchEngine
 from fastrl.policy.model import compute_dtype
+from fastrl.policy.source import model_source
 
 
 def choose_device(config: RunConfig) -> torch.device:
@@ -37,7 +38,7 @@ def build_engine(model: CheckpointConfig, config: EngineConfig, device: torch.de
     Raises:
         ValueError: the kind is not one that builds, or vLLM is not installed.
     """
-    device = engine_device(config, device)
+    device, source = engine_device(config, device), model_source(model.path)
     shared: dict[str, Any] = {
         "dtype": compute_dtype(model, device),
         "device": device,
@@ -48,7 +49,7 @@ def build_engine(model: CheckpointConfig, config: EngineConfig, device: torch.de
         # here, since it is optional
         from fastrl.engine.vllm.engine import VllmEngine
 
-        return VllmEngine(model.path, enforce_eager=config.enforce_eager, **shared)
+        return VllmEngine(source, enforce_eager=config.enforce_eager, **shared)
     if config.kind == "torch":
-        return TorchEngine.from_pretrained(model.path, **shared)
+        return TorchEngine.from_pretrained(source, **shared)
     raise ValueError(f"[engine] kind: expected torch or vllm, got {config.kind!r}")

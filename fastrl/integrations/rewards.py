@@ -28,6 +28,7 @@ from fastrl.methods.tracelift.rubric import RubricScorer
 from fastrl.methods.tracelift.rubric_model import RubricModel
 from fastrl.methods.tracelift.uplift import UpliftReward
 from fastrl.policy.model import compute_dtype
+from fastrl.policy.source import model_source
 from fastrl.rewards import AnswerReward, FormatReward
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -78,7 +79,7 @@ def transfer_reward(
     config = TransferConfig(receiver=CheckpointConfig(path=receiver), **options)
     if isinstance(tokenizer, str):
         tokenizer = AutoTokenizer.from_pretrained(
-            tokenizer, trust_remote_code=config.receiver.trust_remote_code
+            model_source(tokenizer), trust_remote_code=config.receiver.trust_remote_code
         )
     where = choose_device(RunConfig(device=device))
     grader = AnswerGrader(answer_workers, answer_timeout_s)

@@ -1,7 +1,10 @@
 """Checkpoints that are whole or absent: written aside, renamed when complete, checked by digest when read.
 
-step-000050/   a Hugging Face folder (model.safetensors, config.json, tokenizer; adapter/ with adapters),
-               optimizer.safetensors and state.json, the same files whatever the number of ranks
+step-000050/       a plain Hugging Face folder: weights, config.json, tokenizer, and README.md, its model card
+    adapter/       the adapters, if only they are trained; the weights above have them merged
+    trainer_state/ optimizer.safetensors and state.json, which only going on with the run needs
+
+The files are the same whatever the number of ranks.
 """
 
 from __future__ import annotations
@@ -9,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,10 +26,14 @@ from fastrl.policy.model import Policy
 from fastrl.policy.optimizer import optimizer_tensors, restore_optimizer
 from fastrl.policy.shard import Rows, rows_of
 from fastrl.policy.tensor_file import write_rows
+from fastrl.runtime.cache import sync, sync_all
 from fastrl.runtime.distributed import Ranks
 
 log = logging.getLogger(__name__)
-STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
+TRAINER_STATE = "trainer_state"
+"""Of a checkpoint, with what is no part of the model: programs that load all weights of a folder take only
+the model's."""
+STATE, OPTIMIZER, CARD = "state.json", "optimizer.safetensors", "README.md"
 SCORE = "score"
 """In a checkpoint's state, where it takes part in the choice of the best: higher is better."""
 
@@ -48,10 +54,14 @@ class Saver:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
 
-    def save(self, policy: Policy, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Path:
+    def save(
+        self, policy: Policy, optimizer: torch.optim.Optimizer, state: dict[str, Any], card: str = ""
+    ) -> Path:
         """Write folder/step-N; every rank calls it. `state` holds step and data position, and SCORE if any;
         random numbers are functions of (seed, step), so there is no generator state to keep.
 
+        Args:
+            card: the text of README.md, on the first rank. "": there is none.
         Raises: OSError: this checkpoint, or the one before in the background, could not be written.
         """
         self.wait()
@@ -59,7 +69,9 @@ class Saver:
         partial = self.folder / f".{final.name}.partial"
         if self.ranks.first:
             shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+            (partial / TRAINER_STATE).mkdir(parents=True)
+            if card:
+                (partial / CARD).write_text(card, encoding="utf-8")
         self.ranks.wait()
         files: dict[str, dict[str, Rows]] = {}
         if policy.sharding or self.background:
@@ -67,7 +79,7 @@ class Saver:
             files = parts_of(policy, optimizer, self.ranks.rank, self.background)
         elif self.ranks.first:
             policy.save(partial)
-            save_file(optimizer_tensors(policy, optimizer), partial / OPTIMIZER)
+            save_file(optimizer_tensors(policy, optimizer), partial / TRAINER_STATE / OPTIMIZER)
         if self.background:
             self._writing = self._thread.submit(self._write, partial, final, files, state)
         else:
@@ -96,6 +108,7 @@ class Saver:
         first, failed = self.ranks.first, list[tuple[int, str]]()
         try:
             for name, tensors in files.items():
+                (partial / name).parent.mkdir(exist_ok=True)
                 write_rows(partial / name, tensors, first)
         except OSError as error:
             if self.ranks.size == 1:
@@ -103,7 +116,7 @@ class Saver:
             failed = [(error.errno or 0, f"{error.strerror} (rank {self.ranks.rank})")]
         if failed := self.ranks.gather_in_background(failed):
             raise OSError(*failed[0], str(partial))
-        inside = sorted(path for path in partial.rglob("*") if path.is_file())
+        inside = sorted(path for path in partial.rglob("*") if path.is_file() and path.name != CARD)
         mine = inside[self.ranks.rank :: self.ranks.size]
         digests = self.ranks.gather_in_background(
             [(str(path.relative_to(partial)), digest(path)) for path in mine]
@@ -118,7 +131,8 @@ def parts_of(
     policy: Policy, optimizer: torch.optim.Optimizer, rank: int, copied: bool
 ) -> dict[str, dict[str, Rows]]:
     """File -> tensor -> the rows that this rank writes."""
-    tensors = {**policy.weight_files(), OPTIMIZER: optimizer_tensors(policy, optimizer)}
+    moments = optimizer_tensors(policy, optimizer)
+    tensors = {**policy.weight_files(), f"{TRAINER_STATE}/{OPTIMIZER}": moments}
     files = {file: rows_of(of, rank) for file, of in tensors.items()}
     if not copied:
         return files
@@ -127,12 +141,27 @@ def parts_of(
 
 def complete(partial: Path, final: Path, state: dict[str, Any]) -> None:
     """Everything is written: now it is on the disk, and then it has its name."""
-    (partial / STATE).write_text(json.dumps(state, indent=2) + "\n")
-    for path in [*partial.rglob("*"), partial]:
-        sync(path)
-    shutil.rmtree(final, ignore_errors=True)
+    (partial / TRAINER_STATE / STATE).write_text(json.dumps(state, indent=2) + "\n")
+    sync_all(partial)
+    remove(final)
     partial.rename(final)
     sync(final.parent)
+
+
+def remove(checkpoint: Path) -> None:
+    """Take the name away first, then the files: no death in between leaves a folder with some of them."""
+    dropped = checkpoint.with_name(f".{checkpoint.name}.dropped")
+    shutil.rmtree(dropped, ignore_errors=True)
+    if checkpoint.exists():
+        checkpoint.rename(dropped)
+        shutil.rmtree(dropped)
+
+
+def drop_remains(folder: Path) -> None:
+    """Remove what a death left of checkpoints that were being written or removed; it is never read."""
+    for pattern in (".step-*.partial", ".step-*.dropped"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def drop_old(folder: Path, keep_last: int) -> None:
@@ -142,7 +171,7 @@ def drop_old(folder: Path, keep_last: int) -> None:
     best = max(scores, key=lambda path: (scores[path], path.name), default=None)
     for old in paths[:-keep_last]:
         if old != best:
-            shutil.rmtree(old)
+            remove(old)
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
@@ -167,7 +196,7 @@ def latest_checkpoint(folder: Path, ranks: Ranks | None = None) -> Path | None:
 def damaged(path: Path, ranks: Ranks | None = None) -> str | None:
     """What is wrong with a checkpoint, as far as this rank's share of its files goes; None: nothing."""
     rank, size = (0, 1) if ranks is None else (ranks.rank, ranks.size)
-    if not (path / STATE).exists():
+    if not trainer_file(path, STATE).exists():
         return f"{STATE} is missing"
     state = read_state(path)
     if "files" not in state:
@@ -183,7 +212,7 @@ def damaged(path: Path, ranks: Ranks | None = None) -> str | None:
 def read_state(path: Path) -> dict[str, Any]:
     """Of a checkpoint; empty where it can't be read."""
     try:
-        state = json.loads((path / STATE).read_text())
+        state = json.loads(trainer_file(path, STATE).read_text())
     except (OSError, ValueError):
         return {}
     return state if isinstance(state, dict) else {}
@@ -191,10 +220,16 @@ def read_state(path: Path) -> dict[str, Any]:
 
 def load_optimizer(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Fill the optimiser from a checkpoint; returns its state. Weights are loaded with the policy."""
-    with safe_open(path / OPTIMIZER, framework="pt") as file:
+    with safe_open(trainer_file(path, OPTIMIZER), framework="pt") as file:
         restore_optimizer(policy, optimizer, file)
-    state: dict[str, Any] = json.loads((path / STATE).read_text())
+    state: dict[str, Any] = json.loads(trainer_file(path, STATE).read_text())
     return state
+
+
+def trainer_file(checkpoint: Path, name: str) -> Path:
+    """Return where a checkpoint has a file of the trainer: those of fastrl 0.1 have it next to the model."""
+    before = checkpoint / name
+    return before if before.exists() else checkpoint / TRAINER_STATE / name
 
 
 def digest(path: Path) -> str:
@@ -203,12 +238,3 @@ def digest(path: Path) -> str:
         while block := file.read(1 << 20):
             whole.update(block)
     return whole.hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Onto the disk, so that a rename never outruns the bytes it names."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

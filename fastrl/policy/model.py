@@ -32,6 +32,7 @@ from fastrl.policy.packing import PackedBatch, microbatches, pack, shared_microb
 from fastrl.policy.prefix_attention import PREFIX
 from fastrl.policy.shard import BODY, Sharding, gather, most_over_ranks, shard, sharded_modules
 from fastrl.policy.shard_load import fill, outline, stand_ins
+from fastrl.policy.source import model_source
 from fastrl.types import TrainSequence
 
 WEIGHTS = "model.safetensors"
@@ -68,7 +69,7 @@ class Policy:
         sharding: shard it over the ranks, each of which reads only its own part.
         """
         attention, lora = choose_attention(config, device), config.lora
-        source = config.path if checkpoint is None or lora.rank else str(checkpoint)
+        source = model_source(config.path) if checkpoint is None or lora.rank else str(checkpoint)
         options = {"attn_implementation": attention, "trust_remote_code": config.trust_remote_code}
         whole: Any = partial(
             AutoModelForCausalLM.from_pretrained, source, dtype=torch.float32, use_safetensors=True, **options
@@ -210,7 +211,7 @@ class Policy:
         weights = {name: gather(each, self.device) for name, each in adapter_weights(self.model).items()}
         if not writes:
             return
-        self.model.config.save_pretrained(folder)
+        save_config(self.model, folder)
         if self.model.can_generate():
             self.model.generation_config.save_pretrained(folder)
         if self.adapted:
@@ -226,6 +227,13 @@ class Policy:
         else:
             self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+
+
+def save_config(model: Any, folder: Path) -> None:
+    """Write config.json as save_pretrained does: with the class whose weights are saved, and their type."""
+    model.config.architectures = [type(model).__name__.removeprefix("FSDP")]
+    model.config.dtype = "float32"
+    model.config.save_pretrained(folder)
 
 
 def check_layers(model: Any, attention: str) -> None:

@@ -38,6 +38,10 @@ def apply_gradients(
     """One optimiser step with the gradients clipped; returns their norm before. A bad gradient changes
     nothing; where it is one too many, FloatingPointError is raised."""
     policy.reshard()
+    for parameter in policy.parameters():
+        if parameter.grad is None:
+            # no sequence has had one since this process began; one that began earlier would have zeros
+            parameter.grad = torch.zeros_like(parameter)
     clipped = torch.nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
     norm = float(gather(clipped, policy.device))
     if (bad_steps or BadSteps(config)).skips(norm, step):

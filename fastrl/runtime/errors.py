@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import sys
 from collections.abc import Callable
 from typing import TextIO
+
+TINY_WORLDS = {
+    "tracelift": ("math", "code", "planner", "executor", "held_out_executor"),
+    "int": ("int", "solver"),
+    "weak": ("weak",),
+}
+"""Flag of `fastrl tiny` -> what the names of files begin with that it alone writes."""
 
 
 class Fault(RuntimeError):
@@ -58,14 +66,22 @@ def mendable(command: Callable[[], int]) -> int:
     except (ValueError, FileNotFoundError, FloatingPointError, NotImplementedError, Fault) as error:
         if not str(error).startswith("["):
             raise
-        hint = "; `fastrl tiny` makes the tiny world" if "'tiny-world/" in str(error) else ""
-        print(f"fastrl: {error}{hint}", file=sys.stderr)
+        print(f"fastrl: {error}{tiny_world_hint(str(error))}", file=sys.stderr)
         return 2
     except Interrupted as left:
         return int(left.code or 0)
     except KeyboardInterrupt:
         print("fastrl: interrupted; the same command goes on from what is saved", file=sys.stderr)
         return 128 + signal.SIGINT
+
+
+def tiny_world_hint(message: str) -> str:
+    """Return the command that makes the file of the tiny world that a message quotes; empty for another."""
+    found = re.search(r"'tiny-world/(\w*)", message)
+    if found is None:
+        return ""
+    flag = next((flag for flag, names in TINY_WORLDS.items() if found[1] in names), "")
+    return f"; `fastrl tiny{flag and f' --{flag} true'}` makes the tiny world"
 
 
 def discard_unread_output() -> bool:

@@ -5,7 +5,7 @@ environment.json    commit, versions, device
 metrics.jsonl       one line a step, under TRL's metric names
 completions/        step-000010.jsonl: every rollout of the step with its cuts, continuations and rewards
 faithfulness/       step-000010.jsonl: every response that was measured, its labels and what the probes found
-checkpoints/        step-000050/: Hugging Face folder + optimizer.safetensors + state.json
+checkpoints/        step-000050/: a plain Hugging Face folder, with trainer_state/ to go on from inside
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from fastrl.stages.build import build_rl
 from fastrl.training.advantages import fill_advantages
 from fastrl.training.ahead import Ahead
 from fastrl.training.alarm import Alarms
+from fastrl.training.card import ModelCard
 from fastrl.training.engine_metrics import count, engine_metrics
 from fastrl.training.evaluation import measure, wants
 from fastrl.training.guards import Guards
@@ -73,6 +74,7 @@ def train(context: Context[RlConfig], parts: Parts, state: TrainState) -> None:
     config, run, ranks = context.config, context.run, context.ranks
     guards = Guards(context, parts.policy, parts.optimizer, parts.engines)
     saver = Saver(run.checkpoints, config.run.keep_last, ranks, config.run.async_save)
+    card = ModelCard(context)
     with Reporter(run, config) as reporter, guards, saver, Ahead(context, parts) as ahead:
         if state.fresh:
             reporter.log(0, before := measure(context, parts, step=0, last=0))
@@ -109,7 +111,8 @@ def train(context: Context[RlConfig], parts: Parts, state: TrainState) -> None:
             leaving = guards.leaving()
             if leaving or saves or state.step == last:
                 run.enter("checkpoint")
-                saver.save(parts.policy, parts.optimizer, saved_state(parts, state, metrics, config))
+                kept = saved_state(parts, state, metrics, config)
+                saver.save(parts.policy, parts.optimizer, kept, card.text(state.step))
             if leaving:
                 saver.wait()
                 guards.leave(run.checkpoints / f"step-{state.step:06d}")

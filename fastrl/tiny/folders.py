@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-log = logging.getLogger(__name__)
+from fastrl.runtime.cache import cache_root, make_once
+
+__all__ = ["default_cache", "digest", "export", "make_once"]
 PACKAGE = Path(__file__).parent.parent
 
 
 def default_cache() -> Path:
     """Return the folder of worlds: $FASTRL_CACHE/tiny, or ~/.cache/fastrl/tiny."""
-    root = os.environ.get("FASTRL_CACHE")
-    return (Path(root) if root else Path.home() / ".cache" / "fastrl") / "tiny"
+    return cache_root() / "tiny"
 
 
 def digest(parent: str, config: Any, sources: Sequence[str]) -> str:
@@ -36,29 +33,6 @@ def digest(parent: str, config: Any, sources: Sequence[str]) -> str:
     for source in sources:
         whole.update((PACKAGE / source).read_bytes())
     return whole.hexdigest()[:16]
-
-
-def make_once(folder: Path, make: Callable[[Path], object]) -> Path:
-    """Return the folder, made first if it does not exist.
-
-    It is filled under another name and renamed when it is whole. Of two processes that make the same one, the
-    first to finish is kept.
-
-    Args:
-        make: fills an empty folder.
-    """
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    log.info("making %s", folder)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        make(partial)
-        if not folder.is_dir():
-            partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return folder
 
 
 def export(folder: str | Path, copies: Sequence[Callable[[Path], object]]) -> Path:

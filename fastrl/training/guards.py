@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import sys
 import threading
@@ -14,6 +13,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from fastrl.policy.checkpoint import drop_remains
 from fastrl.runtime.context import Context
 from fastrl.runtime.errors import Interrupted
 from fastrl.runtime.watchdog import Watchdog
@@ -58,7 +58,7 @@ class Guards:
 
     def __enter__(self) -> Guards:
         if self.run.writes:
-            drop_partial(self.run.checkpoints)
+            drop_remains(self.run.checkpoints)
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._told) for number in SIGNALS}
         self.run.watchdog = Watchdog(self.config.run.hang_timeout_s, self.ranks.rank)
@@ -101,18 +101,12 @@ class Guards:
         engine, phase = engine_of(trace, self.engines), self.run.phase
         if is_disk_full(error):
             if self.run.writes:
-                drop_partial(self.run.checkpoints)
+                drop_remains(self.run.checkpoints)
             raise disk_full(error, self.run.folder, checkpoint_bytes(self.policy, self.optimizer)) from error
         if is_out_of_memory(error):
             raise out_of_memory(error, self.config, phase, engine) from error
         if engine is not None and isinstance(error, Exception) and not isinstance(error, MENDABLE):
             raise engine_died(error, engine, phase) from error
-
-
-def drop_partial(checkpoints: Path) -> None:
-    """What a death left of a checkpoint that was being written: it takes space and is never read."""
-    for path in checkpoints.glob(".step-*.partial"):
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def say(text: str) -> None:

@@ -21,6 +21,7 @@ from fastrl.runtime.context import Context
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.run import Run
 from fastrl.runtime.seeding import seed_of
+from fastrl.training.card import ModelCard
 from fastrl.training.guards import Guards
 from fastrl.types import Metrics
 
@@ -78,6 +79,7 @@ class Learner:
         last = config.train.num_steps
         guards = Guards(self.context, self.policy, self.optimizer)
         saver = Saver(self.run.checkpoints, config.run.keep_last, self.ranks, config.run.async_save)
+        card = ModelCard(self.context)
         with guards, saver:
             if self.saved is None and (start := measured(0, {})):
                 self.run.log(0, start)
@@ -91,7 +93,7 @@ class Learner:
                 if leaving or over or self.saves():
                     self.run.enter("checkpoint")
                     state = {"step": self.step, "bad_steps": self.bad_steps.state()}
-                    self.saved = saver.save(self.policy, self.optimizer, state)
+                    self.saved = saver.save(self.policy, self.optimizer, state, card.text(self.step))
                 if leaving:
                     saver.wait()
                     guards.leave(self.saved or self.run.checkpoints)

@@ -1,14 +1,17 @@
 import json
+import shutil
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from checkpoints import as_before
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fastrl.config import ModelConfig, TrainConfig
 from fastrl.policy.checkpoint import (
     Saver,
     complete_checkpoints,
     damaged,
+    drop_remains,
     latest_checkpoint,
     load_optimizer,
 )
@@ -37,11 +40,15 @@ def advance(policy, optimizer, first, last):
         apply_gradients(policy, optimizer, TRAIN, step)
 
 
-def test_going_on_from_a_checkpoint_is_bit_for_bit(checkpoints, tmp_path):
+@pytest.mark.parametrize("layout", ["plain", "of 0.1"])
+def test_going_on_from_a_checkpoint_is_bit_for_bit(checkpoints, tmp_path, layout):
     whole, _ = trained(checkpoints["qwen3"], 6)
     policy, optimizer = trained(checkpoints["qwen3"], 3)
     with Saver(tmp_path, keep_last=2) as saver:
-        path = saver.save(policy, optimizer, {"step": 3, "draws": [48]})
+        path = saver.save(policy, optimizer, {"step": 3, "draws": [48]}, card="about it")
+    if layout != "plain":
+        as_before(path)
+    assert latest_checkpoint(tmp_path) == path
 
     again = Policy.load(ModelConfig(path=str(path)), CPU)
     optimizer = make_optimizer(again, TRAIN)
@@ -49,6 +56,21 @@ def test_going_on_from_a_checkpoint_is_bit_for_bit(checkpoints, tmp_path):
     assert state["step"] == 3 and state["draws"] == [48]
     advance(again, optimizer, 3, 6)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
+
+
+def test_a_step_without_a_gradient_is_the_same_after_going_on(checkpoints, tmp_path):
+    """Moments move the weights on, also in a process that has seen no gradient yet."""
+    policy, optimizer = trained(checkpoints["qwen3"], 2)
+    with Saver(tmp_path, keep_last=1) as saver:
+        path = saver.save(policy, optimizer, {"step": 2})
+    again = Policy.load(ModelConfig(path=str(path)), CPU)
+    resumed = make_optimizer(again, TRAIN)
+    load_optimizer(path, again, resumed)
+    before = [p.clone() for p in again.parameters()]
+    for each, its in ((policy, optimizer), (again, resumed)):
+        assert apply_gradients(each, its, TRAIN, 2) == 0.0
+    assert not any(torch.equal(a, b) for a, b in zip(before, again.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(policy.parameters(), again.parameters(), strict=True))
 
 
 def test_keep_last_and_export(checkpoints, tmp_path):
@@ -74,18 +96,76 @@ def test_a_damaged_checkpoint_is_passed_over(checkpoints, tmp_path, harm, caplog
     elif harm == "truncate":
         weights.write_bytes(data[:-100])
     elif harm == "remove":
-        (tmp_path / "step-000002/optimizer.safetensors").unlink()
+        (tmp_path / "step-000002/trainer_state/optimizer.safetensors").unlink()
     else:
-        (tmp_path / "step-000002/state.json").write_text('{"step": 2, "fil')
+        (tmp_path / "step-000002/trainer_state/state.json").write_text('{"step": 2, "fil')
     assert damaged(tmp_path / "step-000002")
     assert latest_checkpoint(tmp_path).name == "step-000001"
     assert "passed over" in caplog.text
 
 
+def test_the_folder_itself_holds_the_model_alone(checkpoints, tmp_path):
+    policy, optimizer = trained(checkpoints["llama"], 1)
+    with Saver(tmp_path, keep_last=1) as saver:
+        path = saver.save(policy, optimizer, {"step": 1}, card="about it")
+    assert {each.name for each in path.iterdir()} == {
+        "README.md", "config.json", "generation_config.json", "model.safetensors", "chat_template.jinja",
+        "tokenizer.json", "tokenizer_config.json", "trainer_state",
+    }  # fmt: skip
+    inside = {each.name for each in (path / "trainer_state").iterdir()}
+    assert inside == {"optimizer.safetensors", "state.json"}
+    assert (path / "README.md").read_text() == "about it"
+
+
+def test_a_card_may_be_edited(checkpoints, tmp_path):
+    policy, optimizer = trained(checkpoints["llama"], 1)
+    with Saver(tmp_path, keep_last=1) as saver:
+        path = saver.save(policy, optimizer, {"step": 1}, card="about it")
+    (path / "README.md").write_text("more about it")
+    assert damaged(path) is None
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_two_ways_of_saving_leave_the_same_files(checkpoints, tmp_path, background):
+    """As it lies on one rank, and tensor by tensor, as ranks and a background write it; from bfloat16."""
+    start = tmp_path / "start"
+    AutoModelForCausalLM.from_pretrained(checkpoints["llama"], dtype=torch.bfloat16).save_pretrained(start)
+    AutoTokenizer.from_pretrained(checkpoints["llama"]).save_pretrained(start)
+    policy, optimizer = trained(start, 1)
+    with Saver(tmp_path, keep_last=1, background=background) as saver:
+        path = saver.save(policy, optimizer, {"step": 1})
+    config = json.loads((path / "config.json").read_text())
+    assert config["dtype"] == "float32" and config["architectures"] == ["LlamaForCausalLM"]
+    model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True)
+    assert not any(info[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), policy.parameters(), strict=True))
+
+
+def test_a_death_while_one_is_removed_leaves_no_part_of_it(checkpoints, tmp_path, monkeypatch):
+    policy, optimizer = trained(checkpoints["llama"], 1)
+    remove = shutil.rmtree
+
+    def dies(path, *arguments, **options):
+        if path.exists() and "dropped" in path.name:
+            (path / "config.json").unlink()
+            raise KeyboardInterrupt
+        remove(path, *arguments, **options)
+
+    with Saver(tmp_path, keep_last=1) as saver:
+        saver.save(policy, optimizer, {"step": 1})
+        monkeypatch.setattr(shutil, "rmtree", dies)
+        with pytest.raises(KeyboardInterrupt):
+            saver.save(policy, optimizer, {"step": 2})
+    monkeypatch.undo()
+    assert [path.name for path in complete_checkpoints(tmp_path)] == ["step-000002"]
+    drop_remains(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000002"]
+
+
 def test_a_half_written_checkpoint_does_not_count(tmp_path):
     partial = tmp_path / ".step-000005.partial"
-    partial.mkdir()
-    (partial / "state.json").write_text(json.dumps({"step": 5, "files": {}}))
+    (partial / "trainer_state").mkdir(parents=True)
+    (partial / "trainer_state/state.json").write_text(json.dumps({"step": 5, "files": {}}))
     assert latest_checkpoint(tmp_path) is None
 
 

@@ -21,7 +21,8 @@ DEATHS = [
     "open:intervene/progress.jsonl:2",
     "os.rename:intervene/.page.html.tmp:1",
     "open:sft/metrics.jsonl:3",  # two steps are done, and no checkpoint is there
-    "open:sft/checkpoints/.step-000004.partial/state.json:1",  # a torn checkpoint, a whole one before it
+    # a torn checkpoint, a whole one before it
+    "open:sft/checkpoints/.step-000004.partial/trainer_state/state.json:1",
     "os.mkdir:run/rl:1",
     "open:rl/metrics.jsonl:2",
     "os.rename:rl/checkpoints/.step-000002.partial:1",

@@ -4,74 +4,26 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from checkpoints import as_before
+from reward_model_world import KINDS, config_of, group, write
 
 from fastrl.check.reward_model import check_reward_model
 from fastrl.config import (
-    BackboneConfig,
-    DataConfig,
     LoraConfig,
-    RewardModelConfig,
-    RubricLossConfig,
-    RunConfig,
-    TrainConfig,
 )
 from fastrl.data.order import ProblemOrder
 from fastrl.methods.tracelift.rubric import RubricScorer
 from fastrl.methods.tracelift.rubric_batches import draw_batch, draw_traces, encode_groups, read_task_groups
-from fastrl.methods.tracelift.rubric_dimensions import DIMENSIONS
 from fastrl.methods.tracelift.rubric_input import Rubric
 from fastrl.methods.tracelift.rubric_model import RubricModel
-from fastrl.methods.tracelift.trace_groups import Group, Trace, to_row
 from fastrl.policy import lora
 from fastrl.stages.reward_model import accumulate, run_reward_model
 
 CPU = torch.device("cpu")
-GOOD = dict.fromkeys(DIMENSIONS["math"], 9.0)
-KINDS = {"slip": "calculation_correctness", "jump": "step_coherence", "swap": "solution_strategy"}
-
-
-def trace(text, kind=None, total=1.0):
-    scores = GOOD if kind is None else {**GOOD, KINDS[kind]: 1.0}
-    return Trace(text=text, scores=scores, total=total, negative_kind=kind)
-
-
-def group(k, negatives=5, task="math"):
-    """The flawed traces hold a mark, and are of three kinds."""
-    flawed = [
-        trace(f"{k} + {n} = {k + n} !", list(KINDS)[n % 3], total=0.2 + 0.1 * n) for n in range(negatives)
-    ]
-    group = Group(
-        problem_id=str(k), task=task, problem=f"What is {k} + {k}?", reference_solution="", answer=str(2 * k),
-        positive_pool=(trace(f"{k} + {k} = {2 * k} ."), trace(f"twice {k} = {2 * k} .")),
-        negative_bank=tuple(flawed),
-    )  # fmt: skip
-    if task == "math":
-        return group
-    code = [replace(each, scores=dict.fromkeys(DIMENSIONS["code"], 5.0)) for each in group.positive_pool]
-    return replace(group, positive_pool=tuple(code), negative_bank=tuple(code))
-
-
-def write(path, groups):
-    path.write_text("".join(json.dumps(to_row(each)) + "\n" for each in groups))
-    return str(path)
-
-
-def config_of(checkpoint, folder, *, negatives=4, rank=0, **train):
-    folder.mkdir(exist_ok=True)
-    return RewardModelConfig(
-        run=RunConfig(dir=str(folder / "run"), seed=3, device="cpu", save_every=2),
-        model=BackboneConfig(path=str(checkpoint)),
-        data=DataConfig(path=write(folder / "train.jsonl", [group(k, 3 + k % 4) for k in range(11)])),
-        eval_path=write(folder / "dev.jsonl", [group(k, 3) for k in range(20, 26)]),
-        lora=LoraConfig(rank=rank, alpha=8.0, dropout=0.1),
-        loss=RubricLossConfig(num_negatives=negatives),
-        train=TrainConfig(**{"num_steps": 4, "learning_rate": 3e-3, **train}),
-        groups_per_step=5,
-        max_tokens=400,
-    )
 
 
 def lines_of(config):
@@ -197,8 +149,8 @@ def test_without_held_out_groups(checkpoints, tmp_path):
     assert "eval/mae" not in lines_of(config)[-1]
 
 
-@pytest.mark.parametrize("rank", [0, 2])
-def test_the_same_bits_twice_and_after_an_interruption(checkpoints, tmp_path, rank):
+@pytest.mark.parametrize("rank, layout", [(0, "plain"), (2, "plain"), (2, "of 0.1")])
+def test_the_same_bits_twice_and_after_an_interruption(checkpoints, tmp_path, rank, layout):
     straight = config_of(checkpoints["qwen3"], tmp_path / "a", rank=rank, num_steps=5)
     again = replace(
         straight,
@@ -206,11 +158,15 @@ def test_the_same_bits_twice_and_after_an_interruption(checkpoints, tmp_path, ra
         train=replace(straight.train, num_steps=3),
     )
     first = run_reward_model(straight)
-    stopped = (run_reward_model(again) / "rubric_heads.safetensors").read_bytes()
+    left = run_reward_model(again)
+    stopped = (left / "rubric/heads.safetensors").read_bytes()
+    if layout != "plain":
+        as_before(left)
     again = replace(again, train=straight.train)
     resumed = run_reward_model(again)
-    assert stopped != (resumed / "rubric_heads.safetensors").read_bytes()
-    for name in sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file()):
+    assert stopped != (resumed / "rubric/heads.safetensors").read_bytes()
+    files = {path.relative_to(first) for path in first.rglob("*") if path.is_file()}
+    for name in sorted(files - {Path("README.md")}):  # which names the run
         assert (resumed / name).read_bytes() == (first / name).read_bytes(), name
     kept = ("step", "loss", "grad_norm", "pair_accuracy")
     a, b = ([{name: line.get(name) for name in kept} for line in lines_of(c)] for c in (straight, again))

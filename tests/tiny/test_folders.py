@@ -81,6 +81,7 @@ def test_nothing_is_overwritten(tmp_path):
 def test_the_command_copies_the_worlds_that_are_asked_for(flags, worlds, tmp_path, monkeypatch, capsys):
     for name, function in (
         ("world", "copy_world"),
+        ("sft", "write_conversations"),
         ("lift", "copy_lift_world"),
         ("int", "copy_int_world"),
         ("weak", "copy_weak_world"),
@@ -88,4 +89,4 @@ def test_the_command_copies_the_worlds_that_are_asked_for(flags, worlds, tmp_pat
         monkeypatch.setattr(cli_tiny, function, lambda to, name=name: (to / name).touch())
     assert cli_tiny.main(["--dir", str(tmp_path / "worlds"), *flags]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'worlds'}\n"
-    assert {path.name for path in (tmp_path / "worlds").iterdir()} == worlds
+    assert {path.name for path in (tmp_path / "worlds").iterdir()} == worlds | {"sft"}

@@ -1,7 +1,8 @@
 """The reasoning reward model: a decoder whose last token is judged by five rubric heads and a total head.
 
 A folder of one: config.json and model.safetensors, the backbone as AutoModel loads it, adapters merged; the
-tokenizer; rubric_heads.safetensors; rubric.json; adapter/, where a run with adapters goes on from.
+tokenizer; rubric.json; rubric/heads.safetensors, out of the way of who loads all weights of a folder;
+adapter/, where a run with adapters goes on from.
 """
 
 from __future__ import annotations
@@ -13,18 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
 from fastrl.config import Attention, BackboneConfig, LoraConfig, refuse
 from fastrl.methods.tracelift.rubric_dimensions import DIMENSIONS, NUM_LEVELS
 from fastrl.methods.tracelift.rubric_input import Rubric
 from fastrl.methods.tracelift.rubric_loss import NUM_DIMENSIONS, Judgments, Verdicts
-from fastrl.methods.tracelift.rubric_policy import FORMAT, HEADS, POOLING, RUBRIC, RubricNetwork, RubricPolicy
+from fastrl.methods.tracelift.rubric_policy import (
+    FORMAT,
+    POOLING,
+    RUBRIC,
+    RubricNetwork,
+    RubricPolicy,
+    read_heads,
+)
 from fastrl.policy.lora import FOLDER, add_adapters, load_adapters
 from fastrl.policy.model import Policy, check_layers, choose_attention, compute_dtype, without_dropout
 from fastrl.policy.shard import Sharding, shard
 from fastrl.policy.shard_load import fill, outline, stand_ins
+from fastrl.policy.source import model_source
 from fastrl.types import TrainSequence
 
 
@@ -48,7 +56,7 @@ class RubricModel:
             ValueError: the backbone is no decoder, lacks weights or can't hold max_tokens; adapters are asked
                 for and peft is not there.
         """
-        source = model.path if checkpoint is None or lora.rank else str(checkpoint)
+        source = model_source(model.path) if checkpoint is None or lora.rank else str(checkpoint)
         attention, trust = choose_attention(model, device), model.trust_remote_code
         whole = partial(load_backbone, model, source, attention, torch.float32)
         backbone: Any
@@ -66,7 +74,7 @@ class RubricModel:
                 load_adapters(backbone, checkpoint / FOLDER)
         network = RubricNetwork(backbone, rubric, sharding.home(device) if sharding else device)
         if checkpoint is not None:
-            network.heads.load_state_dict(load_file(checkpoint / HEADS))
+            network.heads.load_state_dict(read_heads(checkpoint))
         if sharding:
             shard(network, sharding, device, compute_dtype(model, device), exact=[network.heads])
             fill(backbone, source, sharding.home(device), device, whole)
@@ -94,7 +102,7 @@ class RubricModel:
         )  # fmt: skip
         backbone = load_backbone(model, str(folder), choose_attention(model, device), dtype).to(device)
         network = RubricNetwork(backbone, rubric, device)
-        network.heads.load_state_dict(load_file(Path(folder) / HEADS))
+        network.heads.load_state_dict(read_heads(Path(folder)))
         return cls(policy_of(network.eval().requires_grad_(False), model, str(folder), device))
 
     def save(self, folder: Path | str) -> None:

@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fastrl.methods.tracelift.rubric_dimensions import NUM_LEVELS
 from fastrl.methods.tracelift.rubric_input import Rubric
 from fastrl.methods.tracelift.rubric_loss import NUM_DIMENSIONS
 from fastrl.policy.lora import FOLDER, adapter_weights, merged_parameters, merged_weights, save_adapters
-from fastrl.policy.model import WEIGHTS, Policy
+from fastrl.policy.model import WEIGHTS, Policy, save_config
 from fastrl.policy.shard import gather
 from fastrl.runtime.versions import package_version
 
 FORMAT, POOLING = 1, "last_token"
-HEADS, RUBRIC = "rubric_heads.safetensors", "rubric.json"
+HEADS, RUBRIC = "rubric/heads.safetensors", "rubric.json"
+HEADS_BEFORE = "rubric_heads.safetensors"
+"""Their place in folders of fastrl 0.1."""
 
 
 class RubricNetwork(nn.Module):
@@ -44,6 +46,7 @@ class RubricNetwork(nn.Module):
     def save_pretrained(self, folder: Path) -> None:
         self.base_model.save_pretrained(folder, state_dict=merged_weights(self.base_model))
         heads = {name: weight.contiguous() for name, weight in self.heads.state_dict().items()}
+        (folder / HEADS).parent.mkdir(exist_ok=True)
         save_file(heads, folder / HEADS)
         if weights := adapter_weights(self.base_model):
             save_adapters(self.base_model, folder / FOLDER, weights)
@@ -60,6 +63,12 @@ class RubricNetwork(nn.Module):
             "versions": {name: package_version(name) for name in ("fastrl", "torch", "transformers")},
         }
         (folder / RUBRIC).write_text(json.dumps(about, indent=2) + "\n")
+
+
+def read_heads(folder: Path) -> dict[str, Tensor]:
+    """Return the weights of a saved reward model's heads."""
+    before = folder / HEADS_BEFORE
+    return load_file(before if before.exists() else folder / HEADS)
 
 
 class RubricPolicy(Policy):
@@ -79,8 +88,7 @@ class RubricPolicy(Policy):
         adapters = {name: gather(each, self.device) for name, each in adapter_weights(backbone).items()}
         if not writes:
             return
-        backbone.config.architectures = [type(backbone).__name__]
-        backbone.config.save_pretrained(folder)
+        save_config(backbone, folder)
         if adapters:
             save_adapters(backbone, folder / FOLDER, adapters)
         self.model.save_rubric(folder)

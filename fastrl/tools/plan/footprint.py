@@ -25,6 +25,7 @@ from fastrl.config import AdapterConfig, CheckpointConfig, refuse
 from fastrl.policy.lora import layers_to_adapt
 from fastrl.policy.model import without_dropout
 from fastrl.policy.shard import decoder_layers
+from fastrl.policy.source import model_source
 
 OUTLINE = "fastrl_outline"
 
@@ -155,12 +156,13 @@ class Footprint:
 def read_config(section: str, model: CheckpointConfig) -> Any:
     if not model.path:
         refuse(section, "path", "a model folder or hub name", "")
-    if not Path(model.path).is_dir():
-        check_reachable(section, model.path)
-    elif not (Path(model.path) / "config.json").is_file():
+    source = model_source(model.path, section)
+    if not Path(source).is_dir():
+        check_reachable(section, source)
+    elif not (Path(source) / "config.json").is_file():
         refuse(section, "path", "a folder with config.json", model.path)
     try:
-        return AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
+        return AutoConfig.from_pretrained(source, trust_remote_code=model.trust_remote_code)
     except OSError as error:
         raise ValueError(
             f"[{section}] path: expected a model folder or hub name, got {model.path!r}: {error}"

@@ -91,6 +91,6 @@ def test_a_full_disk_is_told_in_bytes(world):
     """The model's parameters, twice again for the moments and four bytes for each parameter's step."""
     found, folder = world[0]["disk"], world[1] / "none/checkpoints/step-000006"
     needed = int(found["said"].split("a checkpoint takes ")[1].split(".")[0].replace(",", ""))
-    on_disk = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    on_disk = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
     headers = on_disk - needed
     assert 0 < headers < 12_000 and needed > 10 * headers

@@ -28,7 +28,8 @@ def test_a_short_soak_ends_as_the_undisturbed_run():
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["equal"] and found["unexpected"] == []
-    assert found["faults"] >= 5 and found["by_kind"]["kill"] >= 2
+    assert found["faults"] >= 5 and found["by_kind"]["kill"] >= 1
+    assert found["by_kind"]["save"] >= 1 and found["half_checkpoints"] == []
 
 
 def test_a_grader_that_dies_changes_no_reward(monkeypatch):

@@ -1,0 +1,88 @@
+"""Where a model's files are: in the folder or under the hub name of its path, or made of a .gguf file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+import sys
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from fastrl.config import refuse
+from fastrl.runtime.cache import cache_root, make_once, one_at_a_time, sync_all
+
+NEEDED = {"gguf": "gguf>=0.10", "accelerate": "accelerate"}
+"""What transformers reads .gguf files with, as pip knows it."""
+UNREADABLE = (ValueError, KeyError, IndexError, NotImplementedError, struct.error)
+"""What comes out of transformers for a torn file, or one of an architecture that it does not know."""
+
+
+def model_source(path: str, section: str = "model") -> str:
+    """Return what from_pretrained takes for a model's path: the path, or the folder of a .gguf file.
+
+    The file is converted once, into $FASTRL_CACHE/gguf/NAME-HASH: a plain Hugging Face folder of float32
+    weights, dequantised as transformers does it, with its tokenizer. HASH is of the file's bytes.
+
+    Args:
+        section: of the configuration, for errors.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a package to read it is missing, or transformers can't read this one.
+    """
+    file = Path(path)
+    if file.suffix.lower() != ".gguf" or file.is_dir():
+        return path
+    if not file.is_file():
+        raise FileNotFoundError(f"[{section}] path: expected an existing file, got {path!r}")
+    about = file.stat()
+    folder = cache_root() / "gguf" / f"{file.stem}-{digest(file.resolve(), about.st_size, about.st_mtime_ns)}"
+    with one_at_a_time(folder):
+        if not folder.is_dir():
+            if missing := [wanted for name, wanted in NEEDED.items() if find_spec(name) is None]:
+                install = " ".join(f"'{each}'" for each in missing)
+                refuse(section, "path", f"a folder or hub name without pip install {install}", path)
+            print(f"fastrl: converting {path} to {folder}, once", file=sys.stderr, flush=True)
+            make_once(folder, lambda partial: convert(file, partial, section))
+    return str(folder)
+
+
+@lru_cache
+def digest(file: Path, size: int, changed_ns: int) -> str:
+    """Return the first 16 digits of a file's SHA-256; size and time say when to read it again."""
+    whole = hashlib.sha256()
+    with file.open("rb") as opened:
+        while block := opened.read(1 << 20):
+            whole.update(block)
+    return whole.hexdigest()[:16]
+
+
+def convert(file: Path, folder: Path, section: str) -> None:
+    """Write the model of a .gguf file as a plain Hugging Face folder."""
+    options: dict[str, Any] = {"gguf_file": file.name}
+    with without_bars():
+        try:
+            tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, **options)
+            model: Any = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
+        except UNREADABLE as error:
+            raise ValueError(
+                f"[{section}] path: expected a .gguf file that transformers reads, got {str(file)!r}: {error}"
+            ) from error
+        # it says how the file is quantised, and these weights are not
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.hf_quantizer = None
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    sync_all(folder)
+
+
+def without_bars() -> AbstractContextManager[Any]:
+    """Drop the bars that are drawn meanwhile, unless somebody watches; log messages go another way."""
+    return nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
