@@ -5,9 +5,8 @@ of the bands bounds the first: one sound run in a thousand leaves one of them. T
 rewards rise from a half to nearly all of 100 within the run.
 """
 
-import json
-
 import pytest
+from jsonl import write_jsonl
 
 from fastrl.config import (
     DataConfig,
@@ -32,7 +31,7 @@ def trained(checkpoints, tmp_path_factory):
     """Trains a tiny model, which knows nothing, to write tokens of the second half of its vocabulary."""
     folder = tmp_path_factory.mktemp("runs")
     rows = [{"question": f"{a}+{b}=?", "answer": str(a + b)} for a in range(3) for b in range(2)]
-    (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(folder / "problems.jsonl", rows)
 
     def train(name, seed, scale="std", learning_rate=3e-2):
         run = folder / name
