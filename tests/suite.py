@@ -173,8 +173,8 @@ class Suite:
         if limit_s and report.when == "call" and report.passed and used > limit_s:
             report.outcome = "failed"
             report.longrepr = (
-                f"[limit_s] {item.nodeid}: expected at most {limit_s:g} s of CPU time, got {used:.1f}: make it "
-                f"smaller, or mark it with one of {', '.join(MARKS)}"
+                f"[limit_s] {item.nodeid}: expected at most {limit_s:g} s of CPU time, got {used:.1f}: make "
+                f"it smaller, or mark it with one of {', '.join(MARKS)}"
             )
         return report
 
