@@ -182,7 +182,9 @@ def test_packages_that_are_missing_are_named(tmp_path, monkeypatch, missing):
     file.write_bytes(b"GGUF")
     monkeypatch.setattr(source, "find_spec", lambda name: None if name in missing else 1)
     wanted = " ".join(f"'{source.NEEDED[name]}'" for name in missing)
-    with pytest.raises(ValueError, match=r"\[model\] path: expected .* without pip install") as refused:
+    with pytest.raises(
+        ValueError, match=r"\[model\] path: expected .* not installed: pip install"
+    ) as refused:
         model_source(str(file))
     assert wanted in str(refused.value)
 
