@@ -38,7 +38,7 @@ long: .venv/peers  ## studies and soak: hours; their JSON goes into bench/result
 	cp runs/reproduce/table.json bench/results/reproduce.json
 	$(BIN)/python -m bench.soak --steps 1000 --faults 320 --kinds kill file --out bench/results/soak_kills.json
 	$(BIN)/python -m bench.soak --steps 900 --faults 180 --kinds save --hidden 512 --out bench/results/soak_saves.json
-	$(BIN)/python -m bench.soak --steps 900 --faults 180 --kinds save --hidden 512 --async-save --out bench/results/soak_saves_beside.json
+	$(BIN)/python -m bench.soak --steps 600 --faults 120 --kinds save --hidden 512 --async-save --out bench/results/soak_saves_beside.json
 	$(BIN)/python -m bench.soak --steps 2000 --faults 200 --kinds kill file term nan --seconds 330 --async-save --out bench/results/soak_faults.json
 	$(BIN)/python -m bench.soak --steps 2000 --faults 160 --kinds kill grader term nan --seconds 5400 --async-save --out bench/results/soak_graders.json
 

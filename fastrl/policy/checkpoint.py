@@ -141,7 +141,10 @@ def parts_of(
 
 def complete(partial: Path, final: Path, state: dict[str, Any]) -> None:
     """Everything is written: now it is on the disk, and then it has its name."""
-    (partial / TRAINER_STATE / STATE).write_text(json.dumps(state, indent=2) + "\n")
+    own = partial / TRAINER_STATE / STATE
+    own.write_text(json.dumps(state, indent=2) + "\n")
+    for path in partial.rglob("*.safetensors"):
+        path.chmod(own.stat().st_mode)  # safetensors keeps other users out, whatever the umask
     sync_all(partial)
     remove(final)
     partial.rename(final)

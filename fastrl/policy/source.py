@@ -47,7 +47,12 @@ def model_source(path: str, section: str = "model") -> str:
         if not folder.is_dir():
             if missing := [wanted for name, wanted in NEEDED.items() if find_spec(name) is None]:
                 install = " ".join(f"'{each}'" for each in missing)
-                refuse(section, "path", f"a folder or hub name without pip install {install}", path)
+                refuse(
+                    section,
+                    "path",
+                    f"a folder or hub name where these are not installed: pip install {install}",
+                    path,
+                )
             print(f"fastrl: converting {path} to {folder}, once", file=sys.stderr, flush=True)
             make_once(folder, lambda partial: convert(file, partial, section))
     return str(folder)

@@ -115,6 +115,7 @@ def test_the_folder_itself_holds_the_model_alone(checkpoints, tmp_path):
     inside = {each.name for each in (path / "trainer_state").iterdir()}
     assert inside == {"optimizer.safetensors", "state.json"}
     assert (path / "README.md").read_text() == "about it"
+    assert len({each.stat().st_mode for each in path.rglob("*") if each.is_file()}) == 1  # the umask's
 
 
 def test_a_card_may_be_edited(checkpoints, tmp_path):

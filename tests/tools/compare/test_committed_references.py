@@ -42,7 +42,9 @@ def test_it_was_made_from_the_recipe_as_it_is(name):
     reference = committed(name)
     config = load_config(name, reference.flags)
     stages = config.stages if isinstance(config, PipelineConfig) else {config.stage: config}
-    assert set(reference.options) == set(stages) and "rl" in {stages[each].stage for each in reference.bands}
+    assert set(reference.options) == set(stages) and {"rl", "sft"} & {
+        stages[each].stage for each in reference.bands
+    }
     for stage, asked in reference.options.items():
         assert options(stages[stage]) == asked, stage
 
