@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from fastrl.grading.answer import boxes, exact_verdict, normalize_answer
+from fastrl.grading import exact_verdict, normalize_answer
+from fastrl.grading.boxes import box_contents
 
 # whole numbers, as they are written: 12, -12, 1,200, 0.5, 3/4, \frac{3}{4}; an exponent or an index is none
 _NUMBER = re.compile(
@@ -24,7 +25,7 @@ def leaks(content: str, gold: str) -> bool:
     it is a variable.
     """
     wanted = normalize_answer(gold)
-    if any(_equal(content[start:end], wanted) for start, end in boxes(content)):
+    if any(_equal(box, wanted) for box in box_contents(content)):
         return True
     if _NUMBER.fullmatch(wanted):
         return any(_equal(match[0], wanted) and not _goes_on(content, match) for match in _numbers(content))
@@ -47,4 +48,4 @@ def _goes_on(text: str, number: re.Match[str]) -> bool:
 
 
 def _equal(stated: str, wanted: str) -> bool:
-    return exact_verdict(normalize_answer(stated), wanted) is True
+    return exact_verdict(stated, wanted) is True
