@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 
 import sympy
 from math_verify import LatexExtractionConfig, parse
+from mpmath import NoConvergence
 from sympy import Basic, Expr, Float, MatrixBase, Rational, Symbol
+from sympy.polys.polyerrors import BasePolynomialError
 
 from fastrl.grading.braces import split
 from fastrl.grading.compare import Answer
@@ -27,6 +29,11 @@ AGREE = sympy.Float("1e-45", DIGITS)
 POINTS = ("1.37", "2.61", "0.43", "-0.71", "-1.93", "3.17", "-2.29", "0.87")
 """Where variables are put; no two have a simple relation."""
 FEWEST_POINTS = 3
+FAILURES = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError,
+    BasePolynomialError, NoConvergence,
+)  # fmt: skip
+"""Raised by sympy on what it can't do; RuntimeError holds NotImplementedError and RecursionError."""
 CONFIG = [LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False)]
 
 
@@ -37,10 +44,11 @@ def expression(latex: str) -> Any | None:
     read = next((each for each in found if not isinstance(each, str)), None)
     if read is None:
         return None
-    try:
-        return read.doit().replace(lambda each: isinstance(each, Float), lambda each: Rational(str(each)))
-    except Exception:
-        return read
+    return _quiet(lambda: _rational(read.doit()), default=read)
+
+
+def _rational(value: Any) -> Any:
+    return value.replace(lambda each: isinstance(each, Float), lambda each: Rational(str(each)))
 
 
 class SympyAlgebra:
@@ -335,7 +343,5 @@ def _quiet(work: Callable[[], T], default: T) -> T:
     """Return what work gives, or the default where sympy meets something it can't do."""
     try:
         return work()
-    except (KeyboardInterrupt, MemoryError):
-        raise
-    except Exception:
+    except FAILURES:
         return default

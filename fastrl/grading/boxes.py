@@ -9,7 +9,7 @@ from fastrl.grading.braces import closing_braces
 
 # \boxed, \\boxed, \fbox, \framebox, \bbox[..]; "\b" read as a backspace by a JSON parser
 OPENING = re.compile(
-    r"(?:\\+(?:boxed|fbox|framebox|Boxed|bbox)(?![A-Za-z])|\x08oxed(?![A-Za-z])|(?<![A-Za-z\\])boxed(?=\s?\{))"
+    r"(?:(?<!\\)\\+(?:boxed|fbox|framebox|Boxed|bbox)(?![A-Za-z])|\x08oxed(?![A-Za-z])|(?<![A-Za-z\\])boxed(?=\s?\{))"
     r"(?:\s*\[[^\[\]\n]{0,40}\])?[ \t\n]*"
 )
 # without braces TeX boxes one token; here a number or a letter that stands alone

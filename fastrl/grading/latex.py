@@ -15,9 +15,9 @@ BRACED_COMMA = re.compile(r"\{\s*([,:;.=])\s*\}")
 LEFT = re.compile(r"\\(?:left|right|[bB]igg?[lrm]?|middle)(?![A-Za-z])\s*\.?")
 STYLES = re.compile(r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|hline|centering)(?![A-Za-z])")
 FONTS = (
-    "mathrm", "mathbf", "mathit", "mathsf", "mathtt", "boldsymbol", "bm", "pmb", "mathnormal", "operatorname*",
-    "operatorname", "textrm", "textbf", "textit", "texttt", "textsf", "textnormal", "emph", "underline", "text",
-    "mbox", "hbox", "mathop", "ensuremath", "vec", "overrightarrow", "boxed", "fbox", "framebox", "color",
+    "mathrm", "mathbf", "mathit", "mathsf", "mathtt", "boldsymbol", "bm", "pmb", "mathnormal", "underline",
+    "operatorname*", "operatorname", "textrm", "textbf", "textit", "texttt", "textsf", "textnormal", "emph",
+    "text", "mbox", "hbox", "mathop", "ensuremath", "vec", "overrightarrow", "boxed", "fbox", "framebox",
 )  # fmt: skip
 TEXTS = frozenset(
     ("mathrm", "textrm", "textbf", "textit", "texttt", "textsf", "textnormal", "emph", "text", "mbox", "hbox",

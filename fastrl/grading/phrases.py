@@ -98,7 +98,7 @@ def _read(
     answer = statement(text[inside : min(end, inside + LONGEST)])
     if not answer:
         return None
-    if which == 2 and not _is_hash_answer(answer, is_last):
+    if which == 2 and (NUMBERED.match(text, inside, end) or not _is_hash_answer(answer, is_last)):
         return None
     is_label = which > 0 or any(start <= place <= inside for place in _near(labels, start, inside))
     return Phrase(start, answer, VALUE.match(answer) is not None, is_label)
@@ -110,8 +110,6 @@ def _near(labels: set[int], start: int, inside: int) -> list[int]:
 
 def _is_hash_answer(answer: str, is_last: bool) -> bool:
     """#### 12 is an answer; #### Step 1, #### 1. Add, #### Check are headings of what follows."""
-    if NUMBERED.match(answer):
-        return False
     if is_last:
         return not re.match(
             r"(?:step|case|part|check|verif|conclu|summary|note|proof|explan|final)", answer, re.IGNORECASE

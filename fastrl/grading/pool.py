@@ -64,7 +64,7 @@ class AnswerGrader:
         tolerance: float = 0.0,
     ) -> None:
         if num_workers < 1:
-            raise ValueError(f"[answer] workers: expected >= 1, got {num_workers}")
+            raise ValueError(f"[answer] num_workers: expected >= 1, got {num_workers}")
         if not timeout_s > 0:
             raise ValueError(f"[answer] timeout_s: expected > 0, got {timeout_s}")
         if level not in LEVELS:

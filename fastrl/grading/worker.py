@@ -38,7 +38,7 @@ def main() -> None:
 def load_comparison() -> Callable[..., tuple[str, str]]:
     """Return a function of (answer, gold, level, tolerance) to "correct", "wrong", or "unreadable" if algebra
     can't read one of them, and to the rule that decided."""
-    from fastrl.grading.algebra import SympyAlgebra
+    from fastrl.grading.algebra import FAILURES, SympyAlgebra
     from fastrl.grading.compare import Judge
     from fastrl.grading.levels import LEVELS
 
@@ -48,7 +48,7 @@ def load_comparison() -> Callable[..., tuple[str, str]]:
         judge = Judge(LEVELS[level], tolerance, algebra)
         try:
             equal = judge.compare(answer, gold)
-        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        except FAILURES as error:
             return "unreadable", f"algebra failed: {type(error).__name__}"
         verdict = "unreadable" if equal is None else "correct" if equal else "wrong"
         return verdict, judge.rule
