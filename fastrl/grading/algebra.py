@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import sympy
 from math_verify import LatexExtractionConfig, parse
-from mpmath import NoConvergence
+from mpmath.libmp import NoConvergence
 from sympy import Basic, Expr, Float, MatrixBase, Rational, Symbol
 from sympy.polys.polyerrors import BasePolynomialError
 
