@@ -48,7 +48,10 @@ def expression(latex: str) -> Any | None:
 
 
 def _rational(value: Any) -> Any:
-    return value.replace(lambda each: isinstance(each, Float), lambda each: Rational(str(each)))
+    """Decimals as fractions, and i as the imaginary unit."""
+    units = {symbol: sympy.I for symbol in value.free_symbols if symbol.name == "i"}
+    exact = value.replace(lambda each: isinstance(each, Float), lambda each: Rational(str(each)))
+    return exact.subs(units).doit() if units else exact
 
 
 class SympyAlgebra:
@@ -202,13 +205,11 @@ FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
 def _differences(relation: Relation) -> list[tuple[str, Expr]] | None:
     """Return each sign with left - right. None: a side can't be read, or is no expression."""
     sides = [expression(part) for part in relation.parts]
-    readable = [side for side in sides if isinstance(side, Expr)]
+    readable = [side for side in sides if isinstance(side, Expr) and not isinstance(side, MatrixBase)]
     if len(readable) != len(sides):
         return None
-    return [
-        (sign, left - right)
-        for sign, left, right in zip(relation.signs, readable[:-1], readable[1:], strict=True)
-    ]
+    sides_of_signs = zip(relation.signs, readable[:-1], readable[1:], strict=True)
+    return _quiet(lambda: [(sign, left - right) for sign, left, right in sides_of_signs], default=None)
 
 
 def _same_condition(one: tuple[str, Expr], other: tuple[str, Expr]) -> bool:

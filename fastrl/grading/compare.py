@@ -248,8 +248,10 @@ class Judge:
         return self._all(pairs, "matrices, entry by entry")
 
     def named(self, one: Named, other: Named) -> Answer:
-        if one.name != other.name and not self.level.any_name:
-            return self._by("names", False)
+        if one.name != other.name:
+            functions = all(isinstance(each.value, Expression | Relation) for each in (one, other))
+            if not (self.level.any_name and functions):
+                return self._by("names", False)
         return self.equal(one.value, other.value)
 
     def named_and_listing(self, named: Named, listing: Listing) -> Answer:

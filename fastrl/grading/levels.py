@@ -23,7 +23,7 @@ class Level:
     option_text: bool
     """An option's text alone stands for its letter; a is A."""
     any_name: bool
-    """y = 2x answers f(x) = 2x: names are not compared where there is one."""
+    """y = 2x answers f(x) = 2x: the name of a formula is not compared."""
 
 
 LEVELS: dict[str, Level] = {

@@ -38,7 +38,7 @@ EMPTY = re.compile(
     re.IGNORECASE,
 )
 OPTION = re.compile(
-    r"(?:(?:option|choice|answer)\s*:?\s*)?"
+    r"(?:(?i:option|choice|answer)\s*:?\s*)?"
     r"(?:\(\s*([A-J])\s*\)\s*[.:]?|([A-J])\s*\)|([A-J])\s*[.:](?=\s)|([A-J])(?=\s*$)|([A-J])\s+-\s)\s*(.*)",
     re.DOTALL,
 )
@@ -72,12 +72,14 @@ NAME = re.compile(
 )
 WORDY_NAME = re.compile(r"[A-Za-z][A-Za-z ]{3,60}")
 UNIT_BEHIND = re.compile(
-    r"^(.*[^\\A-Za-z\s^_{(/*+-])\s*(\^\\circ\s*[CF]?|(?<=[\s}])(?:square |cubic |sq )?[A-Za-z]{1,12}"
+    r"^(.*(?:[^\\A-Za-z\s^_{(/*+-]|\\[A-Za-z]+))\s*"
+    r"(\^\\circ\s*[CF]?|(?<=[\s}])(?:square |cubic |sq )?[A-Za-z]{1,12}"
     r"(?:\s*\^\s*\{?[23]\}?)?(?:\s*/\s*[A-Za-z]{1,8}(?:\s*\^\s*\{?[23]\}?)?)?)$"
 )
 PROSE_AFTER_NUMBER = re.compile(r"(-?[0-9][0-9,]*(?:\.[0-9]+)?)\.\s+(?=[A-Z][a-z]+\s+[a-z]+)")
 DEGREES = re.compile(r"((?:[0-9]+(?:\.[0-9]+)?)|\([^()]*\))\s*\^\\circ\s*")
 PERCENT = re.compile(r"(?:%|percent(?:age)?|pct|per\s?cent)(?:\s+(?:points?|of\b.*))?", re.IGNORECASE)
+FRENCH = re.compile(r"(\]|\[)([^\[\]]+)(\[|\])")
 IN_SET = re.compile(r"^\{?[A-Za-z]\}?\s*\\in(?![A-Za-z])\s*")
 
 
@@ -98,7 +100,15 @@ def read_clean(text: str, depth: int) -> Form:
     found = read_plain(text, depth)
     if found is not None:
         return found
-    for reader in (read_words, read_list, read_brackets, read_plus_minus, read_relation, read_grid):
+    for reader in (
+        read_words,
+        read_french,
+        read_list,
+        read_brackets,
+        read_plus_minus,
+        read_relation,
+        read_grid,
+    ):
         form = reader(text, depth)
         if form is not None:
             return form
@@ -230,12 +240,21 @@ def _flat(items: list[Form], joined: str) -> Listing:
     return Listing(tuple(flat), joined=joined)
 
 
+def read_french(text: str, depth: int) -> Form | None:
+    """]0, 1[ is (0, 1)."""
+    found = FRENCH.fullmatch(text)
+    if found is None:
+        return None
+    if found[1] + found[3] == "[]":
+        return None
+    opening = "(" if found[1] == "]" else "["
+    closing = ")" if found[3] == "[" else "]"
+    ends = tuple(read_clean(piece, depth + 1) for piece in split(found[2], frozenset(",;")) if piece)
+    return Group(opening, ends, closing) if len(ends) == 2 else None
+
+
 def read_brackets(text: str, depth: int) -> Form | None:
     whole = enclosed(text)
-    if whole is None and text[:1] == "]" and text[-1:] in "[]":  # ]0, 1[ in French
-        whole = ("(", text[1:-1], ")" if text[-1] == "[" else "]")
-    elif whole is None and text[:1] in "[(" and text[-1:] == "[":
-        whole = (text[0], text[1:-1], ")")
     if whole is None:
         return None
     opening, inside, closing = whole
@@ -285,6 +304,8 @@ def read_relation(text: str, depth: int) -> Form | None:
             return _named_tuple(split(names[1], frozenset(",")), read_clean(last, depth + 1))
         if is_name(first) and not is_name_only_of_prose(last):
             return Named(_name(first), read_clean(last, depth + 1))
+        if signs == ("\\approx",) and read_number(last) is not None:  # the value, and what it is about
+            return read_clean(first, depth + 1)
         if len(parts) == 2 and is_name(last) and read_number(first) is not None:
             return Named(_name(last), read_clean(first, depth + 1))
     return Relation(tuple(parts), signs)

@@ -85,8 +85,6 @@ TABLE: tuple[tuple[str, str, Fraction, int], ...] = (
     ("^\\circ degree degrees deg", "degree", F(1), 1),
     ("^\\circC celsius", "celsius", F(1), 1),
     ("^\\circF fahrenheit", "fahrenheit", F(1), 1),
-    ("mph", "m/s", F(44704, 100000), 1),
-    ("kmh kph", "m/s", F(5, 18), 1),
     ("\\$ usd dollar dollars buck bucks", "dollar", F(1), 1),
     ("\\cent cent cents", "dollar", F(1, 100), 1),
     ("\u20ac eur euro euros \\euro", "euro", F(1), 1),
@@ -117,6 +115,12 @@ SPELLINGS: dict[str, Unit] = {
     for names, basic, factor, power in TABLE
     for name in names.split()
 }
+SPEED = (("m", 1), ("s", -1))
+SPELLINGS |= {
+    "mph": Unit(F(44704, 100000), SPEED),
+    "kmh": Unit(F(5, 18), SPEED),
+    "kph": Unit(F(5, 18), SPEED),
+}
 DEGREE = SPELLINGS["degree"]
 NUMBER_WORDS = {
     "hundred": F(100), "thousand": F(1000), "million": F(10**6), "billion": F(10**9), "trillion": F(10**12),
@@ -126,7 +130,7 @@ MONEY = re.compile(r"(?:US|A|C|HK)?\\\$|[\u20ac\u00a3\u00a5\u20b9\u20a9\u20bd]|R
 PIECE = re.compile(
     r"\s*(?:(?P<name>\^\\circ\s*[CF](?![A-Za-z])|\^\\circ|\\(?:mu\s*m(?![A-Za-z])|Omega|\$|cent|euro|pounds)"
     r"|[A-Za-z]+|[^\x00-\x7f]+)"
-    r"\s*(?:\^\s*\{?\s*(?P<power>-?[0-9]{1,2})\s*\}?|(?P<squared>\s+squared|\s+cubed))?"
+    r"\s*(?:\^\s*\{?\s*(?P<power>-?[0-9]{1,2})\s*\}?|(?P<squared>squared|cubed)(?![A-Za-z]))?"
     r"|(?P<operator>\\cdot|\\times|\*|/|\\div))"
 )
 WORD = re.compile(r"[A-Za-z][A-Za-z'\-]+\.?")
