@@ -28,6 +28,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen3Config
 
 from fastrl.config import (
+    AnswerConfig,
     CheckpointConfig,
     Config,
     DataConfig,
@@ -107,7 +108,8 @@ def configured(case: str, work: Path, width: int, vocab: int, run: str, new_toke
         rollout=RolloutConfig(
             num_prompts=GROUPS * CASES[case], group_size=GROUP_SIZE, max_new_tokens=new_tokens
         ),
-        reward=RewardConfig(functions=("random",), weights=(1.0,), answer_workers=1),
+        reward=RewardConfig(functions=("random",), weights=(1.0,)),
+        answer=AnswerConfig(workers=1),
         train=TrainConfig(num_steps=2, tokens_per_microbatch=tokens, shard=case == "shard"),
     )
     if case in ("rl", "shard"):

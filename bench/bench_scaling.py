@@ -24,6 +24,7 @@ from typing import Any
 
 from bench.bench_plan import write_data, write_model
 from fastrl.config import (
+    AnswerConfig,
     CheckpointConfig,
     DataConfig,
     EngineConfig,
@@ -74,7 +75,8 @@ def configured(cell: Cell, work: Path, folder: Path, steps: int) -> RlConfig:
         data=DataConfig(path=str(work / "data.jsonl"), prompt_column="question", solution_column="answer"),
         engine=EngineConfig(max_batch_tokens=8192),
         rollout=rollout,
-        reward=RewardConfig(functions=("random", "transfer"), weights=(1.0, 1.0), answer_workers=1),
+        reward=RewardConfig(functions=("random", "transfer"), weights=(1.0, 1.0)),
+        answer=AnswerConfig(workers=1),
         transfer=TransferConfig(
             receiver=CheckpointConfig(path=str(work / "receiver")), slack_tokens=16, top_p=1.0
         ),

@@ -154,7 +154,7 @@ def main() -> None:
     resampled = UpliftConfig(form="uplift", baseline="resampled", baseline_repeats=3, executor=executor)
     cached = replace(resampled, baseline="cached")
     engine = TorchEngine.from_pretrained(str(world / given.executor), dtype=DTYPE, device=DEVICE)
-    with AnswerGrader(num_workers=1, allow_last_number=True) as grader:
+    with AnswerGrader(num_workers=1, extraction="last_number") as grader:
         ways = {
             name: UpliftReward(kind(engine, executor, MathVerifier(grader)), config, None, seed=0)
             for name, kind, config in (

@@ -1,21 +1,32 @@
-"""`python -m bench.check_answers DIR`: every gold answer of the files against itself and another."""
+"""Every gold answer of the benchmark files against itself and another, at both levels.
+
+    python -m bench.check_answers DIR [--out bench/results/grader_gold.json]
+
+"Another" is the file's next gold answer of another value: another text behind the last "=". What differs from
+math-verify alone is listed pair by pair. The last line is JSON.
+"""
 
 from __future__ import annotations
 
-import sys
+import argparse
+import json
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fastrl.config import DataConfig
 from fastrl.data import load_problems
-from fastrl.grading.answer import normalize_answer
-from fastrl.grading.pool import AnswerGrader
-from fastrl.grading.verdict import Verdict
+from fastrl.grading import AnswerGrader, Verdict, normalize_answer
+from fastrl.grading.levels import LEVELS
+from fastrl.runtime.run import environment
 
-FILES = ("math500.parquet", "gsm8k_test.jsonl", "amc23.jsonl", "aime24.jsonl", "imo_answerbench_v2.csv")
+FILES = (
+    "math500.parquet", "gsm8k_test.jsonl", "gsm8k_train.jsonl", "amc23.jsonl", "aime24.jsonl",
+    "imo_answerbench_v2.csv", "sky_math_8.parquet", "sky_math_64.parquet",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,13 +40,26 @@ class SelfCheck:
 
 def self_check(grader: AnswerGrader, gold: Sequence[str]) -> SelfCheck:
     """Each gold answer, boxed, graded against itself and as an answer to a problem with another one."""
-    boxed = [f"\\boxed{{{answer}}}" for answer in gold]
-    others = [_next_different(gold, index) for index in range(len(gold))]
+    pairs = boxed_pairs(gold)
     return SelfCheck(
         num_gold=len(gold),
-        against_self=Counter(grader.grade(list(zip(boxed, gold, strict=True)))),
-        against_other=Counter(grader.grade(list(zip(boxed, others, strict=True)))),
+        against_self=Counter(grader.grade(pairs[: len(gold)])),
+        against_other=Counter(grader.grade(pairs[len(gold) :])),
     )
+
+
+def boxed_pairs(gold: Sequence[str]) -> list[tuple[str, str]]:
+    """Return each boxed gold answer with itself, then each with another."""
+    boxed = [f"\\boxed{{{answer}}}" for answer in gold]
+    others = [_next_different(gold, index) for index in range(len(gold))]
+    return [*zip(boxed, gold, strict=True), *zip(boxed, others, strict=True)]
+
+
+def math_verify_alone(pairs: Sequence[tuple[str, str]]) -> list[bool]:
+    """What math-verify says of the same pairs, with its defaults and a box around the gold answer."""
+    from math_verify import parse, verify
+
+    return [bool(verify(parse(f"\\boxed{{{gold}}}"), parse(completion))) for completion, gold in pairs]
 
 
 def _next_different(gold: Sequence[str], index: int) -> str:
@@ -49,24 +73,62 @@ def _right_side(answer: str) -> str:
     return normalize_answer(answer).rpartition("=")[2].strip()
 
 
+def check_file(path: Path) -> dict[str, Any]:
+    gold = [problem.solution for problem in load_problems(DataConfig(path=str(path)))]
+    pairs, found = boxed_pairs(gold), dict[str, Any](num_gold=len(gold))
+    alone = math_verify_alone(pairs) if len(gold) <= 2000 else None
+    for level in LEVELS:
+        with AnswerGrader(level=level) as grader:  # type: ignore[arg-type]
+            grader.equal([(r"\frac{1}{\sqrt{2}}", r"\frac{\sqrt{2}}{2}")])
+            start = time.perf_counter()
+            verdicts = grader.grade(pairs)
+            seconds = time.perf_counter() - start
+            found[level] = {
+                "against_self": _words(verdicts[: len(gold)]),
+                "against_other": _words(verdicts[len(gold) :]),
+                "seconds": round(seconds, 3),
+                "by_algebra": grader.num_compared - 1,
+            }
+            if alone is not None:
+                found[level]["differs_from_math_verify"] = [
+                    {
+                        "answer": completion,
+                        "gold": right,
+                        "fastrl": verdict.value,
+                        "rule": _rule(grader, completion, right),
+                    }
+                    for (completion, right), verdict, other in zip(pairs, verdicts, alone, strict=True)
+                    if (verdict is Verdict.CORRECT) != other
+                ]
+    return found
+
+
+def _rule(grader: AnswerGrader, completion: str, gold: str) -> str:
+    return grader.explain(completion, gold).rule
+
+
+def _words(verdicts: Sequence[Verdict]) -> dict[str, int]:
+    return {verdict.value: number for verdict, number in Counter(verdicts).most_common()}
+
+
 def main() -> None:
-    folder = Path(sys.argv[1])
-    with AnswerGrader() as grader:
-        for name in FILES:
-            start = time.monotonic()
-            gold = [problem.solution for problem in load_problems(DataConfig(path=str(folder / name)))]
-            check = self_check(grader, gold)
-            bare = [normalize_answer(answer) for answer in gold]
-            alone = Counter(grader.compare([(answer, answer) for answer in bare]))
+    parser = argparse.ArgumentParser(prog="python -m bench.check_answers")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    results = {}
+    for name in FILES:
+        results[name] = check_file(options.folder / name)
+        for level in LEVELS:
+            row = results[name][level]
             print(
-                f"{name}: {check.num_gold} gold answers; against itself {_words(check.against_self)}; "
-                f"against another {_words(check.against_other)}; "
-                f"math-verify alone against itself {_words(alone)}; {time.monotonic() - start:.1f} s"
+                f"{name}, {level}: itself {row['against_self']}, another {row['against_other']}, "
+                f"{row['seconds']} s"
             )
-
-
-def _words(counts: Counter[Verdict]) -> str:
-    return ", ".join(f"{number} {verdict.value}" for verdict, number in counts.most_common())
+    text = json.dumps({"environment": environment(), "results": results}, ensure_ascii=False)
+    if options.out is not None:
+        options.out.write_text(text + "\n", encoding="utf-8")
+    print(text)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from bench.soak_child import Progress, child
 from fastrl.config import (
+    AnswerConfig,
     DataConfig,
     EvalConfig,
     ModelConfig,
@@ -95,7 +96,8 @@ def make_config(
         model=ModelConfig(path=str(world / "model")),
         data=DataConfig(path=str(world / "problems.jsonl")),
         rollout=RolloutConfig(num_prompts=2, group_size=3, max_new_tokens=6),
-        reward=RewardConfig(functions=rewards, weights=(1.0, 1.0), answer_workers=1),
+        reward=RewardConfig(functions=rewards, weights=(1.0, 1.0)),
+        answer=AnswerConfig(workers=1),
         train=TrainConfig(num_steps=num_steps, learning_rate=1e-3 * SHAPE.hidden / hidden),
         eval=EvalConfig(path=str(world / "problems.jsonl"), limit=2, num_samples=2, every=5),
     )

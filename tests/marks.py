@@ -21,6 +21,7 @@ MARKS: dict[str, tuple[str, ...]] = {
         "engine/vllm",
         "grading/programs",
         "grading/test_pool.py",
+        "grading/test_pairs.py",
         "integrations/test_lm_eval.py",
         "kernels/test_sharded_head.py",
         "kernels/test_triton_compiles.py",

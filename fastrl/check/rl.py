@@ -57,7 +57,7 @@ def check_rewards(config: RlConfig) -> None:
 def check_labels(config: RlConfig, problems: Sequence[Problem]) -> None:
     """The label reward finds its wrong labels in the file, and they surely differ from the gold answers."""
     if "label" in config.reward.functions:
-        with AnswerGrader(config.reward.answer_workers, config.reward.answer_timeout_s) as grader:
+        with AnswerGrader.of(config.answer) as grader:
             item_labels(problems, config.labels, config.run.seed, grader)
 
 

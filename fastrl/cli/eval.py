@@ -16,6 +16,7 @@ from fastrl.check.faithfulness import check_faithfulness
 from fastrl.cli.arguments import asks_help, take_positional
 from fastrl.cli.eval_tables import results, show_faithfulness, show_metrics, show_transfer
 from fastrl.config import (
+    AnswerConfig,
     CheckpointConfig,
     DataConfig,
     EngineConfig,
@@ -77,10 +78,7 @@ class EvalOptions:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     trust_remote_code: bool = False
     engine: EngineConfig = field(default_factory=EngineConfig)
-    answer_timeout_s: float = 5.0
-    """Grading one answer is stopped after this long and counted apart from "wrong"."""
-    answer_workers: int = 2
-    """Grading processes."""
+    answer: AnswerConfig = field(default_factory=AnswerConfig)
 
     def __post_init__(self) -> None:
         check_positive("eval", self, "num_samples", "num_cut", "num_continuations", "max_new_tokens")
@@ -128,7 +126,7 @@ def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
     )  # fmt: skip
     device = choose_device(RunConfig(device=options.device))
     out = None if options.out is None else Path(options.out)
-    with AnswerGrader(options.answer_workers, options.answer_timeout_s) as grader:
+    with AnswerGrader.of(options.answer) as grader:
         engine = build_engine(policy, options.engine, device)
         result = evaluate(
             engine,
@@ -172,9 +170,7 @@ def run_two_stage(planner: CheckpointConfig, options: EvalOptions) -> dict[str, 
         engine, problems, num_samples=options.num_samples, sampling=options.sampling, seed=options.seed
     )
     engine.sleep()  # its memory goes to the executor
-    executor = build_executor(
-        options.executor, options.engine, device, options.answer_workers, options.answer_timeout_s
-    )
+    executor = build_executor(options.executor, options.engine, device, options.answer)
     with closing(executor.verifier):
         result = two_stage(
             executor, problems, completions, trace_tag=options.trace_tag, seed=options.seed,

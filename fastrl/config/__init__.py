@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastrl.config.alarm import AlarmConfig
+from fastrl.config.answer import AnswerConfig
 from fastrl.config.base import (
     AdapterConfig,
     Attention,
@@ -22,7 +23,7 @@ from fastrl.config.engine import EngineConfig, ReceiverEngineConfig
 from fastrl.config.executor import ExecutorConfig, ProgramConfig
 from fastrl.config.faithfulness import FaithfulnessConfig
 from fastrl.config.groups import GroupsConfig, WriterConfig
-from fastrl.config.hard_set import GradingConfig, HardSetConfig, SamplingConfig
+from fastrl.config.hard_set import HardSetConfig, SamplingConfig
 from fastrl.config.intervene import InterveneConfig, ProposalConfig, StepsConfig
 from fastrl.config.labels import LabelConfig
 from fastrl.config.options import differences, field_names, get_option, with_option
@@ -37,9 +38,9 @@ from fastrl.config.uplift import UpliftConfig
 from fastrl.kernels.config import LossConfig
 
 __all__ = [
-    "STAGES", "AdapterConfig", "AlarmConfig", "Attention", "BackboneConfig", "CheckpointConfig",
-    "Config", "CptConfig", "DataConfig", "EngineConfig", "EvalConfig", "ExecutorConfig",
-    "FaithfulnessConfig", "GradingConfig", "GroupsConfig", "HardSetConfig", "InterveneConfig",
+    "STAGES", "AdapterConfig", "AlarmConfig", "AnswerConfig", "Attention", "BackboneConfig",
+    "CheckpointConfig", "Config", "CptConfig", "DataConfig", "EngineConfig", "EvalConfig", "ExecutorConfig",
+    "FaithfulnessConfig", "GroupsConfig", "HardSetConfig", "InterveneConfig",
     "LabelConfig", "Learns", "LoraConfig", "LossConfig", "ModelConfig", "PipelineConfig",
     "ProgramConfig", "ProposalConfig", "ReceiverEngineConfig", "Recipe", "RewardConfig",
     "RewardModelConfig", "RlConfig", "RolloutConfig", "RubricLossConfig", "RunConfig",

@@ -7,7 +7,7 @@ from typing import Literal
 
 from fastrl.config.base import check_at_least, check_positive, refuse
 
-Alarm = Literal["collapse", "saturation", "drift"]
+Alarm = Literal["collapse", "saturation", "drift", "transfer"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,9 @@ class AlarmConfig:
     max_log_ratio: float | None = 0.2
     """Drift: trainer's and engine's log-probs of a token are on average further apart, in nats. float32 has
     about 1e-6, bfloat16 1e-2."""
+    max_empty_cuts: float | None = 0.5
+    """Transfer: of a larger share of the rollouts every cut is empty, since the answer begins at once: a
+    receiver continues nothing, and its reward says nothing of them."""
     span: int = 5
     """Steps of the moving average that is judged, and steps that are the start."""
     patience: int = 5
@@ -42,8 +45,8 @@ class AlarmConfig:
     saturation_patience: int = 50
     """... so many steps ago. Rewards that are not > 0, such as entropy, never saturate."""
     stop_on: tuple[Alarm, ...] = ()
-    """collapse, saturation, drift: these end training, with a checkpoint as after the last step. A run that
-    was ended so goes on where it is started again with fewer of them."""
+    """collapse, saturation, drift, transfer: these end training, with a checkpoint as after the last step. A
+    run that was ended so goes on where it is started again with fewer of them."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -52,6 +55,7 @@ class AlarmConfig:
             "max_common_share",
             "min_agreement_ratio",
             "min_ess",
+            "max_empty_cuts",
         ):
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:

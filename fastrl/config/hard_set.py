@@ -1,10 +1,11 @@
-"""One hard-set stage, and what it shares with interventions: how is sampled, how answers are graded."""
+"""One hard-set stage, and what it shares with interventions: how is sampled."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
 
+from fastrl.config.answer import AnswerConfig
 from fastrl.config.base import (
     CheckpointConfig,
     DataConfig,
@@ -48,19 +49,6 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GradingConfig:
-    """How answers are compared with the gold ones."""
-
-    answer_timeout_s: float = 5.0
-    """Grading one answer is stopped after this long and counted apart from "wrong"."""
-    answer_workers: int = 2
-    """Grading processes."""
-
-    def __post_init__(self) -> None:
-        check_positive("grading", self, "answer_timeout_s", "answer_workers")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class HardSetConfig:
     """Problems that a model does not solve, with its failed attempts (InT, arXiv 2601.14209)."""
 
@@ -80,7 +68,7 @@ class HardSetConfig:
     keep_attempts: int = 4
     """Failed rollouts kept of a hard problem: different ones that came to their end, drawn by the seed."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    grading: GradingConfig = field(default_factory=GradingConfig)
+    answer: AnswerConfig = field(default_factory=AnswerConfig)
     chunk_size: int = 64
     """Problems sampled at once; what is done is kept after each chunk."""
 

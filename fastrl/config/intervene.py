@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from fastrl.config.answer import AnswerConfig
 from fastrl.config.base import (
     CheckpointConfig,
     DataConfig,
@@ -15,7 +16,7 @@ from fastrl.config.base import (
     refuse,
 )
 from fastrl.config.engine import EngineConfig
-from fastrl.config.hard_set import GradingConfig, SamplingConfig
+from fastrl.config.hard_set import SamplingConfig
 
 Filter = Literal["none", "success", "gain"]
 Leak = Literal["anywhere", "stated"]
@@ -114,7 +115,7 @@ class InterveneConfig:
     """Of each prefix, for each arm of the filter."""
     continuation: SamplingConfig = field(default_factory=SamplingConfig)
     """max_new_tokens shrinks where the model's context ends sooner."""
-    grading: GradingConfig = field(default_factory=GradingConfig)
+    answer: AnswerConfig = field(default_factory=AnswerConfig)
     chunk_size: int = 16
     """Problems, with all their attempts, worked on at once; what is done is kept after each chunk."""
 

@@ -83,6 +83,14 @@ for _stage, _sections in ENGINES.items():
         for section in _sections
     }
 
+GRADING = {"rl": "reward", "hard_set": "grading", "intervene": "grading", "subset": "grading"}
+"""Sections that said how answers are graded, by stage."""
+for _stage, _section in GRADING.items():
+    TABLE[_stage] |= {
+        f"{_section}.answer_timeout_s": Renamed("answer.timeout_s"),
+        f"{_section}.answer_workers": Renamed("answer.workers"),
+    }
+
 MOVED = {"fastrl.tiny.faithful": "fastrl.tiny.weak.faithful"}
 """Modules, as values of the options that name a function."""
 FUNCTIONS = {

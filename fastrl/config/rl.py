@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fastrl.config.alarm import AlarmConfig
+from fastrl.config.answer import AnswerConfig
 from fastrl.config.base import (
     DataConfig,
     ModelConfig,
@@ -80,10 +81,6 @@ class RewardConfig:
     """Advantages are divided by the group's std, the batch's std, or not."""
     baseline: AdvantageBaseline = "mean"
     """Subtracted from a rollout's reward."""
-    answer_timeout_s: float = 5.0
-    """Grading one answer is stopped after this long and counted apart from "wrong"."""
-    answer_workers: int = 2
-    """Grading processes."""
 
     def __post_init__(self) -> None:
         if not self.functions:
@@ -92,7 +89,6 @@ class RewardConfig:
             refuse("reward", "weights", f"{len(self.functions)} numbers, one a function", self.weights)
         if len(set(self.functions)) != len(self.functions):
             refuse("reward", "functions", "names without repetition", self.functions)
-        check_positive("reward", self, "answer_timeout_s", "answer_workers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +124,7 @@ class RlConfig:
     engine: EngineConfig = field(default_factory=EngineConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
+    answer: AnswerConfig = field(default_factory=AnswerConfig)
     transfer: TransferConfig = field(default_factory=TransferConfig)
     uplift: UpliftConfig = field(default_factory=UpliftConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from fastrl.config.answer import AnswerConfig
 from fastrl.config.base import (
     CheckpointConfig,
     DataConfig,
@@ -15,7 +16,7 @@ from fastrl.config.base import (
     refuse,
 )
 from fastrl.config.engine import EngineConfig
-from fastrl.config.hard_set import GradingConfig, SamplingConfig
+from fastrl.config.hard_set import SamplingConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,7 @@ class SubsetConfig:
     sampling: SamplingConfig = field(
         default_factory=lambda: SamplingConfig(temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=2048)
     )
-    grading: GradingConfig = field(default_factory=GradingConfig)
+    answer: AnswerConfig = field(default_factory=AnswerConfig)
     chunk_size: int = 64
     """Problems sampled at once; what is done is kept after each chunk."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ SOLUTION_COLUMNS = (
     "reward_model.ground_truth",
     "solution",
 )
+THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
 # arguments that every reward is called with, and TRL's names for what they are made of
 CALLED_WITH = (
     "prompts",
@@ -144,7 +146,8 @@ def _last_of_user(messages: Sequence[Message]) -> int:
 
 
 def gold_text(value: object) -> str:
-    """A gold answer as text: what follows "####" less its commas; the only item of a list; 27 for 27.0."""
+    """A gold answer as text: what follows "####" less the commas of its thousands; the only item of a list;
+    27 for 27.0."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         value = _only_item_of_json_list(value)
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 1:
@@ -157,7 +160,7 @@ def gold_text(value: object) -> str:
         return repr(value)
     if isinstance(value, str):
         _, mark, after = value.rpartition("####")
-        text = (after.replace(",", "") if mark else value).strip()
+        text = (THOUSANDS.sub("", after) if mark else value).strip()
         if text:
             return text
     raise ValueError(f"gold answer: expected text or a number, got {value!r}")

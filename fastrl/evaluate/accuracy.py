@@ -13,7 +13,6 @@ from fastrl.engine.protocol import Engine
 from fastrl.evaluate.metrics import bootstrap_interval, maj_at_k, pass_at_k, powers_of_two
 from fastrl.evaluate.sharing import together
 from fastrl.grading import AnswerGrader, Verdict
-from fastrl.grading.answer import extract_answer, normalize_answer
 from fastrl.rewards.batch import mean
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.seeding import seed_of
@@ -31,16 +30,27 @@ class ProblemResult:
     answers: list[str | None]
     """As stated; None where none was."""
     verdicts: list[Verdict]
+    wrong_counts: list[int]
+    """Votes of each wrong answer; those that the grader calls equal are one."""
 
     @property
     def num_correct(self) -> int:
         return self.verdicts.count(Verdict.CORRECT)
 
-    @property
-    def wrong_counts(self) -> list[int]:
-        """Votes of each distinct wrong answer."""
-        pairs = zip(self.answers, self.verdicts, strict=True)
-        return list(Counter(a for a, v in pairs if a is not None and v is not Verdict.CORRECT).values())
+    def maj_text_at_k(self, k: int) -> float:
+        """Return maj@k of a vote by plain text: spellings of one answer are rivals."""
+        texts = {text: 0 for text in self.answers if text is not None}
+        right = dict(texts)
+        for text, verdict in zip(self.answers, self.verdicts, strict=True):
+            if text is not None:
+                (right if verdict is Verdict.CORRECT else texts)[text] += 1
+        won = 0.0
+        for text, count in right.items():
+            rivals = [votes for other, votes in right.items() if other != text] + [*texts.values()]
+            won += (
+                maj_at_k(count, [votes for votes in rivals if votes], self.num_unparsed, k) if count else 0.0
+            )
+        return won
 
     @property
     def num_unparsed(self) -> int:
@@ -75,7 +85,8 @@ def evaluate(
 
         avg@n = mean c / n,  pass@k = mean 1 - C(n-c, k) / C(n, k),  maj@k = mean P(majority of k is right)
 
-    k runs over the powers of two up to n, and n. Beside them: mean_length in tokens, unfinished (ended by
+    maj@k: answers that the grader calls equal vote together; maj_text@k: equal texts alone do. k runs over
+    the powers of two up to n, and n. Beside them: mean_length in tokens, unfinished (ended by
     max_new_tokens), and the share of each verdict that is neither right nor wrong.
 
     Args:
@@ -112,15 +123,11 @@ def graded(
     verdicts = iter(grader.grade(pairs))
     results = []
     for problem, samples in zip(problems, completions, strict=True):
-        answers = [stated_answer(completion.text, grader) for completion in samples]
-        results.append(ProblemResult(problem, samples, answers, [next(verdicts) for _ in samples]))
+        answers = [grader.stated(completion.text) for completion in samples]
+        own = [next(verdicts) for _ in samples]
+        wrong = [a for a, v in zip(answers, own, strict=True) if v is not Verdict.CORRECT]
+        results.append(ProblemResult(problem, samples, answers, own, list(grader.votes(wrong).values())))
     return results
-
-
-def stated_answer(text: str, grader: AnswerGrader) -> str | None:
-    """In the form that is compared and that votes are counted by."""
-    answer = extract_answer(text, allow_last_number=grader.allow_last_number)
-    return None if answer is None else normalize_answer(answer)
 
 
 def summarize(results: Sequence[ProblemResult], seed: int) -> dict[str, float]:
@@ -135,6 +142,7 @@ def summarize(results: Sequence[ProblemResult], seed: int) -> dict[str, float]:
     add(f"avg@{num_samples}", [result.num_correct / num_samples for result in results])
     for k in powers_of_two(num_samples)[1:]:  # at k = 1 both are avg
         add(f"maj@{k}", [maj_at_k(r.num_correct, r.wrong_counts, r.num_unparsed, k) for r in results])
+        add(f"maj_text@{k}", [r.maj_text_at_k(k) for r in results])
         add(f"pass@{k}", [pass_at_k(num_samples, r.num_correct, k) for r in results])
     samples = [completion for result in results for completion in result.completions]
     verdicts = Counter(verdict for result in results for verdict in result.verdicts)

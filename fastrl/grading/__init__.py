@@ -1,14 +1,17 @@
 """Does a completion give the right answer? Grading in processes that can be killed."""
 
-from fastrl.grading.answer import exact_verdict, extract_answer, first_answer_marker, normalize_answer
-from fastrl.grading.pool import AnswerGrader
+from fastrl.grading.exact import exact_verdict
+from fastrl.grading.pool import AnswerGrader, Explanation
 from fastrl.grading.verdict import Verdict
+from fastrl.grading.where import answer_start, extract_answer, find_answer, normalize_answer
 
 __all__ = [
     "AnswerGrader",
+    "Explanation",
     "Verdict",
+    "answer_start",
     "exact_verdict",
     "extract_answer",
-    "first_answer_marker",
+    "find_answer",
     "normalize_answer",
 ]

@@ -6,80 +6,163 @@ import threading
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from types import TracebackType
+from typing import TYPE_CHECKING, get_args
 
-from fastrl.grading.answer import exact_verdict, extract_answer, last_boxed, normalize_answer
-from fastrl.grading.process import LOADING_TRIES, GradingProcess
+from fastrl.grading.compare import Judge
+from fastrl.grading.levels import LEVELS, Extraction, LevelName
+from fastrl.grading.process import LOADING_TRIES, GradingProcess, Request
 from fastrl.grading.verdict import Verdict
+from fastrl.grading.votes import count_answers
+from fastrl.grading.where import find_answer, gold_answer, normalize_answer
+
+if TYPE_CHECKING:  # workers import this package without the configuration's packages
+    from fastrl.config.answer import AnswerConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """How one verdict came about."""
+
+    extraction: str
+    """By which rule the answer was found; empty: it wasn't."""
+    answer: str
+    normal_answer: str
+    normal_gold: str
+    rule: str
+    """What decided."""
+    verdict: Verdict
 
 
 class AnswerGrader:
     """Grades completions against gold answers.
 
     The stated answer and the gold one are compared as text and as numbers first; only where that decides
-    nothing does a worker process run math-verify. Workers start when first needed, and import neither torch
-    nor the main program. One that exceeds the time limit is killed and replaced; the other pairs are graded
-    all the same. One that dies is replaced, and its pair is given to another once more.
+    nothing does a worker process do algebra with math-verify and sympy. Workers start when first needed, and
+    import neither torch nor the main program. One that exceeds the time limit is killed and replaced; the
+    other pairs are graded all the same. One that dies is replaced, and its pair is given to another once.
 
     Args:
         num_workers: processes at most.
         timeout_s: > 0, seconds for one pair.
-        allow_last_number: a completion without a box or an answer phrase answers with its last number.
+        extraction: where an answer may stand; see fastrl.grading.where.find_answer. With whole_response
+            math-verify alone decides, on the whole text.
+        level: what is paid; see fastrl.grading.levels.
+        tolerance: >= 0, relative, between numbers; for benchmarks that state one.
     """
 
     def __init__(
-        self, num_workers: int = 2, timeout_s: float = 5.0, *, allow_last_number: bool = False
+        self,
+        num_workers: int = 2,
+        timeout_s: float = 5.0,
+        *,
+        extraction: Extraction = "phrase",
+        level: LevelName = "strict",
+        tolerance: float = 0.0,
     ) -> None:
         if num_workers < 1:
-            raise ValueError(f"[verify] num_workers: expected >= 1, got {num_workers}")
+            raise ValueError(f"[answer] num_workers: expected >= 1, got {num_workers}")
         if not timeout_s > 0:
-            raise ValueError(f"[verify] timeout_s: expected > 0, got {timeout_s}")
+            raise ValueError(f"[answer] timeout_s: expected > 0, got {timeout_s}")
+        if level not in LEVELS:
+            raise ValueError(f"[answer] level: expected {' or '.join(LEVELS)}, got {level!r}")
+        if extraction not in get_args(Extraction):
+            raise ValueError(
+                f"[answer] extraction: expected {', '.join(get_args(Extraction))}, got {extraction!r}"
+            )
+        if not 0 <= tolerance < 1:
+            raise ValueError(f"[answer] tolerance: expected a number in [0, 1), got {tolerance}")
         self.num_workers = num_workers
         self.timeout_s = timeout_s
-        self.allow_last_number = allow_last_number
+        self.extraction: Extraction = extraction
+        self.level: LevelName = level
+        self.tolerance = tolerance
         self.counts: Counter[Verdict] = Counter()
         """Verdicts since the grader was made."""
         self.num_compared = 0
-        """Pairs that went to math-verify; equal ones of a call go once."""
+        """Pairs that went to a worker; equal ones of a call go once."""
+        self._judge = Judge(LEVELS[level], tolerance)
         self._workers: list[GradingProcess] = []
         self._killed_loading = 0
         self._lock = threading.Lock()
         self._finalizer = weakref.finalize(self, _kill_all, self._workers)
 
-    def grade(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        """One verdict for each (completion text, gold answer). May be called from any thread."""
-        verdicts: list[Verdict | None] = [None] * len(pairs)
-        undecided: dict[tuple[str, str], list[int]] = {}
-        for index, (completion, gold) in enumerate(pairs):
-            answer = extract_answer(completion, allow_last_number=self.allow_last_number)
-            if answer is None:
-                verdicts[index] = Verdict.NO_ANSWER
-                continue
-            pair = (normalize_answer(answer), normalize_answer(last_boxed(gold) or gold))
-            equal = exact_verdict(*pair)
-            if equal is None:
-                undecided.setdefault(pair, []).append(index)
-            else:
-                verdicts[index] = Verdict.CORRECT if equal else Verdict.WRONG
-        for indexes, verdict in zip(undecided.values(), self.compare(list(undecided)), strict=True):
-            for index in indexes:
-                verdicts[index] = verdict
-        decided = [verdict for verdict in verdicts if verdict is not None]
-        with self._lock:
-            self.counts.update(decided)
-        return decided
+    @classmethod
+    def of(cls, config: AnswerConfig) -> AnswerGrader:
+        """Return the grader that a configuration describes."""
+        return cls(
+            config.workers,
+            config.timeout_s,
+            extraction=config.extraction,
+            level=config.level,
+            tolerance=config.tolerance,
+        )
 
-    def compare(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        """math-verify alone, on bare (answer, gold answer) pairs."""
+    def grade(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        """Return one verdict for each (completion text, gold answer). May be called from any thread."""
+        found: list[tuple[str, str] | None] = []
+        for completion, gold in pairs:
+            stated = find_answer(completion, self.extraction, self.level)
+            found.append(None if stated is None else (stated.text, gold_answer(gold)))
+        whole = self.extraction == "whole_response"
+        decided = iter(self._decide([pair for pair in found if pair is not None], whole))
+        verdicts = [Verdict.NO_ANSWER if pair is None else next(decided)[0] for pair in found]
         with self._lock:
-            self.num_compared += len(pairs)
+            self.counts.update(verdicts)
+        return verdicts
+
+    def equal(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        """Return one verdict for each pair of bare answers, as votes compare them. CORRECT: they are one."""
+        return [verdict for verdict, _ in self._decide(pairs, whole=False)]
+
+    def stated(self, completion: str) -> str | None:
+        """Return the answer that a completion states in its normal form, as votes count it; None: none. Under
+        whole_response, which names no answer, what the extraction phrase finds."""
+        extraction = "phrase" if self.extraction == "whole_response" else self.extraction
+        found = find_answer(completion, extraction, self.level)
+        return None if found is None else normalize_answer(found.text)
+
+    def votes(self, answers: Iterable[str | None]) -> dict[str, int]:
+        """Return the votes of each answer; those that the grader calls equal are one. See count_answers."""
+        return count_answers(
+            answers, lambda pairs: [verdict is Verdict.CORRECT for verdict in self.equal(pairs)]
+        )
+
+    def explain(self, completion: str, gold: str) -> Explanation:
+        """Return how the verdict on a completion comes about."""
+        found = find_answer(completion, self.extraction, self.level)
+        right = gold_answer(gold)
+        if found is None:
+            return Explanation("", "", "", normalize_answer(right), "no answer is stated", Verdict.NO_ANSWER)
+        whole = self.extraction == "whole_response"
+        ((verdict, rule),) = self._decide([(found.text, right)], whole)
+        normal = found.text if whole else normalize_answer(found.text)
+        return Explanation(found.rule, found.text, normal, normalize_answer(right), rule, verdict)
+
+    def _decide(self, pairs: Sequence[tuple[str, str]], whole: bool) -> list[tuple[Verdict, str]]:
+        """Return verdict and rule of each pair; equal pairs are decided once."""
+        known: dict[tuple[str, str], tuple[Verdict, str]] = {}
+        asked: dict[tuple[str, str], None] = {}
+        with self._lock:
+            for pair in pairs:
+                if pair in known or pair in asked:
+                    continue
+                equal = None if whole else self._judge.compare(*pair)
+                if equal is None:
+                    asked[pair] = None
+                else:
+                    known[pair] = (Verdict.CORRECT if equal else Verdict.WRONG, self._judge.rule)
+            self.num_compared += len(asked)
+            requests = [(*pair, self.level, self.tolerance, whole) for pair in asked]
             try:
-                return self._compare(pairs)
+                known |= dict(zip(asked, self._ask(requests), strict=True))
             finally:
                 # after an interruption a late reply would be taken for the next pair's
                 self._retire([worker for worker in self._workers if worker.task is not None])
+        return [known[pair] for pair in pairs]
 
     def close(self) -> None:
         """Ends the worker processes; grading again starts new ones."""
@@ -94,10 +177,10 @@ class AnswerGrader:
     ) -> None:
         self.close()
 
-    def _compare(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+    def _ask(self, pairs: Sequence[Request]) -> list[tuple[Verdict, str]]:
         waiting = deque(range(len(pairs)))
         tried: set[int] = set()
-        verdicts: dict[int, Verdict] = {}
+        verdicts: dict[int, tuple[Verdict, str]] = {}
         while len(verdicts) < len(pairs):
             while len(self._workers) < min(self.num_workers, len(pairs) - len(verdicts)):
                 self._workers.append(GradingProcess(self.timeout_s))
@@ -113,7 +196,7 @@ class AnswerGrader:
                 tried.add(task)
         return [verdicts[index] for index in range(len(pairs))]
 
-    def _collect(self, verdicts: dict[int, Verdict]) -> list[int]:
+    def _collect(self, verdicts: dict[int, tuple[Verdict, str]]) -> list[int]:
         """Wait for the next reply or the next time limit, and note what came of it. Returns the tasks whose
         worker died."""
         busy = [worker for worker in self._workers if not worker.idle]
@@ -137,7 +220,8 @@ class AnswerGrader:
                     self._workers.remove(worker)
                     raise worker.cannot_load(f"{LOADING_TRIES} that were killed")
             elif verdict is not None:
-                verdicts[task] = verdict
+                rule = "the time limit" if verdict is Verdict.TIMEOUT else worker.rule
+                verdicts[task] = (verdict, rule if verdict is not Verdict.ERROR else "the process died")
                 died += [task] if verdict is Verdict.ERROR else []
             if verdict in (Verdict.TIMEOUT, Verdict.ERROR):
                 self._retire([worker])

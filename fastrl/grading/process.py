@@ -17,6 +17,8 @@ from fastrl.runtime.redact import without_secrets
 LOADING_LIMIT_S = 120.0
 LOADING_TRIES = 3
 """Processes in a row that may be killed from outside while they load."""
+Request = tuple[str, str, str, float, bool]
+"""Answer, gold answer, level, tolerance; True: the answer is a whole response."""
 PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 
 
@@ -36,16 +38,17 @@ class GradingProcess:
         self._timeout_s = timeout_s
         self._loading = True
         self.task: int | None = None
+        self.rule = ""
         self.deadline = time.monotonic() + LOADING_LIMIT_S
 
     @property
     def idle(self) -> bool:
         return not self._loading and self.task is None
 
-    def send(self, task: int, pair: tuple[str, str]) -> bool:
-        """False where the process is gone."""
+    def send(self, task: int, request: Request) -> bool:
+        """Return False if the process is gone."""
         try:
-            self._requests.write(json.dumps(pair).encode() + b"\n")
+            self._requests.write(json.dumps(request).encode() + b"\n")
             self._requests.flush()
         except BrokenPipeError:
             return False
@@ -54,8 +57,8 @@ class GradingProcess:
         return True
 
     def receive(self) -> Verdict | None:
-        """What it says: a verdict on its task, or None for being ready. ERROR without a task: it was killed
-        while it loaded."""
+        """Return its verdict on its task, or None for being ready; self.rule is what decided. ERROR without a
+        task: it was killed while it loaded."""
         line = self.replies.readline().decode().strip()
         if self._loading:
             if line != "ready":
@@ -68,7 +71,8 @@ class GradingProcess:
         self.task = None
         if not line:
             return Verdict.TIMEOUT if time.monotonic() >= self.deadline else Verdict.ERROR
-        return Verdict(line)
+        verdict, _, self.rule = line.partition(" ")
+        return Verdict(verdict)
 
     def expire(self) -> Verdict:
         if self._loading:

@@ -1,4 +1,4 @@
-"""One grading process: a [prediction, gold] a line in, a verdict a line out. No torch, only math-verify."""
+"""One grading process: a task a line in, a verdict and its rule a line out. No torch, only math-verify."""
 
 from __future__ import annotations
 
@@ -27,31 +27,46 @@ def main() -> None:
     compare(r"\frac{1}{\sqrt{2}}", r"\frac{\sqrt{2}}{2}")  # first use loads much; no pair should pay for it
     print("ready", file=replies, flush=True)
     for line in sys.stdin:
-        prediction, gold = json.loads(line)
+        answer, gold, level, tolerance, whole = json.loads(line)
         # should the parent be gone, the system ends this process whatever the interpreter is stuck in
         signal.setitimer(signal.ITIMER_REAL, timeout_s + ORPHAN_GRACE_S)
-        verdict = compare(prediction, gold)
+        reply = compare_whole(answer, gold) if whole else compare(answer, gold, level, tolerance)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        print(verdict, file=replies, flush=True)
+        print(" ".join(reply), file=replies, flush=True)
 
 
-def load_comparison() -> Callable[[str, str], str]:
-    """math-verify on two bare answers: "correct", "wrong", or "unreadable" for a prediction it can't read."""
-    from math_verify import LatexExtractionConfig, parse, verify
+def load_comparison() -> Callable[..., tuple[str, str]]:
+    """Return a function of (answer, gold, level, tolerance) to "correct", "wrong", or "unreadable" if algebra
+    can't read one of them, and to the rule that decided."""
+    from fastrl.grading.algebra import FAILURES, SympyAlgebra
+    from fastrl.grading.compare import Judge
+    from fastrl.grading.levels import LEVELS
 
-    boxed_only = [LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False)]
+    algebra = SympyAlgebra()
 
-    def read(answer: str) -> list[object]:
-        parsed: list[object] = parse(f"\\boxed{{{answer}}}", boxed_only, parsing_timeout=None)
-        return parsed
-
-    def compare(prediction: str, gold: str) -> str:
-        mine = read(prediction)
-        if verify(read(gold), mine, timeout_seconds=None):
-            return "correct"
-        return "wrong" if any(not isinstance(item, str) for item in mine) else "unreadable"
+    def compare(answer: str, gold: str, level: str = "strict", tolerance: float = 0.0) -> tuple[str, str]:
+        judge = Judge(LEVELS[level], tolerance, algebra)
+        try:
+            equal = judge.compare(answer, gold)
+        except FAILURES as error:
+            return "unreadable", f"algebra failed: {type(error).__name__}"
+        verdict = "unreadable" if equal is None else "correct" if equal else "wrong"
+        return verdict, judge.rule
 
     return compare
+
+
+def compare_whole(text: str, gold: str) -> tuple[str, str]:
+    """math-verify alone on a whole response, as the weak-supervision paper (arXiv 2604.18574) grades: the
+    gold answer from a box, the response's by its own search for expressions and LaTeX."""
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+
+    rule = "math-verify on the whole response"
+    stated = parse(text, [ExprExtractionConfig(), LatexExtractionConfig()], parsing_timeout=None)
+    if not stated:
+        return "no_answer", rule
+    right = parse(f"\\boxed{{{gold}}}", [LatexExtractionConfig()], parsing_timeout=None)
+    return "correct" if verify(right, stated, timeout_seconds=None) else "wrong", rule
 
 
 def _limit_memory() -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from transformers import AutoTokenizer
 
 from fastrl.config import (
+    AnswerConfig,
     CheckpointConfig,
     EngineConfig,
     ExecutorConfig,
@@ -119,5 +120,6 @@ def uplift_reward(
     if config.needs_quality:
         dtype = compute_dtype(asked.model, where)
         scorer = RubricScorer(RubricModel.load(config.reward_model, where, dtype))
-    built = build_executor(asked, engine or EngineConfig(), where, answer_workers, answer_timeout_s)
+    answer = AnswerConfig(workers=answer_workers, timeout_s=answer_timeout_s)
+    built = build_executor(asked, engine or EngineConfig(), where, answer)
     return UpliftReward(built, config, scorer, seed)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastrl.data.prompts import encode_inside
-from fastrl.grading.answer import first_answer_marker
+from fastrl.grading import answer_start
 from fastrl.runtime.seeding import seed_of
 
 BROKEN = "\ufffd"  # what decoders write for the bytes of an unfinished character
@@ -71,12 +71,12 @@ class Cutter:
         else:
             text = text.rstrip(BROKEN)
             receiver_ids = encode_inside(self.receiver_tokenizer, text)
-        has_answer = first_answer_marker(text) is not None
+        has_answer = answer_start(text) is not None
         return Cut(tau=tau, position=position, text=text, receiver_ids=receiver_ids, has_answer=has_answer)
 
     def _before_answer(self, token_ids: list[int]) -> int:
         """The most tokens whose text ends before the first answer marker begins."""
-        marker = first_answer_marker(self._text(token_ids))
+        marker = answer_start(self._text(token_ids))
         if marker is None:
             return len(token_ids)
         low, high = 0, len(token_ids)

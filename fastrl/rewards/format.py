@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from fastrl.grading.answer import boxes
+from fastrl.grading.boxes import find_boxes
 from fastrl.rewards.batch import CompletionInput, completion_text
 
 
@@ -38,7 +38,5 @@ class FormatReward:
             return self.pattern.fullmatch(text) is not None
         if text.count("\\boxed") != 1:
             return False
-        # an unfinished box is no box
-        return any(
-            text[start:end].strip() and len(text) - end - 1 <= self.max_tail for start, end in boxes(text)
-        )
+        boxes, _ = find_boxes(text)  # an unfinished box is no box
+        return any(len(text) - box.stop <= self.max_tail for box in boxes)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from fastrl.grading.answer import boxes, exact_verdict, normalize_answer
+from fastrl.grading import exact_verdict
+from fastrl.grading.boxes import box_contents
 
 _MARKER = re.compile(
     r"\bfinal answer\W{0,3}\s*(?:is\b|[:=])?|\banswer\W{0,3}\s*(?:is\b|[:=])|####", re.IGNORECASE
@@ -47,7 +48,7 @@ def holds_program(trace: str) -> bool:
 
 
 def _stated(trace: str) -> list[str]:
-    found = [trace[start:end] for start, end in boxes(trace)]
+    found = box_contents(trace)
     for marker in _MARKER.finditer(trace):
         rest = trace[marker.end() :].lstrip()
         end = _SENTENCE_END.search(rest)
@@ -57,4 +58,4 @@ def _stated(trace: str) -> list[str]:
 
 
 def _same(stated: str, gold: str) -> bool:
-    return exact_verdict(normalize_answer(stated), normalize_answer(gold)) is True
+    return exact_verdict(stated, gold) is True

@@ -41,7 +41,7 @@ def build_rl(config: RlConfig, checkpoint: Path | None = None) -> Parts:
     problems = load_problems(config.data)
     sharding = Sharding.of(config.train)
     policy = Policy.load(config.model, device, checkpoint, seed_of(config.run.seed, "lora"), sharding)
-    grader = AnswerGrader(num_workers=config.reward.answer_workers, timeout_s=config.reward.answer_timeout_s)
+    grader = AnswerGrader.of(config.answer)
     resources.callback(grader.close)
     engine = build_engine(config.model, config.engine, device)
     if config.engine.sleep:

@@ -44,7 +44,7 @@ def run_hard_set(config: HardSetConfig, ranks: Ranks | None = None) -> Path:
     run = Run.start(config, writes=ranks.first)
     problems = load_problems(config.data)
     posed = with_references(problems, config)
-    with AnswerGrader(config.grading.answer_workers, config.grading.answer_timeout_s) as grader:
+    with AnswerGrader.of(config.answer) as grader:
         rollouts = sample_problems(
             [problem for problem, _ in posed],
             config,

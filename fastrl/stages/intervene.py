@@ -51,8 +51,7 @@ def run_intervene(config: InterveneConfig, ranks: Ranks | None = None) -> Path:
     ranks = ranks or Ranks()
     run = Run.start(config, writes=ranks.first)
     rows = read_hard_set(config.data)
-    grading = config.grading
-    with AnswerGrader(grading.answer_workers, grading.answer_timeout_s) as grader:
+    with AnswerGrader.of(config.answer) as grader:
 
         @cache
         def worker() -> Worker:

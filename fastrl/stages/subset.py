@@ -16,7 +16,7 @@ from fastrl.engine.build import build_engine, choose_device
 from fastrl.evaluate.accuracy import ProblemResult
 from fastrl.grading import AnswerGrader, Verdict
 from fastrl.methods.weak.labels import surely_differ
-from fastrl.methods.weak.noise import Differ, count_answers, most_frequent_wrong, noisy_labels, random_labels
+from fastrl.methods.weak.noise import Differ, most_frequent_wrong, noisy_labels, random_labels
 from fastrl.methods.weak.subsets import difficulty_bins, stratified_order
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.run import Run
@@ -56,7 +56,7 @@ def run_subset(config: SubsetConfig, ranks: Ranks | None = None) -> Path:
     ranks = ranks or Ranks()
     run = Run.start(config, writes=ranks.first)
     problems = load_problems(config.data)
-    with AnswerGrader(config.grading.answer_workers, config.grading.answer_timeout_s) as grader:
+    with AnswerGrader.of(config.answer) as grader:
         rollouts = sample_problems(
             problems,
             config,
@@ -65,7 +65,7 @@ def run_subset(config: SubsetConfig, ranks: Ranks | None = None) -> Path:
             path=run.folder / "progress.jsonl",
             items=[[each.index, each.messages, each.solution, each.columns] for each in problems],
             make_engine=lambda: build_engine(config.model, config.engine, choose_device(config.run)),
-            keep=lambda result: {"answers": answers_of(result)},
+            keep=lambda result: {"answers": answers_of(result, grader)},
         )
         pool = make_pool(problems, rollouts.rows, config)
         if ranks.first:
@@ -81,7 +81,7 @@ def run_subset(config: SubsetConfig, ranks: Ranks | None = None) -> Path:
     return run.folder
 
 
-def answers_of(result: ProblemResult) -> list[Row]:
+def answers_of(result: ProblemResult, grader: AnswerGrader) -> list[Row]:
     """Return a problem's answers with their counts and verdicts, the commonest first."""
     by_verdict: dict[Verdict, list[str | None]] = {}
     for answer, verdict in zip(result.answers, result.verdicts, strict=True):
@@ -89,7 +89,7 @@ def answers_of(result: ProblemResult) -> list[Row]:
     answers = [
         {"answer": answer, "count": votes, "verdict": verdict.value}
         for verdict, given in by_verdict.items()
-        for answer, votes in count_answers(given).items()
+        for answer, votes in grader.votes(given).items()
     ]
     return sorted(answers, key=lambda each: -int(each["count"]))
 

@@ -15,9 +15,10 @@ ENTROPY, LENGTH = "entropy", "completions/mean_length"
 CLIPPED, COMMON = "completions/clipped_ratio", "answers/most_common_share"
 AGREEMENT = "answers/agreement"
 ESS, LOG_RATIO = "drift/ess_tokens", "drift/log_ratio/mean"
-WATCHED = (ENTROPY, LENGTH, CLIPPED, COMMON, AGREEMENT, ESS, LOG_RATIO, "reward")
-COLLAPSE, SATURATED, DRIFT = "alarm/collapse", "alarm/saturated", "alarm/drift"
-OF_ALARM = {"collapse": COLLAPSE, "saturation": SATURATED, "drift": DRIFT}
+EMPTY_CUTS = "transfer/empty_cuts"
+WATCHED = (ENTROPY, LENGTH, CLIPPED, COMMON, AGREEMENT, ESS, LOG_RATIO, EMPTY_CUTS, "reward")
+COLLAPSE, SATURATED, DRIFT, TRANSFER = "alarm/collapse", "alarm/saturated", "alarm/drift", "alarm/transfer"
+OF_ALARM = {"collapse": COLLAPSE, "saturation": SATURATED, "drift": DRIFT, "transfer": TRANSFER}
 
 
 class Alarms:
@@ -34,6 +35,8 @@ class Alarms:
         drift      <=>  as collapse, of:
                         e < min_ess                                               of drift/ess_tokens
                         e > max_log_ratio                                         of drift/log_ratio/mean
+        transfer   <=>  as collapse, of:
+                        e > max_empty_cuts                                        of transfer/empty_cuts
 
     A step whose metrics lack a value (an entropy where nothing carried gradient) is passed over by its rule.
 
@@ -69,6 +72,8 @@ class Alarms:
         """The alarms after one more step, and a line for each that rings for the first time in the run."""
         self._keep(metrics)
         reasons = {COLLAPSE: self.collapse(), SATURATED: self.saturation(), DRIFT: self.drift()}
+        if self.values[EMPTY_CUTS]:
+            reasons[TRANSFER] = self.transfer()
         fresh = [f"{name}: {reason}" for name, reason in reasons.items() if reason and name not in self.told]
         alarms = {name: float(reason is not None) for name, reason in reasons.items()}
         self.told |= {name for name, reason in reasons.items() if reason}
@@ -107,6 +112,11 @@ class Alarms:
         if self.config.max_log_ratio is not None:
             rules.append((LOG_RATIO, 0.0, self.config.max_log_ratio))
         return next((reason for rule in rules if (reason := self._outside(*rule))), None)
+
+    def transfer(self) -> str | None:
+        """The reason why the transfer reward says little, in words."""
+        most = self.config.max_empty_cuts
+        return None if most is None else self._outside(EMPTY_CUTS, 0.0, most)
 
     def _keep(self, metrics: Mapping[str, Any]) -> None:
         for name, values in self.values.items():

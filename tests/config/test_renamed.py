@@ -101,7 +101,7 @@ def test_a_removed_option_is_dropped_at_its_default_and_else_refused(stage, old,
 def test_a_renamed_option_is_refused_with_its_new_name_and_translated_from_a_run(stage, old, tmp_path):
     new = TABLE[stage][old].to
     default = get_option(from_dict({"stage": stage}), new)
-    value = default / 2
+    value = default + 1 if isinstance(default, int) else default / 2
     before, after = {"stage": stage}, {"stage": stage}
     put(before, old, value)
     put(after, new, value)
@@ -109,8 +109,9 @@ def test_a_renamed_option_is_refused_with_its_new_name_and_translated_from_a_run
     assert read_stored(Path(path)).own == from_dict(after) != from_dict({"stage": stage})
     with pytest.raises(ValueError, match=rf"\[recipe\] own\.{old}: expected own\.{new}, its new name"):
         load_config(path)
+    plain = write(tmp_path, {"stage": stage})
     with pytest.raises(ValueError, match=rf"\[recipe\] {old}: expected {new}, its new name"):
-        load_config(None, [f"--{old}={value}"])
+        load_config(plain, [f"--{old}={value}"])
 
 
 def test_all_old_names_are_told_at_once(tmp_path):

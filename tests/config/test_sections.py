@@ -79,7 +79,7 @@ def test_the_help_shows_the_recipes_values_and_where_the_rest_is(capsys):
     "topic, message",
     [
         ("transfer", "expected transfer with reward.functions with transfer, which alone uses it"),
-        ("trian", "expected one of alarm, data, engine, .*train or all, got 'trian'"),
+        ("trian", "expected one of alarm, answer, data, engine, .*train or all, got 'trian'"),
     ],
 )
 def test_help_on_a_section_that_is_not_there(topic, message):

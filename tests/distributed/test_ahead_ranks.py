@@ -11,6 +11,7 @@ from jsonl import write_jsonl
 from rank_processes import on_ranks
 
 from fastrl.config import (
+    AnswerConfig,
     DataConfig,
     ModelConfig,
     RewardConfig,
@@ -52,7 +53,8 @@ def base(checkpoints, tmp_path) -> RlConfig:
         rollout=RolloutConfig(
             num_prompts=3, group_size=4, max_new_tokens=10, dynamic_sampling=True, max_staleness=1
         ),
-        reward=RewardConfig(functions=("reward_functions.vowels",), weights=(1.0,), answer_workers=1),
+        reward=RewardConfig(functions=("reward_functions.vowels",), weights=(1.0,)),
+        answer=AnswerConfig(workers=1),
         train=TrainConfig(num_steps=4, learning_rate=1e-3, shard=True, tokens_per_microbatch=60),
     )
 

@@ -16,6 +16,7 @@ from rank_processes import free_port, on_ranks, placed, runs_of, stages
 from transformers import AutoModelForCausalLM
 
 from fastrl.config import (
+    AnswerConfig,
     DataConfig,
     EvalConfig,
     ModelConfig,
@@ -45,7 +46,8 @@ def configs(checkpoints, tmp_path_factory) -> dict[str, RlConfig]:
         model=ModelConfig(path=str(checkpoints["llama"])),
         data=DataConfig(path=str(path)),
         rollout=RolloutConfig(num_prompts=4, group_size=4, max_new_tokens=12),
-        reward=RewardConfig(functions=("reward_functions.vowels",), weights=(1.0,), answer_workers=1),
+        reward=RewardConfig(functions=("reward_functions.vowels",), weights=(1.0,)),
+        answer=AnswerConfig(workers=1),
         train=TrainConfig(num_steps=10, learning_rate=1e-3, shard=True, tokens_per_microbatch=100),
     )
     uneven = replace(

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 
 from fastrl.config import (
     AdapterConfig,
+    AnswerConfig,
     DataConfig,
     EngineConfig,
     EvalConfig,
@@ -52,7 +53,8 @@ def configs(tmp_path_factory) -> dict[str, RlConfig]:
         data=DataConfig(path=str(base / "problems.jsonl")),
         engine=EngineConfig(kind="vllm", max_batch_tokens=2048),
         rollout=RolloutConfig(num_prompts=2, group_size=4, max_new_tokens=12),
-        reward=RewardConfig(functions=("reward_functions.vowels",), weights=(1.0,), answer_workers=1),
+        reward=RewardConfig(functions=("reward_functions.vowels",), weights=(1.0,)),
+        answer=AnswerConfig(workers=1),
         train=TrainConfig(num_steps=2, learning_rate=1e-3),
     )
     spread = replace(whole, train=replace(whole.train, shard=True))

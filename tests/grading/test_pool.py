@@ -72,7 +72,8 @@ def test_what_text_decides_starts_no_process():
         (r"\boxed{Evelyn}", r"\text{Evelyn}", Verdict.CORRECT),
         (r"\boxed{3, 5}", "5, 3", Verdict.CORRECT),
         (r"\boxed{\frac{1}{(}", "5", Verdict.NO_ANSWER),
-        (r"\boxed{2 if isosceles, otherwise (}", "5", Verdict.UNREADABLE),
+        (r"\boxed{2 if isosceles, otherwise (}", "5", Verdict.WRONG),
+        (r"\boxed{\sqrt{}^{}_}", "5", Verdict.UNREADABLE),
     ],
 )
 def test_algebra(grader, completion, gold, verdict):

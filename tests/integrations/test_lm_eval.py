@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from fastrl.cli.eval import EvalOptions, run_eval
 from fastrl.config import DataConfig, ModelConfig
-from fastrl.grading.answer import extract_answer, normalize_answer
+from fastrl.grading import extract_answer, normalize_answer
 from fastrl.policy.model import Policy
 
 NEW_TOKENS = 12

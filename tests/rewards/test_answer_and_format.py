@@ -6,7 +6,7 @@ from fastrl.grading import AnswerGrader
 from fastrl.rewards import AnswerReward, FormatReward
 from fastrl.rewards.batch import completion_text, group_indexes
 
-TEXTS = [r"so \boxed{7}", r"\boxed{8}", "seven", r"\boxed{\frac{7}{(}", r"\boxed{7 if odd, otherwise (}"]
+TEXTS = [r"so \boxed{7}", r"\boxed{8}", "seven", r"\boxed{\frac{7}{(}", r"\boxed{\sqrt{}^{}_}"]
 
 
 def chat(text: str) -> list[dict[str, str]]:

@@ -123,7 +123,7 @@ def test_killed_anywhere_it_ends_with_the_same_files(fixed_model, whole, tmp_pat
 # papers.md 4: the paper's tables and the release's scripts
 PAPER = {
     "hard_set": {
-        "num_samples": 64, "max_correct": 0, "keep_attempts": 4, "grading.answer_timeout_s": 10.0,
+        "num_samples": 64, "max_correct": 0, "keep_attempts": 4, "answer.timeout_s": 10.0,
         "sampling.temperature": 0.7, "sampling.top_p": 0.8, "sampling.top_k": 20,
         "sampling.max_new_tokens": 16384,
     },
@@ -132,7 +132,7 @@ PAPER = {
         "proposal.top_p": 0.8, "proposal.top_k": 20, "proposal.solve_tokens": 16384,
         "proposal.verify_tokens": 16384, "proposal.max_conversation_tokens": 30000, "leak": "anywhere",
         "num_continuations": 32, "continuation.temperature": 0.7, "continuation.top_p": 0.8,
-        "continuation.top_k": 20, "continuation.max_new_tokens": 16384, "grading.answer_timeout_s": 10.0,
+        "continuation.top_k": 20, "continuation.max_new_tokens": 16384, "answer.timeout_s": 10.0,
     },
     "sft": {
         "batch_size": 64, "train.learning_rate": 1e-6, "schedule": "cosine", "final_share": 0.1,

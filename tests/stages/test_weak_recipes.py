@@ -23,7 +23,7 @@ SETTINGS = ("scarce", "noise", "majority", "selfcertainty", "2x2")
 FEWER = {
     "num_steps": 2, "warmup_steps": 1, "learning_rate": 1e-5, "num_prompts": 2, "group_size": 2,
     "max_new_tokens": 8, "num_samples": 8, "limit": 40, "batch_size": 2, "every": 0, "sizes": [5],
-    "answer_workers": 1,
+    "workers": 1,
 }  # fmt: skip
 
 

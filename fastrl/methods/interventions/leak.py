@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from fastrl.grading.answer import boxes, exact_verdict, normalize_answer
+from fastrl.grading import exact_verdict
+from fastrl.grading.boxes import box_contents
 
 # whole numbers, as they are written: 12, -12, 1,200, 0.5, 3/4, \frac{3}{4}; an exponent or an index is none
 _NUMBER = re.compile(
@@ -23,8 +24,8 @@ def leaks(content: str, gold: str) -> bool:
     is written, but for spaces and dollar signs; one that is a single letter counts in a box alone: as a word
     it is a variable.
     """
-    wanted = normalize_answer(gold)
-    if any(_equal(content[start:end], wanted) for start, end in boxes(content)):
+    wanted = _as_written(gold)
+    if any(_equal(box, wanted) for box in box_contents(content)):
         return True
     if _NUMBER.fullmatch(wanted):
         return any(_equal(match[0], wanted) and not _goes_on(content, match) for match in _numbers(content))
@@ -34,6 +35,12 @@ def leaks(content: str, gold: str) -> bool:
     after = r"(?!\w)" if wanted[-1].isalnum() else ""
     spelt = r"\s*".join(re.escape(piece) for piece in _PIECE.findall(wanted))
     return re.search(before + spelt + after, _DOLLAR.sub(" ", content)) is not None
+
+
+def _as_written(gold: str) -> str:
+    """Without dollar signs, a final full stop and surplus spaces."""
+    text = " ".join(_DOLLAR.sub(" ", gold).split())
+    return text[:-1].rstrip() if text.endswith(".") and not text.endswith("..") else text
 
 
 def _numbers(text: str) -> list[re.Match[str]]:
@@ -47,4 +54,4 @@ def _goes_on(text: str, number: re.Match[str]) -> bool:
 
 
 def _equal(stated: str, wanted: str) -> bool:
-    return exact_verdict(normalize_answer(stated), wanted) is True
+    return exact_verdict(stated, wanted) is True

@@ -102,6 +102,7 @@ class TransferReward:
         if log_metric is not None:
             for name, value in _metrics([scored for row in rows for scored in row]).items():
                 log_metric(f"transfer/{name}", value)
+            log_metric("transfer/empty_cuts", _share_empty(cuts))
         return [_share_correct([each for _, found in row for each in found]) for row in rows]
 
     def _taught(
@@ -118,6 +119,7 @@ class TransferReward:
             log_metric("transfer/mean", mean([math.exp(value) for value in flat]))
             log_metric("transfer/answer_logprob", mean(flat))
             log_metric("transfer/tau_mean", mean([cut.tau for row in cuts for cut in row]))
+            log_metric("transfer/empty_cuts", _share_empty(cuts))
         return rewards
 
     def _taus(self, step: int, rollout: int, first_of_group: int) -> list[float]:
@@ -127,6 +129,11 @@ class TransferReward:
 
 def _share_correct(continuations: Sequence[Continuation]) -> float:
     return mean([float(each.correct) for each in continuations])
+
+
+def _share_empty(cuts: Sequence[Sequence[Cut]]) -> float:
+    """Share of the rollouts that nothing is kept of, whichever the cut."""
+    return mean([float(all(cut.position == 0 for cut in row)) for row in cuts]) if cuts else 0.0
 
 
 def _metrics(scored: Sequence[Scored]) -> dict[str, float]:

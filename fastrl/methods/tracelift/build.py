@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 import torch
 
-from fastrl.config import EngineConfig, ExecutorConfig, microbatch_tokens
+from fastrl.config import AnswerConfig, EngineConfig, ExecutorConfig, microbatch_tokens
 from fastrl.engine.build import build_engine
 from fastrl.grading.pool import AnswerGrader
 from fastrl.grading.programs.runner import ProgramRunner
@@ -37,8 +38,8 @@ class TraceLiftRewards:
 
     @cached_property
     def executor(self) -> Executor:
-        own, reward = self.inputs.config.uplift.executor, self.inputs.config.reward
-        verifier = build_verifier(own, reward.answer_workers, reward.answer_timeout_s)
+        own = self.inputs.config.uplift.executor
+        verifier = build_verifier(own, self.inputs.config.answer)
         self.inputs.resources.callback(verifier.close)
         return Executor(self.inputs.engine("executor"), own, verifier)
 
@@ -51,22 +52,20 @@ class TraceLiftRewards:
 
 
 def build_executor(
-    config: ExecutorConfig, engine: EngineConfig, device: torch.device, answer_workers: int = 2,
-    answer_timeout_s: float = 5.0,
+    config: ExecutorConfig, engine: EngineConfig, device: torch.device, answer: AnswerConfig | None = None
 ) -> Executor:  # fmt: skip
     """A frozen executor, its engine awake; executor.verifier.close() ends its processes.
 
     Args:
         engine: in the place of executor.engine where that is of kind same.
-        answer_workers: grading processes, for math.
-        answer_timeout_s: of one answer, for math.
+        answer: how answers are graded, for math; an executor may always answer with its last number.
     """
     own = engine if config.engine.kind == "same" else config.engine
-    verifier = build_verifier(config, answer_workers, answer_timeout_s)
+    verifier = build_verifier(config, answer or AnswerConfig())
     return Executor(build_engine(config.model, own, device), config, verifier)
 
 
-def build_verifier(config: ExecutorConfig, answer_workers: int, answer_timeout_s: float) -> Verifier:
+def build_verifier(config: ExecutorConfig, answer: AnswerConfig) -> Verifier:
     if config.task == "code":
         return CodeVerifier(ProgramRunner(config.program))
-    return MathVerifier(AnswerGrader(answer_workers, answer_timeout_s, allow_last_number=True))
+    return MathVerifier(AnswerGrader.of(replace(answer, extraction="last_number")))

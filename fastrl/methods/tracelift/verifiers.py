@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fastrl.data.problems import gold_text
-from fastrl.grading import AnswerGrader, Verdict
-from fastrl.grading.answer import exact_verdict, extract_answer, normalize_answer
+from fastrl.grading import AnswerGrader, Verdict, exact_verdict, extract_answer, normalize_answer
 from fastrl.rewards.traces import states_answer
 from fastrl.types import Task
 
@@ -88,7 +87,7 @@ class MathVerifier:
 
 def in_words(text: str, gold: str) -> bool:
     """Whether the stated answer is the gold number with words around it."""
-    stated = extract_answer(text, allow_last_number=True)
+    stated = extract_answer(text, "last_number")
     found = IN_WORDS.fullmatch(normalize_answer(stated)) if stated is not None else None
     return found is not None and exact_verdict(found[1], normalize_answer(gold)) is True
 

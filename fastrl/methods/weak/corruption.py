@@ -12,8 +12,7 @@ from fastrl.data.prompts import encode_inside
 from fastrl.engine.protocol import Engine
 from fastrl.evaluate.accuracy import ProblemResult
 from fastrl.evaluate.metrics import bootstrap_interval
-from fastrl.grading import AnswerGrader
-from fastrl.grading.answer import first_answer_marker
+from fastrl.grading import AnswerGrader, answer_start
 from fastrl.methods.weak.faithfulness import (
     answered,
     by_problem,
@@ -125,7 +124,7 @@ def answer_changes(
 def corrupt_number(text: str, random: Random) -> Corruption | None:
     """A number off by 1 to 9, before the answer begins: a result, which stands after "=", where there is one,
     else any whole number. The beginning ends with it."""
-    marker = first_answer_marker(text)
+    marker = answer_start(text)
     before = text if marker is None else text[:marker]
     spans = [match.span(1) for match in RESULT.finditer(before)]
     spans = spans or [match.span() for match in NUMBER.finditer(before)]

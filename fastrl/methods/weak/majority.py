@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastrl.data import gold_text
-from fastrl.evaluate.accuracy import stated_answer
 from fastrl.grading import AnswerGrader, Verdict
-from fastrl.methods.weak.noise import count_answers
+from fastrl.grading.votes import count_texts
 from fastrl.rewards.batch import CompletionInput, LogExtra, LogMetric, completion_text, group_numbers, mean
 
 
@@ -21,19 +20,21 @@ class Vote:
     """None: nobody stated an answer."""
     agreement: float
     """Its share of the votes cast; NaN without one."""
+    text_agreement: float = float("nan")
+    """The share of the text that most votes spell."""
 
 
-def vote(answers: Sequence[str | None]) -> Vote:
+def vote(answers: Sequence[str | None], grader: AnswerGrader) -> Vote:
     """The answer stated most often, of several the one that was stated first; None has no vote.
 
     Args:
-        answers: as stated_answer gives them.
+        answers: as AnswerGrader.stated gives them.
     """
-    votes = count_answers(answers)
+    votes = grader.votes(answers)
     if not votes:
         return Vote(None, float("nan"))
-    label = max(votes, key=votes.__getitem__)
-    return Vote(label, votes[label] / sum(votes.values()))
+    label, cast = max(votes, key=votes.__getitem__), sum(votes.values())
+    return Vote(label, votes[label] / cast, max(count_texts(answers).values()) / cast)
 
 
 class MajorityReward:
@@ -41,13 +42,14 @@ class MajorityReward:
 
         label = most frequent answer of the group's completions and its voters;  reward = 1[answer == label]
 
-    Answers that are the same number are one. A completion without an answer has no vote; where nobody votes,
-    every reward of the group is 0. A tie goes to the answer stated first, completions before voters. A group
-    is what group_ids number alike, or else equal prompts in a row; voters are further completions of the
-    prompt that are not rewarded, for each row its group's list of texts.
+    Answers that the grader calls equal are one. A completion without an answer has no vote; where nobody
+    votes, every reward of the group is 0. A tie goes to the answer stated first, completions before voters.
+    A group is what group_ids number alike, or else equal prompts in a row; voters are further completions of
+    the prompt that are not rewarded, for each row its group's list of texts.
 
     Logs the label of every row, and of groups: majority/agreement (share of the votes cast that the label
-    has), majority/no_label, and, where there are gold answers, majority/label_right (a missing label is not).
+    has), majority/text_agreement (the same of a vote by plain text), majority/no_label, and, where there are
+    gold answers, majority/label_right (a missing label is not).
 
     Source: arXiv 2504.16084, arXiv 2604.18574 (voting over 2n, training on n).
     """
@@ -76,12 +78,14 @@ class MajorityReward:
         for group, row in enumerate(first):
             voting = [text for text, own in zip(texts, groups, strict=True) if own == group]
             voting += [] if voters is None else voters[row]
-            votes.append(vote([stated_answer(text, self.grader) for text in voting]))
+            votes.append(vote([self.grader.stated(text) for text in voting], self.grader))
         labels = [votes[group].label for group in groups]
         if log_extra is not None:
             log_extra("pseudo_label", labels)
         if log_metric is not None and votes:
             log_metric("majority/agreement", agreement(votes))
+            known = [each.text_agreement for each in votes if each.label is not None]
+            log_metric("majority/text_agreement", mean(known) if known else float("nan"))
             log_metric("majority/no_label", mean([float(each.label is None) for each in votes]))
             if solution is not None:
                 log_metric("majority/label_right", self._share_right(votes, [solution[row] for row in first]))

@@ -5,12 +5,12 @@ An item that is corrupted at one share is corrupted at every larger one, with th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
 
-from fastrl.grading.answer import exact_verdict, normalize_answer
+from fastrl.grading import exact_verdict, normalize_answer
 from fastrl.runtime.seeding import seed_of
 
 Differ = Callable[[Sequence[tuple[str, str]]], Sequence[bool]]
@@ -30,18 +30,7 @@ class NoisyLabel:
 
 def exactly_differ(pairs: Sequence[tuple[str, str]]) -> list[bool]:
     """Differ without math-verify: what takes algebra to compare is not certain."""
-    return [exact_verdict(normalize_answer(a), normalize_answer(gold)) is False for a, gold in pairs]
-
-
-def count_answers(answers: Iterable[str | None]) -> dict[str, int]:
-    """Votes of each answer, in the order of first sight; None has no vote. 1/2 and \\frac{1}{2} are one,
-    spelt as it was first."""
-    votes: dict[str, int] = {}
-    for answer in answers:
-        if answer is not None:
-            same = answer if answer in votes else next((a for a in votes if exact_verdict(answer, a)), answer)
-            votes[same] = votes.get(same, 0) + 1
-    return votes
+    return [exact_verdict(a, gold) is False for a, gold in pairs]
 
 
 def most_frequent_wrong(wrong_votes: Mapping[str, int], seed: int, item: int) -> str | None:

@@ -188,7 +188,7 @@ class WeakStudy:
                 save_every=self.every, keep_last=steps // self.every + 2, log_completions_every=0,
             ),
             model=replace(config.model, path=str(self.start())),
-            reward=replace(config.reward, answer_workers=1),
+            answer=replace(config.answer, workers=1),
             train=replace(config.train, num_steps=steps),
             eval=EvalConfig(),
         )  # fmt: skip

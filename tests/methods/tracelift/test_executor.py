@@ -13,7 +13,7 @@ from fastrl.types import PrefixTree
 
 @pytest.fixture(scope="module")
 def last_number():
-    with AnswerGrader(num_workers=1, allow_last_number=True) as grader:
+    with AnswerGrader(num_workers=1, extraction="last_number") as grader:
         yield grader
 
 

@@ -55,7 +55,7 @@ def executor(grader, alone=1):
 
 @pytest.fixture(scope="module")
 def grader():
-    with AnswerGrader(num_workers=1, allow_last_number=True) as shared:
+    with AnswerGrader(num_workers=1, extraction="last_number") as shared:
         yield shared
 
 

@@ -21,7 +21,7 @@ needs_real_files = pytest.mark.skipif(not HUMANEVAL.is_file(), reason=f"no {HUMA
 
 @pytest.fixture(scope="module")
 def grader():
-    with AnswerGrader(num_workers=1, allow_last_number=True) as shared:
+    with AnswerGrader(num_workers=1, extraction="last_number") as shared:
         yield shared
 
 

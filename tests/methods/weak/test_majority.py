@@ -37,8 +37,18 @@ def call(grader, texts, groups=None, **columns):
         ([], None, math.nan),
     ],
 )
-def test_vote(answers, label, agreement):
-    assert vote(answers) == Vote(label, pytest.approx(agreement, nan_ok=True))
+def test_vote(grader, answers, label, agreement):
+    found = vote(answers, grader)
+    assert (found.label, found.agreement) == (label, pytest.approx(agreement, nan_ok=True))
+
+
+def test_the_vote_by_plain_text_is_reported_next_to_it(grader):
+    """0.5, 1/2 and 50 % of a half are one answer in three spellings."""
+    assert vote(["0.5", "1/2", "3", "3", "\\frac{2}{4}"], grader) == Vote("0.5", 3 / 5, 2 / 5)
+    _, _, metrics = call(grader, [box("0.5"), box("1/2"), box(3), box(3), box("2/4")], solution=["1/2"] * 5)
+    assert metrics["majority/agreement"] == pytest.approx(3 / 5)
+    assert metrics["majority/text_agreement"] == pytest.approx(2 / 5)
+    assert metrics["majority/label_right"] == 1
 
 
 def test_by_hand(grader):
@@ -64,7 +74,12 @@ def test_voters_decide_and_are_not_rewarded(grader):
     voters = [[box(2), box(2), "?"]] * 3
     rewards, labels, metrics = call(grader, texts, [0] * 3, voters=voters, solution=["1"] * 3)
     assert rewards == [0, 0, 1] and labels == ["2"] * 3
-    assert metrics == {"majority/agreement": 3 / 5, "majority/no_label": 0.0, "majority/label_right": 0.0}
+    assert metrics == {
+        "majority/agreement": 3 / 5,
+        "majority/text_agreement": 3 / 5,
+        "majority/no_label": 0.0,
+        "majority/label_right": 0.0,
+    }
     # of a tie between a completion's answer and voters', the completion's was stated first
     rewards, labels, _ = call(grader, [box(1), "?"], [0] * 2, voters=[[box(2), box(3)]] * 2)
     assert labels == ["1"] * 2 and rewards == [1, 0]
@@ -91,7 +106,7 @@ def test_groups_of_one_problem_vote_apart(grader):
 
 def test_without_gold_and_without_rows(grader):
     _, _, metrics = call(grader, [box(1)], [0])
-    assert set(metrics) == {"majority/agreement", "majority/no_label"}
+    assert set(metrics) == {"majority/agreement", "majority/text_agreement", "majority/no_label"}
     rewards, labels, metrics = call(grader, [], [], solution=[])
     assert (rewards, labels, metrics) == ([], [], {})
     assert MajorityReward(grader).__name__ == "majority"

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from fastrl.methods.weak.noise import (
     corrupted_places,
-    count_answers,
     label_for_sample,
     most_frequent_wrong,
     noisy_labels,
@@ -72,12 +71,6 @@ def test_who_is_corrupted_depends_on_the_item_not_on_its_place():
     turned = items[::-1]
     assert {turned[p] for p in corrupted_places(turned, 0.3, seed=1)} == found
     assert {items[p] for p in corrupted_places(items, 0.3, seed=2)} != found
-
-
-def test_votes_are_counted_by_value():
-    votes = count_answers(["1/2", "7", None, r"\frac{1}{2}", r"\frac{2}{4}", "7", "x", None, "1,000", "1000"])
-    assert votes == {"1/2": 3, "7": 2, "x": 1, "1,000": 2} and list(votes) == ["1/2", "7", "x", "1,000"]
-    assert count_answers([None]) == count_answers([]) == {}
 
 
 def test_the_most_frequent_wrong_answer_and_its_ties():

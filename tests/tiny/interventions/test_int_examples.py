@@ -9,7 +9,7 @@ import pytest
 
 from fastrl.config import StepsConfig
 from fastrl.config.load import load_config
-from fastrl.grading.answer import extract_answer
+from fastrl.grading import extract_answer
 from fastrl.methods.interventions.parse import parse_intervention
 from fastrl.methods.interventions.problems import hard_problem
 from fastrl.methods.interventions.prompts import ProposalPrompts

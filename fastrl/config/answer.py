@@ -1,0 +1,33 @@
+"""How answers are graded: where they may stand, what is paid, how long one may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fastrl.config.base import check_at_least, check_positive, refuse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerConfig:
+    """How answers are compared with the gold ones."""
+
+    extraction: Literal["boxed", "phrase", "last_number", "whole_response"] = "phrase"
+    """boxed: the answer stands in a box. phrase: in a box, or behind "answer is", "Answer:", "####".
+    last_number: where these are missing, the last number. whole_response: math-verify looks through the whole
+    response, as in the weak-supervision paper."""
+    level: Literal["strict", "lenient"] = "strict"
+    """strict: what nobody would dispute is paid. lenient: what most peers pay, for comparing with published
+    numbers."""
+    tolerance: float = 0.0
+    """Relative, between numbers; for benchmarks that state one."""
+    timeout_s: float = 5.0
+    """Grading one answer is stopped after this long and counted apart from "wrong"."""
+    workers: int = 2
+    """Grading processes."""
+
+    def __post_init__(self) -> None:
+        check_positive("answer", self, "timeout_s", "workers")
+        check_at_least("answer", self, 0, "tolerance")
+        if self.tolerance >= 1:
+            refuse("answer", "tolerance", "a number in [0, 1)", self.tolerance)
