@@ -17,7 +17,7 @@ from types import FrameType
 from typing import IO
 
 from fastrl.grading.programs.sandbox_kernel import die_with_parent
-from fastrl.report.console import duration
+from fastrl.report.pace import duration
 from fastrl.tools.sweep.cells import LOCK, Cell, failure
 
 POLL_S, GRACE_S, LOCK_S = 0.05, 10.0, 5.0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -13,6 +14,7 @@ from fastrl.config import WriterConfig
 from fastrl.data.prompts import render_prompt
 from fastrl.engine.protocol import Engine
 from fastrl.methods.tracelift.groups.drafts import UnusableError
+from fastrl.report.reporter import Reporter
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.seeding import seed_of
 from fastrl.training.progress import file_of_rank, lines_of_ranks
@@ -41,19 +43,38 @@ class Request(Generic[T]):
 
 class Book:
     """Answers on disk, by key and attempt; a last line that a kill cut off is asked for again. Every rank
-    writes a file of its own, and knows what the others have read once they have met."""
+    writes a file of its own, and knows what the others have read once they have met.
 
-    def __init__(self, path: Path, ranks: Ranks | None = None) -> None:
-        self.ranks = ranks or Ranks()
+    Args:
+        reporter: counts answers: all that are on disk, and those of this rank.
+    """
+
+    def __init__(self, path: Path, ranks: Ranks | None = None, reporter: Reporter | None = None) -> None:
+        self.ranks, self.reporter, self.name = ranks or Ranks(), reporter, path.stem
         self.path = file_of_rank(path, self.ranks.rank)
         rows = [json.loads(line) for line in lines_of_ranks(path, self.ranks)]
         self.texts: dict[Call, str] = {(row["key"], row["attempt"]): row["text"] for row in rows}
+        if reporter is not None:
+            reporter.found(len(self.texts))
         self._fresh: dict[Call, str] = {}
         """That other ranks have not heard of."""
 
     def mine(self, items: Sequence[T]) -> Sequence[T]:
         """This rank's share of what is to be asked."""
-        return items[self.ranks.rank :: self.ranks.size]
+        own = items[self.ranks.rank :: self.ranks.size]
+        if self.reporter is not None:
+            self.reporter.expect(len(own))
+        return own
+
+    def watch(self, engine: Engine) -> Engine:
+        """Show what it samples; returns it."""
+        return engine if self.reporter is None else self.reporter.watch(engine)
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Times the block as time/NAME_s, after the book's file."""
+        with nullcontext() if self.reporter is None else self.reporter.run.time(self.name):
+            yield
 
     def add(self, texts: dict[Call, str]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
@@ -62,6 +83,8 @@ class Book:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         self.texts |= texts
         self._fresh |= texts
+        if self.reporter is not None:
+            self.reporter.advance(len(texts), {f"{self.name}/answers": float(len(self.texts))})
 
     def meet(self) -> None:
         """Every rank knows what all have."""
@@ -89,9 +112,10 @@ def ask(
     for attempt in range(1 + config.retries):
         missing = book.mine([each for each in waiting if (each.key, attempt) not in book.texts])
         for start in range(0, len(missing), BATCH):
-            engine = engine or build()
+            engine = engine or book.watch(build())
             batch = missing[start : start + BATCH]
-            texts = _generate(engine, config, batch, attempt, seed)
+            with book.asking():
+                texts = _generate(engine, config, batch, attempt, seed)
             book.add({(r.key, attempt): text for r, text in zip(batch, texts, strict=True)})
         book.meet()
         unread: list[Request[T]] = []

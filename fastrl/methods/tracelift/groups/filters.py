@@ -136,7 +136,9 @@ def filter_by_executor(
     ]
     mine = book.mine(todo)
     for start in range(0, len(mine), BATCH):
-        book.add(_success_rates(mine[start : start + BATCH], executor, repeats, seed))
+        with book.asking():
+            rates = _success_rates(mine[start : start + BATCH], executor, repeats, seed)
+        book.add(rates)
     book.meet()
     out = Filtered("helps the executor more than the positive", sum(len(pool.negatives) for pool in pools))
     for pool in pools:
