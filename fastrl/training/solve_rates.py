@@ -86,7 +86,7 @@ def sample_problems(
 
 
 def chunk_metrics(found: Row, num_samples: int) -> Metrics:
-    """Return the share of right and of unfinished samples, of problems solved at least once, and the tokens."""
+    """Return the shares of right and of unfinished samples and of problems ever solved, and the tokens."""
     rows, budget = found["problems"], found["budget"]["rollouts"]
     samples = num_samples * len(rows)
     return {
