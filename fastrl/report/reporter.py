@@ -11,6 +11,7 @@ from fastrl.config.load import to_dict
 from fastrl.engine.protocol import Engine
 from fastrl.report.console import EVERY_S, Console, known
 from fastrl.report.pace import Glance, duration
+from fastrl.report.pulse import Pulse, live
 from fastrl.report.trackers import Tracker, open_trackers
 from fastrl.runtime.run import Run
 
@@ -31,6 +32,7 @@ class Reporter:
         self.engine: Engine | None = None
         self.console: Console | None = None
         self.trackers: list[Tracker] = []
+        self.pulse: Pulse | None = None
         if not isinstance(config, Learns):
             run.rewind()  # a line that a kill tore; no step is done again
         if run.writes:
@@ -38,6 +40,7 @@ class Reporter:
             # a step of rl is long, and worth a line of its own
             every_s = None if config.stage == "rl" else EVERY_S
             self.console = Console(self.total, unit=unit, every_s=every_s, watch=self.glance)
+            self.pulse = Pulse(run, lambda: live(self.glance().doing, self.done, self.total, unit))
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write the step's line, with the time of its phases, and show it."""
@@ -94,5 +97,7 @@ class Reporter:
     ) -> None:
         if self.console is not None:
             self.console.close()
+        if self.pulse is not None:
+            self.pulse.close()
         for tracker in self.trackers:
             tracker.close()

@@ -23,7 +23,7 @@ def shown_lessons(cache: Path | None = None) -> Console:
 
 
 class Lessons:
-    """Sums the steps of lessons that have begun since it was made; the folder of one that has ended is gone."""
+    """Sums the steps of lessons that have begun since it was made; one that has ended has no folder any more."""
 
     def __init__(self, cache: Path) -> None:
         self.cache, self.since = cache, time.time()
