@@ -23,7 +23,7 @@ def shown_lessons(cache: Path | None = None) -> Console:
 
 
 class Lessons:
-    """Sums the steps of lessons that have begun since it was made; one that has ended has no folder any more."""
+    """Sums the steps of lessons that have begun since it was made; an ended one has no folder any more."""
 
     def __init__(self, cache: Path) -> None:
         self.cache, self.since = cache, time.time()

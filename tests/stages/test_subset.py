@@ -19,6 +19,7 @@ from fastrl.data import load_problems
 from fastrl.data.rows import read_rows
 from fastrl.engine.protocol import EngineStats
 from fastrl.grading import Verdict
+from fastrl.runtime.run import read_metrics
 from fastrl.stages.subset import remembering, run_subset, surely_differ, wrong_votes
 from fastrl.tiny.folders import default_cache
 from fastrl.tiny.world.config import WorldConfig
@@ -191,11 +192,17 @@ def test_a_kill_loses_a_chunk_and_changes_nothing(model, monkeypatch, tmp_path):
     before = model.calls
     killed = run_subset(config_of(tmp_path, "killed", **options))
     assert model.calls == before + 1
-    names = sorted(path.name for path in whole.glob("*.json*") if path.name != "environment.json")
+    own = {"environment.json", "metrics.jsonl"}
+    names = sorted(path.name for path in whole.glob("*.json*") if path.name not in own)
     assert len(names) == 10 and names == sorted(
-        path.name for path in killed.glob("*.json*") if path.name != "environment.json"
+        path.name for path in killed.glob("*.json*") if path.name not in own
     )
     assert all((killed / name).read_bytes() == (whole / name).read_bytes() for name in names)
+    first, second = (
+        [{name: line[name] for name in line if not name.startswith("time/")} for line in read_metrics(folder)]
+        for folder in (whole / "metrics.jsonl", killed / "metrics.jsonl")
+    )
+    assert [line["step"] for line in first] == [10, 20, 24] and first == second
 
 
 def test_an_answer_that_the_grader_could_not_read_is_no_label():
