@@ -1,4 +1,4 @@
-"""A run folder as a page of a terminal: how far it is, its numbers as curves, alarms, the last completions."""
+"""A run folder as a page of a terminal: how far it is, its numbers, alarms, the last completions."""
 
 from __future__ import annotations
 
