@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton
 
 from checkpoints import CONFIGS, write_checkpoint
+from ptys import TerminalStderr
 
 pytest_plugins = ["reward_fixtures", "suite"]
 
@@ -35,6 +36,16 @@ class Checkpoints(Mapping):
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory) -> Checkpoints:
     return Checkpoints(tmp_path_factory.mktemp("checkpoints"))
+
+
+@pytest.fixture
+def terminal(monkeypatch) -> Iterator[TerminalStderr]:
+    """A real terminal in the place of stderr."""
+    opened = TerminalStderr()
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr("sys.stderr", opened.file)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

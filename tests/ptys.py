@@ -1,4 +1,4 @@
-"""A command of fastrl in a real terminal: a pseudo-terminal of a size, its output, its keys."""
+"""Real terminals: a command of fastrl in one of its own, or this process's stderr as one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import sys
 import termios
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from threading import Thread
 
 TIMEOUT_S = 120.0
 
@@ -70,3 +72,36 @@ class Screen:
             os.kill(self.pid, 9)
             os.waitpid(self.pid, 0)
         os.close(self.terminal)
+
+
+class TerminalStderr:
+    """A terminal that a thread reads; `file` writes to it."""
+
+    def __init__(self, width: int = 100, height: int = 30) -> None:
+        self.reads, writes = pty.openpty()
+        fcntl.ioctl(writes, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+        self.file = os.fdopen(writes, "w", encoding="utf-8")
+        self.data, self.marks = b"", 0
+        self.thread = Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def _read(self) -> None:
+        with suppress(OSError):  # the other side is closed
+            while data := os.read(self.reads, 1 << 16):
+                self.data += data
+
+    def text(self) -> str:
+        """Return what has been written until now, with its escape codes."""
+        self.marks += 1
+        mark, end = f"[mark {self.marks}]", time.monotonic() + TIMEOUT_S
+        self.file.write(mark)
+        self.file.flush()
+        while mark.encode() not in self.data:
+            assert time.monotonic() < end
+            time.sleep(0.002)
+        return self.data.decode()
+
+    def close(self) -> None:
+        self.file.close()
+        self.thread.join(TIMEOUT_S)
+        os.close(self.reads)

@@ -87,8 +87,9 @@ def ids(rows):
     return [row["id"] for row in rows]
 
 
-def test_who_solved_what_and_the_nested_subsets(model, tmp_path):
+def test_who_solved_what_and_the_nested_subsets(model, tmp_path, capsys):
     folder = run_subset(config_of(tmp_path))
+    assert "problem 29/29 | right" in capsys.readouterr().err
     solved = read_rows(str(folder / "solved.jsonl"))
     assert [row["num_correct"] for row in solved] == SOLVED and {row["num_samples"] for row in solved} == {8}
     assert solved[2] == {
@@ -132,9 +133,10 @@ def test_what_a_problem_draws_does_not_depend_on_its_chunk(model, tmp_path):
     assert not set(model.seeds[29:]) & set(tens)
 
 
-def test_the_label_is_the_wrong_answer_that_most_samples_gave(model, tmp_path):
+def test_the_label_is_the_wrong_answer_that_most_samples_gave(model, tmp_path, terminal):
     shares = (0.1, 0.3, 0.5, 1.0)
     folder = run_subset(config_of(tmp_path, noise="most_frequent_wrong", shares=shares))
+    assert "problem 29 of 29" in terminal.text()
     wrong = {row["id"]: row["wrong_label"] for row in read_rows(str(folder / "subset-16.jsonl"))}
     solved = {row["id"]: row["num_correct"] for row in read_rows(str(folder / "solved.jsonl"))}
     # said from sample c on, c = 1 to 7: 7 3 3 2 2 1 2; at c = 6 two have one vote each
