@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 
 import pytest
@@ -40,12 +41,19 @@ def checkpoints(tmp_path_factory) -> Checkpoints:
 
 @pytest.fixture
 def terminal(monkeypatch) -> Iterator[TerminalStderr]:
-    """A real terminal in the place of stderr."""
-    opened = TerminalStderr()
+    """A real terminal in the place of stderr, while the test runs."""
     monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setattr("sys.stderr", opened.file)
+    opened = TerminalStderr()
     yield opened
     opened.close()
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_call(item):
+    """After pytest's own capture, which would take stderr back from a fixture."""
+    opened = getattr(item, "funcargs", {}).get("terminal")
+    with nullcontext() if opened is None else redirect_stderr(opened.file):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The served page: what the server gives and refuses, many readers at once, a real browser that follows a run."""
+"""The served page: what it gives and refuses, many readers at once, a real browser that follows a run."""
 
 import http.client
 import json

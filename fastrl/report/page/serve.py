@@ -101,8 +101,8 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """/ is the page, /data?since=VERSION newer data. No other site that a browser shows can read them: its name
-    in the Host header is refused, and no answer allows another origin."""
+    """/ is the page, /data?since=VERSION newer data. No other site that a browser shows can read them: the
+    name in its Host header is refused, and no answer allows another origin."""
 
     server: Server
     protocol_version = "HTTP/1.1"
