@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from threading import Event, RLock, Thread
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, TypeGuard
 
 from rich.console import Console as RichConsole
 from rich.console import Group
@@ -193,7 +193,7 @@ def is_headline(name: str) -> bool:
     return name.startswith(HEADLINES) and name.count("/") == 1
 
 
-def known(value: object) -> bool:
+def known(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 

@@ -65,7 +65,8 @@ class Pulse:
 def live(doing: str, done: int, total: int | None, unit: str) -> Live:
     """Return this process's state, with its memory."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB; bytes on a Mac
-    device = torch.cuda.max_memory_reserved() if torch.cuda.is_initialized() else 0
+    initialised = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    device = torch.cuda.max_memory_reserved() if initialised else 0
     return Live(
         pid=os.getpid(), doing=doing, done=done, total=total, unit=unit,
         memory_gib=peak / (2**30 if sys.platform == "darwin" else 2**20), device_gib=device / 2**30,
