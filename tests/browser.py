@@ -91,11 +91,11 @@ class Browser:
         text, _, self.buffer = self.buffer.partition(b"\0")
         return json.loads(text)
 
-    def open(self, path: Path) -> float:
-        """Load a file; returns the seconds until it has loaded and been painted once."""
+    def open(self, page: Path | str) -> float:
+        """Load a file or an address; returns the seconds until it has loaded and been painted once."""
         self.events.clear()
         start = time.perf_counter()
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         self.run(
             "new Promise((done) => { const painted = () => requestAnimationFrame(() => setTimeout(done));"
             " document.readyState === 'complete' ? painted() : addEventListener('load', painted); })"

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton
 
 from checkpoints import CONFIGS, write_checkpoint
+from ptys import TerminalStderr
 
 pytest_plugins = ["reward_fixtures", "suite"]
 
@@ -35,6 +37,23 @@ class Checkpoints(Mapping):
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory) -> Checkpoints:
     return Checkpoints(tmp_path_factory.mktemp("checkpoints"))
+
+
+@pytest.fixture
+def terminal(monkeypatch) -> Iterator[TerminalStderr]:
+    """A real terminal in the place of stderr, while the test runs."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    opened = TerminalStderr()
+    yield opened
+    opened.close()
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_call(item):
+    """After pytest's own capture, which would take stderr back from a fixture."""
+    opened = getattr(item, "funcargs", {}).get("terminal")
+    with nullcontext() if opened is None else redirect_stderr(opened.file):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

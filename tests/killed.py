@@ -20,7 +20,7 @@ def run_killed(path: str, chunks: int) -> None:
     config = from_dict(read_yaml(Path(path)))
     module, run = STAGES[config.stage]
 
-    def in_chunks(path, items, size, work, ranks):
+    def in_chunks(path, items, size, work, ranks, **shown):
         done = 0
 
         def counted(start, chunk):
@@ -31,7 +31,7 @@ def run_killed(path: str, chunks: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)  # the chunk's work is done, and not written
             return result
 
-        return progress.in_chunks(path, items, size, counted, ranks)
+        return progress.in_chunks(path, items, size, counted, ranks, **shown)
 
     sys.modules[module].in_chunks = in_chunks
     run(config)

@@ -29,6 +29,7 @@ from fastrl.config import (
 )
 from fastrl.engine.build import choose_device
 from fastrl.policy.model import choose_attention
+from fastrl.report.trackers import check_trackers
 
 __all__ = ["check_config", "check_fits", "check_model", "load_tokenizer"]
 
@@ -43,6 +44,7 @@ def check_config(config: Config) -> None:
     if isinstance(config, Learns):
         choose_attention(config.model, device)
     check_what_stages_can(config)
+    check_trackers(config.run.report_to)
     check_adapters(config)
     CHECKS[type(config)](config)
     check_layers_to_adapt(config)

@@ -18,7 +18,6 @@ from fastrl.engine.build import choose_device, engine_device
 from fastrl.engine.vllm.adapter import unusable
 from fastrl.grading import AnswerGrader
 from fastrl.methods.weak.labels import item_labels
-from fastrl.report.trackers import check_trackers
 from fastrl.rewards.imported import imported_reward
 
 
@@ -28,7 +27,6 @@ def check_rl(config: RlConfig) -> None:
         if entry.phase != "judge":  # see check_trained_faithfulness
             check_engine(entry.section, entry.engine)
     check_devices(config, choose_device(config.run))
-    check_trackers(config.run.report_to)
     problems = load_problems(config.data)
     check_labels(config, problems)
     if config.eval.path is not None:

@@ -39,6 +39,7 @@ from fastrl.methods.weak.build import build_judges, build_probes
 from fastrl.methods.weak.labelled import Measured, measure
 from fastrl.methods.weak.probes import probe
 from fastrl.policy.checkpoint import latest_checkpoint
+from fastrl.report.completions_asked import CompletionsAsked, shown_completions
 from fastrl.runtime.seeding import seed_of
 from fastrl.training.sample import awake
 from fastrl.types import SamplingParams
@@ -126,8 +127,10 @@ def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
     )  # fmt: skip
     device = choose_device(RunConfig(device=options.device))
     out = None if options.out is None else Path(options.out)
-    with AnswerGrader.of(options.answer) as grader:
-        engine = build_engine(policy, options.engine, device)
+    grading = AnswerGrader.of(options.answer)
+    with shown_completions() as asked, grading as grader:
+        engine = asked.watch(build_engine(policy, options.engine, device))
+        asked.doing = policy.path
         result = evaluate(
             engine,
             problems,
@@ -138,10 +141,11 @@ def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
             path=out and out / "completions.jsonl",
         )
         show_metrics(f"{policy.path} on {options.data.path}", result.metrics)
-        measured = measure_faithfulness(engine, grader, options, device, policy.path)
+        measured = measure_faithfulness(engine, grader, options, device, policy.path, asked)
         transfers = {}
         for model in receivers:
-            receiver = build_engine(model, options.engine, device)
+            receiver = asked.watch(build_engine(model, options.engine, device))
+            asked.doing = f"receiver {model.path}"
             transfers[model.path] = measure_transfer(receiver, engine, problems, result, grader, options)
             show_transfer(model.path, transfers[model.path])
     found = {
@@ -165,17 +169,21 @@ def run_two_stage(planner: CheckpointConfig, options: EvalOptions) -> dict[str, 
     check_executor("executor.model", options.executor, problems, options.max_new_tokens, room, where)
     device = choose_device(RunConfig(device=options.device))
     out = None if options.out is None else Path(options.out)
-    engine = build_engine(planner, options.engine, device)
-    completions = sample_traces(
-        engine, problems, num_samples=options.num_samples, sampling=options.sampling, seed=options.seed
-    )
-    engine.sleep()  # its memory goes to the executor
-    executor = build_executor(options.executor, options.engine, device, options.answer)
-    with closing(executor.verifier):
-        result = two_stage(
-            executor, problems, completions, trace_tag=options.trace_tag, seed=options.seed,
-            path=out and out / "completions.jsonl",
-        )  # fmt: skip
+    with shown_completions() as asked:
+        engine = asked.watch(build_engine(planner, options.engine, device))
+        asked.doing = f"planner {planner.path}"
+        completions = sample_traces(
+            engine, problems, num_samples=options.num_samples, sampling=options.sampling, seed=options.seed
+        )
+        engine.sleep()  # its memory goes to the executor
+        executor = build_executor(options.executor, options.engine, device, options.answer)
+        asked.watch(executor.engine)
+        asked.doing = f"executor {options.executor.model.path}"
+        with closing(executor.verifier):
+            result = two_stage(
+                executor, problems, completions, trace_tag=options.trace_tag, seed=options.seed,
+                path=out and out / "completions.jsonl",
+            )  # fmt: skip
     title = f"{planner.path} with {options.executor.model.path} on {options.data.path}"
     show_metrics(title, result.metrics)
     found = {
@@ -240,7 +248,12 @@ def measure_transfer(
 
 
 def measure_faithfulness(
-    engine: Engine, grader: AnswerGrader, options: EvalOptions, device: torch.device, title: str
+    engine: Engine,
+    grader: AnswerGrader,
+    options: EvalOptions,
+    device: torch.device,
+    title: str,
+    asked: CompletionsAsked,
 ) -> Measured | None:
     """None where it is not asked for. The engine sleeps afterwards: its memory goes to the judges, then to
     the receivers, one after the other."""
@@ -249,9 +262,12 @@ def measure_faithfulness(
     if probes is None:
         engine.sleep()
         return None
+    asked.doing = "faithfulness"
     probed = probe(engine, probes, grader, sampling=options.sampling, seed=seed)
     engine.sleep()
     judges = build_judges(own, device, seed)
+    asked.doing = "judges of faithfulness"
+    asked.watch_all(judge.engine for judge in judges.values())
     with awake([judge.engine for judge in judges.values()]):
         measured = measure(probed, probes, judges)
     show_faithfulness(f"{title} on {own.path or options.data.path}", measured.metrics)

@@ -14,7 +14,7 @@ from fastrl.runtime.errors import exit_code
 
 COMMANDS = (
     "demo", "tiny", "plan", "train", "sweep", "reproduce", "eval", "groups", "plot", "compare", "report",
-    "doctor",
+    "watch", "doctor",
 )  # fmt: skip
 USAGE = """\
 usage: fastrl COMMAND ...
@@ -40,6 +40,8 @@ usage: fastrl COMMAND ...
   compare RUN REFERENCE [RUN ...]   does a run go as it should: in the bands of a reference, or of other
                                     runs; bit for bit as another of its seed
   report RUN [--out HTML]           a run or pipeline on one page: curves, time, completions, configuration
+      --serve [--port N]            on 127.0.0.1, followed while the run goes on
+  watch RUN [--once]                a run in the terminal while it goes on: rewards, speed, memory, alarms
   doctor [MODEL] [--engine.kind K]  what works on this machine; of a model, whether engine and trainer agree
 
 Several devices: torchrun --nproc-per-node N -m fastrl.train RECIPE [--field value ...]"""

@@ -11,6 +11,7 @@ from transformers.utils.logging import disable_progress_bar
 from fastrl.config.flags import parse_flags
 from fastrl.tiny.folders import export
 from fastrl.tiny.interventions.make import copy_int_world
+from fastrl.tiny.lessons import shown_lessons
 from fastrl.tiny.tracelift.make import copy_lift_world
 from fastrl.tiny.weak.make import copy_weak_world
 from fastrl.tiny.world.conversations import write_conversations
@@ -41,5 +42,7 @@ def main(arguments: list[str]) -> int:
     copies += [copy_lift_world] if options.tracelift else []
     copies += [copy_int_world] if options.int else []
     copies += [copy_weak_world] if options.weak else []
-    print(export(options.dir, copies))
+    with shown_lessons():
+        folder = export(options.dir, copies)
+    print(folder)
     return 0

@@ -23,6 +23,8 @@ class EngineStats:
 
     requests: int = 0
     """Completions asked for."""
+    finished: int = 0
+    """Of these, how many have ended; it grows while a call runs."""
     prompt_tokens_asked: int = 0
     """Prefill tokens if every completion were prefilled on its own."""
     prefill_tokens: int = 0
@@ -32,7 +34,7 @@ class EngineStats:
     decode_tokens: int = 0
     """Sampled tokens that went through the model (the last one of a completion never does)."""
     generated_tokens: int = 0
-    """Tokens returned in completions."""
+    """Tokens of finished completions."""
     kv_tokens_read: int = 0
     """Tokens whose keys and values decode steps read, shared ones once per step for all requests below."""
     kv_tokens_asked: int = 0

@@ -1,20 +1,29 @@
-"""Progress for people: a live table on a terminal, one plain line a step in a file or a batch job."""
+"""Progress for people: a live view on a terminal, plain lines in a file or a batch job; both on stderr."""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
-from collections.abc import Mapping
-from typing import IO, Any
+from collections.abc import Callable, Mapping
+from threading import Event, RLock, Thread
+from types import TracebackType
+from typing import IO, Any, TypeGuard
 
 from rich.console import Console as RichConsole
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
+from fastrl.report.pace import Glance, Pace
 from fastrl.report.page.curves import phases_of
 from fastrl.report.sparkline import sparkline
 
+EVERY_S = 5.0
+"""Between plain lines."""
+REFRESH_S = 0.5
+"""Between two looks at the work for the live view."""
 SHOWN = {
     "reward": "reward",
     "rewards/answer/mean": "answer",
@@ -26,51 +35,127 @@ SHOWN = {
     "kl": "kl",
     "loss": "loss",
     "grad_norm": "grad norm",
+    "pair_accuracy": "pairs right",
+    "eval/loss": "held-out loss",
+    "eval/perplexity": "perplexity",
+    "eval/pair_accuracy": "held-out pairs",
+    "accuracy": "right",
+    "unfinished": "unfinished",
+    "candidates": "candidates",
+    "selected": "selected",
 }
 
 
 class Console:
-    """Shows each step's metrics as they come.
+    """Shows how far work has come, and each step's metrics as they come. Close it, or use it in a with
+    statement.
+
+    A terminal gets a line with rate and time left that a thread keeps up to date, and a table of the metrics;
+    a file or a pipe gets plain lines. What is shown costs the work nothing but `log`.
 
     Args:
-        num_steps: of the whole run.
-        file: where to; a terminal gets the live table.
+        total: units of the whole work; None: not known yet.
+        file: where to; None: stderr.
+        unit: of what is counted, in the singular.
+        every_s: seconds between plain lines, which come also while nothing is logged; None: a line for each
+            `log`, and no others.
+        watch: looks at the work, in that thread; None: there is nothing to say between two logs.
     """
 
-    def __init__(self, num_steps: int, file: IO[str] | None = None) -> None:
-        self.num_steps = num_steps
+    def __init__(
+        self, total: int | None, file: IO[str] | None = None, *, unit: str = "step",
+        every_s: float | None = None, watch: Callable[[], Glance | None] = Glance,
+    ) -> None:  # fmt: skip
+        self.total, self.unit, self.every_s, self.watch = total, unit, every_s, watch
         self.rich = RichConsole(file=file or sys.stderr)
         self.history: dict[str, list[float]] = {}
-        self.started = time.perf_counter()
-        self.first_step: int | None = None
+        self.latest: tuple[Mapping[str, float], Mapping[str, Any]] = {}, {}
+        self.done, self.pace, self.printed = 0, Pace(unit), time.perf_counter()
+        self.told: int | None = None
+        """What was done by the last plain line."""
+        self.lock, self.stopped = RLock(), Event()
         self.live: Live | None = None
-        if self.rich.is_terminal:
-            self.live = Live(console=self.rich, auto_refresh=False)
+        if self.rich.is_terminal and not self.rich.is_dumb_terminal:
+            # what others print to stdout goes above the live view only where both are one terminal
+            self.live = Live(console=self.rich, auto_refresh=False, redirect_stdout=sys.stdout.isatty())
             self.live.start()
+        self.thread = Thread(target=self._keep_up, daemon=True, name="progress")
+        if self.live is not None or every_s is not None:
+            self.thread.start()
 
-    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
+    def begin(self, done: int, total: int | None) -> None:
+        """So many are done already, of so many; rate and time left count from here."""
+        with self.lock:
+            self.done, self.total = done, total
+            self.pace.begin(done)
+
+    def log(self, done: int, metrics: Mapping[str, Any]) -> None:
         """Show one step; eval/ metrics and those of SHOWN, others are in metrics.jsonl."""
-        self.first_step = step if self.first_step is None else self.first_step
         shown = {SHOWN[name]: metrics[name] for name in SHOWN if known(metrics.get(name))}
         shown |= {name: value for name, value in metrics.items() if is_headline(name) and known(value)}
-        for name, value in shown.items():
-            self.history.setdefault(name, []).append(float(value))
-        if self.live is not None:
-            self.live.update(self.table(step), refresh=True)
-        else:
-            self.rich.print(
-                plain_line(step, self.num_steps, shown, metrics),
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+        with self.lock:
+            if self.pace.first is None:
+                self.pace.begin(done)
+            self.done, self.latest = done, (shown, metrics)
+            for name, value in shown.items():
+                self.history.setdefault(name, []).append(float(value))
+            if self.live is None and (any(map(is_headline, metrics)) or done == self.total or self._is_due()):
+                self._print(Glance())
 
     def say(self, text: str) -> None:
-        """A line of its own; above the live table on a terminal."""
+        """A line of its own; above the live view on a terminal."""
         self.rich.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def table(self, step: int) -> Table:
-        table = Table(title=f"step {step} of {self.num_steps}, {self.remaining(step)}", title_justify="left")
+    def close(self) -> None:
+        """Show the end of it; the live view stays on the terminal as it was last."""
+        self.stopped.set()
+        if self.thread.is_alive():
+            self.thread.join()
+        if self.live is not None or (self.every_s is not None and self.done != self.told):
+            self._look()
+        if self.live is not None:
+            self.live.stop()
+
+    def __enter__(self) -> Console:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _keep_up(self) -> None:
+        while not self.stopped.wait(REFRESH_S):
+            if self.live is not None or self._is_due():
+                self._look()
+
+    def _is_due(self) -> bool:
+        return self.every_s is None or time.perf_counter() - self.printed >= self.every_s
+
+    def _look(self) -> None:
+        """Show the work as it stands now."""
+        glance = self.watch()
+        if glance is None:
+            return
+        with self.lock:
+            if glance.done is not None:
+                if self.pace.first is None:
+                    self.pace.begin(glance.done)
+                self.done, self.total = glance.done, glance.total
+            if self.live is not None:
+                self.live.update(self.view(glance), refresh=True)
+            else:
+                self._print(glance)
+
+    def view(self, glance: Glance) -> Group:
+        """The line, cut to the terminal's width, and the table of what was logged."""
+        of = "" if self.total is None else f" of {self.total}"
+        parts = [f"{self.unit} {self.done}{of}", *self.pace.text(self.done, self.total), glance.doing]
+        line = Text(", ".join(filter(None, parts)), no_wrap=True, overflow="ellipsis")
+        return Group(line, self.table()) if self.history else Group(line)
+
+    def table(self) -> Table:
+        table = Table()
         table.add_column("")
         table.add_column("now", justify="right")
         table.add_column("so far")
@@ -78,20 +163,21 @@ class Console:
             table.add_row(name, number(values[-1]), sparkline(values, width=40))
         return table
 
-    def remaining(self, step: int) -> str:
-        elapsed, done = time.perf_counter() - self.started, step - (self.first_step or 0)
-        if done == 0:
-            return f"{duration(elapsed)} so far"
-        return f"{duration(elapsed)} so far, about {duration(elapsed / done * (self.num_steps - step))} to go"
-
-    def close(self) -> None:
-        if self.live is not None:
-            self.live.stop()
+    def _print(self, glance: Glance) -> None:
+        shown, metrics = self.latest
+        line = plain_line(self.done, self.total, shown, metrics, self.unit)
+        if self.every_s is not None:
+            line = " | ".join(filter(None, [line, *self.pace.text(self.done, self.total), glance.doing]))
+        self.printed, self.told = time.perf_counter(), self.done
+        self.say(line)
 
 
-def plain_line(step: int, num_steps: int, shown: Mapping[str, float], metrics: Mapping[str, Any]) -> str:
+def plain_line(
+    done: int, total: int | None, shown: Mapping[str, float], metrics: Mapping[str, Any], unit: str = "step"
+) -> str:
     """step 12/60 | reward 0.71 | ... | 1.4s"""
-    parts = [f"step {step}/{num_steps}", *(f"{name} {number(value)}" for name, value in shown.items())]
+    counted = f"{unit} {done}" if total is None else f"{unit} {done}/{total}"
+    parts = [counted, *(f"{name} {number(value)}" for name, value in shown.items())]
     phases, _ = phases_of(list(metrics))
     seconds = sum(metrics[name] for name in phases if known(metrics[name]))
     return " | ".join([*parts, f"{seconds:.2f}s"] if seconds else parts)
@@ -107,16 +193,10 @@ def is_headline(name: str) -> bool:
     return name.startswith(HEADLINES) and name.count("/") == 1
 
 
-def known(value: object) -> bool:
+def known(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
 def number(value: float) -> str:
     """Four significant digits, without an exponent where that is readable."""
     return f"{value:.4g}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.2e}"
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h {minutes}m" if hours else f"{minutes}m {rest}s" if minutes else f"{rest}s"

@@ -17,14 +17,16 @@ small { opacity: .75; }
 """Of a plain page, to which a page adds its own."""
 
 
-def document(title: str, body: str, style: str, script: str = "") -> str:
+def document(title: str, body: str, style: str, script: str = "", connects: bool = False) -> str:
     """The page's text. Its policy lets this style and this script act, no other, and asks for nothing at all.
 
     Args:
         title: text.
         body: markup, in which all text is escaped.
+        connects: the script may ask the server that the page came from, and no other.
     """
     allowed = [f"style-src '{digest(style)}'", *([f"script-src '{digest(script)}'"] if script else [])]
+    allowed += ["connect-src 'self'"] if connects else []
     policy = "; ".join(["default-src 'none'", *allowed, "base-uri 'none'", "form-action 'none'"])
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ PROBES = (
     "faithfulness/checker/correct/aligned", "faithfulness/judge/correct/aligned", "faithfulness/forced",
     "faithfulness/corruption", "diversity/effective", "diversity/faithful/effective",
 )  # fmt: skip
+MOST_OTHERS = 6
+"""Panels of a run that logs none of the metrics above."""
 SPARSE = ("eval/", "faithfulness/", "diversity/")
 """Measured now and then: a point each."""
 COLUMNS = 3
@@ -58,6 +60,8 @@ def plot_run(
 
     runs = read_runs(run_dirs)
     panels = choose_panels(runs, metrics)
+    if not panels:
+        raise ValueError("[plot] metrics: expected at least one that is not null, got none")
     rows = math.ceil(len(panels) / COLUMNS)
     figure = Figure(figsize=(4.4 * COLUMNS, 2.7 * rows + 0.7), layout="constrained")
     FigureCanvasAgg(figure)
@@ -97,8 +101,14 @@ def read_runs(run_dirs: Sequence[str | Path]) -> list[RunCurves]:
 
 def choose_panels(runs: Sequence[RunCurves], metrics: Sequence[str] = ()) -> list[str]:
     """The metrics that are asked for; or else evaluations and rewards first, then how the policy behaves, and
-    only what was logged."""
-    logged = {name for run in runs for line in run.lines for name, value in line.items() if value is not None}
+    only what was logged. A stage that logs none of these, since it trains nothing, has what it logs."""
+    logged = {
+        name: None
+        for run in runs
+        for line in run.lines
+        for name, value in line.items()
+        if name != "step" and value is not None
+    }
     for name in metrics:
         if name not in logged:
             raise ValueError(f"[plot] metrics: expected some of {sorted(logged)}, got {name!r}")
@@ -107,9 +117,7 @@ def choose_panels(runs: Sequence[RunCurves], metrics: Sequence[str] = ()) -> lis
     evaluations = sorted(name for name in logged if is_evaluation(name) and not is_smaller_k(name, logged))
     rewards = sorted(name for name in logged if name.startswith("rewards/") and name.endswith("/mean"))
     panels = [*evaluations, *rewards, *(name for name in (*PROBES, *PANELS) if name in logged)]
-    if not panels:
-        raise ValueError(f"[plot] metrics: expected reward, loss or eval/ among them, got {sorted(logged)}")
-    return panels
+    return panels or [name for name in logged if not name.startswith("time/")][:MOST_OTHERS] or list(logged)
 
 
 EVALUATIONS = (
@@ -123,7 +131,7 @@ def is_evaluation(name: str) -> bool:
     return name.startswith(EVALUATIONS) and name.count("/") == 1
 
 
-def is_smaller_k(name: str, logged: set[str]) -> bool:
+def is_smaller_k(name: str, logged: Collection[str]) -> bool:
     """eval/pass@2 where there is eval/pass@4."""
     kind, _, k = name.partition("@")
     if not k.isdigit():

@@ -1,30 +1,50 @@
-"""Where a step's metrics go: metrics.jsonl, the console, trackers; on the rank that writes alone."""
+"""Where metrics go: metrics.jsonl, the console, trackers; from the rank that writes only."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from types import TracebackType
 
-from fastrl.config import RlConfig
+from fastrl.config import Config, Learns
 from fastrl.config.load import to_dict
-from fastrl.report.console import Console, known
+from fastrl.engine.protocol import Engine
+from fastrl.report.console import EVERY_S, Console, known
+from fastrl.report.pace import Glance, duration
+from fastrl.report.pulse import Pulse, live
 from fastrl.report.trackers import Tracker, open_trackers
 from fastrl.runtime.run import Run
 
 
 class Reporter:
-    """Open while a run goes on; closes trackers and the live table whatever ends it."""
+    """Open while a stage works; closes trackers and the live view whatever ends it.
 
-    def __init__(self, run: Run, config: RlConfig) -> None:
-        self.run = run
+    A stage that trains counts steps: `log`. Another one counts its units, whose number it learns on the way:
+    `found` for what lies on disk, `expect` for what is to be done, `advance` for what was done.
+
+    Args:
+        unit: of what is counted, in the singular.
+    """
+
+    def __init__(self, run: Run, config: Config, unit: str = "step") -> None:
+        self.run, self.done = run, 0
+        self.total = config.train.num_steps if isinstance(config, Learns) else 0
+        self.engine: Engine | None = None
         self.console: Console | None = None
         self.trackers: list[Tracker] = []
+        self.pulse: Pulse | None = None
+        if not isinstance(config, Learns):
+            run.rewind()  # a line that a kill tore; no step is done again
         if run.writes:
             self.trackers = open_trackers(config.run.report_to, run.folder, to_dict(config))
-            self.console = Console(config.train.num_steps)
+            # a step of rl is long, and worth a line of its own
+            every_s = None if config.stage == "rl" else EVERY_S
+            self.console = Console(self.total, unit=unit, every_s=every_s, watch=self.glance)
+            self.pulse = Pulse(run, lambda: live(self.glance().doing, self.done, self.total, unit))
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write the step's line, with the time of its phases, and show it."""
+        self.done = step
         line = self.run.log(step, dict(metrics))
         if self.console is not None:
             self.console.log(step, line)
@@ -32,10 +52,42 @@ class Reporter:
         for tracker in self.trackers:
             tracker.log(step, numbers)
 
+    def found(self, number: int) -> None:
+        """So many units more were done by an earlier run."""
+        self.done, self.total = self.done + number, self.total + number
+        self._begin()
+
+    def expect(self, number: int) -> None:
+        """So many units more are to be done by this rank."""
+        self.total += number
+        self._begin()
+
+    def advance(self, number: int, metrics: Mapping[str, float]) -> None:
+        """So many units more are done; the metrics speak of these."""
+        if self.console is not None:
+            self.console.total = self.total
+        self.log(self.done + number, metrics)
+
+    def watch(self, engine: Engine) -> Engine:
+        """Show the tokens that an engine samples as they come; returns it."""
+        self.engine = engine
+        return engine
+
     def say(self, text: str) -> None:
         """A line for people, beside the steps."""
         if self.console is not None:
             self.console.say(text)
+
+    def glance(self) -> Glance:
+        """The phase that goes on and since when; with an engine, the tokens that it has sampled."""
+        parts = [f"{self.run.phase} {duration(time.perf_counter() - self.run.since)}"]
+        if self.engine is not None:
+            parts.append(f"{self.engine.stats().generated_tokens} tokens sampled")
+        return Glance(doing=", ".join(parts))
+
+    def _begin(self) -> None:
+        if self.console is not None:
+            self.console.begin(self.done, self.total)
 
     def __enter__(self) -> Reporter:
         return self
@@ -45,5 +97,7 @@ class Reporter:
     ) -> None:
         if self.console is not None:
             self.console.close()
+        if self.pulse is not None:
+            self.pulse.close()
         for tracker in self.trackers:
             tracker.close()

@@ -49,6 +49,8 @@ class Run:
         self.seconds: dict[str, float] = defaultdict(float)
         self.phase = "start"
         """What goes on, for messages."""
+        self.since = time.perf_counter()
+        """When it began."""
         self.watchdog: Watchdog | None = None
         """While a stage trains."""
 
@@ -111,7 +113,7 @@ class Run:
 
     def enter(self, phase: str) -> None:
         """A phase begins; what lies between two is one, too."""
-        self.phase = phase
+        self.phase, self.since = phase, time.perf_counter()
         if self.watchdog is not None:
             self.watchdog.enter(phase)
 
@@ -125,7 +127,7 @@ class Run:
             file.write(json.dumps({key: finite(value) for key, value in line.items()}) + "\n")
         return line
 
-    def rewind(self, step: int) -> None:
+    def rewind(self, step: float = math.inf) -> None:
         """Drop the lines of steps after `step` (they will be computed again) and a torn last line."""
         if self.writes and self.metrics_file.exists():
             kept = [line for line in read_metrics(self.metrics_file) if line["step"] <= step]

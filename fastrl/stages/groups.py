@@ -21,6 +21,7 @@ from fastrl.methods.tracelift.groups.proposals import propose
 from fastrl.methods.tracelift.groups.seeds import read_seeds
 from fastrl.methods.tracelift.groups.split import is_dev
 from fastrl.methods.tracelift.trace_groups import Group, write_groups
+from fastrl.report.reporter import Reporter
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.run import Run, write_atomic
 
@@ -47,7 +48,7 @@ def run_groups(config: GroupsConfig, ranks: Ranks | None = None) -> Path:
     run = Run.start(config, writes=ranks.first)
     (finished,) = ranks.gather([(run.folder / COUNTS).is_file()] if ranks.first else [])
     if not finished:
-        build(config, run.folder, ranks)
+        build(config, run, ranks)
         ranks.wait()
     counts = read_counts(run.folder)
     if not counts["groups"]["train"]:
@@ -58,18 +59,21 @@ def run_groups(config: GroupsConfig, ranks: Ranks | None = None) -> Path:
     return run.folder
 
 
-def build(config: GroupsConfig, folder: Path, ranks: Ranks) -> None:
+def build(config: GroupsConfig, run: Run, ranks: Ranks) -> None:
     """All of run_groups' files."""
-    device = choose_device(config.run)
+    device, folder = choose_device(config.run), run.folder
     seeds, unusable = read_seeds(config)
-    proposals = propose(seeds, config, folder, device, ranks)
-    pools = proposals.pools
-    proposed = Counter(trace.negative_kind for pool in pools for trace in pool.negatives)
-    filters = filter_pools(pools, config)
-    if config.executor.model.path:
-        filters.append(
-            check_with_executor(pools, config, AnswerFile(folder / "executed.jsonl", ranks), device)
-        )
+    with Reporter(run, config, unit="answer") as reporter:
+
+        def answers(name: str) -> AnswerFile:
+            return AnswerFile(folder / name, ranks, reporter)
+
+        proposals = propose(seeds, config, device, answers)
+        pools = proposals.pools
+        proposed = Counter(trace.negative_kind for pool in pools for trace in pool.negatives)
+        filters = filter_pools(pools, config)
+        if config.executor.model.path:
+            filters.append(check_with_executor(pools, config, answers("executed.jsonl"), device))
     if not ranks.first:
         return
     groups = [group_of(pool, config) for pool in pools if len(pool.negatives) >= config.min_negatives]

@@ -50,7 +50,7 @@ def run_hard_set(config: HardSetConfig, ranks: Ranks | None = None) -> Path:
             config,
             grader,
             ranks,
-            path=run.folder / "progress.jsonl",
+            run=run,
             items=[[p.index, p.messages, p.solution, text, p.columns] for p, text in posed],
             make_engine=lambda: build_engine(config.model, config.engine, choose_device(config.run)),
             keep=lambda result: {"attempts": attempts_of(result, config)},

@@ -27,9 +27,11 @@ from fastrl.methods.interventions.funnel import funnel
 from fastrl.methods.interventions.page import page
 from fastrl.methods.interventions.problems import HardProblem, hard_problem, read_hard_set
 from fastrl.methods.interventions.propose import Check, Proposer
+from fastrl.report.reporter import Reporter
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.run import Run, write_atomic
 from fastrl.training.progress import Budget, in_chunks, summed, write_json, write_rows
+from fastrl.types import Metrics
 
 
 def run_intervene(config: InterveneConfig, ranks: Ranks | None = None) -> Path:
@@ -51,12 +53,13 @@ def run_intervene(config: InterveneConfig, ranks: Ranks | None = None) -> Path:
     ranks = ranks or Ranks()
     run = Run.start(config, writes=ranks.first)
     rows = read_hard_set(config.data)
-    with AnswerGrader.of(config.answer) as grader:
+    reporter = Reporter(run, config, unit="problem")
+    with reporter, AnswerGrader.of(config.answer) as grader:
 
         @cache
         def worker() -> Worker:
             """For the first chunk that is not done yet."""
-            engine = build_engine(config.model, config.engine, choose_device(config.run))
+            engine = reporter.watch(build_engine(config.model, config.engine, choose_device(config.run)))
             return Worker(engine, grader, config, min(engine.max_model_len, config.engine.max_batch_tokens))
 
         done = in_chunks(
@@ -65,6 +68,8 @@ def run_intervene(config: InterveneConfig, ranks: Ranks | None = None) -> Path:
             config.chunk_size,
             lambda start, chunk: worker().chunk(start, chunk),
             ranks,
+            reporter=reporter,
+            metrics=chunk_metrics,
         )
     problems = [hard_problem(index, row, config.steps) for index, row in enumerate(rows)]
     candidates = [Candidate(**row) for chunk in done for row in chunk["candidates"]]
@@ -143,6 +148,16 @@ class Worker:
             rates = self.continuer.success_rates(problems, asked, budget)
             for (place, _, each), own in zip(opened, arms, strict=True):
                 measure(each, own, place, rates)
+
+
+def chunk_metrics(found: Row) -> Metrics:
+    """How many interventions were proposed, and how many selected; tokens that were sampled for it."""
+    outcomes = [each["outcome"] for each in found["candidates"]]
+    return {
+        "candidates": float(len(outcomes)),
+        "selected": float(outcomes.count("selected")),
+        "num_tokens": float(sum(spent["sampled_tokens"] for spent in found["budget"].values())),
+    }
 
 
 def sft_row(problem: HardProblem, candidate: Candidate) -> Row:

@@ -62,7 +62,7 @@ def run_subset(config: SubsetConfig, ranks: Ranks | None = None) -> Path:
             config,
             grader,
             ranks,
-            path=run.folder / "progress.jsonl",
+            run=run,
             items=[[each.index, each.messages, each.solution, each.columns] for each in problems],
             make_engine=lambda: build_engine(config.model, config.engine, choose_device(config.run)),
             keep=lambda result: {"answers": answers_of(result, grader)},

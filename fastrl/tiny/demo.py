@@ -16,6 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 from fastrl.config import CheckpointConfig, EvalConfig, ModelConfig, RlConfig, check_positive
 from fastrl.config.load import load_config
 from fastrl.report.plot import plot_run, text_curves
+from fastrl.tiny.lessons import shown_lessons
 from fastrl.tiny.world.assess import assess, table
 from fastrl.tiny.world.config import WorldConfig
 from fastrl.tiny.world.make import World, build_world
@@ -56,7 +57,8 @@ def run_demo(options: DemoOptions, world_config: WorldConfig | None = None) -> N
     disable_progress_bar()  # type: ignore[no-untyped-call]
     start = time.perf_counter()
     print("making the tiny world (kept for the next time) ...", flush=True)
-    world = build_world(world_config)
+    with shown_lessons():
+        world = build_world(world_config)
     print(f"  {time.perf_counter() - start:.0f} s\nbefore ...", flush=True)
     before = assess(world.generator, world)
     config = demo_config(recipe, world, options)

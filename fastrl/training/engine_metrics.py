@@ -24,7 +24,8 @@ def engine_metrics(before: Counted, after: Counted, ranks: Ranks) -> dict[str, f
     metrics: dict[str, float] = {}
     for name, end in after.items():
         start = asdict(before[name])
-        counters = {field: value - start[field] for field, value in asdict(end).items()}
+        # `finished` equals `requests` between calls
+        counters = {name: value - start[name] for name, value in asdict(end).items() if name != "finished"}
         summed = dict(zip(counters, ranks.sum(list(counters.values())), strict=True))
         for field, value in summed.items():
             if field.endswith("_ms"):

@@ -17,6 +17,7 @@ from fastrl.policy.bad_steps import BadSteps
 from fastrl.policy.checkpoint import Saver, latest_checkpoint, load_optimizer
 from fastrl.policy.model import Policy
 from fastrl.policy.optimizer import apply_gradients, make_optimizer
+from fastrl.report.reporter import Reporter
 from fastrl.runtime.context import Context
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.run import Run
@@ -80,15 +81,15 @@ class Learner:
         guards = Guards(self.context, self.policy, self.optimizer)
         saver = Saver(self.run.checkpoints, config.run.keep_last, self.ranks, config.run.async_save)
         card = ModelCard(self.context)
-        with guards, saver:
+        with Reporter(self.run, config) as reporter, guards, saver:
             if self.saved is None and (start := measured(0, {})):
-                self.run.log(0, start)
+                reporter.log(0, start)
             over = self.agreed(ended())
             while self.step < last and not over:
                 with self.run.time("update"):
                     metrics = learn(self.step)
                 self.step += 1
-                self.run.log(self.step, metrics | measured(self.step, metrics))
+                reporter.log(self.step, metrics | measured(self.step, metrics))
                 over, leaving = self.agreed(ended()), guards.leaving()
                 if leaving or over or self.saves():
                     self.run.enter("checkpoint")

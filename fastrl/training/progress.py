@@ -7,14 +7,16 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fastrl.data.rows import Row
 from fastrl.engine.protocol import Engine
+from fastrl.report.reporter import Reporter
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.run import write_atomic
+from fastrl.types import Metrics
 
 T = TypeVar("T")
 Budget = dict[str, Counter[str]]
@@ -22,8 +24,10 @@ Budget = dict[str, Counter[str]]
 
 
 def in_chunks(
-    path: Path, items: Sequence[T], size: int, work: Callable[[int, list[T]], Any], ranks: Ranks | None = None
-) -> list[Any]:
+    path: Path, items: Sequence[T], size: int, work: Callable[[int, list[T]], Any],
+    ranks: Ranks | None = None, *, reporter: Reporter | None = None,
+    metrics: Callable[[Any], Metrics] = lambda found: {},
+) -> list[Any]:  # fmt: skip
     """[work(0, items[:size]), work(size, items[size : 2 * size]), ...], each on disk once it is there.
 
     Chunks that are on disk are not worked on again, whichever rank did; one that a kill tore is. A chunk is a
@@ -34,6 +38,8 @@ def in_chunks(
         path: JSONL, a line a chunk; the first rank's, and others have one of their own beside it.
         items: JSON-serialisable.
         work: gets the place of the chunk's first item, and its items; returns what JSON can hold.
+        reporter: counts items: all that are on disk, and those of this rank.
+        metrics: of a chunk's result, for the reporter.
     Raises:
         ValueError: a file speaks of other items.
     """
@@ -48,14 +54,23 @@ def in_chunks(
             "folder, or give the same files"
         )
     missing = [(key, start) for key, start in zip(keys, starts, strict=True) if key not in done]
+    mine = missing[ranks.rank :: ranks.size]
+    if reporter is not None:
+        count = [len(items[start : start + size]) for _, start in missing]
+        reporter.found(len(items) - sum(count))
+        reporter.expect(sum(count[ranks.rank :: ranks.size]))
     fresh = []
-    for key, start in missing[ranks.rank :: ranks.size]:
+    for key, start in mine:
+        chunk = list(items[start : start + size])
+        with nullcontext() if reporter is None else reporter.run.time("chunk"):
+            found = work(start, chunk)
         # through JSON at once, so that both ways lead to the same values
-        found = work(start, list(items[start : start + size]))
         line = json.dumps({"items": key, "result": found}, ensure_ascii=False)
         with file_of_rank(path, ranks.rank).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         fresh.append((key, json.loads(line)["result"]))
+        if reporter is not None:
+            reporter.advance(len(chunk), metrics(fresh[-1][1]))
     done |= dict(ranks.gather(fresh))
     return [done[key] for key in keys]
 

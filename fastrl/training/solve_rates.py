@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from fastrl.config import HardSetConfig, SubsetConfig
@@ -15,9 +14,12 @@ from fastrl.data.rows import Row
 from fastrl.engine.protocol import Engine
 from fastrl.evaluate.accuracy import ProblemResult, graded
 from fastrl.grading import AnswerGrader, Verdict
+from fastrl.report.reporter import Reporter
 from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.run import Run
 from fastrl.runtime.seeding import seed_of
 from fastrl.training.progress import Budget, charged, in_chunks, summed
+from fastrl.types import Metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,7 @@ def sample_problems(
     grader: AnswerGrader,
     ranks: Ranks,
     *,
-    path: Path,
+    run: Run,
     items: Sequence[Any],
     make_engine: Callable[[], Engine],
     keep: Callable[[ProblemResult], Row],
@@ -57,25 +59,42 @@ def sample_problems(
     again. Ranks take chunks in turn, each with an engine of its own.
 
     Args:
-        path: JSONL with a line a chunk.
+        run: its folder gets progress.jsonl, a line a chunk, and metrics.jsonl, how each chunk went.
         items: JSON-serialisable, one a problem: what its result depends on.
         make_engine: called for the first chunk that is not done yet.
         keep: what else a problem's row holds.
     Raises:
         ValueError: the file was begun with other items.
     """
-    engine = cache(make_engine)
-    done = in_chunks(
-        path,
-        items,
-        config.chunk_size,
-        lambda start, chunk: _sample(problems[start : start + len(chunk)], config, engine(), grader, keep),
-        ranks,
-    )
+    with Reporter(run, config, unit="problem") as reporter:
+        engine = cache(lambda: reporter.watch(make_engine()))
+        done = in_chunks(
+            run.folder / "progress.jsonl",
+            items,
+            config.chunk_size,
+            lambda start, chunk: _sample(
+                problems[start : start + len(chunk)], config, engine(), grader, keep
+            ),
+            ranks,
+            reporter=reporter,
+            metrics=lambda found: chunk_metrics(found, config.num_samples),
+        )
     return Rollouts(
         rows=[row for chunk in done for row in chunk["problems"]],
         budget=summed([chunk["budget"] for chunk in done]),
     )
+
+
+def chunk_metrics(found: Row, num_samples: int) -> Metrics:
+    """Return the shares of right and of unfinished samples and of problems ever solved, and the tokens."""
+    rows, budget = found["problems"], found["budget"]["rollouts"]
+    samples = num_samples * len(rows)
+    return {
+        "accuracy": sum(row["num_correct"] for row in rows) / samples,
+        "solved": sum(row["num_correct"] > 0 for row in rows) / len(rows),
+        "unfinished": sum(row["unfinished"] for row in rows) / samples,
+        "num_tokens": float(budget["sampled_tokens"]),
+    }
 
 
 def _sample(

@@ -13,6 +13,7 @@ from fastrl.config import (
     DataConfig,
     EngineConfig,
     EvalConfig,
+    HardSetConfig,
     ModelConfig,
     ReceiverEngineConfig,
     RewardConfig,
@@ -177,8 +178,10 @@ def test_rewards_by_dotted_path_are_imported_first(config):
 
 def test_a_tracker_must_be_installed(config, monkeypatch):
     monkeypatch.setattr("fastrl.report.trackers.find_spec", lambda name: None)
-    message = refused(replace(config, run=replace(config.run, report_to=("wandb",))))
-    assert message == "[run] report_to: expected an installed package, got wandb; pip install wandb"
+    run = replace(config.run, report_to=("wandb",))
+    for stage in (replace(config, run=run), SftConfig(run=run), HardSetConfig(run=run)):
+        message = refused(stage)
+        assert message == "[run] report_to: expected an installed package, got wandb; pip install wandb"
 
 
 def test_sft_is_checked_too(config, tmp_path):

@@ -275,7 +275,7 @@ def test_json_that_may_stand_in_a_page():
 
 def test_the_assets_ask_for_nothing_and_make_no_markup_of_text():
     sources = {path.name: path.read_text(encoding="ascii") for path in sorted(ASSETS.iterdir())}
-    assert set(sources) == {*SCRIPTS, "page.css", "body.html"}
+    assert set(sources) == {*SCRIPTS, "follow.js", "page.css", "body.html"}
     for name, source in sources.items():
         assert not re.search(
             r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\(|Function\(", source

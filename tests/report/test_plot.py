@@ -1,5 +1,6 @@
 """Curves out of metrics.jsonl: which panels, which points, and a PNG that a reader can open."""
 
+import json
 import math
 
 import numpy as np
@@ -8,7 +9,9 @@ from jsonl import write_jsonl
 from matplotlib import image
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from run_folders import write_stage
 
+from fastrl.report.page.folder import report_data
 from fastrl.report.plot import (
     COLORS,
     RunCurves,
@@ -70,6 +73,19 @@ def test_panels_can_be_named(tmp_path):
     assert image.imread(path).shape[0] < image.imread(plot_run([run])).shape[0]  # one row of panels, not two
     with pytest.raises(ValueError, match=r"\[plot\] metrics: expected some of .*'eval/avg@4'.*, got 'kl'"):
         plot_run([run], metrics=["reward", "kl"])
+
+
+def test_a_stage_that_trains_nothing_is_drawn_by_what_it_logs(tmp_path):
+    metrics = {"accuracy": 0.5, "solved": 1.0, "num_tokens": 9.0, "time/chunk_s": 2.0}
+    lines = [{"step": 8 * k, **metrics} for k in (1, 2)]
+    assert choose_panels([RunCurves("hard_set", lines)]) == ["accuracy", "solved", "num_tokens"]
+    assert choose_panels([RunCurves("groups", [{"step": 1, "time/written_s": 2.0}])]) == ["time/written_s"]
+    run = write_stage(tmp_path / "hard_set", {"stage": "hard_set"}, lines)
+    assert plot_run([run]).is_file() and "accuracy\n" in text_curves([run])
+    (run / "counts.json").write_text(json.dumps({"problems": 16, "hard": 3}))
+    (stage,) = report_data(run, 0)["stages"]
+    assert [tile["name"] for tile in stage["tiles"]] == ["problems", "hard"]
+    assert stage["curves"]["panels"] == ["accuracy", "solved", "num_tokens"]
 
 
 def test_faithfulness_is_drawn_as_points_where_it_was_measured():
@@ -135,7 +151,7 @@ def test_text_curves_have_a_line_a_run(tmp_path):
     [
         (None, FileNotFoundError, "expected a run folder with metrics.jsonl"),
         ([], ValueError, "expected at least one logged step"),
-        ([{"step": 1, "speed": 3}], ValueError, r"expected reward, loss or eval/ among them"),
+        ([{"step": 1, "speed": None}], ValueError, r"metrics: expected at least one that is not null"),
     ],
 )
 def test_nothing_to_draw_is_refused(tmp_path, lines, error, message):

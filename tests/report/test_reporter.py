@@ -7,7 +7,8 @@ import sqlite3
 import pytest
 
 from fastrl.config import RlConfig, RunConfig, TrainConfig
-from fastrl.report.console import Console, duration, number, plain_line
+from fastrl.report.console import Console, number, plain_line
+from fastrl.report.pace import duration
 from fastrl.report.reporter import Reporter
 from fastrl.report.trackers import check_trackers, open_trackers, run_id
 from fastrl.runtime.run import Run

@@ -112,8 +112,9 @@ def test_epochs_take_every_row_once_and_end_with_what_is_left(config):
     assert [len(rows_of_step(config, 5, step)) for step in range(8)] == [2] * 8
 
 
-def test_a_run_learns_and_measures_held_out_text(config, tmp_path):
+def test_a_run_learns_and_measures_held_out_text(config, tmp_path, capsys):
     last = run_stage(replace(config, epochs=6))
+    assert "step 12/12 | entropy" in capsys.readouterr().err
     lines = curve(tmp_path / "run")
     rows = TextRows(encode_documents(DOCUMENTS, AutoTokenizer.from_pretrained(last)), 16)
     assert rows.num_trained == 54 and len(rows) == 4
@@ -140,7 +141,7 @@ def test_perplexity_is_infinite_where_exp_is():
 
 @pytest.mark.parametrize("lora", [AdapterConfig(), LORA], ids=["full", "lora"])
 @pytest.mark.parametrize("stage", ["cpt", "sft"])
-def test_going_on_is_bit_for_bit(config, tmp_path, stage, lora):
+def test_going_on_is_bit_for_bit(config, tmp_path, stage, lora, terminal):
     if stage == "sft":
         file = tmp_path / "rows.jsonl"
         rows = [{"prompt": text[:2], "completion": text[2:] or "?"} for text in DOCUMENTS]
@@ -161,6 +162,7 @@ def test_going_on_is_bit_for_bit(config, tmp_path, stage, lora):
         run_stage(replace(parts, schedule="cosine"))
     constant = replace(config, schedule="constant", run=replace(config.run, dir=str(tmp_path / "constant")))
     straight, resumed = run_stage(constant), run_stage(replace(parts, schedule="constant"))
+    assert "step 5 of 5" in terminal.text()
     files = sorted(path.relative_to(straight) for path in straight.rglob("*") if path.is_file())
     for name in files:
         if name.name == "README.md":  # the card names the run

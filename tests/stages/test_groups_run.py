@@ -21,6 +21,7 @@ from fastrl.config import (
     WriterConfig,
 )
 from fastrl.config.load import from_dict, to_dict
+from fastrl.engine.protocol import EngineStats
 from fastrl.methods.tracelift.groups import proposals
 from fastrl.methods.tracelift.groups.taxonomy import TAXONOMY
 from fastrl.methods.tracelift.rubric_dimensions import DIMENSIONS
@@ -69,6 +70,9 @@ class Scripted:
 
     def sleep(self, level=1):
         self.asleep = True
+
+    def stats(self):
+        return EngineStats()
 
 
 def judgment(dimensions, overall, label, **scores):
@@ -294,7 +298,7 @@ def random_model(tmp_path_factory):
         return str(write_checkpoint(tmp_path_factory.mktemp("random"), "qwen3"))
 
 
-def test_a_random_writer_is_rejected_and_counted(tmp_path, random_model):
+def test_a_random_writer_is_rejected_and_counted(tmp_path, random_model, capsys):
     config = config_of(
         tmp_path, [worked(0), worked(1)], negatives="written", candidates=4,
         writer=model(random_model, max_new_tokens=8, retries=1), judge=model(random_model, max_new_tokens=8),
@@ -304,12 +308,13 @@ def test_a_random_writer_is_rejected_and_counted(tmp_path, random_model):
         with pytest.raises(ValueError, match=r"\[groups\] min_negatives: .* got none of 2 problems"):
             run_groups(config)
     counts = read_counts(tmp_path / "run")
+    assert "answer 16/16" in capsys.readouterr().err
     assert counts["written_unread"] == {"no reasoning in tags": 2 * 2 * 4, "given up": 8}
     assert counts["groups"] == {"train": 0, "dev": 0, "too_few_negatives": 2, "negatives": 0}
     assert len((tmp_path / "run" / "written.jsonl").read_text().splitlines()) == 16
 
 
-def test_a_random_judge_is_rejected_and_a_random_executor_asked(tmp_path, random_model):
+def test_a_random_judge_is_rejected_and_a_random_executor_asked(tmp_path, random_model, terminal):
     row = worked(0) | {"candidates": [candidate(k) for k in range(4)]}
     judged = config_of(
         tmp_path, [row], negatives="given", judge=model(random_model, max_new_tokens=8, retries=0)
@@ -317,6 +322,7 @@ def test_a_random_judge_is_rejected_and_a_random_executor_asked(tmp_path, random
     with pytest.raises(ValueError, match="min_negatives"):
         run_groups(judged)
     assert read_counts(tmp_path / "run")["judged_unread"] == {"not JSON": 4, "given up": 4}
+    assert "answer 4 of 4" in terminal.text()
     (tmp_path / "b").mkdir()
     executor = ExecutorConfig(model=CheckpointConfig(path=random_model), max_new_tokens=4)
     config = config_of(tmp_path / "b", [worked(0), worked(1)], executor=executor, dev_share=0.0)

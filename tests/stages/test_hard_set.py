@@ -33,10 +33,11 @@ def contents(folder):
     return {name: (folder / name).read_bytes() for name in FILES}
 
 
-def test_problems_that_are_never_solved(fixed_model, tmp_path):
+def test_problems_that_are_never_solved(fixed_model, tmp_path, capsys):
     config = hard_set_config(fixed_model, tmp_path)
     check_hard_set(config)
     folder = run_hard_set(config)
+    assert "problem 6/6 | right 0" in capsys.readouterr().err
     assert folder == tmp_path / "hard"
     rows = read(folder / "hard.jsonl")
     assert [row["question"] for row in rows] == HARD
@@ -60,9 +61,10 @@ def test_problems_that_are_never_solved(fixed_model, tmp_path):
     assert budget["total"]["sampled_tokens"] > 24 * 5
 
 
-def test_the_hard_set_is_read_as_problems_of_the_same_kind(fixed_model, tmp_path):
+def test_the_hard_set_is_read_as_problems_of_the_same_kind(fixed_model, tmp_path, terminal):
     config = hard_set_config(fixed_model, tmp_path)
     hard = run_hard_set(config) / "hard.jsonl"
+    assert "problem 6 of 6" in terminal.text()
     found = load_problems(replace(config.data, path=str(hard)))
     original = {problem.question: problem for problem in load_problems(config.data)}
     assert [problem.messages for problem in found] == [original[name].messages for name in HARD]

@@ -51,9 +51,10 @@ def config(fixed_model, hard, tmp_path):
     return intervene_config(fixed_model, tmp_path, hard)
 
 
-def test_from_failed_attempts_to_interventions(config):
+def test_from_failed_attempts_to_interventions(config, capsys):
     check_intervene(config)
     folder = run_intervene(config)
+    assert "problem 5/5 | candidates" in capsys.readouterr().err
     rows = read(folder / "interventions.jsonl")
     assert [(row["problem"], row["attempt"], row["sample"]) for row in rows] == [
         (problem, 0, sample) for problem in range(5) for sample in range(2)
@@ -123,10 +124,11 @@ def run_in(config, folder):
     return replace(config.run, dir=str(folder))
 
 
-def test_the_full_form_samples_a_solution_a_problem(config):
+def test_the_full_form_samples_a_solution_a_problem(config, terminal):
     full = replace(TERSE, form="full", verify_template="{steps}", solve_template="{question};{reference}")
     config = replace(config, proposal=full, filter="none", select="first")
     folder = run_intervene(config)  # nobody has taught it this form: any answer will do
+    assert "problem 5 of 5" in terminal.text()
     budget = json.loads((folder / "budget.json").read_text())
     assert budget["solve"]["requests"] == 5 and budget["verify"]["requests"] == 10
     spent = [row["sampled_tokens"] for row in budget.values()]

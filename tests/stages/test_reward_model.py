@@ -130,9 +130,10 @@ def test_a_planted_mark_is_learnt(checkpoints, tmp_path, rank, steps, learning_r
     assert good.total > bad.total + 0.2
 
 
-def test_eval_json_and_the_plot(checkpoints, tmp_path):
+def test_eval_json_and_the_plot(checkpoints, tmp_path, capsys):
     config = config_of(checkpoints["qwen3"], tmp_path)
     run_reward_model(config)
+    assert "step 4/4 | " in capsys.readouterr().err
     about = json.loads((tmp_path / "run" / "eval.json").read_text())
     assert (about["step"], about["num_groups"], about["num_traces"]) == (4, 6, 6 * 5)
     assert sum(each["count"] for each in about["calibration"]) == 30
@@ -142,9 +143,10 @@ def test_eval_json_and_the_plot(checkpoints, tmp_path):
     assert [line["step"] for line in lines_of(config) if "eval/mae" in line] == [0, 2, 4]
 
 
-def test_without_held_out_groups(checkpoints, tmp_path):
+def test_without_held_out_groups(checkpoints, tmp_path, terminal):
     config = replace(config_of(checkpoints["qwen3"], tmp_path, num_steps=1), eval_path=None)
     run_reward_model(config)
+    assert "step 1 of 1" in terminal.text()
     assert not (tmp_path / "run" / "eval.json").exists()
     assert "eval/mae" not in lines_of(config)[-1]
 

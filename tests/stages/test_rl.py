@@ -69,9 +69,10 @@ def same_weights(a, b) -> bool:
     return all((left[name] == right[name]).all() for name in left)
 
 
-def test_a_run_leaves_what_it_promises(checkpoints, problems, tmp_path):
+def test_a_run_leaves_what_it_promises(checkpoints, problems, tmp_path, capsys):
     evaluated = EvalConfig(path=str(problems), num_samples=2)
     final = run_stage(config(checkpoints, problems, tmp_path / "run", eval=evaluated))
+    assert "step 4/4 | reward" in capsys.readouterr().err
     assert final == tmp_path / "run/checkpoints/step-000004"
     lines = curve(tmp_path / "run")
     assert [line["step"] for line in lines] == [0, 1, 2, 3, 4]
@@ -90,12 +91,13 @@ def test_a_run_leaves_what_it_promises(checkpoints, problems, tmp_path):
     weights_of(final)
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_does_not(checkpoints, problems, tmp_path):
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(checkpoints, problems, tmp_path, terminal):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         cfg = config(checkpoints, problems, tmp_path / name)
         run_stage(replace(cfg, run=replace(cfg.run, seed=seed)))
     assert curve(tmp_path / "a") == curve(tmp_path / "b")
     assert curve(tmp_path / "a") != curve(tmp_path / "c")
+    assert "step 4 of 4" in terminal.text()
     assert same_weights(tmp_path / "a/checkpoints/step-000004", tmp_path / "b/checkpoints/step-000004")
 
 

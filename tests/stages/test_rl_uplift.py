@@ -274,7 +274,8 @@ def test_eval_of_a_planner(checkpoints, problems, tmp_path, capsys):
         "--device", "cpu",
     ]  # fmt: skip
     assert main(arguments) == 0
-    out = capsys.readouterr().out
+    out, shown = capsys.readouterr()
+    assert "completion 36/36 | " in shown and "executor " in shown  # 6 problems: traces, with them, without
     assert "two_stage_avg@2" in out and "executor_alone_avg@2" in out
     results = json.loads((tmp_path / "out/results.json").read_text())
     assert results["metrics"]["num_problems"] == 6 and len(results["num_correct_alone"]) == 6

@@ -100,9 +100,12 @@ def test_weights_of_tokens(checkpoint):
     assert float(loss) == pytest.approx((1.5 * alone[0] + 1.0 * alone[1]) / 2.5, rel=1e-5)
 
 
-def test_what_the_starting_model_makes_of_the_rows_and_the_end_of_a_run_that_leaves_it(checkpoint, tmp_path):
+def test_what_the_starting_model_makes_of_the_rows_and_the_end_of_a_run_that_leaves_it(
+    checkpoint, tmp_path, terminal
+):
     config = replace(config_of(checkpoint, tmp_path, num_steps=40), max_entropy_rise=0.0)
     folder = run_sft(config)
+    assert "step 40 of 40" in terminal.text()
     lines = read_jsonl(tmp_path / "run" / "metrics.jsonl")
     assert lines[0]["step"] == 0 and set(lines[0]) >= {"base/nll", "base/entropy"}
     policy = Policy.load(config.model, CPU)
@@ -130,9 +133,10 @@ def test_a_run_whose_entropy_runs_away_ends_and_stays_ended(checkpoint, tmp_path
     assert run_sft(longer).name == "step-000040"
 
 
-def test_it_learns_and_writes_a_hugging_face_folder(checkpoint, tmp_path):
+def test_it_learns_and_writes_a_hugging_face_folder(checkpoint, tmp_path, capsys):
     config = config_of(checkpoint, tmp_path, num_steps=60)
     folder = run_sft(replace(config, run=replace(config.run, save_every=0)))
+    assert "step 60/60 | entropy" in capsys.readouterr().err
     assert [path.name for path in folder.parent.iterdir()] == ["step-000060"]
     lines = read_jsonl(tmp_path / "run" / "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(1, 61))

@@ -20,6 +20,7 @@ from fastrl.data import load_problems
 from fastrl.data.rows import read_rows
 from fastrl.engine.protocol import EngineStats
 from fastrl.grading import Verdict
+from fastrl.runtime.run import read_metrics
 from fastrl.stages.subset import remembering, run_subset, surely_differ, wrong_votes
 from fastrl.tiny.folders import default_cache
 from fastrl.tiny.world.config import WorldConfig
@@ -87,8 +88,9 @@ def ids(rows):
     return [row["id"] for row in rows]
 
 
-def test_who_solved_what_and_the_nested_subsets(model, tmp_path):
+def test_who_solved_what_and_the_nested_subsets(model, tmp_path, capsys):
     folder = run_subset(config_of(tmp_path))
+    assert "problem 29/29 | right" in capsys.readouterr().err
     solved = read_rows(str(folder / "solved.jsonl"))
     assert [row["num_correct"] for row in solved] == SOLVED and {row["num_samples"] for row in solved} == {8}
     assert solved[2] == {
@@ -132,9 +134,10 @@ def test_what_a_problem_draws_does_not_depend_on_its_chunk(model, tmp_path):
     assert not set(model.seeds[29:]) & set(tens)
 
 
-def test_the_label_is_the_wrong_answer_that_most_samples_gave(model, tmp_path):
+def test_the_label_is_the_wrong_answer_that_most_samples_gave(model, tmp_path, terminal):
     shares = (0.1, 0.3, 0.5, 1.0)
     folder = run_subset(config_of(tmp_path, noise="most_frequent_wrong", shares=shares))
+    assert "problem 29 of 29" in terminal.text()
     wrong = {row["id"]: row["wrong_label"] for row in read_rows(str(folder / "subset-16.jsonl"))}
     solved = {row["id"]: row["num_correct"] for row in read_rows(str(folder / "solved.jsonl"))}
     # said from sample c on, c = 1 to 7: 7 3 3 2 2 1 2; at c = 6 two have one vote each
@@ -192,11 +195,17 @@ def test_a_kill_loses_a_chunk_and_changes_nothing(model, monkeypatch, tmp_path):
     before = model.calls
     killed = run_subset(config_of(tmp_path, "killed", **options))
     assert model.calls == before + 1
-    names = sorted(path.name for path in whole.glob("*.json*") if path.name != "environment.json")
+    own = {"environment.json", "metrics.jsonl"}
+    names = sorted(path.name for path in whole.glob("*.json*") if path.name not in own)
     assert len(names) == 10 and names == sorted(
-        path.name for path in killed.glob("*.json*") if path.name != "environment.json"
+        path.name for path in killed.glob("*.json*") if path.name not in own
     )
     assert all((killed / name).read_bytes() == (whole / name).read_bytes() for name in names)
+    first, second = (
+        [{name: line[name] for name in line if not name.startswith("time/")} for line in read_metrics(folder)]
+        for folder in (whole / "metrics.jsonl", killed / "metrics.jsonl")
+    )
+    assert [line["step"] for line in first] == [10, 20, 29] and first == second
 
 
 def test_an_answer_that_the_grader_could_not_read_is_no_label():

@@ -1,6 +1,7 @@
 """The demo from its start to its table, in a world of a few training steps."""
 
 import json
+import re
 
 import pytest
 from small_world import CONFIG
@@ -18,7 +19,8 @@ def test_the_demo_measures_trains_measures_and_draws(tmp_path, monkeypatch, caps
         assert 0 <= results["before"][name] <= 1 and 0 <= results["after"][name] <= 1
     assert [line["step"] for line in read_metrics(tmp_path / "run/metrics.jsonl")] == [0, 1, 2]
     assert (tmp_path / "run/curves.png").read_bytes().startswith(b"\x89PNG")
-    shown = capsys.readouterr().out
+    shown, progress = capsys.readouterr()
+    assert re.search(r"^step (\d+)/\1 \| ", progress, re.MULTILINE)  # the lessons of the world's models
     assert all(label in shown for label, _ in ROWS) and "after 2 steps" in shown
 
 

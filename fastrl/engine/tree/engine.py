@@ -121,8 +121,6 @@ class TorchEngine:
         with self._here():
             finished = scheduler.run([part for _, part in request_trees])
         finished.sort(key=lambda each: each.request_id)
-        self._stats.generated_tokens += sum(len(f.token_ids) for f in finished)
-        self._stats.decode_tokens += sum(len(f.token_ids) - 1 for f in finished)
         completions = iter(self._completions(finished))
         return [
             [[next(completions) for _ in range(branch.num_samples)] for branch in tree.branches]

@@ -162,9 +162,7 @@ class Scheduler:
             tree.prefilled = True
         self.stats.prefill_tokens += len(stream.tokens)
         numbers = np.concatenate([tree.request_ids for tree in trees])
-        self.finished += self.outputs.record(
-            numbers, ids[:, None].cpu().numpy(), logprobs[:, None].cpu().numpy()
-        )
+        self._end(self.outputs.record(numbers, ids[:, None].cpu().numpy(), logprobs[:, None].cpu().numpy()))
 
     def _pass(self, stream: PrefillStream, piece: Sequence[Span], wanted: Ints) -> Tensor:
         """Do one forward pass; return logits [len(wanted), V] of these of its tokens."""
@@ -181,4 +179,12 @@ class Scheduler:
         """Take a few steps of all requests, then collect what they sampled."""
         for _ in range(min(self.steps_per_collect, self.batch.tokens_to_go)):
             self.batch.step(self.decoder)
-        self.finished += self.batch.collect_tokens()
+        self._end(self.batch.collect_tokens())
+
+    def _end(self, finished: Sequence[FinishedRequest]) -> None:
+        """Keep requests that have ended, and count them and their tokens."""
+        self.finished += finished
+        num_tokens = sum(len(each.token_ids) for each in finished)
+        self.stats.finished += len(finished)
+        self.stats.generated_tokens += num_tokens
+        self.stats.decode_tokens += num_tokens - len(finished)

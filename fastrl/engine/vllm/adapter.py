@@ -141,16 +141,20 @@ class Vllm:
         return found
 
     def sample(
-        self, requests: Sequence[VllmRequest], sampling: SamplingParams, end_ids: Sequence[int]
-    ) -> list[VllmOutput]:
+        self, requests: Sequence[VllmRequest], sampling: SamplingParams, end_ids: Sequence[int],
+        ended: Callable[[VllmOutput], None],
+    ) -> list[VllmOutput]:  # fmt: skip
         """Return one output per request, in their order; all are one batch, started in this order.
 
-        end_ids: tokens that end a completion.
+        end_ids: tokens that end a completion.   ended: called with each output as it ends.
         """
         outputs: dict[int, VllmOutput] = {}
 
         def take(found: Iterable[Any]) -> None:
-            outputs.update({int(each.request_id): _output_of(each) for each in found if each.finished})
+            for each in found:
+                if each.finished:
+                    outputs[int(each.request_id)] = output = _output_of(each)
+                    ended(output)
 
         self._run([(each.prompt_ids, _params(each, sampling, end_ids)) for each in requests], take)
         return [outputs[number] for number in range(len(requests))]

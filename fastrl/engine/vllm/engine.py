@@ -100,7 +100,8 @@ class VllmEngine:
         self.vllm.forget()
         requests = [request for *_, request in asked]
         began = now()
-        outputs = self.vllm.sample(requests, sampling, self._end_ids)
+        self._stats.requests += len(requests)
+        outputs = self.vllm.sample(requests, sampling, self._end_ids, self._ended)
         self._count(began, requests, outputs)
         indexes = [index for _, index, _ in asked]
         found = dict(zip(indexes, self._completions(outputs), strict=True))
@@ -229,19 +230,22 @@ class VllmEngine:
             for o, text in zip(outputs, texts, strict=True)
         ]
 
+    def _ended(self, output: VllmOutput) -> None:
+        """Count a completion while others still run."""
+        self._stats.finished += 1
+        self._stats.generated_tokens += len(output.token_ids)
+
     def _count(self, began: float, requests: Sequence[VllmRequest], outputs: Sequence[VllmOutput]) -> None:
         stats, ended = self._stats, now()
         first = max([began, *(output.first_token_s for output in outputs)])
         stats.prefill_ms += (first - began) * 1e3
         stats.decode_ms += (ended - first) * 1e3
-        stats.requests += len(requests)
         stats.prompt_tokens_asked += sum(len(request.prompt_ids) for request in requests)
         for request, output in zip(requests, outputs, strict=True):
             prompt, generated = len(request.prompt_ids), len(output.token_ids)
             stats.cached_tokens += output.cached_tokens
             stats.prefill_tokens += prompt - output.cached_tokens
             stats.decode_tokens += generated - 1
-            stats.generated_tokens += generated
             reads = (generated - 1) * prompt + generated * (generated - 1) // 2
             stats.kv_tokens_read += reads  # every request reads its own context
             stats.kv_tokens_asked += reads

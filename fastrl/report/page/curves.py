@@ -37,7 +37,7 @@ def curves(lines: Sequence[Line], config: Mapping[str, Any]) -> dict[str, Any]:
         "steps": [line["step"] for line in lines],
         "series": {name: [line.get(name) for line in lines] for name in logged},
         "units": {name: text for name in logged if (text := unit(name))},
-        "panels": first_panels(lines, logged),
+        "panels": choose_panels([RunCurves("", [dict(line) for line in lines])]),
         "components": [
             {"metric": name, "weight": weights.get(name.removeprefix("rewards/").removesuffix("/mean"))}
             for name in parts
@@ -45,12 +45,6 @@ def curves(lines: Sequence[Line], config: Mapping[str, Any]) -> dict[str, Any]:
         "phases": phases,
         "inside": inside,
     }
-
-
-def first_panels(lines: Sequence[Line], logged: Sequence[str]) -> list[str]:
-    """Those of `fastrl plot`; of a run that logs none of these, its first ones."""
-    known = {"reward", "loss"} & set(logged) or any(map(is_evaluation, logged))
-    return choose_panels([RunCurves("", [dict(line) for line in lines])]) if known else list(logged[:6])
 
 
 def phases_of(logged: Sequence[str]) -> tuple[list[str], list[str]]:

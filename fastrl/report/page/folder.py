@@ -64,7 +64,8 @@ def stage_data(folder: Path, name: str, max_rows: int) -> Data:
     return {
         "name": name,
         "kind": config["stage"],
-        "tiles": tiles(lines) or count_tiles(tables),
+        # a stage that trains nothing is what it counted
+        "tiles": tiles(lines) if "train" in config else count_tiles(tables) or tiles(lines),
         "curves": curves(lines, config),
         "table": table_of(folder, config, max_rows),
         "tables": tables,

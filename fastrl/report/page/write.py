@@ -49,18 +49,20 @@ def write_page(run_dir: str | Path, out: str | Path | None = None, max_rows: int
     return Written(path, len(page), [table["note"] for table in tables if table["note"]])
 
 
-def assemble(data: dict[str, Any]) -> str:
-    """The page's text, in ASCII.
+def assemble(data: dict[str, Any], version: str = "") -> str:
+    """The page's text, in ASCII. With the data's version it is a served page, and asks for newer data.
 
     Three walls keep the data from running: it is JSON in an element that no browser runs, without a single
     "<"; the script writes it as text alone; and the page's policy allows the one script and the one style
-    whose hashes it names, and no request at all.
+    whose hashes it names, and no request at all, or none but to the page's own server.
     """
-    parts = {"title": escape(data["title"]), "data": safe_json(data)}
+    parts = {"title": escape(data["title"]), "data": safe_json(data), "version": version}
     # in one pass, so that nothing that was put in is looked at again
     body = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], asset("body.html"))
-    script = "(() => {\n'use strict';\n" + "".join(asset(name) for name in SCRIPTS) + "})();\n"
-    page = document(f"{data['title']} - fastrl report", body, asset("page.css"), script)
+    names = [*SCRIPTS, "follow.js"] if version else SCRIPTS
+    script = "(() => {\n'use strict';\n" + "".join(asset(name) for name in names) + "})();\n"
+    title = f"{data['title']} - fastrl report"
+    page = document(title, body, asset("page.css"), script, connects=bool(version))
     return page.encode("ascii", "xmlcharrefreplace").decode()
 
 

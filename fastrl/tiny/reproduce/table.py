@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastrl.report.console import duration
+from fastrl.report.pace import duration
 from fastrl.runtime.run import environment, write_atomic
 from fastrl.tiny.reproduce.claims import Claim, Finding
 from fastrl.tiny.reproduce.options import Sizes

@@ -17,7 +17,9 @@ from types import FrameType
 from typing import IO
 
 from fastrl.grading.programs.sandbox_kernel import die_with_parent
-from fastrl.report.console import duration
+from fastrl.report.console import EVERY_S, Console
+from fastrl.report.pace import Glance, duration
+from fastrl.report.text import last_line
 from fastrl.tools.sweep.cells import LOCK, Cell, failure
 
 POLL_S, GRACE_S, LOCK_S = 0.05, 10.0, 5.0
@@ -35,7 +37,8 @@ def run_missing(
     gpus: Sequence[str] = (),
     lanes: int = 1,
 ) -> None:
-    """Run those that are not finished; print how many, and a line for each one that ends.
+    """Run those that are not finished; print how many, and a line for each one that ends. On stderr, how far
+    the runs are that go on.
 
     Args:
         write_end: keeps a run's exit code next to its folder.
@@ -47,16 +50,27 @@ def run_missing(
     at_a_time = len(gpus) or lanes
     print(f"{len(runs)} runs, {done} finished; {at_a_time} at a time, logs beside them", flush=True)
     since = time.monotonic()
+    going: list[Cell] = []
+
+    def start_of(run: Cell) -> list[str]:
+        going.append(run)
+        return command(run)
+
+    def glance() -> Glance:
+        said = [f"{run.name}: {last_line(run.log)}" for run in list(going)]
+        return Glance("; ".join(said), done, len(runs))
 
     def ended(run: Cell, code: int, took: str) -> None:
         nonlocal done
         done += 1
+        going.remove(run)
         write_end(run, code)
         outcome = f"failed after {took}, {failure(run)}" if code else f"{took}{summary(run)}"
         to_go = (time.monotonic() - since) / (done - before) * (len(runs) - done)
         print(f"{done}/{len(runs)}  {run.name}  {outcome}; about {duration(to_go)} to go", flush=True)
 
-    run_cells(left, command, gpus, lock, ended, lanes)
+    with Console(len(runs), unit="run", every_s=EVERY_S, watch=glance):
+        run_cells(left, start_of, gpus, lock, ended, lanes)
 
 
 def run_cells(

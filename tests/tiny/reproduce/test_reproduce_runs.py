@@ -204,3 +204,4 @@ def test_a_whole_part_trains_and_measures(tmp_path, monkeypatch, capsys):
     assert set(verdicts(root).values()) == {"undecided"}  # of one seed
     assert all(0 <= numbers[arm]["transfer/receiver"] <= 1 for arm in ("before", "rlvr", "rltr"))
     assert "a trial, not a result" in (root / "table.md").read_text()
+    assert "run 1/1 | " in capsys.readouterr().err

@@ -65,8 +65,8 @@ def starts(folder):
 def test_a_grid_is_run_once_and_grows(recipe, folder, capsys):
     grid = ["sweep", recipe, "--dir", str(folder), "--vary", "train.learning_rate", "1e-3", "0.002"]
     assert main([*grid, "--seeds", "0", "1", "--metric", "reward"]) == 0
-    out = capsys.readouterr().out
-    assert "4 runs, 0 finished" in out
+    out, shown = capsys.readouterr()
+    assert "4 runs, 0 finished" in out and "run 4/4 | " in shown
     assert re.search(
         r"3/4  train.learning_rate=0.001/seed-1  \d+s \| reward 1.1 -> 1.4; about \d+s to go", out
     )
@@ -112,7 +112,7 @@ def test_a_run_that_fails_stops_no_other_and_is_tried_again(recipe, folder, tmp_
 
 
 @pytest.mark.slow
-def test_a_sweep_in_a_file(recipe, folder, tmp_path, capsys):
+def test_a_sweep_in_a_file(recipe, folder, tmp_path, capsys, terminal):
     asked = {
         "recipe": recipe,
         "fields": {"train.num_steps": 2},
@@ -123,6 +123,7 @@ def test_a_sweep_in_a_file(recipe, folder, tmp_path, capsys):
     (tmp_path / "asked.yaml").write_text(yaml.safe_dump(asked))
     assert main(["sweep", str(tmp_path / "asked.yaml"), "--dir", str(folder)]) == 0
     assert float(rows(folder)["0.002"]["reward end"]) == pytest.approx(3.4)
+    assert "run 2 of 2" in terminal.text()
     saved = yaml.safe_load((folder / "sweep.yaml").read_text())
     assert saved == asked | {"vary": asked["vary"] | {"train.learning_rate": [0.001, 0.002]}}
     # what it saved is such a file; the command line goes before it

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -13,6 +14,7 @@ from fastrl.config import WriterConfig
 from fastrl.data.prompts import render_prompt
 from fastrl.engine.protocol import Engine
 from fastrl.methods.tracelift.groups.drafts import UnusableError
+from fastrl.report.reporter import Reporter
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.seeding import seed_of
 from fastrl.training.progress import file_of_rank, lines_of_ranks
@@ -43,19 +45,37 @@ class AnswerFile:
     """Answers on disk, by key and attempt; a last line that a kill cut off is asked for again.
 
     Every rank writes a file of its own, and has the other ranks' answers after gather().
+
+    Args:
+        reporter: counts answers: all that are on disk, and those of this rank.
     """
 
-    def __init__(self, path: Path, ranks: Ranks | None = None) -> None:
-        self.ranks = ranks or Ranks()
+    def __init__(self, path: Path, ranks: Ranks | None = None, reporter: Reporter | None = None) -> None:
+        self.ranks, self.reporter, self.name = ranks or Ranks(), reporter, path.stem
         self.path = file_of_rank(path, self.ranks.rank)
         rows = [json.loads(line) for line in lines_of_ranks(path, self.ranks)]
         self.texts: dict[Call, str] = {(row["key"], row["attempt"]): row["text"] for row in rows}
+        if reporter is not None:
+            reporter.found(len(self.texts))
         self._fresh: dict[Call, str] = {}
         """Not gathered yet."""
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """Return this rank's share of what is to be asked."""
-        return items[self.ranks.rank :: self.ranks.size]
+        own = items[self.ranks.rank :: self.ranks.size]
+        if self.reporter is not None:
+            self.reporter.expect(len(own))
+        return own
+
+    def watch(self, engine: Engine) -> Engine:
+        """Show what the engine samples; return it."""
+        return engine if self.reporter is None else self.reporter.watch(engine)
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Time the block as time/NAME_s, after the file's name."""
+        with nullcontext() if self.reporter is None else self.reporter.run.time(self.name):
+            yield
 
     def add(self, texts: dict[Call, str]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
@@ -64,6 +84,8 @@ class AnswerFile:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         self.texts |= texts
         self._fresh |= texts
+        if self.reporter is not None:
+            self.reporter.advance(len(texts), {f"{self.name}/answers": float(len(self.texts))})
 
     def gather(self) -> None:
         """Give every rank the answers of all."""
@@ -95,9 +117,10 @@ def ask(
     for attempt in range(1 + config.retries):
         missing = answers.share([each for each in waiting if (each.key, attempt) not in answers.texts])
         for start in range(0, len(missing), BATCH):
-            engine = engine or build()
+            engine = engine or answers.watch(build())
             batch = missing[start : start + BATCH]
-            texts = _generate(engine, config, batch, attempt, seed)
+            with answers.asking():
+                texts = _generate(engine, config, batch, attempt, seed)
             answers.add({(r.key, attempt): text for r, text in zip(batch, texts, strict=True)})
         answers.gather()
         unread: list[Request[T]] = []

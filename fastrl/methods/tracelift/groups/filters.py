@@ -138,7 +138,9 @@ def filter_by_executor(
     ]
     mine = answers.share(todo)
     for start in range(0, len(mine), BATCH):
-        answers.add(_success_rates(mine[start : start + BATCH], executor, repeats, seed))
+        with answers.asking():
+            rates = _success_rates(mine[start : start + BATCH], executor, repeats, seed)
+        answers.add(rates)
     answers.gather()
     out = Filtered("helps the executor more than the positive", sum(len(pool.negatives) for pool in pools))
     for pool in pools:

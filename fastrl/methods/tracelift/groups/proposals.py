@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from random import Random
 
 import torch
@@ -22,7 +21,6 @@ from fastrl.methods.tracelift.groups.judge import judge_request
 from fastrl.methods.tracelift.groups.rationale import parse_rationale, read_number
 from fastrl.methods.tracelift.groups.seeds import Seed
 from fastrl.methods.tracelift.groups.written import writing_requests
-from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.seeding import seed_of
 
 Drafted = tuple[Seed, list[Draft]]
@@ -42,15 +40,19 @@ class Proposals:
 
 
 def propose(
-    seeds: Sequence[Seed], config: GroupsConfig, folder: Path, device: torch.device, ranks: Ranks
+    seeds: Sequence[Seed], config: GroupsConfig, device: torch.device, answers: Callable[[str], AnswerFile]
 ) -> Proposals:
-    """A pool for every seed that has flawed traces and whose good trace is judged strong or acceptable."""
+    """A pool for every seed that has flawed traces and whose good trace is judged strong or acceptable.
+
+    Args:
+        answers: opens the file of this name.
+    """
     out = Proposals()
     if config.negatives == "written":
-        drafted = _written(seeds, config, AnswerFile(folder / "written.jsonl", ranks), device, out)
+        drafted = _written(seeds, config, answers("written.jsonl"), device, out)
     else:
         drafted = _found(seeds, config, out)
-    judgments = _judged(drafted, config, AnswerFile(folder / "judged.jsonl", ranks), device, out)
+    judgments = _judged(drafted, config, answers("judged.jsonl"), device, out)
     for seed, own in drafted:
         positive = seed.positive.judgment or judgments.get(_key(seed, "positive"))
         if positive is None:

@@ -6,10 +6,11 @@ const KEYS = [["/", "search"], ["j, k", "next, previous row"], ["\u2191 \u2193 P
 const THEMES = [["", "Auto", "as the system has them"], ["light", "Light", "light"], ["dark", "Dark", "dark"]];
 const main = document.getElementById("main"), tabs = document.getElementById("stages"), keys = document.getElementById("keys");
 const drawn = new Map();
-let explorer = null;
+let explorer = null, stageShown = null;
 
 function showStage(name) {
   const stage = DATA.stages.find((each) => each.name === name);
+  stageShown = name;
   if (!drawn.has(name)) drawn.set(name, stageNode(stage));
   ({ explorer } = drawn.get(name));
   main.replaceChildren(...drawn.get(name).sections);
@@ -57,8 +58,11 @@ document.getElementById("help").addEventListener("click", () => keys.showModal()
 tabs.addEventListener("keydown", turnTabs);
 keys.append(el("h2", { id: "keys-title" }, "Keys"), el("table", {}, el("tbody", {}, ...KEYS.map(([key, does]) => el("tr", {}, el("td", {}, el("kbd", {}, key)), el("td", {}, does))))),
   el("form", { method: "dialog" }, el("button", {}, "Close")));
-if (DATA.stages.length > 1) {
-  for (const stage of DATA.stages) tabs.append(el("button", { type: "button", role: "tab", value: stage.name, "aria-controls": "main", onclick: () => showStage(stage.name) }, `${stage.name} `, el("small", {}, stage.kind)));
+
+function showAll() {
+  const many = DATA.stages.length > 1 ? DATA.stages : [];
+  tabs.replaceChildren(...many.map((stage) => el("button", { type: "button", role: "tab", value: stage.name, "aria-controls": "main", onclick: () => showStage(stage.name) }, `${stage.name} `, el("small", {}, stage.kind))));
+  if (DATA.stages.length) showStage(stageShown || (DATA.stages.findLast((stage) => stage.table) || DATA.stages[DATA.stages.length - 1]).name);
+  else main.replaceChildren(el("p", { class: "empty" }, `No stage of this pipeline has begun: ${DATA.waiting.join(", ")}`));
 }
-if (DATA.stages.length) showStage((DATA.stages.findLast((stage) => stage.table) || DATA.stages[DATA.stages.length - 1]).name);
-else main.append(el("p", { class: "empty" }, `No stage of this pipeline has begun: ${DATA.waiting.join(", ")}`));
+showAll();

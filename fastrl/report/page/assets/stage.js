@@ -66,9 +66,9 @@ function factsNode(stage) {
     ...stage.tables.map((table) => open(words(table.title), `${table.rows.length} numbers`, dataTable(["", "value"], table.rows, table.title)))));
 }
 
-// The stage's sections, and its explorer if it has rows.
-function stageNode(stage) {
-  const explorer = stage.table ? new Explorer(stage.table) : null;
+// The stage's sections, and its explorer if it has rows: `kept`, if a reader has one already.
+function stageNode(stage, kept = null) {
+  const explorer = kept || (stage.table ? new Explorer(stage.table) : null);
   const pick = (step) => {
     if (!explorer || !explorer.selects.has("step") || !explorer.rows.some((row) => row.step === step)) return;
     explorer.choose("step", step);

@@ -1,0 +1,39 @@
+"""Files of a run that is still going on: lines as they come, never half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import IO, Any
+
+Line = dict[str, Any]
+
+
+class FollowedLines:
+    """The lines of a JSONL file that grows. Each `read` costs what is new; a file that was replaced, as a
+    resumed run does with its metrics, is read again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: list[Line] = []
+        self._offset, self._inode = 0, 0
+
+    def read(self) -> list[Line]:
+        """Return all whole lines up to now; none of a file that is not there."""
+        try:
+            with self.path.open("rb") as file:
+                self._take(file)
+        except FileNotFoundError:
+            self.lines, self._offset = [], 0
+        return self.lines
+
+    def _take(self, file: IO[bytes]) -> None:
+        found = os.fstat(file.fileno())
+        inode, size = found.st_ino, found.st_size
+        if inode != self._inode or size < self._offset:
+            self.lines, self._offset, self._inode = [], 0, inode
+        file.seek(self._offset)
+        whole, line_break, _ = file.read().rpartition(b"\n")
+        self.lines += [json.loads(line) for line in whole.split(b"\n") if line.strip()]
+        self._offset += len(whole) + len(line_break)

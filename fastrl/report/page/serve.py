@@ -1,0 +1,140 @@
+"""The page of a run served on this machine's loopback, where it follows the run; http.server and no more."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Lock
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from fastrl.report.page.folder import report_data
+from fastrl.report.page.write import assemble, safe_json
+
+LOOPBACK = "127.0.0.1"
+LOOK_S = 1.0
+"""Between two looks at the folder, however many browsers ask."""
+IDLE_S = 60.0
+FILES = ("*", "completions/*", "*/*", "*/completions/*")
+"""Of a run, and of a pipeline's stages."""
+
+
+class FollowedPage:
+    """A run's data, read again only when its folder has changed: all browsers share one reading.
+
+    Raises:
+        FileNotFoundError: run_dir is no run folder.
+    """
+
+    def __init__(self, run_dir: str | Path, max_rows: int) -> None:
+        self.folder, self.max_rows, self.lock = Path(run_dir), max_rows, Lock()
+        self.mark: list[tuple[str, int, int]] = []
+        self.looked = -LOOK_S
+        self.data: dict[str, Any] = {}
+        self.version, self.json = "", b""
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the folder if it has changed; at most once in LOOK_S."""
+        with self.lock:
+            if time.monotonic() - self.looked < LOOK_S:
+                return
+            if (mark := mark_of(self.folder)) != self.mark:
+                self.data = report_data(self.folder, self.max_rows)
+                text = safe_json(self.data)
+                version = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+                self.json = f'{{"version":"{version}","data":{text}}}'.encode()
+                self.version, self.mark = version, mark
+            self.looked = time.monotonic()
+
+    def page(self) -> bytes:
+        """Return the page with the data as they are now."""
+        self.refresh()
+        with self.lock:
+            return assemble(self.data, self.version).encode()
+
+    def newer(self, than: str) -> bytes | None:
+        """Return the data as JSON with their version; None: `than` is their version."""
+        self.refresh()
+        with self.lock:
+            return None if than == self.version else self.json
+
+
+def mark_of(folder: Path) -> list[tuple[str, int, int]]:
+    """Return what changes when a file of the run does: paths, times and sizes."""
+    found = []
+    for path in sorted({path for pattern in FILES for path in folder.glob(pattern)}):
+        try:
+            about = path.stat()
+        except FileNotFoundError:  # it was written under another name, and has its own now
+            continue
+        if path.suffix in (".json", ".jsonl", ".yaml") and path.name != "live.json":
+            found.append((str(path), about.st_mtime_ns, about.st_size))
+    return found
+
+
+class Server(ThreadingHTTPServer):
+    """Serves one run's page on 127.0.0.1.
+
+    Args:
+        port: 0: any that is free.
+    Raises:
+        ValueError: the port is taken.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, page: FollowedPage, port: int) -> None:
+        self.page = page
+        try:
+            super().__init__((LOOPBACK, port), Handler)
+        except OSError as error:
+            raise ValueError(f"[report] port: expected a free one, got {port} ({error.strerror})") from error
+        self.hosts = {f"{name}:{self.server_port}" for name in (LOOPBACK, "localhost")}
+
+    @property
+    def address(self) -> str:
+        return f"http://{LOOPBACK}:{self.server_port}/"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """/ is the page, /data?since=VERSION newer data. No other site that a browser shows can read them: the
+    name in its Host header is refused, and no answer allows another origin."""
+
+    server: Server
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "fastrl", ""
+    timeout = IDLE_S
+
+    def do_GET(self) -> None:
+        asked = urlsplit(self.path)
+        if self.headers.get("Host") not in self.server.hosts:
+            self.answer(HTTPStatus.FORBIDDEN, b"this page is served as 127.0.0.1 and localhost only\n")
+        elif asked.path == "/":
+            self.answer(HTTPStatus.OK, self.server.page.page(), "text/html; charset=utf-8")
+        elif asked.path == "/data":
+            newer = self.server.page.newer(parse_qs(asked.query).get("since", [""])[0])
+            if newer is None:
+                self.answer(HTTPStatus.NO_CONTENT)
+            else:
+                self.answer(HTTPStatus.OK, newer, "application/json")
+        else:
+            self.answer(HTTPStatus.NOT_FOUND, b"there is only /\n")
+
+    def answer(self, status: HTTPStatus, body: bytes = b"", kind: str = "text/plain") -> None:
+        self.send_response(status)
+        if status is not HTTPStatus.NO_CONTENT:
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+        self.send_header("Content-Security-Policy", "frame-ancestors 'none'")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: a page that follows asks every second."""

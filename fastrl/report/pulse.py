@@ -1,0 +1,82 @@
+"""live.json: what a stage is doing this moment, for those who watch its folder; gone when it has ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import torch
+
+from fastrl.runtime.run import Run, write_atomic
+
+LIVE = "live.json"
+EVERY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """A stage at one moment."""
+
+    pid: int
+    doing: str
+    done: int
+    total: int | None
+    unit: str
+    memory_gib: float
+    """Most that the process had, of the host's."""
+    device_gib: float
+    """Most that it had of a GPU's."""
+
+
+class Pulse:
+    """Writes live.json from a thread of its own, about once a second, until it is closed.
+
+    Args:
+        look: the stage now.
+    """
+
+    def __init__(self, run: Run, look: Callable[[], Live]) -> None:
+        self.path, self.look, self.stopped = run.folder / LIVE, look, Event()
+        write_atomic(self.path, json.dumps(asdict(look())) + "\n")
+        self.thread = Thread(target=self._beat, daemon=True, name="pulse")
+        self.thread.start()
+
+    def close(self) -> None:
+        self.stopped.set()
+        self.thread.join()
+        self.path.unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        while not self.stopped.wait(EVERY_S):
+            try:
+                write_atomic(self.path, json.dumps(asdict(self.look())) + "\n")
+            except OSError:  # a full disk is the stage's to report
+                continue
+
+
+def live(doing: str, done: int, total: int | None, unit: str) -> Live:
+    """Return this process's state, with its memory."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB; bytes on a Mac
+    initialised = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    device = torch.cuda.max_memory_reserved() if initialised else 0
+    return Live(
+        pid=os.getpid(), doing=doing, done=done, total=total, unit=unit,
+        memory_gib=peak / (2**30 if sys.platform == "darwin" else 2**20), device_gib=device / 2**30,
+    )  # fmt: skip
+
+
+def read_live(folder: Path) -> tuple[dict[str, Any], float] | None:
+    """Return live.json and the seconds since it was written; None: no stage is at work, or none says so."""
+    path = folder / LIVE
+    try:
+        return json.loads(path.read_text()), max(0.0, time.time() - path.stat().st_mtime)
+    except FileNotFoundError:
+        return None

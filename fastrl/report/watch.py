@@ -1,0 +1,212 @@
+"""A run folder as a page of a terminal: how far it is, its numbers, alarms, the last completions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastrl.config.load import read_yaml
+from fastrl.report.console import known, number
+from fastrl.report.follow import FollowedLines, Line
+from fastrl.report.pace import duration
+from fastrl.report.page.curves import phases_of
+from fastrl.report.pulse import read_live
+from fastrl.report.sparkline import sparkline
+from fastrl.report.text import fitted, printable
+
+FIRST = (
+    "reward", "loss", "accuracy", "completions/mean_length", "completions/clipped_ratio", "num_tokens",
+    "frac_reward_zero_std", "entropy", "kl", "grad_norm", "learning_rate",
+)  # fmt: skip
+"""After evaluations and the reward's components, in this order; then others, as far as there is room."""
+QUIET_S = 10.0
+"""A stage that has not written live.json for so long does not work any more, or hangs."""
+NAME, VALUE, SHARE_OF_COMPLETIONS = 28, 10, 0.45
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """A run folder as it was when it was read."""
+
+    title: str
+    kind: str
+    lines: Sequence[Line]
+    total: int | None
+    """Steps of the whole run; None: only a running stage knows."""
+    live: tuple[dict[str, Any], float] | None
+    completions: Sequence[Line]
+    completions_of: int
+    """The step of these completions."""
+
+
+class WatchedRun:
+    """Reads a run's folder, again and again; what it has read it does not read again.
+
+    Raises:
+        FileNotFoundError: neither a run folder nor a pipeline's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not any((folder / name).is_file() for name in ("config.yaml", "pipeline.yaml")):
+            raise FileNotFoundError(
+                f"[watch] RUN: expected a folder with config.yaml or pipeline.yaml, got {str(folder)!r}"
+            )
+        self.folder = folder
+        self.files: dict[Path, FollowedLines] = {}
+
+    def stage(self) -> Path | None:
+        """Return the run's folder; of a pipeline, the folder of the stage that began last, if any has."""
+        if (self.folder / "config.yaml").is_file():
+            return self.folder
+        begun = [path.parent for path in self.folder.glob("*/config.yaml")]
+        return max(begun, key=lambda path: (path / "config.yaml").stat().st_mtime, default=None)
+
+    def read(self) -> Moment:
+        """Return the run as it is now."""
+        title, stage = self.folder.resolve().name, self.stage()
+        if stage is None:
+            return Moment(
+                title=title,
+                kind="pipeline",
+                lines=[],
+                total=None,
+                live=None,
+                completions=[],
+                completions_of=0,
+            )
+        if stage != self.folder:
+            title = f"{title}/{stage.name}"
+        config = read_yaml(stage / "config.yaml")
+        logged = sorted((stage / "completions").glob("step-*.jsonl"))[-1:]
+        wanted = [stage / "metrics.jsonl", *logged]
+        self.files = {path: self.files.get(path) or FollowedLines(path) for path in wanted}
+        lines, *rows = [self.files[path].read() for path in wanted]
+        return Moment(
+            title=title, kind=config["stage"], lines=lines,
+            total=config.get("train", {}).get("num_steps"), live=read_live(stage),
+            completions=rows[0] if rows else [],
+            completions_of=int(logged[0].stem.removeprefix("step-")) if logged else 0,
+        )  # fmt: skip
+
+    def is_finished(self, moment: Moment) -> bool:
+        """Return whether nothing more will come: the last step is there, or the file that ends a stage."""
+        stage = self.stage()
+        if moment.live is not None or stage is None:
+            return False
+        if moment.total is not None:
+            return bool(moment.lines) and moment.lines[-1]["step"] >= moment.total
+        return any((stage / name).is_file() for name in ("counts.json", "funnel.json"))
+
+
+def page(moment: Moment, finished: bool, width: int, height: int) -> list[str]:
+    """Return at most `height` lines of at most `width` columns, without a control character."""
+    head = [headline(moment, finished), *state(moment), *alarms(moment.lines), ""]
+    said = completions(moment, width)
+    room = max(0, height - len(head))
+    rows = table(moment.lines, width, room - min(len(said), int(room * SHARE_OF_COMPLETIONS)))
+    lines = [*head, *rows, *said][:height]
+    return [fitted(printable_line(line), width) for line in lines]
+
+
+def printable_line(line: str) -> str:
+    """As printable, but blanks stay: they make the columns."""
+    return " ".join(printable(word) for word in line.split(" "))
+
+
+def headline(moment: Moment, finished: bool) -> str:
+    """run | rl | step 12 of 60 | 3.1 s a step, about 2m to go | running"""
+    step = moment.lines[-1]["step"] if moment.lines else 0
+    of = "" if moment.total is None else f" of {moment.total}"
+    parts = [moment.title, moment.kind, f"step {step}{of}"]
+    seconds = seconds_a_step(moment.lines)
+    if seconds:
+        parts.append(f"{number(seconds)}s a step")
+        if moment.total is not None and step < moment.total:
+            parts.append(f"about {duration(seconds * (moment.total - step))} to go")
+    if finished:
+        parts.append("finished")
+    elif moment.live is None or moment.live[1] > QUIET_S:
+        parts.append("not running")
+    return " | ".join(parts)
+
+
+def seconds_a_step(lines: Sequence[Line]) -> float | None:
+    """Return the mean time of the last steps, from their phases."""
+    recent = [line for line in lines[-10:] if line["step"] > 0]
+    times = [sum(line[name] or 0.0 for name in phases_of(list(line))[0]) for line in recent]
+    return sum(times) / len(times) if times and sum(times) else None
+
+
+def state(moment: Moment) -> list[str]:
+    """What a stage is doing this moment, and the memory that it has."""
+    if moment.live is None:
+        return []
+    now, age = moment.live
+    if age > QUIET_S:
+        return [f"nothing heard for {duration(age)}; it was at: {now['doing']}"]
+    total = "" if not now["total"] else f" of {now['total']}"
+    memory = f"memory {number(now['memory_gib'])} GiB"
+    if now["device_gib"]:
+        memory += f", GPU {number(now['device_gib'])} GiB"
+    return [f"{now['unit']} {now['done']}{total}, {now['doing']} | {memory}"]
+
+
+def alarms(lines: Sequence[Line]) -> list[str]:
+    """Alarms that the last step raises."""
+    raised = [
+        name for name, value in (lines[-1] if lines else {}).items() if name.startswith("alarm/") and value
+    ]
+    return [f"! {name}" for name in raised]
+
+
+def table(lines: Sequence[Line], width: int, most: int) -> list[str]:
+    """name, last value, curve: a line for each of the first `most` metrics."""
+    speed = tokens_a_second(lines)
+    found = [] if speed is None else [f"{'tokens a second':<{NAME}}{number(speed):>{VALUE}}"]
+    names = dict.fromkeys(name for line in lines for name in line)
+    for name in sorted(names, key=rank_of):
+        if len(found) >= most:
+            break
+        if name == "step" or name.startswith("alarm/") or name.endswith(("/low", "/high")):
+            continue
+        values = [float(value) if known(value := line.get(name)) else None for line in lines]
+        last = next((value for value in reversed(values) if value is not None), None)
+        if last is not None:
+            curve = sparkline(values, width - NAME - VALUE - 2) if width > NAME + VALUE + 2 else ""
+            found.append(f"{fitted(name, NAME):<{NAME}}{number(last):>{VALUE}}  {curve}")
+    return found[:most]
+
+
+def rank_of(name: str) -> tuple[int, int]:
+    """Rewards first, then evaluations, then FIRST, phases' times, and engines' counts last."""
+    if name == "reward":
+        return 0, 0
+    if name.startswith(("eval/", "rewards/")):
+        return 1, 0
+    if name in FIRST:
+        return 2, FIRST.index(name)
+    return (4 if name.startswith("engine/") else 3), 0
+
+
+def tokens_a_second(lines: Sequence[Line]) -> float | None:
+    """Return the tokens of the last steps over their time."""
+    recent = [line for line in lines[-10:] if known(line.get("num_tokens"))]
+    seconds = seconds_a_step(recent)
+    return sum(line["num_tokens"] for line in recent) / (seconds * len(recent)) if seconds else None
+
+
+def completions(moment: Moment, width: int) -> list[str]:
+    """The last step's completions, two lines each: what became of it and the prompt, then its end."""
+    found = [] if not moment.completions else ["", f"completions of step {moment.completions_of}"]
+    for row in moment.completions:
+        text = printable(str(row["completion"]))
+        found.append(f"{outcome(row)} | {printable(str(row['prompt']))}")
+        found.append(f"  {text if len(text) < width else '…' + text[-(width - 4) :]}")
+    return found
+
+
+def outcome(row: Mapping[str, Any]) -> str:
+    reward = row.get("reward")
+    return f"{row.get('verdict') or '-'}, reward {number(reward) if known(reward) else '-'}"
