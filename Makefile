@@ -18,7 +18,7 @@ PYTEST = OMP_NUM_THREADS=1 $(1)/python -m pytest --dist loadfile \
 	$(if $(SEED),--no-loadscope-reorder --random-order --random-order-seed=$(SEED)) $(if $(STRICT),--strict-skips)
 
 check: lint        ## lint, types, and every test that starts no process and trains nothing
-	$(call PYTEST,$(BIN)) -n logical --check
+	$(call PYTEST,$(BIN)) -n logical --check --limit-s 2
 
 test: .venv/peers wheel  ## the whole test suite
 	$(call PYTEST,$(BIN)) -n 2 $(if $(RECORD),--record tests/durations.json)

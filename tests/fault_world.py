@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from jsonl import write_jsonl
 from safetensors.torch import load_file
 
 from fastrl.config import (
@@ -26,7 +26,7 @@ NUM_STEPS = 6
 def fault_config(model: Path, folder: Path, name: str = "run", **changes: Any) -> RlConfig:
     problems = folder / "problems.jsonl"
     rows = [{"question": f"{a}+{a + 1}", "answer": str(2 * a + 1)} for a in range(12)]
-    problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(problems, rows)
     base = RlConfig(
         run=RunConfig(dir=str(folder / name), save_every=2, keep_last=9, log_completions_every=3),
         model=ModelConfig(path=str(model)),

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from jsonl import write_jsonl
+
 from fastrl.config import (
     CheckpointConfig,
     DataConfig,
@@ -49,7 +51,7 @@ TERSE = ProposalConfig(
 
 
 def write_rows(path: Path, rows) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(path, rows)
     return str(path)
 
 

@@ -7,18 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
-
-def write_json_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+from jsonl import write_jsonl
 
 
 def write_stage(folder: Path, config: dict[str, Any], lines: list[dict[str, Any]]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "environment.json").write_text(json.dumps({"commit": "abc", "packages": {"torch": "2.13.0"}}))
-    write_json_lines(folder / "metrics.jsonl", lines)
+    write_jsonl(folder / "metrics.jsonl", lines)
     return folder
 
 
@@ -68,5 +64,5 @@ def rl_run(folder: Path, num_steps: int = 3, groups: int = 2, size: int = 4, **c
     write_stage(folder, rl_config(), [rl_line(step) for step in range(1, num_steps + 1)])
     for step in range(1, num_steps + 1):
         rows = [completion_row(g * size + i, g, **columns) for g in range(groups) for i in range(size)]
-        write_json_lines(folder / "completions" / f"step-{step:06d}.jsonl", rows)
+        write_jsonl(folder / "completions" / f"step-{step:06d}.jsonl", rows)
     return folder

@@ -1,6 +1,7 @@
 """How the suite runs: marks by file, a fixed random state per test, limits, skips by reason, durations.
 
---check            only tests without a mark, each with at most LIMIT_S seconds of CPU time
+--check            only tests without a mark
+--limit-s S        a test that takes more CPU time than this fails
 --strict-skips     a skip for a reason that ALLOWED_SKIPS does not list fails the run
 --record FILE      write tests and seconds of every file by mark, as JSON (tests/durations.json)
 """
@@ -23,7 +24,6 @@ import torch
 from marks import MARKS
 from places import TESTS
 
-LIMIT_S = 2.0
 DURATIONS = TESTS / "durations.json"
 ALLOWED_SKIPS = (
     r"needs a (GPU|CUDA device)$",
@@ -43,6 +43,7 @@ HEAVY = "torch._dynamo transformers sympy.parsing.sympy_parser latex2sympy2_exte
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("fastrl")
     group.addoption("--check", action="store_true", help=f"only tests without {', '.join(MARKS)}")
+    group.addoption("--limit-s", type=float, help="seconds of CPU time that a test may take")
     group.addoption("--strict-skips", action="store_true", help="fail on a skip whose reason is not listed")
     group.addoption("--record", type=Path, help="write tests and seconds by file and mark to this file")
 
@@ -168,11 +169,12 @@ class Suite:
         report = yield
         report.user_properties.append(("mark", self.marks.get(item.nodeid, "")))
         used = dict(item.user_properties).get("cpu_s", 0.0)
-        if self.check and report.when == "call" and report.passed and used > LIMIT_S:
+        limit_s: float | None = self.config.option.limit_s
+        if limit_s and report.when == "call" and report.passed and used > limit_s:
             report.outcome = "failed"
             report.longrepr = (
-                f"[check] {item.nodeid}: expected at most {LIMIT_S:g} s of CPU time, got {used:.1f}: make it "
-                "smaller, or mark it process or trains"
+                f"[limit_s] {item.nodeid}: expected at most {limit_s:g} s of CPU time, got {used:.1f}: make "
+                f"it smaller, or mark it with one of {', '.join(MARKS)}"
             )
         return report
 

@@ -55,6 +55,7 @@ def imported(path: Path) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_nothing_reads_pickles():
     found = {(path.name, name) for path in SOURCES for name in imported(path) & UNSAFE_MODULES}
     found |= {(path.name, name) for path in SOURCES for name, _ in calls(path) if name in UNSAFE_CALLS}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonl import write_jsonl
 
 from fastrl.config import (
     DataConfig,
@@ -94,7 +94,7 @@ def test_a_run_writes_no_secret_and_nothing_outside(checkpoints, tmp_path, monke
     data = tmp_path / "problems.jsonl"
     # a problem tries to name a file of its own
     rows = [{"question": "1+1", "answer": "2", "id": "../../escaped", "path": "/escaped"}] * 4
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(data, rows)
     run_stage(
         RlConfig(
             run=RunConfig(dir=str(tmp_path / "runs/one"), log_completions_every=1),

@@ -1,10 +1,10 @@
 """What check_config refuses before any model is loaded, and what it lets through."""
 
-import json
 import shutil
 from dataclasses import replace
 
 import pytest
+from jsonl import write_jsonl
 
 from fastrl.check import check_config, check_fits
 from fastrl.check.model import longest_prompt
@@ -32,7 +32,7 @@ LONGEST = 11
 @pytest.fixture
 def config(tmp_path, checkpoints) -> RlConfig:
     rows = [{"question": question, "answer": "3"} for question in QUESTIONS]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(tmp_path / "train.jsonl", rows)
     return RlConfig(
         run=RunConfig(dir=str(tmp_path / "run"), device="cpu"),
         model=ModelConfig(path=str(checkpoints["qwen3"])),

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from checkpoints import write_checkpoint
+from jsonl import read_jsonl, write_jsonl
 
 from fastrl.check import check_config
 from fastrl.check.faithfulness import check_judges_start
@@ -34,7 +35,7 @@ SIZES = "--faithfulness.num_problems", "3", "--max_new_tokens", "9", "--faithful
 def problems(tmp_path):
     path = tmp_path / "test.jsonl"
     rows = [{"question": question, "answer": "3"} for question in ("1+2=?", "9+9+9+9=?", "7+1=?")]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(path, rows)
     return str(path)
 
 
@@ -231,5 +232,5 @@ def test_eval_checks_and_measures_from_the_command_line(problems, checkpoints, t
     assert "faithfulness, " in printed and "diversity, " in printed and "effective" in printed
     metrics = json.loads((out / "results.json").read_text())["metrics"]
     assert metrics["faithfulness/num_problems"] == 3 and metrics["diversity/num_responses"] == 2
-    rows = [json.loads(line) for line in (out / "faithfulness.jsonl").read_text().splitlines()]
+    rows = read_jsonl(out / "faithfulness.jsonl")
     assert [(row["problem"], row["sample"]) for row in rows] == [(p, s) for p in range(3) for s in range(2)]

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import yaml
+from jsonl import read_jsonl, write_jsonl
 
 from fastrl.cli.main import main
 from fastrl.config.load import from_dict, load_config
@@ -16,7 +17,7 @@ COMMANDS = "demo, tiny, plan, train, sweep, reproduce, eval, groups, plot, compa
 @pytest.fixture
 def recipe(tmp_path, checkpoints):
     rows = [{"question": f"{a}+{b}=?", "answer": str(a + b)} for a in range(3) for b in range(2)]
-    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(tmp_path / "problems.jsonl", rows)
     config = {
         "stage": "rl",
         "run": {"dir": str(tmp_path / "run"), "device": "cpu"},
@@ -120,7 +121,7 @@ def test_eval_prints_tables_and_writes_results(recipe, tmp_path, checkpoints, ca
     transfer = results["transfer"][str(checkpoints["llama"])]
     assert set(transfer) == {"as_cut", "answer_stripped"}
     assert transfer["as_cut"]["taus"] == [0.5, 1.0] and len(transfer["as_cut"]["per_problem"]) == 6
-    rows = [json.loads(line) for line in (tmp_path / "out/completions.jsonl").read_text().splitlines()]
+    rows = read_jsonl(tmp_path / "out/completions.jsonl")
     assert [(row["problem"], row["sample"]) for row in rows] == [(p, s) for p in range(6) for s in range(3)]
 
 

@@ -1,12 +1,12 @@
 """`fastrl ... | head`: whoever reads the output may stop at any time, and no traceback follows."""
 
-import json
 import os
 import subprocess
 import sys
 
 import pytest
 import yaml
+from jsonl import write_jsonl
 
 from fastrl.runtime.errors import exit_code
 
@@ -32,7 +32,7 @@ def run_unread(*words, cwd, also_stderr=False):
 @pytest.fixture
 def recipe(tmp_path, checkpoints):
     rows = [{"question": f"{a}+1=?", "answer": str(a + 1)} for a in range(4)]
-    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(tmp_path / "problems.jsonl", rows)
     config = {
         "stage": "rl",
         "run": {"dir": str(tmp_path / "run"), "device": "cpu"},

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from jsonl import write_jsonl
 from rank_processes import on_ranks
 
 from fastrl.config import (
@@ -44,7 +44,7 @@ def base(checkpoints, tmp_path) -> RlConfig:
     """A spread policy, refilled groups, checkpoints in the background: three threads of each rank talk."""
     problems = tmp_path / "problems.jsonl"
     rows = [{"question": f"{a}+{a + 1}", "answer": str(2 * a + 1)} for a in range(12)]
-    problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(problems, rows)
     return RlConfig(
         run=RunConfig(dir=str(tmp_path / "run"), save_every=3, log_completions_every=0, async_save=True),
         model=ModelConfig(path=str(checkpoints["llama"])),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from intervention_world import PROBLEMS
+from jsonl import write_jsonl
 from rank_processes import on_ranks, placed, runs_of, stages
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
@@ -46,11 +47,6 @@ TRAIN = TrainConfig(num_steps=10, learning_rate=1e-3, tokens_per_microbatch=60)
 GOOD = dict.fromkeys(DIMENSIONS["math"], 9.0)
 
 
-def write(path: Path, rows: list[dict]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
 def trace(text: str, kind: str | None = None) -> Trace:
     scores = GOOD if kind is None else {**GOOD, "step_coherence": 1.0}
     return Trace(text=text, scores=scores, total=1.0 if kind is None else 0.2, negative_kind=kind)
@@ -75,11 +71,11 @@ def configs(checkpoints, tmp_path_factory) -> dict[str, SftConfig | CptConfig | 
         for a in range(7)
     ]
     texts = [{"text": "the cat sat on the mat " * (k + 1)} for k in range(9)]
-    data = DataConfig(path=write(folder / "rows.jsonl", rows))
-    text = TextConfig(path=write(folder / "texts.jsonl", texts))
-    held_out = write(folder / "held_out.jsonl", [{"text": "the bat sat"}, {"text": "on the rat"}])
-    judged = DataConfig(path=write(folder / "groups.jsonl", [to_row(group(k)) for k in range(7)]))
-    dev = write(folder / "dev.jsonl", [to_row(group(k)) for k in range(20, 23)])
+    data = DataConfig(path=write_jsonl(folder / "rows.jsonl", rows))
+    text = TextConfig(path=write_jsonl(folder / "texts.jsonl", texts))
+    held_out = write_jsonl(folder / "held_out.jsonl", [{"text": "the bat sat"}, {"text": "on the rat"}])
+    judged = DataConfig(path=write_jsonl(folder / "groups.jsonl", [to_row(group(k)) for k in range(7)]))
+    dev = write_jsonl(folder / "dev.jsonl", [to_row(group(k)) for k in range(20, 23)])
     model, run = ModelConfig(path=str(checkpoints["llama"])), RunConfig(save_every=4, seed=3)
     spread, backbone = replace(TRAIN, shard=True), BackboneConfig(path=model.path)
     sft = SftConfig(
@@ -208,7 +204,7 @@ def test_more_entropy_than_allowed_ends_it_on_all_ranks(configs, fixed_model, tm
     config = replace(
         configs["sft"],
         model=ModelConfig(path=str(fixed_model)),
-        data=DataConfig(path=write(tmp_path / "rows.jsonl", rows)),
+        data=DataConfig(path=write_jsonl(tmp_path / "rows.jsonl", rows)),
         train=replace(TRAIN, num_steps=60),
         max_entropy_rise=0.2,
     )

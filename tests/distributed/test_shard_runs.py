@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from jsonl import write_jsonl
 from places import TESTS
 from rank_processes import free_port, on_ranks, placed, runs_of, stages
 from transformers import AutoModelForCausalLM
@@ -39,7 +39,7 @@ def configs(checkpoints, tmp_path_factory) -> dict[str, RlConfig]:
     learnt from in two parts by policies that every rank holds whole; of four ranks one has two groups."""
     path = tmp_path_factory.mktemp("data") / "problems.jsonl"
     rows = [{"question": f"{a}+{a + 1}", "answer": str(2 * a + 1)} for a in range(12)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(path, rows)
     plain = RlConfig(
         run=RunConfig(save_every=0, log_completions_every=0),
         model=ModelConfig(path=str(checkpoints["llama"])),

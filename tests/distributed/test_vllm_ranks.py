@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from checkpoints import SIZES, byte_tokenizer
+from jsonl import write_jsonl
 from rank_processes import CONTEXT, on_ranks
 from transformers import AutoModelForCausalLM, Qwen3Config
 
@@ -40,7 +40,7 @@ def configs(tmp_path_factory) -> dict[str, RlConfig]:
     trained, engines sleep, one rank of two has no prompt and the other one measures."""
     base = tmp_path_factory.mktemp("vllm-ranks")
     rows = [{"question": f"{a}+{a + 1}", "answer": str(2 * a + 1)} for a in range(12)]
-    (base / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(base / "problems.jsonl", rows)
     shape = SIZES | {"head_dim": 32, "max_position_embeddings": 192}  # that vLLM's CPU kernels know
     decoder = AutoModelForCausalLM.from_config(Qwen3Config(**shape, tie_word_embeddings=True))
     for each in (decoder, byte_tokenizer()):

@@ -1,9 +1,8 @@
 """evaluate: hand-counted metrics over a scripted engine, and seeds over a real one."""
 
-import json
-
 import pytest
 import torch
+from jsonl import read_jsonl
 from scripted import ScriptedEngine
 
 from fastrl.data import Problem
@@ -73,7 +72,7 @@ def test_one_sample_has_one_metric(engine, grader):
 def test_completions_are_written(engine, grader, tmp_path):
     path = tmp_path / "deep/completions.jsonl"
     result = evaluate(engine, problems(), grader, num_samples=4, sampling=SAMPLING, seed=0, path=path)
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = read_jsonl(path)
     assert [(row["problem"], row["sample"]) for row in rows] == [(p, s) for p in range(3) for s in range(4)]
     assert [row["verdict"] for row in rows[:8]] == [
         "correct", "correct", "wrong", "wrong", "correct", "no_answer", "wrong", "no_answer",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
+from jsonl import write_jsonl
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed")
 from checkpoints import byte_tokenizer
@@ -43,7 +42,7 @@ def test_the_same_number(exported, tmp_path):
 
     data = tmp_path / "test.jsonl"
     rows = [{"question": f"{n}+1?", "answer": str(n + 1)} for n in range(8)]
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(data, rows)
     ours = run_eval(
         str(exported),
         EvalOptions(

@@ -7,6 +7,7 @@ import pytest
 from fastrl.integrations.rewards import answer_reward, format_reward, transfer_reward, uplift_reward
 
 
+@pytest.mark.slow
 def test_one_step_of_trl(checkpoints, tmp_path):
     trl = pytest.importorskip("trl", reason="trl is not installed")
     from datasets import Dataset

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import threading
 from types import SimpleNamespace
@@ -11,6 +10,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from jsonl import write_jsonl
 
 from fastrl.config import DataConfig
 from fastrl.data.problems import load_problems
@@ -101,7 +101,7 @@ def test_columns(tmp_path):
 
     source = tmp_path / "train.jsonl"
     rows = [{"question": "3+4?", "answer": "7"}, {"question": "2*3?", "answer": 6}]
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(source, rows)
     assert write_parquet(DataConfig(path=str(source)), tmp_path / "t.parquet", split="test") == 2
     found = pyarrow.parquet.read_table(tmp_path / "t.parquet").to_pylist()
     assert found[1] == {

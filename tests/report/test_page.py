@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 
 import pytest
 import yaml
-from run_folders import completion_row, rl_config, rl_line, rl_run, write_json_lines, write_stage
+from jsonl import write_jsonl
+from run_folders import completion_row, rl_config, rl_line, rl_run, write_stage
 
 from fastrl.cli.main import main
 from fastrl.methods.rltr.transfer import _record
@@ -141,7 +142,7 @@ def test_uplift_rows_tell_runs_with_and_without_the_trace(tmp_path):
     ]
     assert found["Rubric"]["rows"] == [["plan_quality", 3]]
     write_stage(tmp_path, rl_config(("uplift",), (1.0,)), [])
-    write_json_lines(tmp_path / "completions" / "step-000002.jsonl", [row])
+    write_jsonl(tmp_path / "completions" / "step-000002.jsonl", [row])
     [shown] = completion_table(tmp_path, rl_config(("uplift",), (1.0,)), 0)["rows"]
     assert (shown["step"], shown["outcome"], shown["effect"], shown["uplift"]) == (2, "right", "helps", 0.5)
 
@@ -301,11 +302,11 @@ def test_a_pipeline_has_its_stages_and_those_that_wait(tmp_path):
 
 def intervene_run(folder):
     write_stage(folder, {"stage": "intervene"}, [])
-    write_json_lines(folder / "attempts.jsonl", [
+    write_jsonl(folder / "attempts.jsonl", [
         {"problem": 0, "question": "q", "solution": "6", "attempts": [["a", "b", "c"]]},
     ])  # fmt: skip
     common = {"problem": 0, "attempt": 0, "success_prefix": 0.0, "check": "looked"}
-    write_json_lines(folder / "interventions.jsonl", [
+    write_jsonl(folder / "interventions.jsonl", [
         common | {"sample": 0, "outcome": "selected", "location": 2, "content": "B", "success": 1.0,
                   "success_original": 0.25, "gain": 0.75},
         common | {"sample": 1, "outcome": "no_tag", "location": None, "content": None, "success": None,
@@ -331,7 +332,7 @@ def test_interventions_stand_where_the_first_error_is(tmp_path):
 def test_failed_attempts_of_a_hard_set(tmp_path):
     write_stage(tmp_path, {"stage": "hard_set"}, [])
     attempt = {"sample": 5, "text": "1+1=3", "verdict": "wrong", "num_tokens": 6}
-    write_json_lines(tmp_path / "hard.jsonl", [
+    write_jsonl(tmp_path / "hard.jsonl", [
         {"question": "q", "solution": "2", "reference": "1+1=2", "num_correct": 0,
          "attempts": [attempt, attempt]},
     ])  # fmt: skip

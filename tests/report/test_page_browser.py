@@ -6,7 +6,8 @@ import time
 
 import pytest
 from browser import Browser, find_browser
-from run_folders import rl_run, write_json_lines, write_stage
+from jsonl import write_jsonl
+from run_folders import rl_run, write_stage
 
 from fastrl.report.page import write_page
 
@@ -194,7 +195,7 @@ def test_nothing_in_the_data_runs(browser, tmp_path):
     }  # fmt: skip
     columns = {"prompt": NASTY, "completion": NASTY, "extra": {NASTY: NASTY}, "rewards": {NASTY: 1.0}}
     run = rl_run(tmp_path / "run", num_steps=1, cuts=[cut], **columns)
-    write_json_lines(run / "metrics.jsonl", [{"step": 1, "reward": 1.0, NASTY: 2.0}])
+    write_jsonl(run / "metrics.jsonl", [{"step": 1, "reward": 1.0, NASTY: 2.0}])
     (run / "environment.json").write_text(json.dumps({NASTY: NASTY}))
     page = write_page(run).path
     browser.open(page)
@@ -218,8 +219,8 @@ def test_stages_of_a_pipeline_are_tabs(browser, tmp_path):
     (tmp_path / "pipeline.yaml").write_text("fix: {stage: intervene}\nrl: {stage: rl}\nlast: {stage: rl}\n")
     fix = write_stage(tmp_path / "fix", {"stage": "intervene"}, [])
     problem = {"problem": 0, "question": "q", "solution": "6", "attempts": [["a", "b", "c"]]}
-    write_json_lines(fix / "attempts.jsonl", [problem])
-    write_json_lines(fix / "interventions.jsonl", [
+    write_jsonl(fix / "attempts.jsonl", [problem])
+    write_jsonl(fix / "interventions.jsonl", [
         {"problem": 0, "attempt": 0, "sample": 0, "outcome": "selected", "location": 2, "content": "B",
          "success": 1.0, "success_original": 0.25, "success_prefix": 0.0, "gain": 0.75, "check": "looked"},
     ])  # fmt: skip

@@ -1,10 +1,10 @@
 """Curves out of metrics.jsonl: which panels, which points, and a PNG that a reader can open."""
 
-import json
 import math
 
 import numpy as np
 import pytest
+from jsonl import write_jsonl
 from matplotlib import image
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -24,7 +24,7 @@ from fastrl.report.sparkline import BARS, sparkline
 
 def write_run(folder, lines):
     folder.mkdir(parents=True)
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_jsonl(folder / "metrics.jsonl", lines)
     return folder
 
 

@@ -110,6 +110,7 @@ def test_a_run_keeps_its_id_and_another_gets_its_own(tmp_path):
     assert run_id(tmp_path / "x/run") == first
 
 
+@pytest.mark.slow
 def test_wandb_writes_one_run_under_one_id(tmp_path, monkeypatch):
     pytest.importorskip("wandb", reason="wandb is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from jsonl import write_jsonl
 from places import TESTS
 from reward_model_world import config_of
 from safetensors.torch import load_file
@@ -47,7 +48,7 @@ TROUBLES = ("missing_keys", "unexpected_keys", "mismatched_keys")
 
 
 def rows(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(path, rows)
     return str(path)
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from jsonl import write_jsonl
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fastrl.check import check_config
@@ -143,7 +144,7 @@ def test_going_on_is_bit_for_bit(config, tmp_path, stage, lora):
     if stage == "sft":
         file = tmp_path / "rows.jsonl"
         rows = [{"prompt": text[:2], "completion": text[2:] or "?"} for text in DOCUMENTS]
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_jsonl(file, rows)
         config = SftConfig(
             run=config.run,
             model=config.model,
@@ -162,6 +163,8 @@ def test_going_on_is_bit_for_bit(config, tmp_path, stage, lora):
     straight, resumed = run_stage(constant), run_stage(replace(parts, schedule="constant"))
     files = sorted(path.relative_to(straight) for path in straight.rglob("*") if path.is_file())
     for name in files:
+        if name.name == "README.md":  # the card names the run
+            continue
         assert (straight / name).read_bytes() == (resumed / name).read_bytes(), name
     assert curve(tmp_path / "constant")[-2:] == curve(tmp_path / "parts")[-2:]
     if stage == "cpt":  # cosine is its own schedule, and another result

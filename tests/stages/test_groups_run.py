@@ -7,6 +7,7 @@ from dataclasses import replace
 import checkpoints
 import pytest
 from checkpoints import byte_tokenizer, write_checkpoint
+from jsonl import write_jsonl
 
 from fastrl.check.groups import check_groups
 from fastrl.cli.groups import main as command
@@ -43,15 +44,10 @@ def worked(k):
     }
 
 
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
 def config_of(tmp_path, rows, **options):
     return GroupsConfig(
         run=RunConfig(dir=str(tmp_path / "run"), seed=18, device="cpu"),
-        data=DataConfig(path=write(tmp_path / "rows.jsonl", rows)),
+        data=DataConfig(path=write_jsonl(tmp_path / "rows.jsonl", rows)),
         **options,
     )
 
@@ -391,7 +387,7 @@ def test_given_traces_that_are_none(tmp_path, fields, message):
 
 
 def test_the_command(tmp_path, capsys):
-    path = write(tmp_path / "rows.jsonl", [worked(k) for k in range(5)])
+    path = write_jsonl(tmp_path / "rows.jsonl", [worked(k) for k in range(5)])
     flags = ["--data.path", path, "--run.dir", str(tmp_path / "run"), "--dev_share", "0", "--candidates", "6"]
     assert command(["build", *flags]) == 0
     printed = capsys.readouterr().out

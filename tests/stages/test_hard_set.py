@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from forked import run_forked
 from intervention_world import PROBLEMS, hard_set_config, problem_rows, write_rows
+from jsonl import read_jsonl
 from killed import run_killed
 
 from fastrl.check.intervene import check_hard_set
@@ -25,7 +26,7 @@ DRAWN = SamplingConfig(temperature=1.5, top_p=1.0, top_k=0, max_new_tokens=24)
 
 
 def read(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return read_jsonl(path)
 
 
 def contents(folder):

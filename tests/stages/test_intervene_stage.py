@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from forked import run_forked
 from intervention_world import CHECKED, PROBLEMS, TERSE, hard_set_config, intervene_config, write_rows
+from jsonl import read_jsonl
 from killed import run_killed
 from transformers import AutoTokenizer
 
@@ -33,7 +34,7 @@ OUTCOMES = {
 
 
 def read(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return read_jsonl(path)
 
 
 def contents(folder):

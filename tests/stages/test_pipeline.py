@@ -1,9 +1,8 @@
 """Pipelines: SFT, then RL from what it left, as one recipe; named errors before the first stage starts."""
 
-import json
-
 import pytest
 import yaml
+from jsonl import write_jsonl
 
 from fastrl.cli.main import main
 from fastrl.config import PipelineConfig, RlConfig, SftConfig
@@ -16,7 +15,7 @@ from fastrl.train import run_recipe
 def recipe(checkpoints, tmp_path):
     """A pipeline's recipe as nested options, its files beside it."""
     rows = [{"prompt": f"{a}+{a}", "completion": str(2 * a), "answer": str(2 * a)} for a in range(8)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(tmp_path / "rows.jsonl", rows)
     data = {"path": str(tmp_path / "rows.jsonl")}
     return {
         "stage": "pipeline",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from forked import Forked, run_forked
+from jsonl import write_jsonl
 from rank_processes import on_ranks, stages
 from transformers import AutoModelForCausalLM
 
@@ -37,7 +38,7 @@ from fastrl.train import run_stage
 def problems(tmp_path):
     path = tmp_path / "problems.jsonl"
     rows = [{"question": f"{a}+{a + 1}", "answer": str(2 * a + 1)} for a in range(12)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(path, rows)
     return path
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from checkpoints import write_checkpoint
 from intervention_world import PROBLEMS
+from jsonl import write_jsonl
 
 from fastrl.cli.eval import EvalOptions, run_eval
 from fastrl.config import (
@@ -40,7 +41,7 @@ MEASURED = FaithfulnessConfig(
 def problems(tmp_path):
     path = tmp_path / "problems.jsonl"
     rows = [{"prompt": each, "answer": row[0], "expression": each} for each, row in PROBLEMS.items()]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(path, rows)
     return str(path)
 
 

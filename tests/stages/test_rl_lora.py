@@ -1,11 +1,11 @@
 """RL on adapters: what engines hold, the reference that costs no second model, going on, two ranks."""
 
-import json
 from dataclasses import replace
 
 import pytest
 import torch
 from checkpoints import as_before
+from jsonl import write_jsonl
 from rank_processes import on_ranks, stages
 from transformers import AutoModelForCausalLM
 
@@ -32,7 +32,7 @@ from fastrl.train import run_stage
 def config(checkpoints, tmp_path) -> RlConfig:
     path = tmp_path / "problems.jsonl"
     rows = [{"question": f"{a}+{a + 1}", "answer": str(2 * a + 1)} for a in range(7)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(path, rows)
     lora = AdapterConfig(rank=3, target_modules=("q_proj", "down_proj"))
     return RlConfig(
         run=RunConfig(dir=str(tmp_path / "run"), device="cpu", save_every=1),

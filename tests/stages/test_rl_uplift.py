@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
+from jsonl import write_jsonl
 
 import fastrl.stages.build
 from fastrl.cli.main import main
@@ -40,7 +41,7 @@ from fastrl.train import run_stage
 def problems(tmp_path):
     path = tmp_path / "problems.jsonl"
     rows = [{"prompt": f"{a}+{a + 1}", "solution": str(2 * a + 1)} for a in range(6)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(path, rows)
     return path
 
 
@@ -190,7 +191,7 @@ def test_code_is_run(checkpoints, problems, tmp_path):
         {"prompt": f"Print {n}.", "solution": "-", "tests": [{"stdin": "", "stdout": str(n)}]}
         for n in range(3)
     ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(path, rows)
     cfg = config(checkpoints, path, tmp_path / "run", train=TrainConfig(num_steps=1))
     executor = replace(
         cfg.uplift.executor, task="code", begin="print(1) #", program=replace(

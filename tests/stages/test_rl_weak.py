@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from forked import run_forked
+from jsonl import write_jsonl
 from transformers import AutoModelForCausalLM
 
 import fastrl.stages.build
@@ -44,7 +45,7 @@ def write_problems(folder, number=6):
     rows = [
         {"question": f"{a}+{a + 1}", "answer": f"{2 * a + 1}", "wrong_label": "77"} for a in range(number)
     ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(path, rows)
     return path
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from jsonl import read_jsonl, write_jsonl
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fastrl.config import DataConfig, ModelConfig, RunConfig, SftConfig, TrainConfig
@@ -36,7 +37,7 @@ def checkpoint(request, tmp_path_factory):
 
 def config_of(checkpoint, tmp_path, **train):
     file = tmp_path / "rows.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    write_jsonl(file, ROWS)
     return SftConfig(
         run=RunConfig(dir=str(tmp_path / "run"), seed=7, device="cpu", save_every=2),
         model=ModelConfig(path=str(checkpoint)),
@@ -102,7 +103,7 @@ def test_weights_of_tokens(checkpoint):
 def test_what_the_starting_model_makes_of_the_rows_and_the_end_of_a_run_that_leaves_it(checkpoint, tmp_path):
     config = replace(config_of(checkpoint, tmp_path, num_steps=40), max_entropy_rise=0.0)
     folder = run_sft(config)
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    lines = read_jsonl(tmp_path / "run" / "metrics.jsonl")
     assert lines[0]["step"] == 0 and set(lines[0]) >= {"base/nll", "base/entropy"}
     policy = Policy.load(config.model, CPU)
     whole = read_conversations(config.data.path, policy.tokenizer)
@@ -119,7 +120,7 @@ def test_a_run_whose_entropy_runs_away_ends_and_stays_ended(checkpoint, tmp_path
     run.log(0, {"base/nll": 1.0, "base/entropy": 0.1})  # as if the starting model had been sure
     shutil.rmtree(run.checkpoints)
     run_sft(config)
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    lines = read_jsonl(tmp_path / "run" / "metrics.jsonl")
     assert lines[-1]["step"] == 40  # it is measured anew where nothing was saved
     text = run.metrics_file.read_text().splitlines()
     text[0] = json.dumps({"step": 0, "base/nll": 1.0, "base/entropy": 1e-9})
@@ -133,7 +134,7 @@ def test_it_learns_and_writes_a_hugging_face_folder(checkpoint, tmp_path):
     config = config_of(checkpoint, tmp_path, num_steps=60)
     folder = run_sft(replace(config, run=replace(config.run, save_every=0)))
     assert [path.name for path in folder.parent.iterdir()] == ["step-000060"]
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    lines = read_jsonl(tmp_path / "run" / "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(1, 61))
     assert lines[0]["loss"] > 3
     assert lines[-1]["loss"] < 0.05

@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 import torch
 from checkpoints import byte_tokenizer
+from jsonl import write_jsonl
 
 import fastrl.stages.subset as stage
 from fastrl.check.subset import check_subset
@@ -63,7 +64,7 @@ SOLVED = [k % 9 for k in range(27)] + [1, 1]
 
 def write_problems(path, solved=SOLVED):
     rows = [{"question": f"q{k} r{c}", "answer": "70", "id": f"#{k}"} for k, c in enumerate(solved)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(path, rows)
     return path
 
 
@@ -162,7 +163,7 @@ def test_random_labels_are_gold_answers_of_other_problems(model, tmp_path):
     path = tmp_path / "problems.jsonl"
     rows = [{"question": f"q{k} r{k % 9}", "answer": "70" if k % 2 else f"{k}/2"} for k in range(40)]
     config = config_of(tmp_path, noise="random", shares=(1.0,), sizes=(3, 8))
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(path, rows)
     folder = run_subset(config)
     small = {row["question"]: row for row in read_rows(str(folder / "subset-3-noise-1.0.jsonl"))}
     for row in read_rows(str(folder / "subset-8-noise-1.0.jsonl")):

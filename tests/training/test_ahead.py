@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from jsonl import write_jsonl
 from killed_recipe import exit_codes
 
 from fastrl.check import rl as checks
@@ -53,7 +54,7 @@ STALENESS = [0, 1, 1, 0, 1]
 def config(checkpoints, tmp_path) -> RlConfig:
     problems = tmp_path / "problems.jsonl"
     rows = [{"question": f"{a}+{a + 1}", "answer": str(2 * a + 1)} for a in range(12)]
-    problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(problems, rows)
     return RlConfig(
         run=RunConfig(dir=str(tmp_path / "run"), save_every=SAVE_EVERY, keep_last=9, log_completions_every=1),
         model=ModelConfig(path=str(checkpoints["qwen3"])),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import replace
 
 import pytest
 import torch
+from jsonl import write_jsonl
 from safetensors.torch import load_file
 
 from fastrl.config import (
@@ -34,7 +34,7 @@ def problems(tmp_path):
     rows = [
         {"prompt": f"{a}+{a + 1}", "answer": str(2 * a + 1), "completion": "=" * (1 + a)} for a in range(9)
     ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(path, rows)
     return path
 
 

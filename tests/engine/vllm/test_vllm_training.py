@@ -1,11 +1,11 @@
 """Whole RL steps with a real vLLM as the policy's engine and as the receiver's, and how either is chosen."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from engine_cases import CPU
+from jsonl import write_jsonl
 from vllm_cases import write
 
 from fastrl.check import check_config
@@ -38,7 +38,7 @@ needs_vllm = pytest.mark.skipif(vllm_adapter.unusable() is not None, reason=str(
 def config(tmp_path, tmp_path_factory) -> RlConfig:
     rows = [{"question": f"{a}+{a + 1}", "answer": str(2 * a + 1)} for a in range(12)]
     path = tmp_path / "problems.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(path, rows)
     models = tmp_path_factory.getbasetemp() / "vllm-training"
     return RlConfig(
         run=RunConfig(dir=str(tmp_path / "run"), device="cpu"),

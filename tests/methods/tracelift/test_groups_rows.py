@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from jsonl import write_jsonl
 
 from fastrl.methods.tracelift.rubric_dimensions import DIMENSIONS
 from fastrl.methods.tracelift.trace_groups import Group, Trace, read_groups, to_row, write_groups
@@ -72,6 +73,6 @@ def test_a_row_that_is_no_group(tmp_path, place, value, message):
         inside = inside[key]
     inside[place[-1]] = value
     path = tmp_path / "a.jsonl"
-    path.write_text("".join(json.dumps(each) + "\n" for each in (to_row(GROUPS[0]), row)))
+    write_jsonl(path, (to_row(GROUPS[0]), row))
     with pytest.raises(ValueError, match=message):
         read_groups(str(path))

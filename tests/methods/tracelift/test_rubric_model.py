@@ -13,7 +13,8 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 from fastrl.config import LoraConfig, ModelConfig, RubricLossConfig
 from fastrl.methods.tracelift.rubric_input import Rubric, encode_traces
 from fastrl.methods.tracelift.rubric_loss import Judgments, rubric_loss
-from fastrl.methods.tracelift.rubric_model import HEADS, RUBRIC, RubricModel, read_to_the_end
+from fastrl.methods.tracelift.rubric_model import RubricModel, read_to_the_end
+from fastrl.methods.tracelift.rubric_policy import HEADS, RUBRIC
 from fastrl.policy import lora
 
 CPU = torch.device("cpu")

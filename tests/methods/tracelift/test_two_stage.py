@@ -1,8 +1,7 @@
 """The two-stage system and the executor alone, counted by hand over a scripted engine."""
 
-import json
-
 import pytest
+from jsonl import read_jsonl
 from scripted import ScriptedEngine
 
 from fastrl.config import ExecutorConfig, ProgramConfig
@@ -84,7 +83,7 @@ def test_by_hand(grader, tmp_path):
         "hard|#### 7", "hard|good", "hard|" + "." * 30, "hard|bad", "hard|",
     ]  # fmt: skip
     assert asked[4][1] == seed_of(3, "alone", 0) and asked[6][1] == seed_of(3, "two_stage", 1, 1)
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = read_jsonl(path)
     assert [(row["problem"], row["sample"]) for row in rows] == [(p, s) for p in range(2) for s in range(4)]
     assert rows[4] == {
         "problem": 1, "sample": 0, "solution": "7", "completion": "#### 7", "trace": "#### 7", "leak": True,

@@ -1,11 +1,11 @@
 """Faithfulness and diversity of eight responses written by hand: labels, probes, judges, clusters."""
 
-import json
 import math
 import re
 from dataclasses import replace
 
 import pytest
+from jsonl import read_jsonl
 from scripted import ScriptedEngine
 
 from fastrl.config import CheckpointConfig, FaithfulnessConfig, WriterConfig
@@ -201,7 +201,7 @@ def test_probes_can_be_left_out(grader):
 def test_rows_say_what_is_known_of_each_response(grader, tmp_path):
     found, _ = measured(grader)
     found.write(tmp_path / "new/rows.jsonl")
-    rows = [json.loads(line) for line in (tmp_path / "new/rows.jsonl").read_text().splitlines()]
+    rows = read_jsonl(tmp_path / "new/rows.jsonl")
     assert rows == found.rows
     assert [(row["problem"], row["sample"]) for row in rows] == [(p, s) for p in (0, 1) for s in range(4)]
     assert rows[4] == {

@@ -1,9 +1,9 @@
 """Locations, contents and steps against a table worked out by hand."""
 
-import json
 from pathlib import Path
 
 import pytest
+from jsonl import write_jsonl
 
 from fastrl.config import StepsConfig
 from fastrl.methods.interventions.segment import segment
@@ -79,7 +79,7 @@ def test_a_solver_is_assessed_on_every_sample(tmp_path: Path):
     shape = Shape(family="qwen3", hidden=32, layers=1, heads=2, kv_heads=2, head_dim=16, intermediate=32)
     checkpoint = initialise(shape, tmp_path / "model", seed=0)
     rows = [{"prompt": "7+5", "solution": "2", "expression": "7+5"}] * 3
-    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(tmp_path / "p.jsonl", rows)
     numbers = assess_solver(
         checkpoint, tmp_path / "p.jsonl", {(7, "+", 5): 3}, num_problems=2, num_samples=4, seed=0
     )

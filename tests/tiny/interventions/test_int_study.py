@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from jsonl import write_jsonl
 
 from bench.study_int import arm_table, cell_table, intervention_table, over_seeds
 from fastrl.config import RlConfig, SftConfig
@@ -49,7 +50,7 @@ def study(tmp_path, monkeypatch):
             if isinstance(config, RlConfig)
             else [{"step": 0, "base/nll": 0.25, "base/entropy": 0.5}, {"step": 9, "entropy": 0.75}]
         )
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_jsonl(folder / "metrics.jsonl", lines)
         return folder / "checkpoints" / "last"
 
     world = IntWorld(tmp_path / "world")

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from jsonl import write_jsonl
 
 from fastrl.cli import reproduce as cli_reproduce
 from fastrl.cli.main import main
@@ -167,7 +168,7 @@ def test_the_arms_of_rltr_differ_in_their_rewards_alone(tmp_path, monkeypatch):
         slow = "transfer" not in config.reward.functions
         rewards = [0.0] * (3 if slow else 1) + [1.0] * 9
         lines = [{"step": 0}, *({"step": i, "rewards/answer/mean": r} for i, r in enumerate(rewards, 1))]
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_jsonl(folder / "metrics.jsonl", lines)
         return folder
 
     def assess(checkpoint, world, **options):

@@ -1,9 +1,9 @@
 """A planner of a few steps through the real executor, and what bad requests get."""
 
-import json
 from dataclasses import replace
 
 import pytest
+from jsonl import write_jsonl
 from small_world import CONFIG
 
 from fastrl.config import EvalConfig, RlConfig, RolloutConfig, UpliftConfig
@@ -21,7 +21,7 @@ EXECUTOR = ExecutorConfig(
 def test_assessment_of_real_models(tmp_path):
     problems = ["7+5*3-2", "1+2", "3*3-4"]
     rows = [{"prompt": e, "solution": str(Chain.parse(e).answer), "expression": e} for e in problems]
-    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(tmp_path / "test.jsonl", rows)
     planner = initialise(CONFIG.generator.shape, tmp_path / "planner", seed=0)
     executors = {
         name: initialise(CONFIG.receiver.shape, tmp_path / name, seed=seed)

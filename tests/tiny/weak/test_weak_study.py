@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from jsonl import write_jsonl
 
 from bench.study_weak_report import (
     correlations,
@@ -122,7 +123,7 @@ def study(tmp_path, monkeypatch):
             for step in range(2, config.train.num_steps + 1, 2):
                 (folder / "checkpoints" / f"step-{step:06d}").mkdir(parents=True)
             lines = [{"step": 0}, *(line(step, 0.5, 0.5) for step in range(1, config.train.num_steps + 1))]
-            (folder / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+            write_jsonl(folder / "metrics.jsonl", lines)
         return folder
 
     monkeypatch.setattr(weak, "build_weak_world", lambda config, cache: WeakWorld(tmp_path / config.mix))

@@ -1,10 +1,9 @@
 """References on disk: what is written is what is read; what is no reference is refused."""
 
-import json
-
 import pytest
 import yaml
 from compared import rl_lines, write_run, write_seeds
+from jsonl import read_jsonl
 
 from fastrl.config.load import from_dict
 from fastrl.tools.compare.picture import choose, draw_reference
@@ -19,7 +18,7 @@ def records(folders):
 def test_what_is_written_is_read(tmp_path):
     made = make_reference(records(write_seeds(tmp_path)), "four", flags=["--train.num_steps=10"])
     file = write_reference(made, tmp_path / "new" / "four.jsonl")
-    header, *rows = [json.loads(line) for line in file.read_text().splitlines()]
+    header, *rows = read_jsonl(file)
     assert header["seeds"] == [0, 1, 2, 3] and header["digest"] == digest(made.options)
     assert "run.seed" in header["options_left_out"] and header["options"] == {
         "rl": {"model.path": "generator"}

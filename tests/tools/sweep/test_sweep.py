@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jsonl import write_jsonl
 from places import TESTS
 
 from fastrl.cli import sweep as cli_sweep
@@ -320,7 +321,7 @@ def test_a_pipelines_metrics_are_those_of_its_last_rl_stage(checkpoints, tmp_pat
     ):
         stages[name] = {"stage": stage}
         (cell.folder / name).mkdir(parents=True)
-        (cell.folder / name / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_jsonl(cell.folder / name / "metrics.jsonl", lines)
     (cell.folder / "pipeline.yaml").write_text(yaml.safe_dump(stages, sort_keys=False))
     run = read_run(cell, ["reward", "sft.loss", "eval/avg@4"])
     assert run.series("sft.loss") == ([1], [2.0])

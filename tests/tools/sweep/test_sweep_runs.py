@@ -1,6 +1,5 @@
 """fastrl sweep with runs that train, killed in the middle; and how the processes of runs are ended."""
 
-import json
 import os
 import signal
 import subprocess
@@ -10,6 +9,7 @@ import time
 
 import pytest
 import yaml
+from jsonl import write_jsonl
 from places import TESTS
 
 from fastrl.cli.main import main
@@ -24,7 +24,7 @@ from fastrl.train import run_recipe
 @pytest.fixture
 def recipe(checkpoints, tmp_path):
     rows = [{"question": f"{a}+{b}=?", "answer": str(a + b)} for a in range(3) for b in range(2)]
-    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(tmp_path / "problems.jsonl", rows)
     config = {
         "stage": "rl",
         "run": {"device": "cpu", "save_every": 2, "log_completions_every": 0},

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from dataclasses import replace
 
 import pytest
 from fault_world import bits, curve, fault_config
+from jsonl import write_jsonl
 
 from fastrl.config import DataConfig, ModelConfig, RunConfig, SftConfig, TrainConfig
 from fastrl.runtime.context import Context
@@ -59,7 +59,7 @@ def test_a_stage_leaves_a_checkpoint_and_goes_on(
 
 def test_fine_tuning_leaves_a_checkpoint_too(checkpoints, tmp_path, monkeypatch):
     rows = [{"prompt": f"{n}+1", "completion": str(n + 1)} for n in range(7)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(tmp_path / "rows.jsonl", rows)
     base = SftConfig(
         run=RunConfig(dir=str(tmp_path / "whole"), save_every=0),
         model=ModelConfig(path=str(checkpoints["llama"])),
