@@ -111,8 +111,8 @@ class Console:
         self.stopped.set()
         if self.thread.is_alive():
             self.thread.join()
-        if self.live is not None or (self.every_s is not None and self.done != self.told):
-            self._look()
+        if self.live is not None or self.every_s is not None:
+            self._look(last=True)
         if self.live is not None:
             self.live.stop()
 
@@ -132,8 +132,8 @@ class Console:
     def _is_due(self) -> bool:
         return self.every_s is None or time.perf_counter() - self.printed >= self.every_s
 
-    def _look(self) -> None:
-        """Show the work as it stands now."""
+    def _look(self, last: bool = False) -> None:
+        """Show the work as it stands now; a last plain line only if there is more to say than before."""
         glance = self.watch()
         if glance is None:
             return
@@ -144,7 +144,7 @@ class Console:
                 self.done, self.total = glance.done, glance.total
             if self.live is not None:
                 self.live.update(self.view(glance), refresh=True)
-            else:
+            elif not last or self.done != self.told:
                 self._print(glance)
 
     def view(self, glance: Glance) -> Group:

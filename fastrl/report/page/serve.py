@@ -31,7 +31,7 @@ class FollowedPage:
 
     def __init__(self, run_dir: str | Path, max_rows: int) -> None:
         self.folder, self.max_rows, self.lock = Path(run_dir), max_rows, Lock()
-        self.mark: list[tuple[str, int, int]] = []
+        self.mark: list[tuple[str, int, int]] | None = None
         self.looked = -LOOK_S
         self.data: dict[str, Any] = {}
         self.version, self.json = "", b""
