@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from fastrl.data.rows import Row
 from fastrl.engine.protocol import Engine
 from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.files import append_text
 from fastrl.runtime.run import write_atomic
 
 T = TypeVar("T")
@@ -53,8 +54,7 @@ def in_chunks(
         # through JSON at once, so that both ways lead to the same values
         found = work(start, list(items[start : start + size]))
         line = json.dumps({"items": key, "result": found}, ensure_ascii=False)
-        with file_of_rank(path, ranks.rank).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        append_text(file_of_rank(path, ranks.rank), line + "\n")
         fresh.append((key, json.loads(line)["result"]))
     done |= dict(ranks.gather(fresh))
     return [done[key] for key in keys]

@@ -14,6 +14,7 @@ from fastrl.data.prompts import render_prompt
 from fastrl.engine.protocol import Engine
 from fastrl.methods.tracelift.groups.drafts import UnusableError
 from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.files import append_text
 from fastrl.runtime.seeding import seed_of
 from fastrl.training.progress import file_of_rank, lines_of_ranks
 from fastrl.types import Message, SamplingParams
@@ -58,10 +59,8 @@ class AnswerFile:
         return items[self.ranks.rank :: self.ranks.size]
 
     def add(self, texts: dict[Call, str]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            for (key, attempt), text in texts.items():
-                row = {"key": key, "attempt": attempt, "text": text}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        rows = [{"key": key, "attempt": attempt, "text": text} for (key, attempt), text in texts.items()]
+        append_text(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         self.texts |= texts
         self._fresh |= texts
 
