@@ -85,9 +85,8 @@ def test_a_config_does_not_choose_the_engines_attention(checkpoints, tmp_path, m
     assert config._attn_implementation == "somebody/kernel"
     TorchEngine.from_pretrained(str(folder), dtype=torch.float32, device=CPU)
     Policy.load(ModelConfig(path=str(folder)), CPU)
-    named_layers_exist(
-        "model.lora", ModelConfig(path=str(folder)), LoraConfig(rank=2, target_modules=("q_proj",))
-    )
+    lora = LoraConfig(rank=2, target_modules=("q_proj",))
+    named_layers_exist("model.lora", ModelConfig(path=str(folder)), lora)
     assert len(asked) >= 3 and "somebody/kernel" not in asked
 
 

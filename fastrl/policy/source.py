@@ -97,9 +97,14 @@ def convert(file: Path, folder: Path, section: str) -> None:
     options: dict[str, Any] = {"gguf_file": file.name}
     with without_bars():
         try:
-            tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, **options)
+            tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, trust_remote_code=False, **options)
             model: Any = AutoModelForCausalLM.from_pretrained(
-                file.parent, dtype=torch.float32, attn_implementation="eager", **options
+                file.parent,
+                dtype=torch.float32,
+                attn_implementation="eager",
+                trust_remote_code=False,
+                use_safetensors=True,
+                **options,
             )
         except UNREADABLE as error:
             raise ValueError(
