@@ -50,6 +50,7 @@ def named_layers_exist(section: str, model: BackboneConfig, lora: AdapterConfig)
     config = AutoConfig.from_pretrained(model_source(model.path), trust_remote_code=model.trust_remote_code)
     make: Any = AutoModelForCausalLM.from_config
     with torch.device("meta"):
-        known = linear_layers(make(config, trust_remote_code=model.trust_remote_code))
+        built = make(config, attn_implementation="eager", trust_remote_code=model.trust_remote_code)
+    known = linear_layers(built)
     if unknown := sorted(set(lora.target_modules) - set(known)):
         refuse(section, "target_modules", f"names among {', '.join(known)}", unknown[0])

@@ -15,6 +15,7 @@ from fastrl.evaluate.sharing import together
 from fastrl.grading import AnswerGrader, Verdict
 from fastrl.rewards.batch import mean
 from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.files import replacing
 from fastrl.runtime.seeding import seed_of
 from fastrl.types import Completion, SamplingParams
 
@@ -155,7 +156,7 @@ def summarize(results: Sequence[ProblemResult], seed: int) -> dict[str, float]:
 def write_completions(path: Path, results: Sequence[ProblemResult]) -> None:
     """One line a completion: problem, answer, verdict, text."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for result in results:
             rows = zip(result.completions, result.answers, result.verdicts, strict=True)
             for sample, (completion, answer, verdict) in enumerate(rows):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from fastrl.grading.verdict import Verdict
-from fastrl.runtime.redact import without_secrets
+from fastrl.runtime.redact import for_graders
 
 LOADING_LIMIT_S = 120.0
 LOADING_TRIES = 3
@@ -31,7 +31,7 @@ class GradingProcess:
             [sys.executable, "-m", "fastrl.grading.worker", str(timeout_s)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=without_secrets(os.environ) | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)},
+            env=for_graders(os.environ) | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)},
         )
         self._requests = cast(IO[bytes], self._process.stdin)
         self.replies = cast(IO[bytes], self._process.stdout)

@@ -28,6 +28,7 @@ from fastrl.policy.shard import Rows, rows_of
 from fastrl.policy.tensor_file import write_rows
 from fastrl.runtime.cache import sync, sync_all
 from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.files import is_inside, open_regular
 
 log = logging.getLogger(__name__)
 TRAINER_STATE = "trainer_state"
@@ -201,12 +202,16 @@ def damaged(path: Path, ranks: Ranks | None = None) -> str | None:
     rank, size = (0, 1) if ranks is None else (ranks.rank, ranks.size)
     if not trainer_file(path, STATE).exists():
         return f"{STATE} is missing"
-    state = read_state(path)
-    if "files" not in state:
+    files = read_state(path).get("files")
+    if not isinstance(files, dict):
         return f"{STATE} is unreadable"
-    for name, expected in list(state["files"].items())[rank::size]:
+    for name, expected in list(files.items())[rank::size]:
+        if not is_inside(path, name):
+            return f"{STATE} names {name!r}, which is not inside"
         if not (path / name).exists():
             return f"{name} is missing"
+        if not (path / name).is_file():
+            return f"{name} is no regular file"
         if digest(path / name) != expected:
             return f"{name} is not what was written"
     return None
@@ -215,8 +220,9 @@ def damaged(path: Path, ranks: Ranks | None = None) -> str | None:
 def read_state(path: Path) -> dict[str, Any]:
     """Of a checkpoint; empty where it can't be read."""
     try:
-        state = json.loads(trainer_file(path, STATE).read_text())
-    except (OSError, ValueError):
+        with open_regular(trainer_file(path, STATE)) as file:
+            state = json.loads(file.read())
+    except (OSError, ValueError, RecursionError):
         return {}
     return state if isinstance(state, dict) else {}
 
@@ -237,7 +243,7 @@ def trainer_file(checkpoint: Path, name: str) -> Path:
 
 def digest(path: Path) -> str:
     whole = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(1 << 20):
             whole.update(block)
     return whole.hexdigest()

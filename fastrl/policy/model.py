@@ -69,7 +69,7 @@ class Policy:
         sharding: shard it over the ranks, each of which reads only its own part.
         """
         attention, lora = choose_attention(config, device), config.lora
-        source = model_source(config.path) if checkpoint is None or lora.rank else str(checkpoint)
+        source = model_source(config.path if checkpoint is None or lora.rank else str(checkpoint))
         options = {"attn_implementation": attention, "trust_remote_code": config.trust_remote_code}
         whole: Any = partial(
             AutoModelForCausalLM.from_pretrained, source, dtype=torch.float32, use_safetensors=True, **options

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import struct
 import sys
 from contextlib import AbstractContextManager, nullcontext, redirect_stderr
@@ -34,9 +35,12 @@ def model_source(path: str, section: str = "model") -> str:
         section: of the configuration, for errors.
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a package to read it is missing, or transformers can't read this one.
+        ValueError: a package to read it is missing, or transformers can't read this one; weights of a folder
+            lie outside it.
     """
     file = Path(path)
+    if file.is_dir():
+        check_weight_files(file, section)
     if file.suffix.lower() != ".gguf" or file.is_dir():
         return path
     if not file.is_file():
@@ -58,6 +62,31 @@ def model_source(path: str, section: str = "model") -> str:
     return str(folder)
 
 
+def check_weight_files(folder: Path, section: str) -> None:
+    """Refuse a folder whose weights are not its own regular files.
+
+    An index can name any path, and a device is read for ever. Links to regular files are let pass, since the
+    hub's cache consists of them.
+
+    Raises: ValueError: names the file.
+    """
+    names = [path.name for path in folder.glob("*.safetensors")]
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        if not index.is_file():
+            refuse(section, "path", "a folder whose index of weights is a regular file", str(index))
+        try:
+            names += {*json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(
+                f"[{section}] path: expected a weight_map in {index}, got {type(error).__name__}: {error}"
+            ) from error
+    for name in sorted(names, key=str):
+        if not isinstance(name, str) or name != Path(name).name or name in ("", "..") or "\0" in name:
+            refuse(section, "path", f"weights inside {folder}", name)
+        if (folder / name).exists() and not (folder / name).is_file():
+            refuse(section, "path", f"weights in regular files of {folder}", name)
+
+
 @lru_cache
 def digest(file: Path, size: int, changed_ns: int) -> str:
     """Return the first 16 digits of a file's SHA-256; size and time say when to read it again."""
@@ -73,8 +102,15 @@ def convert(file: Path, folder: Path, section: str) -> None:
     options: dict[str, Any] = {"gguf_file": file.name}
     with without_bars():
         try:
-            tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, **options)
-            model: Any = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
+            tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, trust_remote_code=False, **options)
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                file.parent,
+                dtype=torch.float32,
+                attn_implementation="eager",
+                trust_remote_code=False,
+                use_safetensors=True,
+                **options,
+            )
         except UNREADABLE as error:
             raise ValueError(
                 f"[{section}] path: expected a .gguf file that transformers reads, got {str(file)!r}: {error}"

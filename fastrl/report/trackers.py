@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
+from fastrl.runtime.run import write_atomic
+
 MODULES = {"trackio": "trackio", "wandb": "wandb", "tensorboard": "tensorboard"}
 
 
@@ -50,7 +52,7 @@ def run_id(folder: Path) -> str:
     """The same for a run folder as long as it exists: what a resumed run is recognised by."""
     file = folder / "run-id"
     if not file.exists():
-        file.write_text(uuid4().hex[:8] + "\n")
+        write_atomic(file, uuid4().hex[:8] + "\n")
     return file.read_text().strip()
 
 

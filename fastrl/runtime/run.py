@@ -25,6 +25,7 @@ import torch
 
 from fastrl.config import Config, differences, in_use
 from fastrl.config.load import read_stored, to_yaml
+from fastrl.runtime.files import append_text, replacing, temporary_start
 from fastrl.runtime.versions import installed_versions
 from fastrl.runtime.watchdog import Watchdog
 
@@ -123,8 +124,7 @@ class Run:
         self.seconds.clear()
         if not self.writes:
             return line
-        with self.metrics_file.open("a") as file:
-            file.write(json.dumps({key: finite(value) for key, value in line.items()}) + "\n")
+        append_text(self.metrics_file, json.dumps({key: finite(value) for key, value in line.items()}) + "\n")
         return line
 
     def rewind(self, step: float = math.inf) -> None:
@@ -154,19 +154,16 @@ def finite(value: Any) -> Any:
 def is_free(folder: Path, first: str) -> bool:
     """Whether a folder is not there, is empty, or holds nothing but what a kill left of writing its first
     file."""
-    return not folder.is_dir() or all(each == beside(folder / first) for each in folder.iterdir())
+    start = temporary_start(folder / first)
+    return not folder.is_dir() or all(
+        each.name.startswith(start) and each.name.endswith(".tmp") for each in folder.iterdir()
+    )
 
 
 def write_atomic(path: Path, text: str) -> None:
     """The file holds the old text or the new one, whenever the process dies."""
-    temporary = beside(path)
-    temporary.write_text(text)
-    temporary.replace(path)
-
-
-def beside(path: Path) -> Path:
-    """Where a file is written before it takes its place."""
-    return path.with_name(f".{path.name}.tmp")
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def environment() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from fastrl.data.rows import Row
 from fastrl.engine.protocol import Engine
 from fastrl.report.reporter import Reporter
 from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.files import append_text
 from fastrl.runtime.run import write_atomic
 from fastrl.types import Metrics
 
@@ -66,8 +67,7 @@ def in_chunks(
             found = work(start, chunk)
         # through JSON at once, so that both ways lead to the same values
         line = json.dumps({"items": key, "result": found}, ensure_ascii=False)
-        with file_of_rank(path, ranks.rank).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        append_text(file_of_rank(path, ranks.rank), line + "\n")
         fresh.append((key, json.loads(line)["result"]))
         if reporter is not None:
             reporter.advance(len(chunk), metrics(fresh[-1][1]))

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from fastrl.engine.tree.attention import ATTENTION, AttentionBatch, attending
 from fastrl.engine.tree.llama_like import LlamaLike
 from fastrl.policy.head import LmHead, lm_head_of
+from fastrl.policy.source import model_source
 
 _KNOWN_LAYERS = ("full_attention", "sliding_attention")
 _STRETCHED_ROPE = ("dynamic", "longrope")
@@ -34,7 +35,11 @@ class Decoder:
         path: str, *, dtype: torch.dtype, device: torch.device, trust_remote_code: bool
     ) -> PreTrainedModel:
         model: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True
+            model_source(path),
+            dtype=dtype,
+            attn_implementation="eager",  # a config may name code on the hub; ours takes its place
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
         )
         moved: PreTrainedModel = model.to(device)
         return moved

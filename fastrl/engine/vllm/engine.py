@@ -192,7 +192,7 @@ class VllmEngine:
         if self._ledger is None:
             with torch.device("meta"):
                 make: Any = AutoModelForCausalLM.from_config
-                checkpoint = make(self._config, trust_remote_code=self._trust)
+                checkpoint = make(self._config, attn_implementation="eager", trust_remote_code=self._trust)
             self._ledger = WeightLedger(checkpoint, self.vllm.model, self._dtype)
         return self._ledger
 

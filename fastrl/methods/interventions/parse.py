@@ -8,10 +8,15 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fastrl.runtime.text import is_text
+
 Reject = Literal["unfinished", "no_tag", "unreadable", "no_location", "out_of_range", "empty"]
 OPEN, CLOSE = "<intervention>", "</intervention>"
 BRACE = re.compile(r"\{(?=\s*[\"'])")
-OBJECT = re.compile(r"\{.*\}", re.DOTALL)
+MOST_CHARS = 200_000
+"""Of a reply that are read: the last ones."""
+MOST_TRIES = 100
+"""Texts between braces that are read where there is no tag."""
 ESCAPE = re.compile(r"\\(\\|u[0-9a-fA-F]{4}|[A-Za-z]+|.)", re.DOTALL)
 # of LaTeX's commands, those that begin as JSON writes a tab or a new line
 COMMANDS = {
@@ -37,6 +42,7 @@ def parse_intervention(text: str, num_steps: int) -> Intervention | Reject:
     Read as JSON in which LaTeX's backslashes stand for themselves, or as a Python literal. empty: the
     verifier found no error.
     """
+    text = text[-MOST_CHARS:]
     end = text.rfind(CLOSE)
     if text.rfind(OPEN) > end:
         return "unfinished"
@@ -47,6 +53,8 @@ def parse_intervention(text: str, num_steps: int) -> Intervention | Reject:
     if not isinstance(value, dict) or not isinstance(value.get("content"), str | None):
         return "unreadable"
     content = (value.get("content") or "").strip()
+    if not is_text(content):
+        return "unreadable"
     if not content:
         return "empty" if "content" in value else "unreadable"
     location = whole_number(value.get("location"))
@@ -59,11 +67,15 @@ def parse_intervention(text: str, num_steps: int) -> Intervention | Reject:
 
 def last_object(text: str) -> Any:
     """The value of the last {...} with both names, for models that leave the tag out; None: there is none."""
+    tries, last = 0, min(text.rfind("content"), text.rfind("location"))
     for begin in reversed([match.start() for match in BRACE.finditer(text)]):
-        end = text.find("}", begin)
-        while end >= 0:
-            body = text[begin : end + 1]
-            if "content" in body and "location" in body and (value := read_object(body)) is not None:
+        if begin > last or tries == MOST_TRIES:
+            continue
+        names = text.find("content", begin), text.find("location", begin)
+        end = text.find("}", max(names)) if min(names) >= 0 else -1
+        while end >= 0 and tries < MOST_TRIES:
+            tries += 1
+            if (value := read_object(text[begin : end + 1])) is not None:
                 return value
             end = text.find("}", end + 1)
     return None
@@ -71,10 +83,10 @@ def last_object(text: str) -> Any:
 
 def read_object(body: str) -> Any:
     """The value of a JSON object or a Python literal; None where it is neither."""
-    match = OBJECT.search(body)
-    if match is None:
+    begin, end = body.find("{"), body.rfind("}")
+    if begin < 0 or end < begin:
         return None
-    repaired = ESCAPE.sub(literal_latex, match[0])
+    repaired = ESCAPE.sub(literal_latex, body[begin : end + 1])
     try:
         return json.loads(repaired, strict=False)  # a line break inside a string is let pass
     except (ValueError, RecursionError):

@@ -56,7 +56,7 @@ class RubricModel:
             ValueError: the backbone is no decoder, lacks weights or can't hold max_tokens; adapters are asked
                 for and peft is not there.
         """
-        source = model_source(model.path) if checkpoint is None or lora.rank else str(checkpoint)
+        source = model_source(model.path if checkpoint is None or lora.rank else str(checkpoint))
         attention, trust = choose_attention(model, device), model.trust_remote_code
         whole = partial(load_backbone, model, source, attention, torch.float32)
         backbone: Any

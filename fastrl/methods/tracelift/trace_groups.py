@@ -11,6 +11,7 @@ from typing import Any
 
 from fastrl.data.rows import Row, read_rows
 from fastrl.methods.tracelift.rubric_dimensions import DIMENSIONS
+from fastrl.runtime.files import replacing
 from fastrl.types import Task
 
 
@@ -62,20 +63,19 @@ def write_groups(path: Path, groups: Sequence[Group]) -> None:
 
     In Parquet `columns` is JSON text: its rows need not agree on types, nor have any column.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     rows = [to_row(group) for group in groups]
-    if path.suffix == ".parquet":
-        import pyarrow
-        import pyarrow.parquet
-
-        flat = [row | {"columns": json.dumps(row["columns"], ensure_ascii=False)} for row in rows]
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), temporary)
-    elif path.suffix == ".jsonl":
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        temporary.write_text("".join(lines), encoding="utf-8")
-    else:
+    if path.suffix not in (".jsonl", ".parquet"):
         raise ValueError(f"[data] path: expected an ending among .jsonl, .parquet, got {path.name!r}")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        if path.suffix == ".parquet":
+            import pyarrow
+            import pyarrow.parquet
+
+            flat = [row | {"columns": json.dumps(row["columns"], ensure_ascii=False)} for row in rows]
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), temporary)
+        else:
+            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            temporary.write_text("".join(lines), encoding="utf-8")
 
 
 def read_groups(path: str, limit: int | None = None) -> list[Group]:

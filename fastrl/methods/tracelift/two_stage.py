@@ -16,6 +16,7 @@ from fastrl.methods.tracelift.executor import Answer, Executor, Request, success
 from fastrl.rewards.batch import mean
 from fastrl.rewards.traces import trace_of
 from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.files import replacing
 from fastrl.runtime.seeding import seed_of
 from fastrl.types import Completion, SamplingParams
 
@@ -164,7 +165,7 @@ def check_counts(problems: Sequence[Problem], completions: Sequence[Sequence[Com
 def write_answers(path: Path, results: Sequence[TwoStageProblem]) -> None:
     """One line a trace: problem, trace, the executor's answer with it, and what it is worth."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for result in results:
             rows = zip(result.completions, result.traces, result.answers, result.leaks, strict=True)
             for sample, (completion, trace, answer, leak) in enumerate(rows):

@@ -10,6 +10,7 @@ from pathlib import Path
 from fastrl.report.console import number
 from fastrl.report.intervals import Interval, t_interval
 from fastrl.report.plot import RunCurves
+from fastrl.runtime.files import replacing
 from fastrl.runtime.run import write_atomic
 from fastrl.tools.sweep.numbers import possible, quantities
 
@@ -131,7 +132,7 @@ def write_csv(table: SweepTable, path: Path) -> None:
         "failed",
         *(f"{c}{p}" for c in table.columns for p in parts),
     ]
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         for combination, found in table.rows:

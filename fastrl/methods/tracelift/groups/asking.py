@@ -16,6 +16,7 @@ from fastrl.engine.protocol import Engine
 from fastrl.methods.tracelift.groups.drafts import UnusableError
 from fastrl.report.reporter import Reporter
 from fastrl.runtime.distributed import Ranks
+from fastrl.runtime.files import append_text
 from fastrl.runtime.seeding import seed_of
 from fastrl.training.progress import file_of_rank, lines_of_ranks
 from fastrl.types import Message, SamplingParams
@@ -78,10 +79,8 @@ class AnswerFile:
             yield
 
     def add(self, texts: dict[Call, str]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            for (key, attempt), text in texts.items():
-                row = {"key": key, "attempt": attempt, "text": text}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        rows = [{"key": key, "attempt": attempt, "text": text} for (key, attempt), text in texts.items()]
+        append_text(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         self.texts |= texts
         self._fresh |= texts
         if self.reporter is not None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from fastrl.methods.tracelift.groups.asking import Request
 from fastrl.methods.tracelift.groups.drafts import LABELS, Judgment, UnusableError
 from fastrl.methods.tracelift.rubric_dimensions import DIMENSIONS
+from fastrl.runtime.text import is_text
 from fastrl.types import Task
 
 MOST_REASON_CHARS = 600
+MOST_REPLY_CHARS = 20_000
 MEANING = {
     "problem_understanding": "reads every quantity, relation and condition of the problem as it is meant",
     "solution_strategy": "chooses operations and intermediate goals that lead to what is asked",
@@ -23,7 +24,6 @@ MEANING = {
     "action_support": "concrete enough that a programmer could write the program from it alone",
     "non_leakage": "explains in words; neither the program nor large pieces of it are given away",
 }
-_FENCE = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL)
 
 
 def judge_request(key: str, task: Task, problem: str, reference: str, trace: str) -> Request[Judgment]:
@@ -54,13 +54,14 @@ def read_judgment(text: str, task: Task) -> Judgment:
     """total = overall / 10.
 
     Raises:
-        UnusableError: not JSON (a fence around it is allowed), other fields than asked for, a number outside
-            0 to 10, another label, or no short reason.
+        UnusableError: too long, not JSON (a fence around it is allowed), other fields than asked for, a number
+            outside 0 to 10, another label, or no short reason.
     """
-    fenced = _FENCE.fullmatch(text.strip())
+    if len(text) > MOST_REPLY_CHARS:
+        raise UnusableError("too long")
     try:
-        value = json.loads(fenced.group(1) if fenced else text, object_pairs_hook=_once)
-    except ValueError as error:
+        value = json.loads(without_fence(text.strip()), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
         raise UnusableError("not JSON") from error
     numbers = (*DIMENSIONS[task], "overall")
     if not isinstance(value, dict) or set(value) != {*numbers, "label", "reason"}:
@@ -72,12 +73,21 @@ def read_judgment(text: str, task: Task) -> Judgment:
     reason = value["reason"]
     if not isinstance(reason, str) or not 0 < len(reason.strip()) <= MOST_REASON_CHARS:
         raise UnusableError("no short reason")
+    if not is_text(reason):
+        raise UnusableError("half a surrogate pair")
     return Judgment(
         scores={name: float(value[name]) for name in DIMENSIONS[task]},
         total=value["overall"] / 10,
         label=value["label"],
         reason=reason.strip(),
     )
+
+
+def without_fence(text: str) -> str:
+    """Return what stands between ``` or ```json in a line of its own and a last ```; else the text itself."""
+    first, _, rest = text.partition("\n")
+    fenced = first.strip() in ("```", "```json") and rest.endswith("```")
+    return rest.removesuffix("```") if fenced else text
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from fractions import Fraction
 from fastrl.methods.tracelift.groups.drafts import UnusableError
 
 MARK = re.compile(r"<<([^<>]*)>>")
+MOST_FORMULA_CHARS = 300
 NUMBER = re.compile(r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\d)(?!(?:st|nd|rd|th)\b)|(?<![\d.])\.\d+")
 SIGNS = {"+": "+", "-": "-", "–": "-", "−": "-", "*": "*", "x": "*", "X": "*", "×": "*", "/": "/", "÷": "/"}  # noqa: RUF001
 _APPLY: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
@@ -124,11 +125,11 @@ def parse_formula(text: str) -> Formula:
     Raises:
         UnusableError: it is something else, or a lone number.
     """
-    if not re.fullmatch(r"[\d.+\-*/() ]+", text):
+    if len(text) > MOST_FORMULA_CHARS or not re.fullmatch(r"[\d.+\-*/() ]+", text):
         raise UnusableError("a mark that is no equation")
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UnusableError("a mark that is no equation") from error
     if not isinstance(tree, ast.BinOp):
         raise UnusableError("a mark without an operation")

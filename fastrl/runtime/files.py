@@ -1,0 +1,66 @@
+"""Files in folders that somebody else may have filled: no link is followed out of them, no device is read."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a new, empty file next to `path` to fill; it takes the place of `path` when the block ends.
+
+    Its name is random and its creation exclusive: a link that waits in the folder is never written through.
+    After an error in the block it is removed.
+
+    Raises: OSError: it can't be written.
+    """
+    temporary = path.with_name(f"{temporary_start(path)}{secrets.token_hex(8)}.tmp")
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def temporary_start(path: Path) -> str:
+    """Return how the names of the files begin that `replacing` makes for a path."""
+    return f".{path.name}."
+
+
+def append_text(path: Path, text: str) -> None:
+    """Append to a file, made if it does not exist.
+
+    Raises: OSError: it can't be written, or is a link.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o666), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading.
+
+    Raises: OSError: it can't be read, or is a link, a device, a pipe or a folder.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{path}: expected a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def is_inside(folder: Path, name: object) -> bool:
+    """Return whether a name that a file says leads to something inside the folder, without a link's help."""
+    if not isinstance(name, str) or "\0" in name or name in ("", "."):
+        return False
+    parts = Path(name).parts
+    if Path(name).is_absolute() or ".." in parts:
+        return False
+    return not any(folder.joinpath(*parts[:number]).is_symlink() for number in range(1, len(parts) + 1))
