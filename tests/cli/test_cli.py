@@ -8,10 +8,11 @@ import pytest
 import yaml
 from jsonl import read_jsonl, write_jsonl
 
+from fastrl.cli.main import COMMANDS as NAMES
 from fastrl.cli.main import main
 from fastrl.config.load import from_dict, load_config
 
-COMMANDS = "demo, tiny, plan, train, sweep, reproduce, eval, groups, plot, compare, report, doctor"
+COMMANDS = ", ".join(NAMES)
 
 
 @pytest.fixture

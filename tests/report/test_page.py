@@ -281,7 +281,8 @@ def test_the_assets_ask_for_nothing_and_make_no_markup_of_text():
             r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\(|Function\(", source
         ), name
         addresses = set(re.findall(r"https?://[^\"' )]+|url\(|@import|fetch\(|XMLHttp", source))
-        assert addresses <= {"http://www.w3.org/2000/svg"}, name
+        asked = {"fetch("} if name == "follow.js" else set()  # a served page follows its own run
+        assert addresses - {"http://www.w3.org/2000/svg"} == asked, name
         assert len(source.splitlines()) <= 500
 
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 from browser import Browser, find_browser
-from run_folders import completion_row, rl_line, rl_run, write_json_lines, write_stage
+from jsonl import write_jsonl
+from run_folders import completion_row, rl_line, rl_run, write_stage
 
 from fastrl.cli.main import main
 from fastrl.report.page import serve
@@ -146,7 +147,7 @@ def test_a_browser_follows_a_run_without_reload(browser, tmp_path):
         browser.click("#picker input[value='engine/policy/requests']")
         add_step(folder, 4)
         rows = [completion_row(i, 0) for i in range(8)]
-        write_json_lines(folder / "completions/step-000004.jsonl", rows)
+        write_jsonl(folder / "completions/step-000004.jsonl", rows)
         until(browser, f"{reward} === 'reward: 0.1 \u2192 0.4'")
         assert browser.run("window.kept") == "this page"
         # a reader's place is kept: filters, chosen curves, open lists; new rows wait for a click

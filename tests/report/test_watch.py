@@ -6,9 +6,10 @@ import re
 import time
 
 import pytest
+from jsonl import write_jsonl
 from ptys import Screen
 from rich.cells import cell_len
-from run_folders import completion_row, rl_line, rl_run, write_json_lines, write_stage
+from run_folders import completion_row, rl_line, rl_run, write_stage
 
 from fastrl.cli.main import main
 from fastrl.report.follow import FollowedLines
@@ -52,7 +53,7 @@ def test_a_run_that_has_not_ended_and_one_that_has(tmp_path):
     config = {"stage": "sft", "train": {"num_steps": 2}}
     folder = write_stage(tmp_path / "run", config, [{"step": 1, "loss": 0.5, "time/update_s": 4.0}])
     assert shown(folder)[0] == "run | sft | step 1 of 2 | 4s a step | about 4s to go | not running"
-    write_json_lines(folder / "metrics.jsonl", [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}])
+    write_jsonl(folder / "metrics.jsonl", [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}])
     assert shown(folder)[0] == "run | sft | step 2 of 2 | finished"
     live(folder)
     os.utime(folder / "live.json", (time.time() - 300,) * 2)
@@ -78,7 +79,7 @@ def test_it_fits_whatever_the_terminals_size(tmp_path, width, height):
 def test_nothing_that_a_model_wrote_reaches_the_terminal_as_a_command(tmp_path):
     folder = write_stage(tmp_path / "run", {"stage": "rl"}, [rl_line(1) | {HOSTILE: 1.0}])
     rows = [completion_row(0, 0, prompt=HOSTILE, completion=HOSTILE, verdict=HOSTILE)]
-    write_json_lines(folder / "completions/step-000001.jsonl", rows)
+    write_jsonl(folder / "completions/step-000001.jsonl", rows)
     live(folder, doing=HOSTILE)
     lines = shown(folder, 400)
     assert all(each.isprintable() for line in lines for each in line)

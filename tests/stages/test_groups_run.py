@@ -343,7 +343,7 @@ def test_a_random_judge_is_rejected_and_a_random_executor_asked(tmp_path, random
     [
         ({"task": "code"}, r"\[groups\] negatives: expected given or written .*, got 'calculator'"),
         ({"negatives": "given"}, r"\[groups\] negatives: expected a file with a column candidates, got"),
-        ({"negatives": "written"}, r"\[writer.model\] path: expected a model folder or hub name, got ''"),
+        ({"negatives": "written"}, r"\[writer.model\] path: expected a model folder, hub name or .gguf file, got ''"),
         ({"reference_column": "proof"}, r"\[groups\] reference_column: expected a column named proof, got"),
         (
             {"executor": ExecutorConfig(model=CheckpointConfig(path="/nowhere/at/all"))},
@@ -360,7 +360,7 @@ def test_what_is_refused_before_a_model_is_loaded(tmp_path, options, message):
 def test_lengths_and_missing_scores_are_refused_early(tmp_path, random_model, checkpoints):
     rows = [worked(0) | {"candidates": [candidate(0)]}]
     with pytest.raises(
-        ValueError, match=r"\[judge.model\] path: expected a model folder or hub name, got ''"
+        ValueError, match=r"\[judge.model\] path: expected a model folder, hub name or .gguf file, got ''"
     ):
         check_groups(config_of(tmp_path, rows, negatives="given"))
     same = model(random_model, engine=EngineConfig(kind="same"))
