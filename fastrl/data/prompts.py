@@ -25,8 +25,18 @@ def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     text = render_prompt_text(tokenizer, messages)
     if tokenizer.chat_template is not None:
         return _encode(tokenizer, text)
+    return _open_ended(list(tokenizer.encode(text)), tokenizer)
+
+
+def prompt_batch(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Tokens of prompts that render_prompt_text has written, tokenised at once."""
+    own = tokenizer.chat_template is None
+    batch: list[list[int]] = tokenizer(list(texts), add_special_tokens=own)["input_ids"]
+    return [_open_ended(list(ids), tokenizer) for ids in batch] if own else batch
+
+
+def _open_ended(token_ids: list[int], tokenizer: Any) -> list[int]:
     # without a template the tokenizer itself puts its start token; an end token would close the prompt
-    token_ids = list(tokenizer.encode(text))
     while token_ids and token_ids[-1] == tokenizer.eos_token_id:
         token_ids.pop()
     return token_ids

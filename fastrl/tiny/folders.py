@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,14 +12,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fastrl.runtime.cache import cache_folder
+
 log = logging.getLogger(__name__)
 PACKAGE = Path(__file__).parent.parent
 
 
 def default_cache() -> Path:
     """Return the folder of worlds: $FASTRL_CACHE/tiny, or ~/.cache/fastrl/tiny."""
-    root = os.environ.get("FASTRL_CACHE")
-    return (Path(root) if root else Path.home() / ".cache" / "fastrl") / "tiny"
+    return cache_folder("tiny")
 
 
 def digest(parent: str, config: Any, sources: Sequence[str]) -> str:
