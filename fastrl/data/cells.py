@@ -22,7 +22,7 @@ def lookup(row: Row, name: str) -> Any:
 
 def parsed(text: str) -> Any:
     """The list or dict that a text spells in JSON or as a Python literal; the text where it spells none."""
-    if not text.lstrip()[:1] in ("[", "{"):
+    if text.lstrip()[:1] not in ("[", "{"):
         return text
     for read in (json.loads, ast.literal_eval):
         try:

@@ -14,7 +14,6 @@ from fastrl.data.thinking import Tags, drop_thoughts
 from fastrl.data.turns import WRITTEN_TURNS, with_system_prompt
 from fastrl.types import Message, TrainSequence
 
-
 OnBadRow = Literal["error", "skip"]
 BOOLEANS = {"true": True, "True": True, "false": False, "False": False, "": True}
 """What CSV files hold in the column `end`."""

@@ -158,7 +158,7 @@ CHECKED = {
 def test_checked_programs(tmp_path, name):
     problem, layout = only(write(tmp_path / "a.jsonl", CHECKED[name]))
     assert layout == name and "Add." in problem.question
-    tests = tests_of(problem)
+    tests = program_tests(problem)
     assert tests.entry_point == "add"
     assert passes(tests, "def add(a, b):\n    return a + b")
     assert not passes(tests, "def add(a, b):\n    return a * b")
@@ -193,13 +193,13 @@ def test_programs_with_inputs_and_outputs(tmp_path, name, ending):
     problem, layout = only(write(tmp_path / f"a.{ending}", RUN[name]))
     assert (layout, problem.question) == (name, "Q?")
     assert problem.solution == ("" if name == "livecodebench" else "print(3)")
-    assert tests_of(problem).cases == CASES
+    assert program_tests(problem).cases == CASES
 
 
 def test_lines_of_apps_become_a_text_and_a_called_function_keeps_its_arguments(tmp_path):
     lines = {"inputs": [["1", "2"]], "outputs": [["3"]]}
     problem, _ = only(write(tmp_path / "a.jsonl", RUN["apps"] | {"input_output": json.dumps(lines)}))
-    assert tests_of(problem).cases == (("1\n2\n", "3\n"),)
+    assert program_tests(problem).cases == (("1\n2\n", "3\n"),)
     called = {"inputs": [[1, 2]], "outputs": [3], "fn_name": "add"}
     problem, _ = only(write(tmp_path / "a.jsonl", RUN["apps"] | {"input_output": json.dumps(called)}))
     assert problem.columns["tests"] == called
