@@ -123,6 +123,9 @@ class DataConfig:
     """None: solution, answer or ground_truth, whichever the file has. Its values are graded against."""
     system_prompt: str | None = None
     """Put before every question in the chat template."""
+    merge_system: bool = False
+    """Put the system's text at the beginning of the user's first turn: for chat templates that refuse a
+    system role, as Gemma's."""
     prompt_template: str | None = None
     """What the user says, with {question} where the question stands; null: the question alone."""
     limit: int | None = None

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from fastrl.data.cells import parsed
-from fastrl.data.prompts import render_prompt, render_prompt_text
+from fastrl.data.prompts import apply_template, check_opens_turn, render_prompt, render_prompt_text
 from fastrl.data.rows import read_file
 from fastrl.data.thinking import Tags, drop_thoughts
-from fastrl.data.turns import WRITTEN_TURNS, with_system_prompt
+from fastrl.data.turns import WRITTEN_TURNS, merged_system, with_system_prompt
 from fastrl.types import Message, TrainSequence
 
 OnBadRow = Literal["error", "skip"]
@@ -53,6 +53,7 @@ def read_conversations(
     prefix_weight: float = 1.0,
     thinking_tags: Tags | None = None,
     on_bad_row: OnBadRow = "error",
+    merge_system: bool = False,
 ) -> list[TrainSequence]:
     """Tokens and loss weights of every row of a JSONL, Parquet or CSV file.
 
@@ -73,15 +74,23 @@ def read_conversations(
             without the tags are counted.
     """
     sequences: list[TrainSequence] = []
+    special = special_ids(tokenizer)
     for row in rows_of_file(path, limit, prefix_weight, thinking_tags, on_bad_row):
         messages = with_system_prompt(row.messages, system_prompt)
-        pieces = pieces_of(messages, tokenizer, row.place)
+        messages = merged_system(messages) if merge_system else messages
+        try:
+            pieces = pieces_of(messages, tokenizer, row.place)
+        except ValueError as error:
+            named = str(error).startswith(row.place)
+            raise error if named else ValueError(f"{row.place}: {error}") from error
         if row.begun is not None:
             pieces = only_after(row.begun, row.begun_weight, pieces, row.place)
         pieces[-1] = pieces[-1]._replace(closes=row.ends)
         before = [message["role"] for message in messages].index("assistant")
+        if before and not sequences:
+            check_opens_turn(tokenizer, messages[:before])
         prompt = render_prompt(tokenizer, messages[:before])
-        sequences.append(encode(prompt, pieces[1:], tokenizer))
+        sequences.append(encode(prompt, pieces[1:], tokenizer, special))
     return sequences
 
 
@@ -215,8 +224,7 @@ def spoken(tokenizer: Any, messages: list[Message], before: str) -> str:
     """The conversation with its last turn, the assistant's, at its end."""
     if tokenizer.chat_template is None:
         return before + messages[-1]["content"]
-    text: str = tokenizer.apply_chat_template(messages, tokenize=False)
-    return text
+    return apply_template(tokenizer, messages, add_generation_prompt=False)
 
 
 def only_after(begun: str, weight: float, pieces: list[Piece], place: str) -> list[Piece]:
@@ -231,22 +239,43 @@ def only_after(begun: str, weight: float, pieces: list[Piece], place: str) -> li
     return [*read, *beginning, pieces[-1]._replace(text=text[len(begun) :])]
 
 
-def encode(prompt: list[int], pieces: list[Piece], tokenizer: Any) -> TrainSequence:
+def encode(prompt: list[int], pieces: list[Piece], tokenizer: Any, special: Collection[int]) -> TrainSequence:
     """Each piece is tokenised by itself, so a prompt has the tokens that it has when it is sampled from."""
     token_ids, weights = list(prompt), [0.0] * len(prompt)
     end = tokenizer.eos_token_id
     for piece in pieces:
         ids = following(tokenizer, piece.text)
         trained_to = len(ids)
-        if piece.weight and piece.closes:
-            ids += [end] if end not in ids else []
-            # What a template writes after the end token is never sampled, so it is not trained.
-            trained_to = ids.index(end) + 1
-        elif piece.weight and end in ids:
-            ids = ids[: ids.index(end)]
+        if piece.weight:
+            ends_at = end_of_turn(ids, tokenizer, special)
+            if not piece.closes:
+                ids = ids[:ends_at]
+                trained_to = len(ids)
+            else:
+                ids += [end] if ends_at is None else []
+                # What a template writes after the end token is never sampled, so it is not trained.
+                trained_to = len(ids) if ends_at is None else ends_at + 1
         token_ids += ids
         weights += [piece.weight if index < trained_to else 0.0 for index in range(len(ids))]
     return TrainSequence(token_ids, [weight > 0 for weight in weights], weights)
+
+
+def end_of_turn(ids: list[int], tokenizer: Any, special: Collection[int]) -> int | None:
+    """Where the token stands that ends the turn: the tokenizer's end token, or, as in Gemma's and Phi's
+    templates, another special token with nothing but special tokens and white space after it."""
+    first = ids.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in ids else None
+    for place in range(len(ids) - 1, -1, -1):
+        if ids[place] in special:
+            first = place if first is None else min(first, place)
+        elif tokenizer.decode([ids[place]]).strip():
+            break
+    return first
+
+
+def special_ids(tokenizer: Any) -> frozenset[int]:
+    """The tokenizer's special tokens, those that it has no name for too."""
+    added = (index for index, token in tokenizer.added_tokens_decoder.items() if token.special)
+    return frozenset((*tokenizer.all_special_ids, *added))
 
 
 def following(tokenizer: Any, text: str) -> list[int]:

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any
 
 from fastrl.data.problems import Problem
-from fastrl.data.prompts import prompt_batch, render_prompt_text
+from fastrl.data.prompts import check_opens_turn, prompt_batch, render_prompt_text
 from fastrl.runtime.cache import cache_folder
 
 BATCH = 1024
@@ -45,6 +45,8 @@ def prompt_lengths(tokenizer: Any, problems: Sequence[Problem]) -> list[int]:
 def measured(tokenizer: Any, problems: Sequence[Problem]) -> list[int]:
     """The lengths, tokenised now; every five seconds a line on stderr says how far it is."""
     lengths: list[int] = []
+    rendered(tokenizer, problems[0])
+    check_opens_turn(tokenizer, problems[0].messages)
     reported = monotonic()
     for start in range(0, len(problems), BATCH):
         texts = [rendered(tokenizer, problem) for problem in problems[start : start + BATCH]]
@@ -85,7 +87,8 @@ def read_lengths(file: Path, count: int) -> list[int] | None:
 
 
 def keep_lengths(file: Path, lengths: Sequence[int]) -> None:
-    """Write the lengths; other processes may do the same at once. A folder that can't be written is a warning."""
+    """Write the lengths; other processes may do the same at once. A folder that can't be
+    written is a warning."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=file.parent)

@@ -13,7 +13,7 @@ from fastrl.data.cells import lookup
 from fastrl.data.golds import final_gold, gold_text, listed_gold, worked_gold
 from fastrl.data.layouts import Layout, find_layout, layout_called, missing_columns
 from fastrl.data.rows import FileRow, Row, read_file
-from fastrl.data.turns import as_messages, last_question, with_system_prompt, with_template
+from fastrl.data.turns import as_messages, last_question, merged_system, with_system_prompt, with_template
 from fastrl.types import Message
 
 __all__ = [
@@ -137,9 +137,10 @@ def problem_of(each: FileRow, layout: Layout, config: DataConfig) -> Problem:
     stated = _in_column(repr(layout.question), lambda: _conversation(lookup(columns, layout.question)))
     gold = _in_column(repr(layout.solution), lambda: layout.gold(lookup(columns, layout.solution)))
     messages = with_system_prompt(stated, config.system_prompt)
+    shown = with_template(messages, config.prompt_template)
     return Problem(
         index=each.number - 1,
-        messages=with_template(messages, config.prompt_template),
+        messages=merged_system(shown) if config.merge_system else shown,
         solution=gold,
         question=last_question(messages),
         columns=columns,

@@ -59,6 +59,19 @@ def with_system_prompt(messages: list[Message], system_prompt: str | None) -> li
     return [first, *(messages[1:] if messages[0]["role"] == "system" else messages)]
 
 
+def merged_system(messages: list[Message]) -> list[Message]:
+    """The conversation with its system turn's text before the first user's, for templates without a system
+    role."""
+    if messages[0]["role"] != "system":
+        return messages
+    system, *rest = messages
+    first = next((i for i, message in enumerate(rest) if message["role"] == "user"), None)
+    if first is None:
+        raise ValueError("question: expected a user's turn to put the system's text into, got none")
+    said: Message = {"role": "user", "content": f"{system['content']}\n\n{rest[first]['content']}"}
+    return [*rest[:first], said, *rest[first + 1 :]]
+
+
 def with_template(messages: list[Message], template: str | None) -> list[Message]:
     """The last user message becomes the template, with what it said in the place of {question}."""
     if template is None:

@@ -73,6 +73,7 @@ def read_sequences(config: SftConfig, tokenizer: Any) -> list[TrainSequence]:
         prefix_weight=config.prefix_weight,
         thinking_tags=tags_to_drop(config),
         on_bad_row=config.data.on_bad_row,
+        merge_system=config.data.merge_system,
     )
 
 

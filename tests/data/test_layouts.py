@@ -117,7 +117,7 @@ def test_options_are_shuffled_by_seed_and_the_gold_is_the_right_ones_letter(tmp_
 
 def test_options_that_do_not_hold_the_answer_are_refused(tmp_path):
     config = write(tmp_path / "a.jsonl", SUPER | {"answer": "other"})
-    with pytest.raises(ValueError, match="row 1, column .*answer: expected one of the options, got 'other'"):
+    with pytest.raises(ValueError, match=r"row 1, column .*answer: expected one of the options, got 'other'"):
         read_problems(config)
 
 
@@ -225,5 +225,7 @@ def test_names_and_columns_that_are_not_there(tmp_path):
     config = write(tmp_path / "a.jsonl", {"question": "Q?", "answer": 1})
     with pytest.raises(ValueError, match=r"\[data\] layout: expected auto or one of .*, got 'gsm9k'"):
         read_problems(replace(config, layout="gsm9k"))
-    with pytest.raises(ValueError, match="layout: expected columns Question, Correct Answer, .* got columns 'question'"):
+    with pytest.raises(
+        ValueError, match=r"layout: expected columns Question, Correct Answer, .* got columns 'question'"
+    ):
         read_problems(replace(config, layout="gpqa"))

@@ -1,4 +1,4 @@
-"""Every prompt is measured in tokens, in the same way as it is rendered, and the lengths are kept by content."""
+"""Every prompt is measured in tokens, as it is rendered, and the lengths are kept by content."""
 
 import json
 

@@ -307,12 +307,12 @@ def test_skipped_rows_are_counted_and_the_others_keep_their_places(tmp_path):
     with pytest.raises(ValueError, match="line 4: expected a JSON object"):
         load(path)
     with pytest.warns(
-        UserWarning, match="2 of 4 rows skipped, .*the first: .*line 4: expected a JSON object"
+        UserWarning, match=r"2 of 4 rows skipped, .*the first: .*line 4: expected a JSON object"
     ):
         problems = load(path, on_bad_row="skip")
     assert [(problem.index, problem.solution) for problem in problems] == [(0, "1"), (3, "3")]
     write_jsonl(path, {"prompt": "b", "answer": ""}, {"prompt": "b", "answer": " "})
-    with pytest.raises(ValueError, match="at least one good row, got 2 bad ones: .* row 1, column 'answer'"):
+    with pytest.raises(ValueError, match=r"at least one good row, got 2 bad ones: .* row 1, column 'answer'"):
         load(path, on_bad_row="skip")
 
 
