@@ -63,14 +63,14 @@ def read_conversations(
                                               trained with prefix_weight; no end token, the turn goes on
 
     A string prompt is a user's turn, a string completion an assistant's. A prompt that ends in an assistant's
-    turn is a beginning: the completion goes on with it, within the same turn. system_prompt takes the place of
-    a row's own system turn. Messages may be written as JSON in a text, as CSV holds them.
+    turn is a beginning: the completion goes on with it, within the same turn. system_prompt takes the place
+    of a row's own system turn. Messages may be written as JSON in a text, as CSV holds them.
 
     thinking_tags: what the assistant writes between them is taken out, with the tags.
 
     Raises:
-        FileNotFoundError: no such file.   ValueError: a row that is none of these; names its line. With on_bad_row
-            skip it is left out, and a warning counts them. Rows
+        FileNotFoundError: no such file.   ValueError: a row that is none of these; names its line. With
+            on_bad_row skip it is left out, and a warning counts them. Rows
             without the tags are counted.
     """
     sequences: list[TrainSequence] = []

@@ -1,4 +1,4 @@
-"""The table of data sets' layouts: which columns a layout is known by, where question and gold answer stand."""
+"""The table of data sets' layouts: the columns a layout is known by, where question and gold answer stand."""
 
 from __future__ import annotations
 

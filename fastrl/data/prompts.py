@@ -56,8 +56,8 @@ def apply_template(tokenizer: Any, messages: Sequence[Message], *, add_generatio
     except TemplateError as error:
         roles = [message["role"] for message in messages]
         way = (
-            "; leave data.system_prompt out, or set data.merge_system true, which puts the system's text into "
-            "the user's turn"
+            "; leave data.system_prompt out, or set data.merge_system true, which puts the system's text "
+            "into the user's turn"
             if "system" in roles
             else ""
         )

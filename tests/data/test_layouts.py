@@ -23,7 +23,7 @@ MATH = {
     "math": (
         {"problem": "Q?", "level": "Level 2", "type": "Algebra",
          "solution": "First $\\boxed{a}$ is wrong,\nso $x=\\boxed{\\frac{1}{2}}$."}, "\\frac{1}{2}", "math"),
-    "math500": ({"problem": "Q?", "solution": "so \\boxed{7}", "answer": "7", "subject": "Algebra", "level": 2,
+    "math500": ({"problem": "Q?", "solution": "so \\boxed{7}", "answer": "7", "subject": "A", "level": 2,
                  "unique_id": "test/a/1.json"}, "7", "general"),
     "dapo": ({"data_source": "math_dapo", "prompt": TURN, "ability": "MATH",
               "reward_model": {"ground_truth": "34", "style": "rule"}, "extra_info": {"index": "a"}}, "34",
@@ -139,8 +139,9 @@ def passes(tests, program):
 
 
 CHECKED = {
-    "mbpp": {"task_id": 1, "text": "Add.", "code": "def helper(a):\n    return a\ndef add(a, b):\n    return a + b",
-             "test_list": ["assert add(1, 2) == 3", "assert set([add(0, 1)]) == {1}"], "test_setup_code": ""},
+    "mbpp": {"task_id": 1, "text": "Add.", "test_setup_code": "",
+             "code": "def helper(a):\n    return a\ndef add(a, b):\n    return a + b",
+             "test_list": ["assert add(1, 2) == 3", "assert set([add(0, 1)]) == {1}"]},
     "mbpp+": {"task_id": 1, "prompt": "Add.", "code": "def add(a, b):\n    return a + b",
               "test_imports": ["import math"], "test_list": ["assert add(1, 2) == 3"],
               "test": "import math\ndef same(a, b):\n    assert math.isclose(a, b), 'x'\n"
@@ -149,7 +150,8 @@ CHECKED = {
                   "canonical_solution": "    return a + b\n",
                   "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n"},
     "leetcode": {"task_id": "add", "problem_description": "Add.", "starter_code": "def add(a, b):",
-                 "prompt": "import math\n", "entry_point": "add", "completion": "def add(a, b):\n    return a + b",
+                 "prompt": "import math\n", "entry_point": "add",
+                 "completion": "def add(a, b):\n    return a + b",
                  "test": "def check(candidate):\n    assert candidate(a=1, b=2) == 3\n"},
 }  # fmt: skip
 
@@ -211,7 +213,7 @@ def test_packed_tests_run_nothing():
             return (print, ("run",))
 
     cell = base64.b64encode(zlib.compress(pickle.dumps(Runs()))).decode()
-    with pytest.raises(ValueError, match="expected packed JSON of tests, got names builtins.print"):
+    with pytest.raises(ValueError, match=r"expected packed JSON of tests, got names builtins\.print"):
         unpacked(cell)
     with pytest.raises(ValueError, match="expected packed JSON of tests"):
         unpacked("no base 64!")

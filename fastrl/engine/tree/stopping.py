@@ -74,7 +74,7 @@ class StopRule:
         return stop
 
     def _has_string(self, ids: NDArray[np.int32]) -> bool:
-        """Whether a string ends in the last token; earlier ends have been looked for when their token came."""
+        """Return whether a string ends in the last token; earlier ones were looked for at their own token."""
         text = self._tail(ids)
         return any(string in text for string in self.strings)
 
