@@ -83,8 +83,8 @@ def load_problems(config: DataConfig) -> list[Problem]:
     """The problems of a JSONL, Parquet or CSV file.
 
     With config.layout auto, the first layout of LAYOUTS whose columns the file has reads it; else the
-    question is the first column found of prompt, question, problem, Problem, Question; the gold answer the first of
-    answer, Answer, final_answer, ground_truth, Short Answer, reward_model.ground_truth, solution.
+    question is the first column found of prompt, question, problem, Problem, Question; the gold answer the
+    first of answer, Answer, final_answer, ground_truth, Short Answer, reward_model.ground_truth, solution.
     config.prompt_column and config.solution_column overrule (a dot descends into a dict).
     config.system_prompt takes the place of a system message that the file has, and config.prompt_template,
     with the question in it, that of the last user message.
