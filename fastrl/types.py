@@ -37,7 +37,8 @@ class SamplingParams:
     stop_token_ids: tuple[int, ...] = ()
     """Tokens that end a completion; the token itself is kept as its last one."""
     stop: tuple[str, ...] = ()
-    """Strings that end a completion as soon as its decoded text contains one; nothing is cut off."""
+    """Strings that end a completion as soon as its decoded text contains one; nothing is cut off. One that is
+    a special token of the tokenizer ends it as stop_token_ids do."""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:

@@ -9,7 +9,7 @@ from pathlib import Path
 from fastrl.check.model import check_fits, load_tokenizer
 from fastrl.config import ExecutorConfig, ProgramConfig, RlConfig, refuse
 from fastrl.config.engines import engine_table
-from fastrl.data.problems import Problem, reward_row
+from fastrl.data.problems import Problem, program_columns, reward_row
 from fastrl.data.prompts import render_prompt_text
 from fastrl.grading.programs.cases import ProgramTests
 from fastrl.grading.programs.runner import Outcome, ProgramRunner
@@ -62,7 +62,7 @@ def check_executor(
         check_sandbox(config.program)
         for problem, row in zip(problems, rows, strict=True):
             try:
-                ProgramTests.from_columns({"prompt": row["question"], **row})
+                ProgramTests.from_columns(program_columns(row, row["question"]))
             except ValueError as error:
                 raise ValueError(f"[{section}] task: row {problem.index + 1}: {error}") from error
 

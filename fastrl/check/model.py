@@ -9,8 +9,8 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from fastrl.config import CheckpointConfig, refuse
+from fastrl.data.lengths import prompt_lengths
 from fastrl.data.problems import Problem
-from fastrl.data.prompts import render_prompt
 from fastrl.policy.source import model_source
 
 WEIGHTS, PICKLED = "*.safetensors", ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -19,7 +19,6 @@ CONVERSION = (
     "M.from_pretrained('FROM').save_pretrained('TO')\""
 )
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
-PROMPTS_MEASURED = 64
 
 
 def check_fits(
@@ -45,15 +44,10 @@ def check_fits(
 
 
 def longest_prompt(tokenizer: Any, problems: Sequence[Problem]) -> tuple[Problem, int]:
-    """The prompt of most tokens, among the longest by characters."""
-
-    def characters(problem: Problem) -> int:
-        return sum(len(message["content"]) for message in problem.messages)
-
-    candidates = sorted(problems, key=characters)[-PROMPTS_MEASURED:]
-    lengths = [len(render_prompt(tokenizer, problem.messages)) for problem in candidates]
+    """The prompt of most tokens, among all."""
+    lengths = prompt_lengths(tokenizer, problems)
     most = max(range(len(lengths)), key=lengths.__getitem__)
-    return candidates[most], lengths[most]
+    return problems[most], lengths[most]
 
 
 def check_model(section: str, model: CheckpointConfig) -> int | None:

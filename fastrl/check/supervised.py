@@ -7,18 +7,17 @@ from pathlib import Path
 
 from fastrl.check.model import check_model, load_tokenizer
 from fastrl.config import CptConfig, SftConfig, refuse
-from fastrl.data.conversations import rows_of_file
 from fastrl.data.texts import read_texts
-from fastrl.stages.sft import tags_to_drop
+from fastrl.stages.sft import check_fits, read_sequences
 
 
 def check_sft(config: SftConfig) -> None:
-    check_model("model", config.model)
-    load_tokenizer("model", config.model)
+    """Every row is read and rendered, so that a bad one is named before the model loads."""
+    room = check_model("model", config.model)
+    tokenizer = load_tokenizer("model", config.model)
     if not Path(config.data.path).is_file():
         raise FileNotFoundError(f"[data] path: expected an existing file, got {config.data.path!r}")
-    if config.thinking == "drop":
-        rows_of_file(config.data.path, config.data.limit, config.prefix_weight, tags_to_drop(config))
+    check_fits(read_sequences(config, tokenizer), room)
 
 
 def check_cpt(config: CptConfig) -> None:
@@ -27,8 +26,8 @@ def check_cpt(config: CptConfig) -> None:
         refuse("cpt", "seq_len", f"<= {room}, what the model's positions hold", config.seq_len)
     if load_tokenizer("model", config.model).eos_token_id is None:
         refuse("model", "path", "a tokenizer with an end token, which ends a document", config.model.path)
-    read_texts(config.data, limit=1)
+    read_texts(config.data)
     if config.held_out is not None:
-        read_texts(replace(config.data, path=config.held_out), limit=1)
+        read_texts(replace(config.data, path=config.held_out))
     elif config.held_out_every:
         refuse("cpt", "held_out_every", "0, since cpt.held_out is null", config.held_out_every)

@@ -118,15 +118,24 @@ class DataConfig:
     path: str = ""
     """File to train on."""
     prompt_column: str | None = None
-    """None: prompt, question or problem, whichever the file has."""
+    """None: as layout says; in the general rule prompt, question or problem, whichever the file has."""
     solution_column: str | None = None
     """None: solution, answer or ground_truth, whichever the file has. Its values are graded against."""
     system_prompt: str | None = None
     """Put before every question in the chat template."""
+    merge_system: bool = False
+    """Put the system's text at the beginning of the user's first turn: for chat templates that refuse a
+    system role, as Gemma's."""
     prompt_template: str | None = None
     """What the user says, with {question} where the question stands; null: the question alone."""
     limit: int | None = None
-    """Use the first `limit` problems only."""
+    """Use the first `limit` rows only."""
+    layout: str = "auto"
+    """auto: as the columns tell. Or a data set's: gsm8k, math, gpqa, mbpp, apps ...; general: none's."""
+    option_seed: int = 0
+    """Orders the options of questions that have some (GPQA, SuperGPQA)."""
+    on_bad_row: Literal["error", "skip"] = "error"
+    """A row that can't be read, or has no question or gold answer: an error, or left out and counted."""
 
     def __post_init__(self) -> None:
         if self.limit is not None:

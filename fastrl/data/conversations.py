@@ -1,16 +1,22 @@
-"""From rows of a JSONL file to token sequences whose assistant tokens are trained."""
+"""From rows of a file to token sequences whose assistant tokens are trained."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from fastrl.data.prompts import render_prompt, render_prompt_text
+from fastrl.data.cells import parsed
+from fastrl.data.prompts import apply_template, check_opens_turn, render_prompt, render_prompt_text
+from fastrl.data.rows import read_file
 from fastrl.data.thinking import Tags, drop_thoughts
+from fastrl.data.turns import WRITTEN_TURNS, merged_system, with_system_prompt
 from fastrl.types import Message, TrainSequence
+
+OnBadRow = Literal["error", "skip"]
+BOOLEANS = {"true": True, "True": True, "false": False, "False": False, "": True}
+"""What CSV files hold in the column `end`."""
 
 
 class Piece(NamedTuple):
@@ -46,8 +52,10 @@ def read_conversations(
     limit: int | None = None,
     prefix_weight: float = 1.0,
     thinking_tags: Tags | None = None,
+    on_bad_row: OnBadRow = "error",
+    merge_system: bool = False,
 ) -> list[TrainSequence]:
-    """Tokens and loss weights of every row of a JSONL file.
+    """Tokens and loss weights of every row of a JSONL, Parquet or CSV file.
 
         {"messages": [...]}                   every assistant turn is trained, up to its end token
         {"prompt": ..., "completion": ...}    the completion alone is trained, up to its end token
@@ -55,40 +63,65 @@ def read_conversations(
                                               trained with prefix_weight; no end token, the turn goes on
 
     A string prompt is a user's turn, a string completion an assistant's. A prompt that ends in an assistant's
-    turn is a beginning: the completion goes on with it, within the same turn.
+    turn is a beginning: the completion goes on with it, within the same turn. system_prompt takes the place
+    of a row's own system turn. Messages may be written as JSON in a text, as CSV holds them.
 
     thinking_tags: what the assistant writes between them is taken out, with the tags.
 
     Raises:
-        FileNotFoundError: no such file.   ValueError: a row that is none of these; names its line. Rows
+        FileNotFoundError: no such file.   ValueError: a row that is none of these; names its line. With
+            on_bad_row skip it is left out, and a warning counts them. Rows
             without the tags are counted.
     """
     sequences: list[TrainSequence] = []
-    for row in rows_of_file(path, limit, prefix_weight, thinking_tags):
-        messages = row.messages
-        if system_prompt is not None:
-            messages = [Message(role="system", content=system_prompt), *messages]
-        pieces = pieces_of(messages, tokenizer, row.place)
+    special = special_ids(tokenizer)
+    for row in rows_of_file(path, limit, prefix_weight, thinking_tags, on_bad_row):
+        messages = with_system_prompt(row.messages, system_prompt)
+        messages = merged_system(messages) if merge_system else messages
+        try:
+            pieces = pieces_of(messages, tokenizer, row.place)
+        except ValueError as error:
+            named = str(error).startswith(row.place)
+            raise error if named else ValueError(f"{row.place}: {error}") from error
         if row.begun is not None:
             pieces = only_after(row.begun, row.begun_weight, pieces, row.place)
         pieces[-1] = pieces[-1]._replace(closes=row.ends)
         before = [message["role"] for message in messages].index("assistant")
+        if before and not sequences:
+            check_opens_turn(tokenizer, messages[:before])
         prompt = render_prompt(tokenizer, messages[:before])
-        sequences.append(encode(prompt, pieces[1:], tokenizer))
+        sequences.append(encode(prompt, pieces[1:], tokenizer, special))
     return sequences
 
 
-def rows_of_file(path: str, limit: int | None, prefix_weight: float, thinking_tags: Tags | None) -> list[Row]:
-    """The rows of the file, at most `limit`, their thoughts taken out where there are tags."""
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"[data] path: expected a JSONL file of conversations, got {path!r}")
+def rows_of_file(
+    path: str,
+    limit: int | None,
+    prefix_weight: float,
+    thinking_tags: Tags | None,
+    on_bad_row: OnBadRow = "error",
+) -> list[Row]:
+    """The rows of the file, of the first `limit`, their thoughts taken out where there are tags."""
     rows: list[Row] = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
-        if line.strip() and (limit is None or len(rows) < limit):
-            rows.append(row_of(line, f"[data] {path}, line {number}", prefix_weight))
+    bad: list[str] = []
+    for each in read_file(path, limit):
+        place = f"[data] {each.place}"
+        try:
+            if each.fault is not None:
+                raise ValueError(f"{place}: {each.fault}")
+            rows.append(row_of(each.row, place, prefix_weight))
+        except ValueError as error:
+            if on_bad_row == "error":
+                raise
+            bad.append(str(error))
     if not rows:
-        raise ValueError(f"[data] path: expected at least one conversation, got none in {path!r}")
+        raise ValueError(f"[data] path: expected at least one good row in {path!r}, got none: {bad[0]}")
+    if bad:
+        warnings.warn(
+            f"[data] {path}: {len(bad)} of {len(bad) + len(rows)} rows skipped, as data.on_bad_row says; the "
+            f"first: {bad[0]}",
+            stacklevel=2,
+        )
     return rows if thinking_tags is None else without_thinking(rows, thinking_tags)
 
 
@@ -114,21 +147,23 @@ def without_thinking(rows: Sequence[Row], tags: Tags) -> list[Row]:
     return kept
 
 
-def row_of(line: str, place: str, prefix_weight: float) -> Row:
-    """What a line says, checked."""
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{place}: expected a JSON object, got {error}") from error
-    if isinstance(row, dict) and "messages" in row:
-        return Row(place, messages_of(row["messages"], "user", place), None, 0.0, ends_of(row, place))
-    if not isinstance(row, dict) or "prompt" not in row or "completion" not in row:
-        found = sorted(row) if isinstance(row, dict) else type(row).__name__
-        raise ValueError(f"{place}: expected messages, or prompt and completion, got {found}")
-    prompt = messages_of(row["prompt"], "user", place)
-    completion = messages_of(row["completion"], "assistant", place)
+def row_of(row: Mapping[str, Any], place: str, prefix_weight: float) -> Row:
+    """What a row says, checked."""
+    if row.get("messages") is not None:
+        messages = messages_of(row["messages"], "user", f"{place}, column 'messages'")
+        if all(message["role"] != "assistant" for message in messages):
+            raise ValueError(
+                f"{place}, column 'messages': expected an assistant's turn to train on, got none"
+            )
+        return Row(place, messages, None, 0.0, ends_of(row, place))
+    if row.get("prompt") is None or row.get("completion") is None:
+        raise ValueError(f"{place}: expected messages, or prompt and completion, got {sorted(row)}")
+    prompt = messages_of(row["prompt"], "user", f"{place}, column 'prompt'")
+    completion = messages_of(row["completion"], "assistant", f"{place}, column 'completion'")
     if [message["role"] for message in completion] != ["assistant"]:
-        raise ValueError(f"{place}: completion: expected one assistant's turn, got {row['completion']!r}")
+        raise ValueError(
+            f"{place}, column 'completion': expected one assistant's turn, got {row['completion']!r}"
+        )
     begun, weight = prompt.pop()["content"] if prompt[-1]["role"] == "assistant" else "", 0.0
     prefix = row.get("prefix") or ""
     if not isinstance(prefix, str) or (prefix and begun):
@@ -141,15 +176,20 @@ def row_of(line: str, place: str, prefix_weight: float) -> Row:
     return Row(place, [*prompt, turn], begun, weight, ends_of(row, place))
 
 
-def ends_of(row: dict[str, Any], place: str) -> bool:
-    ends = row.get("end", True)
+def ends_of(row: Mapping[str, Any], place: str) -> bool:
+    ends = row.get("end")
+    ends = BOOLEANS.get(ends, ends) if isinstance(ends, str) else True if ends is None else ends
     if not isinstance(ends, bool):
         raise ValueError(f"{place}: end: expected true or false, got {ends!r}")
     return ends
 
 
 def messages_of(value: Any, role: str, place: str) -> list[Message]:
-    """A conversation as it is, a string as one turn of this role."""
+    """A conversation as it is, a string as one turn of this role; one written as JSON is read."""
+    if isinstance(value, str) and WRITTEN_TURNS.match(value):
+        value = parsed(value)
+        if isinstance(value, str):
+            raise ValueError(f"{place}: expected messages in JSON, got {value[:200]!r}")
     if isinstance(value, str):
         return [Message(role=role, content=value)]
     if not isinstance(value, list) or not value or not all(isinstance(turn, dict) for turn in value):
@@ -184,8 +224,7 @@ def spoken(tokenizer: Any, messages: list[Message], before: str) -> str:
     """The conversation with its last turn, the assistant's, at its end."""
     if tokenizer.chat_template is None:
         return before + messages[-1]["content"]
-    text: str = tokenizer.apply_chat_template(messages, tokenize=False)
-    return text
+    return apply_template(tokenizer, messages, add_generation_prompt=False)
 
 
 def only_after(begun: str, weight: float, pieces: list[Piece], place: str) -> list[Piece]:
@@ -200,22 +239,43 @@ def only_after(begun: str, weight: float, pieces: list[Piece], place: str) -> li
     return [*read, *beginning, pieces[-1]._replace(text=text[len(begun) :])]
 
 
-def encode(prompt: list[int], pieces: list[Piece], tokenizer: Any) -> TrainSequence:
+def encode(prompt: list[int], pieces: list[Piece], tokenizer: Any, special: Collection[int]) -> TrainSequence:
     """Each piece is tokenised by itself, so a prompt has the tokens that it has when it is sampled from."""
     token_ids, weights = list(prompt), [0.0] * len(prompt)
     end = tokenizer.eos_token_id
     for piece in pieces:
         ids = following(tokenizer, piece.text)
         trained_to = len(ids)
-        if piece.weight and piece.closes:
-            ids += [end] if end not in ids else []
-            # What a template writes after the end token is never sampled, so it is not trained.
-            trained_to = ids.index(end) + 1
-        elif piece.weight and end in ids:
-            ids = ids[: ids.index(end)]
+        if piece.weight:
+            ends_at = end_of_turn(ids, tokenizer, special)
+            if not piece.closes:
+                ids = ids[:ends_at]
+                trained_to = len(ids)
+            else:
+                ids += [end] if ends_at is None else []
+                # What a template writes after the end token is never sampled, so it is not trained.
+                trained_to = len(ids) if ends_at is None else ends_at + 1
         token_ids += ids
         weights += [piece.weight if index < trained_to else 0.0 for index in range(len(ids))]
     return TrainSequence(token_ids, [weight > 0 for weight in weights], weights)
+
+
+def end_of_turn(ids: list[int], tokenizer: Any, special: Collection[int]) -> int | None:
+    """Where the token stands that ends the turn: the tokenizer's end token, or, as in Gemma's and Phi's
+    templates, another special token with nothing but special tokens and white space after it."""
+    first = ids.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in ids else None
+    for place in range(len(ids) - 1, -1, -1):
+        if ids[place] in special:
+            first = place if first is None else min(first, place)
+        elif tokenizer.decode([ids[place]]).strip():
+            break
+    return first
+
+
+def special_ids(tokenizer: Any) -> frozenset[int]:
+    """The tokenizer's special tokens, those that it has no name for too."""
+    added = (index for index, token in tokenizer.added_tokens_decoder.items() if token.special)
+    return frozenset((*tokenizer.all_special_ids, *added))
 
 
 def following(tokenizer: Any, text: str) -> list[int]:

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from fastrl.config import DataConfig
-from fastrl.data.rows import Row, read_rows
+from fastrl.data.cells import lookup
+from fastrl.data.golds import final_gold, gold_text, listed_gold, worked_gold
+from fastrl.data.layouts import Layout, find_layout, layout_called, missing_columns
+from fastrl.data.rows import FileRow, Row, read_file
+from fastrl.data.turns import as_messages, last_question, merged_system, with_system_prompt, with_template
 from fastrl.types import Message
 
+__all__ = [
+    "CALLED_WITH", "Problem", "ProblemFile", "as_messages", "gold_text", "last_question", "load_problems",
+    "program_columns", "read_problems", "reward_columns", "reward_row", "with_system_prompt", "with_template",
+]  # fmt: skip
+
 PROMPT_COLUMNS = ("prompt", "question", "problem", "Problem", "Question")
-# `solution` comes last: beside an answer column it holds the worked solution, alone it is the gold answer
+# `solution` comes last: beside an answer column it holds the worked solution, alone it has the gold answer
 SOLUTION_COLUMNS = (
     "answer",
     "Answer",
+    "final_answer",
     "ground_truth",
     "Short Answer",
     "reward_model.ground_truth",
     "solution",
 )
-THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
+GENERAL = "general"
 # arguments that every reward is called with, and TRL's names for what they are made of
 CALLED_WITH = (
     "prompts",
@@ -60,36 +69,133 @@ class Problem:
             object.__setattr__(self, "question", last_question(self.messages))
 
 
+@dataclass(frozen=True, slots=True)
+class ProblemFile:
+    """What was understood of a file."""
+
+    problems: list[Problem]
+    layout: Layout
+    bad_rows: list[str]
+    """Why each row that is left out is: one line with file, row and column."""
+
+
 def load_problems(config: DataConfig) -> list[Problem]:
     """The problems of a JSONL, Parquet or CSV file.
 
-    The question is the first column found of prompt, question, problem, Problem, Question; the gold answer
-    the first of answer, Answer, ground_truth, Short Answer, reward_model.ground_truth, solution.
+    With config.layout auto, the first layout of LAYOUTS whose columns the file has reads it; else the
+    question is the first column found of prompt, question, problem, Problem, Question; the gold answer the
+    first of answer, Answer, final_answer, ground_truth, Short Answer, reward_model.ground_truth, solution.
     config.prompt_column and config.solution_column overrule (a dot descends into a dict).
     config.system_prompt takes the place of a system message that the file has, and config.prompt_template,
     with the question in it, that of the last user message.
 
+    A bad row is an error; with config.on_bad_row skip it is left out, and a warning counts them.
+
     Raises:
         FileNotFoundError: no such file.
         ValueError: unknown ending, empty file, no question or gold column, or a row whose question or gold
-            answer is missing; each names the file, the row or the columns found.
+            answer is missing; each names the file, the row and column, or the columns found.
     """
-    rows = read_rows(config.path, config.limit)
-    prompt_column = _choose(config, rows, "prompt_column", PROMPT_COLUMNS)
-    solution_column = _choose(config, rows, "solution_column", SOLUTION_COLUMNS)
-    problems = []
-    for index, row in enumerate(rows):
-        try:
-            messages = with_system_prompt(as_messages(_lookup(row, prompt_column)), config.system_prompt)
-            solution = gold_text(_lookup(row, solution_column))
-        except ValueError as error:
-            raise ValueError(f"[data] {config.path} row {index + 1}: {error}") from error
-        templated = with_template(messages, config.prompt_template)
-        question = last_question(messages)
-        problems.append(
-            Problem(index=index, messages=templated, solution=solution, question=question, columns=row)
+    read = read_problems(config)
+    if read.bad_rows:
+        warnings.warn(
+            f"[data] {config.path}: {len(read.bad_rows)} of {len(read.bad_rows) + len(read.problems)} rows "
+            f"skipped, as data.on_bad_row says; the first: {read.bad_rows[0]}",
+            stacklevel=2,
         )
-    return problems
+    return read.problems
+
+
+def read_problems(config: DataConfig) -> ProblemFile:
+    """As load_problems, with the layout and what is wrong with the rows that are skipped."""
+    rows = read_file(config.path, config.limit)
+    bad = [f"[data] {each.place}: {each.fault}" for each in rows if each.fault is not None]
+    if bad and config.on_bad_row == "error":
+        raise ValueError(bad[0])
+    readable = [each for each in rows if each.fault is None]
+    layout = choose_layout(config, [each.row for each in readable])
+    problems = []
+    for each in readable:
+        try:
+            problems.append(problem_of(each, layout, config))
+        except ValueError as error:
+            reason = f"[data] {config.path} row {each.number}, {error}"
+            if config.on_bad_row == "error":
+                raise ValueError(reason) from error
+            bad.append(reason)
+    if not problems:
+        raise ValueError(f"[data] path: expected at least one good row, got {len(bad)} bad ones: {bad[0]}")
+    return ProblemFile(problems, layout, bad)
+
+
+def problem_of(each: FileRow, layout: Layout, config: DataConfig) -> Problem:
+    """The problem of a row. Raises: ValueError: begins with the column and says what is wrong with it."""
+    columns = each.row
+    if layout.make is not None:
+        named = ", ".join(map(repr, layout.known_by))
+        columns = columns | _in_column(named, partial(layout.make, each.row, config.option_seed))
+    stated = _in_column(repr(layout.question), lambda: _conversation(lookup(columns, layout.question)))
+    gold = _in_column(repr(layout.solution), lambda: layout.gold(lookup(columns, layout.solution)))
+    messages = with_system_prompt(stated, config.system_prompt)
+    shown = with_template(messages, config.prompt_template)
+    return Problem(
+        index=each.number - 1,
+        messages=merged_system(shown) if config.merge_system else shown,
+        solution=gold,
+        question=last_question(messages),
+        columns=columns,
+    )
+
+
+def _conversation(cell: Any) -> list[Message]:
+    messages = as_messages(cell)
+    if messages[-1]["role"] == "assistant":
+        raise ValueError(
+            "question: expected a conversation that ends before the assistant answers, got one that ends "
+            "in an assistant's turn"
+        )
+    return messages
+
+
+def _in_column(column: str, read: Any) -> Any:
+    """What read() returns; its error is told with the column's name, a missing key as an error of the row."""
+    try:
+        return read()
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = error if isinstance(error, ValueError) else f"expected another form, got {error!r}"
+        raise ValueError(f"column {column}: {reason}") from error
+
+
+def choose_layout(config: DataConfig, rows: Sequence[Row]) -> Layout:
+    """The layout that config names, or that the rows have, or the general rule's columns."""
+    columns_named = config.prompt_column is not None or config.solution_column is not None
+    if config.layout not in ("auto", GENERAL):
+        layout = layout_called(config.layout)
+        if missing := missing_columns(layout, rows):
+            have = ", ".join(map(repr, _columns_of(rows)))
+            raise ValueError(
+                f"[data] layout: expected columns {', '.join(missing)} for {layout.name}, got columns {have} "
+                f"in {config.path}"
+            )
+        return layout
+    if config.layout == "auto" and not columns_named and (found := find_layout(rows)) is not None:
+        return found
+    question = _choose(config, rows, "prompt_column", PROMPT_COLUMNS)
+    solution = _choose(config, rows, "solution_column", SOLUTION_COLUMNS)
+    return Layout(name=GENERAL, question=question, solution=solution, gold=_general_gold(solution, rows))
+
+
+def _general_gold(solution: str, rows: Sequence[Row]) -> Any:
+    if any(row.get("tests") is not None or row.get("test") is not None for row in rows):
+        return gold_text  # programs: tests judge, and a reference has lines
+    return {"solution": worked_gold, "final_answer": listed_gold}.get(solution, final_gold)
+
+
+def program_columns(columns: Mapping[str, Any], question: object) -> dict[str, Any]:
+    """What ProgramTests reads: the row, its prompt the source that programs run after. A layout whose
+    question is English gives that source as program_prompt."""
+    given = {"prompt": question, **columns}
+    return given | {"prompt": columns["program_prompt"]} if "program_prompt" in columns else given
 
 
 def reward_columns(problems: Sequence[Problem]) -> dict[str, list[Any]]:
@@ -110,93 +216,18 @@ def reward_row(problem: Problem) -> dict[str, Any]:
     return {name: values[0] for name, values in reward_columns([problem]).items()}
 
 
-def as_messages(prompt: Any) -> list[Message]:
-    """A conversation, from one or from a plain question."""
-    if isinstance(prompt, str) and prompt.strip():
-        return [{"role": "user", "content": prompt}]
-    if isinstance(prompt, Sequence) and prompt and all(_is_message(turn) for turn in prompt):
-        return [{"role": turn["role"], "content": turn["content"]} for turn in prompt]
-    raise ValueError(f"question: expected text, or a list of messages with role and content, got {prompt!r}")
-
-
-def with_system_prompt(messages: list[Message], system_prompt: str | None) -> list[Message]:
-    if system_prompt is None:
-        return messages
-    first: Message = {"role": "system", "content": system_prompt}
-    return [first, *(messages[1:] if messages[0]["role"] == "system" else messages)]
-
-
-def with_template(messages: list[Message], template: str | None) -> list[Message]:
-    """The last user message becomes the template, with what it said in the place of {question}."""
-    if template is None:
-        return messages
-    last = _last_of_user(messages)
-    said: Message = {"role": "user", "content": template.replace("{question}", messages[last]["content"])}
-    return [*messages[:last], said, *messages[last + 1 :]]
-
-
-def last_question(messages: Sequence[Message]) -> str:
-    """What the user said last; where none did, the last message."""
-    return messages[_last_of_user(messages)]["content"]
-
-
-def _last_of_user(messages: Sequence[Message]) -> int:
-    last = len(messages) - 1
-    return max((i for i, message in enumerate(messages) if message["role"] == "user"), default=last)
-
-
-def gold_text(value: object) -> str:
-    """A gold answer as text: what follows "####" less the commas of its thousands; the only item of a list;
-    27 for 27.0."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        value = _only_item_of_json_list(value)
-    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 1:
-        value = value[0]
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(value, float) and math.isfinite(value):
-        return repr(value)
-    if isinstance(value, str):
-        _, mark, after = value.rpartition("####")
-        text = (THOUSANDS.sub("", after) if mark else value).strip()
-        if text:
-            return text
-    raise ValueError(f"gold answer: expected text or a number, got {value!r}")
-
-
-def _only_item_of_json_list(text: str) -> object:
-    # an interval such as [-6,5] is JSON too, so only a list of one string is taken apart
-    try:
-        items = json.loads(text)
-    except json.JSONDecodeError:
-        return text
-    return items[0] if isinstance(items, list) and len(items) == 1 and isinstance(items[0], str) else text
-
-
-def _is_message(turn: object) -> bool:
-    return isinstance(turn, dict) and all(isinstance(turn.get(key), str) for key in ("role", "content"))
-
-
-def _lookup(row: Row, name: str) -> Any:
-    """row[name], or row["a"]["b"] for "a.b"; None where there is none."""
-    if name in row:
-        return row[name]
-    value: Any = row
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
-
-
 def _choose(config: DataConfig, rows: Sequence[Row], option: str, candidates: Sequence[str]) -> str:
     chosen: str | None = getattr(config, option)
     names = candidates if chosen is None else (chosen,)
-    found = next((name for name in names if any(_lookup(row, name) is not None for row in rows)), None)
+    found = next((name for name in names if any(lookup(row, name) is not None for row in rows)), None)
     if found is None:
-        have = ", ".join(repr(name) for name in dict.fromkeys(name for row in rows for name in row))
+        have = ", ".join(map(repr, _columns_of(rows)))
         raise ValueError(
             f"[data] {option}: expected a column named {' or '.join(names)}, got columns {have} "
             f"in {config.path}; set data.{option}"
         )
     return found
+
+
+def _columns_of(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))

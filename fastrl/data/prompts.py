@@ -13,10 +13,58 @@ def render_prompt_text(tokenizer: Any, messages: Sequence[Message]) -> str:
 
     The tokenizer's chat template with the assistant's turn opened; a tokenizer that has none gets the
     contents of all messages, each on a line of its own.
+
+    Raises: ValueError: the template refuses the messages.
     """
     if tokenizer.chat_template is None:
         return "".join(f"{message['content']}\n" for message in messages)
-    text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    return apply_template(tokenizer, messages, add_generation_prompt=True)
+
+
+def check_opens_turn(tokenizer: Any, messages: Sequence[Message]) -> None:
+    """Refuse a template that has a beginning of the assistant's turn and doesn't write it for a prompt.
+
+    A template whose answers follow the user's turn directly, as Mistral's, has none to write.
+    Raises: ValueError: the answer doesn't follow the prompt.
+    """
+    if tokenizer.chat_template is None:
+        return
+    prompt = apply_template(tokenizer, messages, add_generation_prompt=True)
+    if prompt != apply_template(tokenizer, messages, add_generation_prompt=False):
+        return
+    answered = [*messages, Message(role="assistant", content="answer")]
+    whole = apply_template(tokenizer, answered, add_generation_prompt=False)
+    if not whole.removeprefix(prompt).lstrip().startswith("answer"):
+        raise ValueError(
+            "[data] chat template: expected one that opens the assistant's turn (add_generation_prompt), got "
+            f"a prompt that ends in {prompt[-40:]!r} and an answer that begins with "
+            f"{whole.removeprefix(prompt)[:40]!r}"
+        )
+
+
+def apply_template(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+    """The messages under the tokenizer's chat template.
+
+    Raises: ValueError: the template refuses them: a role that it doesn't know, an order that it doesn't take.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        text: str = tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+    except TemplateError as error:
+        roles = [message["role"] for message in messages]
+        way = (
+            "; leave data.system_prompt out, or set data.merge_system true, which puts the system's text "
+            "into the user's turn"
+            if "system" in roles
+            else ""
+        )
+        raise ValueError(
+            f"[data] chat template: expected messages that it takes, got turns of {', '.join(roles)}: "
+            f"{error}{way}"
+        ) from error
     return text
 
 
@@ -25,8 +73,18 @@ def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     text = render_prompt_text(tokenizer, messages)
     if tokenizer.chat_template is not None:
         return _encode(tokenizer, text)
+    return _open_ended(list(tokenizer.encode(text)), tokenizer)
+
+
+def prompt_batch(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Tokens of prompts that render_prompt_text has written, tokenised at once."""
+    own = tokenizer.chat_template is None
+    batch: list[list[int]] = tokenizer(list(texts), add_special_tokens=own)["input_ids"]
+    return [_open_ended(list(ids), tokenizer) for ids in batch] if own else batch
+
+
+def _open_ended(token_ids: list[int], tokenizer: Any) -> list[int]:
     # without a template the tokenizer itself puts its start token; an end token would close the prompt
-    token_ids = list(tokenizer.encode(text))
     while token_ids and token_ids[-1] == tokenizer.eos_token_id:
         token_ids.pop()
     return token_ids

@@ -5,12 +5,29 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
+MAX_DIGITS = 4000
+"""Longer integers stay text: Python neither reads nor writes integers of more than 4,300 digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """A row of a file, or why it can't be read."""
+
+    number: int
+    """From 1, blank lines not counted."""
+    place: str
+    """The file's name with the line or the row, for errors."""
+    row: Row
+    fault: str | None = None
+    """What is wrong with it; row is empty then."""
 
 
 def read_rows(path: str, limit: int | None = None) -> list[Row]:
@@ -18,6 +35,20 @@ def read_rows(path: str, limit: int | None = None) -> list[Row]:
 
     Raises:
         FileNotFoundError: no such file.   ValueError: unknown ending, a broken row, or no rows at all.
+    """
+    rows = []
+    for each in read_file(path, limit):
+        if each.fault is not None:
+            raise ValueError(f"[data] {each.place}: {each.fault}")
+        rows.append(each.row)
+    return rows
+
+
+def read_file(path: str, limit: int | None = None) -> list[FileRow]:
+    """As read_rows, with the rows that can't be read among them.
+
+    Raises:
+        FileNotFoundError: no such file.   ValueError: unknown ending, no file of its ending, or no rows.
     """
     if not path:
         raise ValueError("[data] path: expected a .jsonl, .jsonl.gz, .parquet or .csv file, got ''")
@@ -27,52 +58,106 @@ def read_rows(path: str, limit: int | None = None) -> list[Row]:
         raise ValueError(f"[data] path: expected an ending among {', '.join(READERS)}, got {path!r}")
     if not file.is_file():
         raise FileNotFoundError(f"[data] path: expected an existing file, got {path!r}")
-    rows = list(islice(reader(file), limit))
+    rows = [with_whole_text(each) for each in islice(reader(file), limit)]
     if not rows:
         raise ValueError(f"[data] path: expected at least one row, got an empty file {path!r}")
     return rows
 
 
-def _read_jsonl(file: Path) -> Iterable[Row]:
-    with open(file, "rb") as raw, gzip.open(raw) if file.suffix == ".gz" else raw as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"[data] {file.name} line {number}: expected a JSON object, got {error}"
-                ) from error
-            if not isinstance(row, dict):
-                raise ValueError(
-                    f"[data] {file.name} line {number}: expected a JSON object, got {line[:60]!r}"
-                )
-            yield row
+def with_whole_text(each: FileRow) -> FileRow:
+    """The row, or its fault where a text holds half of a surrogate pair: no tokenizer takes that."""
+    column = next(broken_columns(each.row, ""), None)
+    if column is None:
+        return each
+    fault = f"column {column!r}: expected text, got half of a surrogate pair in it"
+    return FileRow(each.number, each.place, {}, fault)
 
 
-def _read_parquet(file: Path) -> Iterable[Row]:
+def broken_columns(value: object, column: str) -> Iterator[str]:
+    """Dotted names of the texts in a value that UTF-8 can't write."""
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            yield column
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from broken_columns(name, column)
+            yield from broken_columns(inner, f"{column}.{name}" if column else str(name))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from broken_columns(inner, column)
+
+
+def read_integer(digits: str) -> int | str:
+    return int(digits) if len(digits) <= MAX_DIGITS else digits
+
+
+def _read_jsonl(file: Path) -> Iterator[FileRow]:
+    count = 0
+    for number, line in enumerate(_lines(file), start=1):
+        line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        if not line.strip():
+            continue
+        count += 1
+        place = f"{file.name} line {number}"
+        try:
+            row = json.loads(line.decode("utf-8"), parse_int=read_integer)
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            yield FileRow(count, place, {}, f"expected a JSON object, got {error}")
+            continue
+        if isinstance(row, dict):
+            yield FileRow(count, place, row)
+        else:
+            yield FileRow(count, place, {}, f"expected a JSON object, got {line[:60]!r}")
+
+
+def _lines(file: Path) -> Iterator[bytes]:
+    try:
+        with open(file, "rb") as raw, gzip.open(raw) if file.suffix == ".gz" else raw as lines:
+            yield from lines
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"[data] path: expected a whole gzip file, got {str(file)!r}: {error}") from error
+
+
+def _read_parquet(file: Path) -> Iterator[FileRow]:
+    import pyarrow
     import pyarrow.parquet
 
-    for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
-        yield from batch.to_pylist()
+    try:
+        batches = pyarrow.parquet.ParquetFile(file).iter_batches()
+        number = 0
+        for batch in batches:
+            for index in range(batch.num_rows):
+                number += 1
+                yield _parquet_row(batch, index, number, f"{file.name} row {number}")
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise ValueError(f"[data] path: expected a Parquet file, got {str(file)!r}: {error}") from error
 
 
-def _read_csv(file: Path) -> Iterable[Row]:
+def _parquet_row(batch: Any, index: int, number: int, place: str) -> FileRow:
+    try:
+        return FileRow(number, place, {name: batch[name][index].as_py() for name in batch.schema.names})
+    except UnicodeDecodeError as error:
+        return FileRow(number, place, {}, f"expected text in UTF-8, got {error}")
+
+
+def _read_csv(file: Path) -> Iterator[FileRow]:
     previous = csv.field_size_limit(1 << 30)
     try:
-        with open(file, encoding="utf-8-sig", newline="") as lines:
+        # bytes that are no UTF-8 become lone surrogates, which are named with their row and column
+        with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
             for number, row in enumerate(csv.DictReader(lines), start=1):
+                place = f"{file.name} row {number}"
                 if None in row:  # where DictReader keeps surplus fields
-                    raise ValueError(
-                        f"[data] {file.name} row {number}: expected the header's number of fields, got more"
-                    )
-                yield row
+                    yield FileRow(number, place, {}, "expected the header's number of fields, got more")
+                else:
+                    yield FileRow(number, place, row)
+    except csv.Error as error:
+        raise ValueError(f"[data] path: expected a CSV file, got {str(file)!r}: {error}") from error
     finally:
         csv.field_size_limit(previous)
 
 
-READERS: dict[str, Callable[[Path], Iterable[Row]]] = {
+READERS: dict[str, Callable[[Path], Iterable[FileRow]]] = {
     ".jsonl": _read_jsonl,
     ".jsonl.gz": _read_jsonl,
     ".parquet": _read_parquet,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -96,3 +96,24 @@ def end_token_ids(tokenizer: Any, generation_config: Any) -> list[int]:
         ids = getattr(holder, "eos_token_id", None)
         found.update([ids] if isinstance(ids, int) else ids or [])
     return sorted(found)
+
+
+def with_special_stops(tokenizer: Any, sampling: SamplingParams) -> SamplingParams:
+    """Turn stop strings that are special tokens into stop tokens: decoded text leaves special tokens out.
+
+    Raises: ValueError: a string has a special token and something else, which no text ever has.
+    """
+    special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+    special |= {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    strings = tuple(string for string in sampling.stop if string not in special)
+    for string in strings:
+        inside = next((token for token in special if token and token in string), None)
+        if inside is not None:
+            raise ValueError(
+                f"[sampling] stop: expected text, or the special token {inside!r} without other text, got "
+                f"{string!r}: decoded text has no special tokens"
+            )
+    tokens = tuple(special[string] for string in sampling.stop if string in special)
+    if not tokens:
+        return sampling
+    return replace(sampling, stop=strings, stop_token_ids=(*sampling.stop_token_ids, *tokens))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ def run_sft(config: SftConfig, ranks: Ranks | None = None) -> Path:
     than that share above it.
 
     Args:
-        config: config.model.path is the checkpoint to start from, config.data.path the JSONL file.
+        config: config.model.path is the checkpoint to start from, config.data.path the file of conversations.
     Returns: the last checkpoint's folder, as AutoModelForCausalLM and AutoTokenizer load it.
     Raises:
         FileNotFoundError, ValueError: a file, row or option that can't be used.
@@ -47,15 +48,8 @@ def run_sft(config: SftConfig, ranks: Ranks | None = None) -> Path:
     ranks = ranks or Ranks()
     learner = Learner.start(config, ranks, partial(load_policy, config))
     policy = learner.policy
-    sequences = read_conversations(
-        config.data.path,
-        policy.tokenizer,
-        system_prompt=config.data.system_prompt,
-        limit=config.data.limit,
-        prefix_weight=config.prefix_weight,
-        thinking_tags=tags_to_drop(config),
-    )
-    check_fits(sequences, policy)
+    sequences = read_sequences(config, policy.tokenizer)
+    check_fits(sequences, getattr(policy.model.config.get_text_config(), "max_position_embeddings", None))
 
     def learn(step: int) -> Metrics:
         batch = [sequences[index] for index in batch_indices(config, len(sequences), step)]
@@ -67,6 +61,20 @@ def run_sft(config: SftConfig, ranks: Ranks | None = None) -> Path:
         return under_base(policy, sequences, microbatch_tokens(config), ranks)
 
     return learner.train(learn, measured, lambda: ran_away(learner.run, config))
+
+
+def read_sequences(config: SftConfig, tokenizer: Any) -> list[TrainSequence]:
+    """The file's rows as token sequences with loss weights."""
+    return read_conversations(
+        config.data.path,
+        tokenizer,
+        system_prompt=config.data.system_prompt,
+        limit=config.data.limit,
+        prefix_weight=config.prefix_weight,
+        thinking_tags=tags_to_drop(config),
+        on_bad_row=config.data.on_bad_row,
+        merge_system=config.data.merge_system,
+    )
 
 
 def load_policy(config: SftConfig | CptConfig, checkpoint: Path | None) -> Policy:
@@ -140,9 +148,9 @@ def ran_away(run: Run, config: SftConfig) -> bool:
     return len(last) == ENTROPY_STEPS and sum(last) / len(last) > most
 
 
-def check_fits(sequences: list[TrainSequence], policy: Policy) -> None:
+def check_fits(sequences: list[TrainSequence], room: int | None) -> None:
+    """Refuse conversations that are longer than the model's positions; None: it sets no limit."""
     longest = max(len(sequence.token_ids) for sequence in sequences)
-    room = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
     if room is not None and longest > room:
         raise ValueError(
             f"[data] path: expected conversations of at most {room} tokens (the model's limit), got {longest}"

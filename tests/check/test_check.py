@@ -153,9 +153,10 @@ def test_longest_prompt_counts_tokens_not_characters():
         chat_template = None
         eos_token_id = None
 
-        def encode(self, text):
-            digits = sum(character.isdigit() for character in text)
-            return [0] * (digits + (len(text) - digits) // 2)
+        def __call__(self, texts, add_special_tokens):
+            digits = [sum(character.isdigit() for character in text) for text in texts]
+            counts = [d + (len(text) - d) // 2 for d, text in zip(digits, texts, strict=True)]
+            return {"input_ids": [[0] * count for count in counts]}
 
     texts = ["letters and more letters", "1234567890123456", "short"]
     problems = [
@@ -185,8 +186,15 @@ def test_a_tracker_must_be_installed(config, monkeypatch):
 
 
 def test_sft_is_checked_too(config, tmp_path):
-    sft = SftConfig(run=config.run, model=config.model, data=config.data)
+    rows = tmp_path / "sft.jsonl"
+    rows.write_text('{"prompt": "1+2=?", "completion": "3"}\n')
+    sft = SftConfig(run=config.run, model=config.model, data=DataConfig(path=str(rows)))
     check_config(sft)
+    message = refused(replace(sft, data=config.data))
+    assert "line 1: expected messages, or prompt and completion" in message
+    with open(rows, "a") as file:
+        file.write('{"prompt": "1", "completion": "' + "1 " * 600 + '"}\n')
+    assert "expected conversations of at most 512 tokens" in refused(sft)
     assert "none.jsonl" in refused(replace(sft, data=DataConfig(path="none.jsonl")), FileNotFoundError)
     assert "[model] path" in refused(replace(sft, model=ModelConfig()))
 

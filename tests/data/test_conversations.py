@@ -1,7 +1,10 @@
 """Which tokens of a conversation are trained: exact masks, by hand, under several chat templates."""
 
+import csv
 import json
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from fastrl.data.conversations import read_conversations
@@ -133,13 +136,19 @@ def test_system_prompt_and_limit(tmp_path):
     "row, complaint",
     [
         ("{", "line 2: expected a JSON object"),
-        ("[1]", r"line 2: expected messages, or prompt and completion, got list"),
+        ("[1]", "line 2: expected a JSON object"),
         ({"question": "7+5"}, r"line 2: expected messages, or prompt and completion, got \['question'\]"),
-        ({"messages": []}, "line 2: expected a string or a list of messages"),
-        ({"messages": [{"role": "user"}]}, "line 2: expected messages with role and content"),
-        ({"messages": [USER]}, "line 2: expected an assistant's turn to train on"),
-        ({"prompt": "1", "completion": [USER]}, "line 2: completion: expected one assistant's turn"),
-        ({"prompt": "1", "completion": 2}, "line 2: expected a string or a list of messages, got 2"),
+        ({"messages": []}, "line 2, column 'messages': expected a string or a list of messages"),
+        (
+            {"messages": [{"role": "user"}]},
+            "line 2, column 'messages': expected messages with role and content",
+        ),
+        ({"messages": [USER]}, "line 2, column 'messages': expected an assistant's turn to train on"),
+        ({"prompt": "1", "completion": [USER]}, "line 2, column 'completion': expected one assistant's turn"),
+        (
+            {"prompt": "1", "completion": 2},
+            "line 2, column 'completion': expected a string or a list of messages, got 2",
+        ),
     ],
 )
 def test_bad_rows_are_named(tmp_path, row, complaint):
@@ -150,7 +159,7 @@ def test_bad_rows_are_named(tmp_path, row, complaint):
 def test_missing_and_empty_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"\[data\] path"):
         read_conversations(str(tmp_path / "none.jsonl"), generator_tokenizer())
-    with pytest.raises(ValueError, match="at least one conversation"):
+    with pytest.raises(ValueError, match="at least one row"):
         read(tmp_path, generator_tokenizer(), "")
 
 
@@ -163,3 +172,33 @@ def test_a_template_that_rewrites_its_past_is_refused(tmp_path):
     begun = [USER, {"role": "assistant", "content": " 7"}]
     with pytest.raises(ValueError, match="changes how the assistant's turn begins"):
         read(tmp_path, tokenizer, {"prompt": begun, "completion": "+5"})
+
+
+def test_a_configured_system_prompt_takes_the_place_of_the_rows_own(tmp_path):
+    tokenizer = generator_tokenizer()
+    turns = [{"role": "system", "content": "9"}, USER, ASSISTANT]
+    (sequence,) = read(tmp_path, tokenizer, {"messages": turns}, system_prompt="0")
+    assert spell(tokenizer, sequence) == "<|system|>0<|user|>7+5<|assistant|>[7][+5][=][2][<|end|>]"
+
+
+def test_every_kind_of_file_is_read_alike(tmp_path):
+    turns = [USER, ASSISTANT]
+    (tmp_path / "a.jsonl").write_text("\ufeff" + json.dumps({"messages": turns}), encoding="utf-8")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"messages": turns}]), tmp_path / "a.parquet")
+    with open(tmp_path / "a.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["messages"], [json.dumps(turns)]])
+    with open(tmp_path / "b.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["prompt", "completion", "end"], ["7+5", "7+5=2", "true"]])
+    tokenizer = generator_tokenizer()
+    first, *others = [read_conversations(str(tmp_path / name), tokenizer) for name in ("a.jsonl", "a.parquet",
+                      "a.csv", "b.csv")]  # fmt: skip
+    assert spell(tokenizer, first[0]) == "<|user|>7+5<|assistant|>[7][+5][=][2][<|end|>]"
+    assert others == [first] * 3
+
+
+def test_bad_rows_are_skipped_and_counted(tmp_path):
+    tokenizer = generator_tokenizer()
+    with pytest.warns(UserWarning, match="1 of 2 rows skipped, .* line 1, column 'messages'"):
+        (sequence,) = read(tmp_path, tokenizer, {"messages": [USER]}, {"messages": [USER, ASSISTANT]},
+                           on_bad_row="skip")  # fmt: skip
+    assert sequence.num_loss_tokens == 5

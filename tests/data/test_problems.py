@@ -11,6 +11,7 @@ from places import SHARED_DATA
 
 from fastrl.config import DataConfig
 from fastrl.data import gold_text, load_problems, reward_columns, reward_row
+from fastrl.data.problems import program_columns
 
 REAL = SHARED_DATA
 needs_real_files = pytest.mark.skipif(not REAL.is_dir(), reason=f"no benchmark files in {REAL}")
@@ -136,6 +137,11 @@ def test_a_files_own_question_column_wins_where_it_holds_text(tmp_path):
         ("[5]", "[5]"),
         ("1,2", "1,2"),
         ("a\n#### -1,080", "-1080"),
+        ("a\n#### $1,234.50", "$1234.50"),
+        ("roots\n#### 2,9", "2,9"),
+        ("roots\n#### 1,234, 5", "1,234, 5"),
+        ("a pair\n#### (1,200)", "(1,200)"),
+        ("a\n#### 12,34", "12,34"),
         ("5\n#### ", None),
         ("", None),
         ("  ", None),
@@ -191,20 +197,67 @@ def test_gold_text(value, expected):
             "a.jsonl",
             '{"prompt": "p", "answer": 1}\n{"prompt": "q"}',
             ValueError,
-            r"row 2: gold answer: .* None",
+            r"row 2, column 'answer': gold answer: .* None",
         ),
         (
             "a.jsonl",
             '{"prompt": [{"role": "user"}], "answer": 1}',
             ValueError,
-            "row 1: question: expected text",
+            "row 1, column 'prompt': question: expected text",
         ),
-        ("a.csv", "Problem,Answer\na,1\nb,\n", ValueError, r"row 2: gold answer: .* got ''"),
+        (
+            "a.jsonl",
+            '{"prompt": "p", "answer": 1}\n{"prompt": ["x\\ud835"], "answer": 2}',
+            ValueError,
+            "line 2: column 'prompt': expected text, got half of a surrogate pair",
+        ),
+        (
+            "a.jsonl",
+            '{"prompt": "p", "answer": 1, "a": {"b": ["x\\ud835"]}}',
+            ValueError,
+            r"line 1: column 'a\.b'",
+        ),
+        ("a.jsonl", "[" * 100_000, ValueError, "line 1: expected a JSON object, got maximum recursion"),
+        (
+            "a.jsonl",
+            b'{"prompt": "\xff", "answer": 1}',
+            ValueError,
+            "line 1: expected a JSON object, got 'utf-8'",
+        ),
+        ("a.csv", b"prompt,answer\np,1\n\xff,2\n", ValueError, "row 2: column 'prompt': expected text"),
+        ("a.parquet", "no parquet", ValueError, "path: expected a Parquet file, got"),
+        ("a.jsonl.gz", b"\x1f\x8b\x08", ValueError, "path: expected a whole gzip file, got"),
+        (
+            "a.jsonl",
+            '{"problem": "p", "answer": "proof"}',
+            ValueError,
+            "row 1, column 'answer': .* got 'proof'",
+        ),
+        (
+            "a.jsonl",
+            '{"prompt": "[{\'role\': user}]", "answer": 1}',
+            ValueError,
+            "row 1, column 'prompt': question",
+        ),
+        (
+            "a.jsonl",
+            '{"problem": "p", "solution": "A long\\nargument."}',
+            ValueError,
+            r"column 'solution': .*boxed",
+        ),
+        (
+            "a.jsonl",
+            '{"prompt": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "7"}],'
+            '"answer": 7}',
+            ValueError,
+            "column 'prompt': question: .* ends in an assistant's turn",
+        ),
+        ("a.csv", "Problem,Answer\na,1\nb,\n", ValueError, r"row 2, column 'Answer': gold answer: .* got ''"),
     ],
 )
 def test_errors_name_the_place(tmp_path, name, content, error, says):
     if content is not None:
-        (tmp_path / name).write_text(content)
+        (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(error, match=says):
         load(tmp_path / name)
 
@@ -235,8 +288,52 @@ def test_real_files(name, count, first, last):
 
 
 @needs_real_files
-def test_a_file_without_gold_names_its_columns():
-    with pytest.raises(
-        ValueError, match="got columns 'task_id', 'prompt', 'entry_point', 'canonical_solution'"
+def test_humaneval_keeps_what_its_tests_need():
+    problems = load(REAL / "humaneval.jsonl.gz")
+    assert len(problems) == 164 and all(problem.solution.strip() for problem in problems)
+    columns = program_columns(reward_row(problems[0]), problems[0].question)
+    assert columns["entry_point"] == "has_close_elements" and columns["prompt"] == problems[0].question
+
+
+def test_a_file_without_gold_names_its_columns(tmp_path):
+    path = write_jsonl(tmp_path / "a.jsonl", {"task_id": 1, "prompt": "p", "entry_point": "f"})
+    with pytest.raises(ValueError, match="got columns 'task_id', 'prompt', 'entry_point' in"):
+        load(path)
+
+
+def test_skipped_rows_are_counted_and_the_others_keep_their_places(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"prompt": "a", "answer": 1}\n{"prompt": "b"}\n\n{\n{"prompt": "c", "answer": 3}\n')
+    with pytest.raises(ValueError, match="line 4: expected a JSON object"):
+        load(path)
+    with pytest.warns(
+        UserWarning, match=r"2 of 4 rows skipped, .*the first: .*line 4: expected a JSON object"
     ):
-        load(REAL / "humaneval.jsonl.gz")
+        problems = load(path, on_bad_row="skip")
+    assert [(problem.index, problem.solution) for problem in problems] == [(0, "1"), (3, "3")]
+    write_jsonl(path, {"prompt": "b", "answer": ""}, {"prompt": "b", "answer": " "})
+    with pytest.raises(ValueError, match=r"at least one good row, got 2 bad ones: .* row 1, column 'answer'"):
+        load(path, on_bad_row="skip")
+
+
+def test_a_byte_order_mark_and_integers_of_any_length_are_read(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('\ufeff{"prompt": "p", "answer": ' + "9" * 5000 + "}\n", encoding="utf-8")
+    (problem,) = load(path)
+    assert problem.solution == "9" * 5000
+
+
+def test_messages_written_as_text_are_read(tmp_path):
+    turns = [{"role": "user", "content": "What is 3 + 4?"}]
+    rows = [{"prompt": json.dumps(turns), "answer": 7}, {"prompt": repr(turns), "answer": 7},
+            {"prompt": "[1, 2] has how many?", "answer": 2}]  # fmt: skip
+    problems = load(write_jsonl(tmp_path / "a.jsonl", *rows))
+    assert [problem.messages for problem in problems[:2]] == [turns, turns]
+    assert problems[2].question == "[1, 2] has how many?"
+
+
+def test_a_worked_solution_is_never_the_gold(tmp_path):
+    rows = [{"question": "q", "solution": ["long\nproof"], "final_answer": ["$2 n-2$"]},
+            {"question": "q", "solution": ["long\nproof"], "final_answer": ["2", "3"]}]  # fmt: skip
+    problems = load(write_jsonl(tmp_path / "a.jsonl", *rows))
+    assert [problem.solution for problem in problems] == ["$2 n-2$", "2, 3"]

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel
 
 from fastrl.engine.protocol import HALF_LOADED, EngineStats, Scores
-from fastrl.engine.requests import RequestLimits, end_token_ids, prompt_trees
+from fastrl.engine.requests import RequestLimits, end_token_ids, prompt_trees, with_special_stops
 from fastrl.engine.tree.decoder import Decoder
 from fastrl.engine.tree.kv_pool import BLOCK, KVPool
 from fastrl.engine.tree.outputs import FinishedRequest
@@ -103,6 +103,7 @@ class TorchEngine:
         """Return completions, and the request trees that ran, each with the number of its PrefixTree."""
         self._check_ready()
         self._limits.check_stops(sampling)
+        sampling = with_special_stops(self.tokenizer, sampling)
         request_trees: list[tuple[int, RequestTree]] = []
         num_requests = 0
         for number, (tree, wanted) in enumerate(zip(trees, scored, strict=True)):

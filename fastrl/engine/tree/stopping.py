@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 from fastrl.engine.tree.kv_pool import Ints
 from fastrl.types import SamplingParams
 
+CONTEXT = 8
+"""Characters before a stop string: the first token of a part may lose a space or be half a character."""
+BYTES_OF_CHARACTER = 4
+
 
 class Vocabulary:
     """A tokenizer's tokens and their texts, for a model with `size` logits."""
@@ -40,13 +44,15 @@ class Vocabulary:
 class StopRule:
     """Finds the token at which a completion ends.
 
-    Only tokens whose text could finish a stop string make the host decode anything.
+    Only tokens whose text could finish a stop string make the host decode anything, and then no more than the
+    end of the text: the cost of a token does not grow with the completion.
     """
 
     def __init__(self, vocabulary: Vocabulary, end_ids: Sequence[int], sampling: SamplingParams) -> None:
         vocab_size = vocabulary.size
         self.tokenizer = vocabulary.tokenizer
         self.strings = sampling.stop
+        self.longest = max(map(len, self.strings), default=0)
         self.ends = np.zeros(vocab_size, dtype=bool)
         self.ends[[t for t in (*end_ids, *sampling.stop_token_ids) if t < vocab_size]] = True
         self.may_finish = vocabulary.may_finish(self.strings) if self.strings else None
@@ -68,5 +74,20 @@ class StopRule:
         return stop
 
     def _has_string(self, ids: NDArray[np.int32]) -> bool:
-        text = self.tokenizer.decode(ids.tolist(), skip_special_tokens=True)
+        """Return whether a string ends in the last token; earlier ones were looked for at their own token."""
+        text = self._tail(ids)
         return any(string in text for string in self.strings)
+
+    def _tail(self, ids: NDArray[np.int32]) -> str:
+        """The end of the text: the longest string and CONTEXT characters more, or all of a shorter text.
+
+        A character has up to four tokens, and special ones have no text, so the part that is decoded grows
+        until it has enough.
+        """
+        enough = self.longest + CONTEXT
+        width = BYTES_OF_CHARACTER * enough
+        text: str = self.tokenizer.decode(ids[-width:].tolist(), skip_special_tokens=True)
+        while len(text) < enough and width < len(ids):
+            width *= 2
+            text = self.tokenizer.decode(ids[-width:].tolist(), skip_special_tokens=True)
+        return text

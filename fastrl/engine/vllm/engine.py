@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from fastrl.engine.protocol import HALF_LOADED, EngineStats, Scores
-from fastrl.engine.requests import RequestLimits, end_token_ids, prompt_trees
+from fastrl.engine.requests import RequestLimits, end_token_ids, prompt_trees, with_special_stops
 from fastrl.engine.sampling import request_keys
 from fastrl.engine.vllm.adapter import Vllm, VllmOutput, VllmRequest, now
 from fastrl.engine.vllm.buckets import buckets
@@ -86,6 +86,7 @@ class VllmEngine:
         self._check_ready()
         self._check_temperature(sampling)
         self._limits.check_stops(sampling)
+        sampling = with_special_stops(self.tokenizer, sampling)
         asked: list[tuple[bytes, tuple[int, int, int], VllmRequest]] = []
         for number, tree in enumerate(trees):
             self._limits.check_tree(tree)

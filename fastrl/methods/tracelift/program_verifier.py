@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fastrl.data.problems import program_columns
 from fastrl.grading.programs.cases import ProgramTests
 from fastrl.grading.programs.runner import Outcome, ProgramReport, ProgramRunner, extract_program
 from fastrl.methods.tracelift.uplift_formulas import BROKE, RAN, execution_score
@@ -41,7 +42,7 @@ class CodeVerifier:
 
     def reference(self, row: Mapping[str, Any]) -> ProgramTests:
         # trainers keep a column of the name prompt for themselves; a function's problem is its prompt
-        return ProgramTests.from_columns({"prompt": row.get("question"), **row})
+        return ProgramTests.from_columns(program_columns(row, row.get("question")))
 
     def check(self, answers: Sequence[tuple[str, Any]]) -> list[Checked]:
         reports = self.runner.run([(extract_program(text), tests_of(tests)) for text, tests in answers])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fastrl.config import GroupsConfig
-from fastrl.data.problems import Problem, load_problems
+from fastrl.data.problems import Problem, load_problems, program_columns
 from fastrl.grading.programs.cases import ProgramTests
 from fastrl.methods.tracelift.groups.drafts import Draft, UnusableError, by_rule
 from fastrl.methods.tracelift.groups.given import CANDIDATES, POSITIVE, read_draft
@@ -127,7 +127,7 @@ def _tests_text(problem: Problem) -> str | None:
     """As a reward model reads them; None where the row has no tests."""
     if not any(problem.columns.get(name) for name in ("tests", "test")):
         return None
-    tests = ProgramTests.from_columns({"prompt": problem.question, **problem.columns})
+    tests = ProgramTests.from_columns(program_columns(problem.columns, problem.question))
     return tests.as_text()
 
 

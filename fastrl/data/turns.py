@@ -1,0 +1,96 @@
+"""Conversations: read from cells, the question in them, a system prompt and a template put in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from fastrl.data.cells import lookup, parsed
+from fastrl.data.golds import final_gold, worked_gold
+from fastrl.data.rows import Row
+from fastrl.types import Message
+
+WRITTEN_TURNS = re.compile(r"""\s*\[\s*\{\s*["'](?:role|content)["']\s*:""")
+"""How a list of messages begins that is written as text."""
+ANSWERS = ("answer", "ground_truth", "solution")
+
+
+def as_messages(prompt: Any) -> list[Message]:
+    """A conversation: from one, from one that is written as JSON, or from a plain question."""
+    turns = parsed(prompt) if isinstance(prompt, str) and WRITTEN_TURNS.match(prompt) else prompt
+    if turns is prompt and isinstance(prompt, str) and prompt.strip():
+        if not WRITTEN_TURNS.match(prompt):
+            return [{"role": "user", "content": prompt}]
+    elif isinstance(turns, Sequence) and turns and all(_is_message(turn) for turn in turns):
+        return [{"role": turn["role"], "content": turn["content"]} for turn in turns]
+    shown = repr(prompt)
+    raise ValueError(
+        f"question: expected text, or a list of messages with role and content, got {shown[:200]}"
+    )
+
+
+def asked(conversation: Any) -> list[Message]:
+    """The conversation up to its last user's turn: what an assistant said after it is no part of a prompt."""
+    messages = as_messages(conversation)
+    last = last_of_user(messages)
+    return messages[: last + 1]
+
+
+def assistant_gold(row: Row) -> str:
+    """The gold answer of a row of messages: its answer column, or the box of the assistant's last turn."""
+    for name in (*ANSWERS, "reward_model.ground_truth"):
+        if lookup(row, name) is not None:
+            return final_gold(lookup(row, name))
+    last = as_messages(row["messages"])[-1]
+    if last["role"] != "assistant":
+        raise ValueError(
+            f"gold answer: expected one of the columns {', '.join(ANSWERS)}, or an assistant's turn at the "
+            f"end of messages, got a turn of {last['role']!r}"
+        )
+    return worked_gold(last["content"])
+
+
+def with_system_prompt(messages: list[Message], system_prompt: str | None) -> list[Message]:
+    """The conversation with this system turn in the place of its own."""
+    if system_prompt is None:
+        return messages
+    first: Message = {"role": "system", "content": system_prompt}
+    return [first, *(messages[1:] if messages[0]["role"] == "system" else messages)]
+
+
+def merged_system(messages: list[Message]) -> list[Message]:
+    """The conversation with its system turn's text before the first user's, for templates without a system
+    role."""
+    if messages[0]["role"] != "system":
+        return messages
+    system, *rest = messages
+    first = next((i for i, message in enumerate(rest) if message["role"] == "user"), None)
+    if first is None:
+        raise ValueError("question: expected a user's turn to put the system's text into, got none")
+    said: Message = {"role": "user", "content": f"{system['content']}\n\n{rest[first]['content']}"}
+    return [*rest[:first], said, *rest[first + 1 :]]
+
+
+def with_template(messages: list[Message], template: str | None) -> list[Message]:
+    """The last user message becomes the template, with what it said in the place of {question}."""
+    if template is None:
+        return messages
+    last = last_of_user(messages)
+    said: Message = {"role": "user", "content": template.replace("{question}", messages[last]["content"])}
+    return [*messages[:last], said, *messages[last + 1 :]]
+
+
+def last_question(messages: Sequence[Message]) -> str:
+    """What the user said last; where none did, the last message."""
+    return messages[last_of_user(messages)]["content"]
+
+
+def last_of_user(messages: Sequence[Message]) -> int:
+    """The place of the user's last turn; of the last turn where there is none."""
+    last = len(messages) - 1
+    return max((i for i, message in enumerate(messages) if message["role"] == "user"), default=last)
+
+
+def _is_message(turn: object) -> bool:
+    return isinstance(turn, dict) and all(isinstance(turn.get(key), str) for key in ("role", "content"))
