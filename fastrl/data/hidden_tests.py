@@ -1,4 +1,4 @@
-"""LiveCodeBench's private tests: JSON, or a pickled text of it, compressed and in base 64; none is unpickled."""
+"""LiveCodeBench's private tests: JSON, or a pickled text of it, compressed, in base 64; none is unpickled."""
 
 from __future__ import annotations
 
