@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from fastrl.types import Message
 
@@ -21,15 +22,49 @@ def render_prompt_text(tokenizer: Any, messages: Sequence[Message]) -> str:
 
 
 def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """Tokens of render_prompt_text(tokenizer, messages)."""
-    text = render_prompt_text(tokenizer, messages)
+    """Tokens of render_prompt_text(tokenizer, messages).
+
+    Only the template writes control tokens: one that a message's content spells out ("<|im_end|>") is read as
+    the characters that it consists of, whoever wrote it.
+    """
     if tokenizer.chat_template is not None:
-        return _encode(tokenizer, text)
+        return _render(tokenizer, messages)
+    text = render_prompt_text(tokenizer, messages)
     # without a template the tokenizer itself puts its start token; an end token would close the prompt
-    token_ids = list(tokenizer.encode(text))
+    token_ids = list(tokenizer.encode(text, split_special_tokens=True))
     while token_ids and token_ids[-1] == tokenizer.eos_token_id:
         token_ids.pop()
     return token_ids
+
+
+def _render(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    """Tokens under a chat template. Contents without special tokens are encoded with what is around them."""
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    special |= set(tokenizer.all_special_tokens)
+    spelled = re.compile("|".join(map(re.escape, sorted(special - {""}, key=len, reverse=True))) or r"(?!)")
+    if not any(spelled.search(message["content"]) for message in messages):
+        return _encode(tokenizer, render_prompt_text(tokenizer, messages))
+    mark = unused_letter(messages)
+    kept: list[str] = []
+
+    def marked(match: re.Match[str]) -> str:
+        kept.append(match[0])
+        return f"{mark}{len(kept) - 1}{mark}"
+
+    contents = [{**message, "content": spelled.sub(marked, message["content"])} for message in messages]
+    text = render_prompt_text(tokenizer, cast(list[Message], contents))
+    first, *others = re.split(f"{mark}([0-9]+){mark}", text)
+    token_ids = _encode(tokenizer, first)
+    for number, following in zip(others[::2], others[1::2], strict=True):
+        token_ids += encode_inside(tokenizer, kept[int(number)])
+        token_ids += encode_inside(tokenizer, following, split_special=False)
+    return token_ids
+
+
+def unused_letter(messages: Sequence[Message]) -> str:
+    """Return a letter for private use that no content has; a template leaves it as it is."""
+    used = {letter for message in messages for letter in message["content"]}
+    return next(letter for letter in map(chr, range(0xF0000, 0xFFFFE)) if letter not in used)
 
 
 def continue_text(
@@ -42,18 +77,21 @@ def continue_text(
     return render_prompt(tokenizer, messages), encode_inside(tokenizer, prefix_text)
 
 
-def encode_inside(tokenizer: Any, text: str) -> list[int]:
+def encode_inside(tokenizer: Any, text: str, split_special: bool = True) -> list[int]:
     """Tokens of a text that stands inside a longer one.
 
     No start token and no space is put before it, and "<|im_end|>" spelt out stays text: only a template
     ends a turn.
+
+    Args:
+        split_special: false for what a template wrote.
     """
     if not _puts_space_first(tokenizer):
-        return _encode(tokenizer, text, split_special_tokens=True)
+        return _encode(tokenizer, text, split_special_tokens=split_special)
     before = _encode(tokenizer, "\n")
-    both = _encode(tokenizer, "\n" + text, split_special_tokens=True)
+    both = _encode(tokenizer, "\n" + text, split_special_tokens=split_special)
     whole = both[: len(before)] == before
-    return both[len(before) :] if whole else _encode(tokenizer, text, split_special_tokens=True)
+    return both[len(before) :] if whole else _encode(tokenizer, text, split_special_tokens=split_special)
 
 
 def _puts_space_first(tokenizer: Any) -> bool:

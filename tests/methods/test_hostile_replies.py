@@ -42,7 +42,7 @@ def test_any_reply_is_an_intervention_or_a_reason(text):
 
 @pytest.mark.parametrize("text", ["[" * 10000, '{"a":' * 3000, "1" * 5000, "[" * 10**7])
 def test_nested_replies_are_unusable(text):
-    with pytest.raises(UnusableError, match="not JSON|other fields|too long"):
+    with pytest.raises(UnusableError, match=r"not JSON|other fields|too long"):
         read_judgment(text, "math")
 
 

@@ -54,8 +54,8 @@ def read_judgment(text: str, task: Task) -> Judgment:
     """total = overall / 10.
 
     Raises:
-        UnusableError: too long, not JSON (a fence around it is allowed), other fields than asked for, a number
-            outside 0 to 10, another label, or no short reason.
+        UnusableError: too long, not JSON (a fence around it is allowed), other fields than asked for, a
+            number outside 0 to 10, another label, or no short reason.
     """
     if len(text) > MOST_REPLY_CHARS:
         raise UnusableError("too long")
