@@ -9,7 +9,10 @@ from transformers import PreTrainedTokenizerFast
 
 from fastrl.data import render_prompt, render_prompt_text
 
-TURNS = "{% for m in messages %}START{{ m['role'] }}MIDDLE{{ m['content'] | trim }}END\n{% endfor %}STARTassistantMIDDLE"
+TURNS = (
+    "{% for m in messages %}START{{ m['role'] }}MIDDLE{{ m['content'] | trim }}END\n{% endfor %}"
+    "STARTassistantMIDDLE"
+)
 FAMILIES = {
     "qwen": ("<|im_start|>", "\n", "<|im_end|>"),
     "llama": ("<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>"),
