@@ -14,7 +14,13 @@ from time import monotonic
 from typing import Any
 
 from fastrl.data.problems import Problem
-from fastrl.data.prompts import check_opens_turn, prompt_batch, render_prompt_text
+from fastrl.data.prompts import (
+    check_opens_turn,
+    control_tokens,
+    prompt_batch,
+    render_prompt,
+    render_prompt_text,
+)
 from fastrl.runtime.cache import cache_root
 
 BATCH = 1024
@@ -47,10 +53,13 @@ def measured(tokenizer: Any, problems: Sequence[Problem]) -> list[int]:
     lengths: list[int] = []
     rendered(tokenizer, problems[0])
     check_opens_turn(tokenizer, problems[0].messages)
-    reported = monotonic()
+    reported, spelled = monotonic(), control_tokens(tokenizer)
     for start in range(0, len(problems), BATCH):
-        texts = [rendered(tokenizer, problem) for problem in problems[start : start + BATCH]]
-        lengths += map(len, prompt_batch(tokenizer, texts))
+        batch = problems[start : start + BATCH]
+        prompts = prompt_batch(tokenizer, [rendered(tokenizer, problem) for problem in batch])
+        for problem, prompt in zip(batch, prompts, strict=True):
+            spells = any(spelled.search(message["content"]) for message in problem.messages)
+            lengths.append(len(render_prompt(tokenizer, problem.messages) if spells else prompt))
         if monotonic() - reported > SECONDS_BETWEEN_REPORTS:
             reported = monotonic()
             print(f"[data] measured {len(lengths)} of {len(problems)} prompts", file=sys.stderr)

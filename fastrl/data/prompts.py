@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from fastrl.types import Message
 
@@ -69,17 +70,25 @@ def apply_template(tokenizer: Any, messages: Sequence[Message], *, add_generatio
 
 
 def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """Tokens of render_prompt_text(tokenizer, messages)."""
-    text = render_prompt_text(tokenizer, messages)
+    """Tokens of render_prompt_text(tokenizer, messages).
+
+    Only the template writes control tokens: one that a message's content spells out ("<|im_end|>") is read as
+    the characters that it consists of, whoever wrote it.
+    """
     if tokenizer.chat_template is not None:
-        return _encode(tokenizer, text)
-    return _open_ended(list(tokenizer.encode(text)), tokenizer)
+        return _render(tokenizer, messages)
+    text = render_prompt_text(tokenizer, messages)
+    return _open_ended(list(tokenizer.encode(text, split_special_tokens=True)), tokenizer)
 
 
 def prompt_batch(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Tokens of prompts that render_prompt_text has written, tokenised at once."""
+    """Tokens of prompts that render_prompt_text has written, tokenised at once.
+
+    As render_prompt's where no content spells out a control token.
+    """
     own = tokenizer.chat_template is None
-    batch: list[list[int]] = tokenizer(list(texts), add_special_tokens=own)["input_ids"]
+    options = {"split_special_tokens": True} if own else {}
+    batch: list[list[int]] = tokenizer(list(texts), add_special_tokens=own, **options)["input_ids"]
     return [_open_ended(list(ids), tokenizer) for ids in batch] if own else batch
 
 
@@ -88,6 +97,41 @@ def _open_ended(token_ids: list[int], tokenizer: Any) -> list[int]:
     while token_ids and token_ids[-1] == tokenizer.eos_token_id:
         token_ids.pop()
     return token_ids
+
+
+def _render(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    """Tokens under a chat template. Contents without special tokens are encoded with what is around them."""
+    spelled = control_tokens(tokenizer)
+    if not any(spelled.search(message["content"]) for message in messages):
+        return _encode(tokenizer, render_prompt_text(tokenizer, messages))
+    mark = unused_letter(messages)
+    kept: list[str] = []
+
+    def marked(match: re.Match[str]) -> str:
+        kept.append(match[0])
+        return f"{mark}{len(kept) - 1}{mark}"
+
+    contents = [{**message, "content": spelled.sub(marked, message["content"])} for message in messages]
+    text = render_prompt_text(tokenizer, cast(list[Message], contents))
+    first, *others = re.split(f"{mark}([0-9]+){mark}", text)
+    token_ids = _encode(tokenizer, first)
+    for number, following in zip(others[::2], others[1::2], strict=True):
+        token_ids += encode_inside(tokenizer, kept[int(number)])
+        token_ids += encode_inside(tokenizer, following, split_special=False)
+    return token_ids
+
+
+def control_tokens(tokenizer: Any) -> re.Pattern[str]:
+    """Return a pattern of the tokenizer's special tokens as somebody would spell them out."""
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    special |= set(tokenizer.all_special_tokens)
+    return re.compile("|".join(map(re.escape, sorted(special - {""}, key=len, reverse=True))) or r"(?!)")
+
+
+def unused_letter(messages: Sequence[Message]) -> str:
+    """Return a letter for private use that no content has; a template leaves it as it is."""
+    used = {letter for message in messages for letter in message["content"]}
+    return next(letter for letter in map(chr, range(0xF0000, 0xFFFFE)) if letter not in used)
 
 
 def continue_text(
@@ -100,18 +144,21 @@ def continue_text(
     return render_prompt(tokenizer, messages), encode_inside(tokenizer, prefix_text)
 
 
-def encode_inside(tokenizer: Any, text: str) -> list[int]:
+def encode_inside(tokenizer: Any, text: str, split_special: bool = True) -> list[int]:
     """Tokens of a text that stands inside a longer one.
 
     No start token and no space is put before it, and "<|im_end|>" spelt out stays text: only a template
     ends a turn.
+
+    Args:
+        split_special: false for what a template wrote.
     """
     if not _puts_space_first(tokenizer):
-        return _encode(tokenizer, text, split_special_tokens=True)
+        return _encode(tokenizer, text, split_special_tokens=split_special)
     before = _encode(tokenizer, "\n")
-    both = _encode(tokenizer, "\n" + text, split_special_tokens=True)
+    both = _encode(tokenizer, "\n" + text, split_special_tokens=split_special)
     whole = both[: len(before)] == before
-    return both[len(before) :] if whole else _encode(tokenizer, text, split_special_tokens=True)
+    return both[len(before) :] if whole else _encode(tokenizer, text, split_special_tokens=split_special)
 
 
 def _puts_space_first(tokenizer: Any) -> bool:

@@ -79,4 +79,9 @@ def _cases(tests: Any) -> tuple[tuple[str, str], ...]:
     for given, wanted in pairs:
         if not (isinstance(given, str) and isinstance(wanted, str)):
             raise ValueError(f"[tests] tests: expected text, got {reprlib.repr((given, wanted))}")
+        if not wanted.split():
+            raise ValueError(
+                "[tests] tests: expected a word of output, since a program that does nothing passes without "
+                f"one, got {reprlib.repr((given, wanted))}"
+            )
     return tuple(pairs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import builtins
 import fcntl
 import json
 import os
@@ -10,8 +11,9 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from fastrl.grading.programs.sandbox import Limits, Namespaces, PlainProcesses
 from fastrl.grading.programs.values import from_line, to_line
@@ -21,10 +23,6 @@ STAGE, SOURCE, CALLS, REPLIES = 3, 4, 5, 6
 VERDICT, TEST = 3, 4
 """Of a checker; replies come at CALLS and calls go out at REPLIES."""
 _SHOWN_CHARS = 300
-
-
-class ProgramEnded(RuntimeError):
-    """The program is gone, or says what is no answer."""
 
 
 class Unsendable(TypeError):
@@ -54,11 +52,15 @@ def run_program(
 
 
 def answer_calls(function: Callable[..., object]) -> None:
-    """A line [arguments, keywords] in, a line with what the function returns out."""
+    """A line [arguments, keywords] in, a line ["returned", value] or ["raised", kind, message] out."""
     with open(CALLS, "rb") as calls, open(REPLIES, "wb", buffering=0) as replies:
         for call in calls:
             arguments, keywords = from_line(call)
-            replies.write(to_line(function(*arguments, **keywords)))
+            try:
+                line = to_line(["returned", function(*arguments, **keywords)])
+            except Exception as error:  # of any kind: the check decides what it thinks of it
+                line = to_line(["raised", type(error).__name__, str(error)[:_SHOWN_CHARS]])
+            replies.write(line)
 
 
 def show_and_end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -78,6 +80,7 @@ def end_early(code: int) -> None:
 def run_check(box: Namespaces | PlainProcesses, limits: Limits, descriptors: Sequence[int]) -> None:
     """The test's check, on a stand-in that calls the program; what comes of it goes to the worker."""
     keep(descriptors)
+    box.part()
     box.confine(limits)
     job = json.loads(_take(TEST))
     report = Report(job["test"])
@@ -87,20 +90,25 @@ def run_check(box: Namespaces | PlainProcesses, limits: Limits, descriptors: Seq
         exec(compile(text, name, "exec", dont_inherit=True), namespace)
     check = namespace["check"]
     report.began = True
-    namespace[job["entry_point"]] = caller = Caller(limits.file_bytes)
+    namespace[job["entry_point"]] = caller = Caller(limits.file_bytes, report)
     check(caller)
     report.give("passed", "")
     os._exit(0)
 
 
 class Caller:
-    """Stands for the program's function where the check calls it."""
+    """Stands for the program's function where the check calls it.
 
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+    It returns what the function returns, and raises what it raises: the built-in exception of that name, or a
+    RuntimeError. A program that ends, or answers with what is no answer, has failed there and then: this
+    process ends with that verdict, and no check that swallows exceptions goes on.
+    """
+
+    def __init__(self, max_bytes: int, report: Report) -> None:
+        self._max_bytes, self._report = max_bytes, report
         self._replies = os.fdopen(CALLS, "rb")
 
-    def __call__(self, *arguments: object, **keywords: object) -> Any:
+    def __call__(self, *arguments: object, **keywords: object) -> Any:  # noqa: RET503
         try:
             line = to_line([arguments, keywords])
         except TypeError as error:
@@ -108,12 +116,32 @@ class Caller:
         try:
             while line:
                 line = line[os.write(REPLIES, line) :]
-        except BrokenPipeError as error:
-            raise ProgramEnded("the program ended") from error
+        except BrokenPipeError:
+            self._report.end("the program ended")
         reply = self._replies.readline(self._max_bytes)
         if not reply.endswith(b"\n"):
-            raise ProgramEnded("an answer exceeds the output limit" if reply else "the program ended")
-        return from_line(reply)
+            self._report.end("an answer exceeds the output limit" if reply else "the program ended")
+        try:
+            answer = from_line(reply)
+        except ValueError:
+            answer = None
+        match answer:
+            case ["returned", value]:
+                return value
+            case ["raised", str(name), str(message)]:
+                self._report.raised = raised_again(name, message)
+                raise self._report.raised
+            case _:
+                self._report.end("what it answered is no answer")
+
+
+def raised_again(name: str, message: str) -> Exception:
+    """The built-in exception of a name, if a message alone makes one; else a RuntimeError that has both."""
+    kind = getattr(builtins, name, None)
+    if isinstance(kind, type) and issubclass(kind, Exception):
+        with suppress(TypeError):
+            return kind(message)
+    return RuntimeError(f"{name}: {message}")
 
 
 class Report:
@@ -121,18 +149,28 @@ class Report:
 
     def __init__(self, test: str) -> None:
         self.began = False
+        self.raised: Exception | None = None
+        """By the program's function in the last call that raised."""
         self._lines = test.splitlines()
 
     def give(self, outcome: str, detail: str) -> None:
         os.write(VERDICT, json.dumps({"outcome": outcome, "detail": detail}).encode())
 
+    def end(self, reason: str) -> NoReturn:
+        """The program has failed in the call that is being made."""
+        self.give("runtime_error", f"{reason} at {self._line(traceback.extract_stack())}")
+        os._exit(0)
+
+    def _line(self, frames: traceback.StackSummary) -> str:
+        places = [frame.lineno for frame in frames if frame.filename == "<test>"]
+        return self._lines[places[-1] - 1].strip()[:_SHOWN_CHARS] if places and places[-1] else ""
+
     def failure(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         """sys.excepthook: the line of the test that failed."""
-        places = [frame.lineno for frame in traceback.extract_tb(trace) if frame.filename == "<test>"]
-        line = self._lines[places[-1] - 1].strip()[:_SHOWN_CHARS] if places and places[-1] else ""
+        line = self._line(traceback.extract_tb(trace))
         said = f"{kind.__name__}: {str(error)[:_SHOWN_CHARS]}".removesuffix(": ")
-        if issubclass(kind, ProgramEnded):
-            self.give("runtime_error", f"{error} at {line}")
+        if error is self.raised:
+            self.give("runtime_error", f"{said} at {line}")
         elif self.began and not issubclass(kind, Unsendable):
             self.give("wrong_answer", f"{said} at {line}")
         else:

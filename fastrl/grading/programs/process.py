@@ -54,7 +54,7 @@ class ProgramProcess:
         )
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         mode = "plain" if config.run_unsandboxed_code else "sandbox"
-        arguments = (str(theirs.fileno()), str(self._limits.file_bytes), mode)
+        arguments = (str(theirs.fileno()), str(self._limits.file_bytes), mode, os.getcwd())
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-S", "-s", "-m", "fastrl.grading.programs.worker", *arguments],

@@ -89,8 +89,8 @@ def _judge_call(ending: Ending, said: str, config: ProgramConfig) -> tuple[Outco
     if ending.verdict is None:
         return Outcome.SANDBOX_ERROR, "the checker gave no verdict"
     outcome, detail = Outcome(ending.verdict["outcome"]), str(ending.verdict["detail"])
-    if outcome is Outcome.RUNTIME_ERROR and said:
-        detail = f"{_named(said, config)}; {detail}"
+    if outcome is Outcome.RUNTIME_ERROR:
+        detail = f"{_named(said, config)}; {detail}" if said else _named(detail, config)
     return outcome, detail
 
 

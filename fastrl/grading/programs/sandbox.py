@@ -28,6 +28,8 @@ NUM_FILES = 256
 NUM_OPEN_FILES = 64
 _DEVICES = ("null", "zero", "random", "urandom")
 _NEW_ROOT = "/tmp"
+USR = ("/usr/bin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libexec", "/usr/share/zoneinfo")
+"""Of the system, besides Python's own folders."""
 _PAGE_BYTES = resource.getpagesize()
 
 
@@ -46,15 +48,17 @@ class Namespaces:
 
     Args:
         file_bytes: the largest file; a program's /tmp holds NUM_FILES of them.
+        hidden: a folder that programs must not see.
     Raises:
         OSError: this machine refuses a step; the message names it.
     """
 
-    def __init__(self, file_bytes: int) -> None:
+    def __init__(self, file_bytes: int, hidden: str) -> None:
         self._as_root = os.geteuid() == 0
         self._tmp_options = f"mode=1777,size={NUM_FILES * file_bytes},nr_inodes={4 * NUM_FILES}"
+        visible = _libraries(hidden)
         _enter_namespaces(self._as_root)
-        self._proc = _build_root()
+        self._proc = _build_root(visible)
         self._own = os.open("ns/pid", os.O_RDONLY, dir_fd=os.open("self", os.O_PATH, dir_fd=self._proc))
         self._mount_tmp()
 
@@ -79,9 +83,16 @@ class Namespaces:
             os.setresuid(NOBODY, NOBODY, NOBODY)
         kernel.drop_privileges()
 
+    def part(self) -> None:
+        """In a checker's fork, before it is confined: a /tmp and a network of its own, so that only the two
+        pipes join it with the program."""
+        kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWNET)
+        self._mount_tmp()
+
     def memory_bytes(self) -> int:
-        """Resident, of all forks and whatever they started."""
-        total = 0
+        """Resident, of all forks and whatever they started, and what lies in /tmp."""
+        tmp = os.statvfs("/tmp")
+        total = (tmp.f_blocks - tmp.f_bfree) * tmp.f_frsize
         for name in os.listdir(self._proc):
             if name.isdigit() and name != "1":
                 with suppress(FileNotFoundError, ProcessLookupError):
@@ -120,6 +131,9 @@ class PlainProcesses:
         os.setpgid(0, 0)
         os.chdir(self._folders[-1])
         set_limits(limits)
+
+    def part(self) -> None:
+        """Nothing: without a sandbox they share what the user's processes share."""
 
     def memory_bytes(self) -> int:
         return 0
@@ -183,13 +197,13 @@ def _write_maps(pid: int, waiting: int, as_root: bool) -> None:
     os._exit(0)
 
 
-def _build_root() -> int:
+def _build_root(libraries: list[str]) -> int:
     """A root of system libraries, Python and four devices, all read-only.
 
     Returns: a descriptor of this namespace's /proc, which has no path.
     """
     _write("/proc/self/oom_score_adj", "1000")  # rather a program than the trainer
-    visible = [*_libraries(), *(f"/dev/{name}" for name in _DEVICES)]
+    visible = [*libraries, *(f"/dev/{name}" for name in _DEVICES)]
     sources = {path: os.open(path, os.O_PATH) for path in visible}  # the new root may hide their paths
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     flags = kernel.MS_NOSUID | kernel.MS_NODEV
@@ -211,15 +225,21 @@ def _build_root() -> int:
     return proc
 
 
-def _libraries() -> list[str]:
-    """What a running Python needs of the disk; none lies inside another."""
+def _libraries(hidden: str) -> list[str]:
+    """What a running Python needs of the disk; none lies inside another. Of /usr only named folders: people
+    keep projects and data under it.
+
+    Raises: OSError: `hidden` lies inside one of them, or Python in /tmp.
+    """
     system = [
         f"/{name}" for name in ("bin", "sbin", "lib", "lib32", "lib64") if not os.path.islink(f"/{name}")
     ]
     python = [f"{sys.base_prefix}/lib", sysconfig.get_path("stdlib"), os.path.realpath(sys.executable)]
-    paths = sorted(path for path in {"/usr", "/etc/ld.so.cache", *system, *python} if os.path.exists(path))
+    paths = sorted(path for path in {*USR, "/etc/ld.so.cache", *system, *python} if os.path.exists(path))
     if any(path.startswith("/tmp/") for path in paths):
         raise OSError(f"Python lies in /tmp ({sys.base_prefix}), which a program has for itself")
+    if any(f"{hidden}/".startswith(f"{path}/") for path in paths):
+        raise OSError(f"the working directory {hidden} lies where programs see Python and the system")
     return [path for path in paths if not any(path.startswith(f"{other}/") for other in paths)]
 
 

@@ -23,22 +23,29 @@ _NUMBERS = {
         "ptrace": 101, "shmget": 29, "msgget": 68, "semget": 64, "mq_open": 240, "memfd_create": 319,
         "memfd_secret": 447, "bpf": 321, "add_key": 248, "request_key": 249, "keyctl": 250, "syslog": 103,
         "io_uring_setup": 425, "userfaultfd": 323, "perf_event_open": 298, "process_vm_readv": 310,
-        "process_vm_writev": 311, "personality": 135,
+        "process_vm_writev": 311, "personality": 135, "flock": 73, "fcntl": 72, "setsockopt": 54,
     },
     "aarch64": {
         "pivot_root": 41, "clone": 220, "clone3": 435, "socket": 198, "unshare": 97, "setns": 268,
         "ptrace": 117, "shmget": 194, "msgget": 186, "semget": 190, "mq_open": 180, "memfd_create": 279,
         "memfd_secret": 447, "bpf": 280, "add_key": 217, "request_key": 218, "keyctl": 219, "syslog": 116,
         "io_uring_setup": 425, "userfaultfd": 282, "perf_event_open": 241, "process_vm_readv": 270,
-        "process_vm_writev": 271, "personality": 92,
+        "process_vm_writev": 271, "personality": 92, "flock": 32, "fcntl": 25, "setsockopt": 208,
     },
 }  # fmt: skip
 _REFUSED = (
     "unshare", "setns", "ptrace", "shmget", "msgget", "semget", "mq_open", "memfd_create", "memfd_secret",
     "bpf", "add_key", "request_key", "keyctl", "syslog", "io_uring_setup", "userfaultfd", "perf_event_open",
-    "process_vm_readv", "process_vm_writev", "personality",
+    "process_vm_readv", "process_vm_writev", "personality", "flock",
 )  # fmt: skip
 """New namespaces, other processes' memory, memory that no limit counts, and what widens the kernel's edge."""
+
+_REFUSED_ARGUMENTS = (
+    ("fcntl", 24, (6, 7, 37, 38, 1024, 1031)),  # F_SETLK, F_SETLKW, F_OFD_SETLK(W), F_SETLEASE, F_SETPIPE_SZ
+    ("setsockopt", 32, (7, 8, 32, 33)),  # SO_SNDBUF, SO_RCVBUF and as root with FORCE
+)
+"""Calls, the place of an argument in struct seccomp_data, and its values: locks that hold outside, and
+buffers of the kernel, which no limit counts."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -133,6 +140,11 @@ def _filter() -> ctypes.Array[ctypes.c_char]:
     code += [(equal, 0, 3, numbers["clone"]), (load, 0, 0, 16), (any_bit, 0, 5, CLONE_NEWUSER)]
     code += [(give, 0, 0, refuse)]
     code += [(equal, 0, 3, numbers["socket"]), (load, 0, 0, 16), (equal, 1, 0, 1), (give, 0, 0, refuse)]
+    for name, place, values in _REFUSED_ARGUMENTS:
+        code += [(equal, 0, 2 + 2 * len(values), numbers[name]), (load, 0, 0, place)]
+        for value in values:
+            code += [(equal, 0, 1, value), (give, 0, 0, refuse)]
+        code += [(load, 0, 0, 0)]
     code += [(give, 0, 0, allow)]
     packed = b"".join(struct.pack("=HBBI", *each) for each in code)
     return ctypes.create_string_buffer(packed, len(packed))

@@ -21,7 +21,10 @@ def from_line(line: bytes) -> Any:
     Raises:
         ValueError: it is not such a line.
     """
-    return _value(json.loads(line))
+    try:
+        return _value(json.loads(line))
+    except (TypeError, AttributeError, OverflowError, RecursionError, MemoryError) as error:
+        raise ValueError(f"expected plain data, got {type(error).__name__}") from error
 
 
 def _plain(value: object) -> Any:

@@ -1,4 +1,5 @@
-"""Runs programs in forks of itself, a test at a time. Arguments: socket, file limit, sandbox or plain.
+"""Runs programs in forks of itself, a test at a time. Arguments: socket, file limit, sandbox or plain,
+the trainer's working directory.
 
 Of each test it is given open files (program, input or test, standard output and error) that it does not
 read: a fork that runs a program knows neither tests nor expected answers. A function test takes two forks,
@@ -42,7 +43,9 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     sys.executable = os.path.realpath(sys.executable)  # a virtual environment will be out of sight
     try:
-        box: Sandbox = Namespaces(int(sys.argv[2])) if sys.argv[3] == "sandbox" else PlainProcesses()
+        box: Sandbox = (
+            Namespaces(int(sys.argv[2]), sys.argv[4]) if sys.argv[3] == "sandbox" else PlainProcesses()
+        )
     except OSError as error:
         control.send(json.dumps({"refused": str(error)}).encode())
         return

@@ -84,12 +84,11 @@ FUNCTIONS = {
     "    return 2": ("wrong_answer", "AssertionError at assert candidate(x=half(8)) == 5.0"),
     "    return x / 0": (
         "runtime_error",
-        "ZeroDivisionError: division by zero; the program ended at assert candidate(1) == 2",
+        "ZeroDivisionError: division by zero at assert candidate(1) == 2",
     ),
     "    return (i for i in [2])": (
         "runtime_error",
-        "TypeError: calls take and give plain data, not generator; "
-        "the program ended at assert candidate(1) == 2",
+        "TypeError: calls take and give plain data, not generator at assert candidate(1) == 2",
     ),
     "    while True: pass": ("timeout", "time limit of 2 s"),
     "    return [": ("compile_error", "SyntaxError: '[' was never closed"),
