@@ -177,4 +177,9 @@ def test_a_stage_that_begins_gets_its_tab(browser, tmp_path):
         rl_run(tmp_path / "rl")
         until(browser, "document.querySelectorAll('[role=tab]').length === 2")
         assert browser.run("document.querySelector('[aria-selected=true]').value") == "sft"
-    until(browser, "document.querySelector('#following').textContent.startsWith('no answer')")
+        state = "document.querySelector('#following').textContent"
+        network = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        browser.call("Network.emulateNetworkConditions", offline=True, **network)
+        until(browser, f"{state} === 'no answer; trying again'")
+        browser.call("Network.emulateNetworkConditions", offline=False, **network)
+        until(browser, f"{state} === 'following'")

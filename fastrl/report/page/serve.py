@@ -105,7 +105,6 @@ class Handler(BaseHTTPRequestHandler):
     name in its Host header is refused, and no answer allows another origin."""
 
     server: Server
-    protocol_version = "HTTP/1.1"
     server_version, sys_version = "fastrl", ""
     timeout = IDLE_S
 
@@ -113,16 +112,24 @@ class Handler(BaseHTTPRequestHandler):
         asked = urlsplit(self.path)
         if self.headers.get("Host") not in self.server.hosts:
             self.answer(HTTPStatus.FORBIDDEN, b"this page is served as 127.0.0.1 and localhost only\n")
-        elif asked.path == "/":
-            self.answer(HTTPStatus.OK, self.server.page.page(), "text/html; charset=utf-8")
-        elif asked.path == "/data":
-            newer = self.server.page.newer(parse_qs(asked.query).get("since", [""])[0])
-            if newer is None:
-                self.answer(HTTPStatus.NO_CONTENT)
-            else:
-                self.answer(HTTPStatus.OK, newer, "application/json")
-        else:
+        elif asked.path not in ("/", "/data"):
             self.answer(HTTPStatus.NOT_FOUND, b"there is only /\n")
+        else:
+            try:
+                self.give(asked.path, parse_qs(asked.query).get("since", [""])[0])
+            except ConnectionError:  # the browser has left
+                self.close_connection = True
+            except (OSError, ValueError):  # somebody edits a file by hand; the page asks again
+                self.answer(HTTPStatus.SERVICE_UNAVAILABLE, b"the folder can't be read now\n")
+
+    def give(self, path: str, since: str) -> None:
+        page = self.server.page
+        if path == "/":
+            self.answer(HTTPStatus.OK, page.page(), "text/html; charset=utf-8")
+        elif (newer := page.newer(since)) is None:
+            self.answer(HTTPStatus.NO_CONTENT)
+        else:
+            self.answer(HTTPStatus.OK, newer, "application/json")
 
     def answer(self, status: HTTPStatus, body: bytes = b"", kind: str = "text/plain") -> None:
         self.send_response(status)
