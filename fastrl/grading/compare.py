@@ -33,8 +33,8 @@ from fastrl.grading.units import DEGREE
 
 Answer = bool | None
 """None: it takes algebra that is not at hand, or that can't read one of them."""
-MOST_ITEMS = 64
-"""Values in no order that are matched; longer lists are compared in their order."""
+MOST_PAIRS = 4096
+"""Pairs of single values that a matching may look at; longer lists are compared in their order."""
 HUNDREDTH = Fraction(1, 100)
 
 
@@ -276,10 +276,18 @@ class Judge:
         return self.relations(relation, Relation((named.name, value), ("=",)))
 
     def relation_and_expression(self, relation: Relation, expression: Expression) -> Answer:
-        """An interval is a condition; an equation with a name equals its other side alone by that name."""
+        """An interval is a condition."""
         if is_set(expression.latex):
             return self.sets(relation, expression)
-        return self._by("a condition is no value", False)
+        return self.relation_and_value(relation, expression)
+
+    def relation_and_value(self, relation: Relation, value: Quantity | Expression) -> Answer:
+        """2 + 3 = 5 is 5, as all its sides are; 1 = 2 and 2x + y = 3 are no value."""
+        if set(relation.signs) != {"="}:
+            return self._by("a condition is no value", False)
+        return self._all(
+            [(read_clean(part, 1), value) for part in relation.parts], "all sides of an equation"
+        )
 
     def sets(self, one: Form, other: Form) -> Answer:
         if self.algebra is None:
@@ -309,7 +317,7 @@ class Judge:
         rule = "values in any order"
         if len(ones) != len(others):
             return self._by(rule, False)
-        if len(ones) > MOST_ITEMS:
+        if sum(map(size, ones)) * sum(map(size, others)) > MOST_PAIRS:
             return self._in_order(ones, others, "values in order, since there are many")
         table = [[self.equal(one, other) for other in others] for one in ones]
         if matching(table, lambda same: same is True):
@@ -339,6 +347,15 @@ def matching(table: Sequence[Sequence[Answer]], allowed: Callable[[Answer], bool
         return False
 
     return all(place(row, set()) for row in range(len(table)))
+
+
+def size(form: Form) -> int:
+    """Return how many single values a form holds."""
+    if isinstance(form, Listing | Group):
+        return sum(map(size, form.items))
+    if isinstance(form, Grid):
+        return sum(size(cell) for row in form.rows for cell in row)
+    return size(form.value) if isinstance(form, Named) else 1
 
 
 def kind(form: Form) -> str:
@@ -408,6 +425,7 @@ RULES: tuple[tuple[type, type, Callable[..., Answer]], ...] = (
     (Relation, Relation, Judge.relations),
     (Relation, Group, Judge.sets),
     (Relation, Expression, Judge.relation_and_expression),
+    (Relation, Quantity, Judge.relation_and_value),
     (Relation, Listing, Judge.sets),
     (Group, Expression, Judge.sets_in_words),
     (Listing, Expression, Judge.sets_in_words),

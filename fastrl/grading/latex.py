@@ -13,7 +13,10 @@ SPACES = re.compile(
 THOUSANDS = re.compile(r"(?<=[0-9])(?:\{,\}|,\\!|\\[!,;: ]|~|\\thinspace|,\s?\\[!,;:])(?=[0-9]{3}(?![0-9]))")
 BRACED_COMMA = re.compile(r"\{\s*([,:;.=])\s*\}")
 LEFT = re.compile(r"\\(?:left|right|[bB]igg?[lrm]?|middle)(?![A-Za-z])\s*\.?")
-STYLES = re.compile(r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|hline|centering)(?![A-Za-z])")
+STYLES = re.compile(
+    r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|hline|centering|normalsize|[lL]arge|LARGE|huge|Huge|small)"
+    r"(?![A-Za-z])|\\color\s*\{[^{}]*\}|\\(?:begin|end)\s*\{(?:aligned|align\*?|equation\*?|gathered|split)\}"
+)
 FONTS = (
     "mathrm", "mathbf", "mathit", "mathsf", "mathtt", "boldsymbol", "bm", "pmb", "mathnormal", "underline",
     "operatorname*", "operatorname", "textrm", "textbf", "textit", "texttt", "textsf", "textnormal", "emph",

@@ -8,18 +8,19 @@ from dataclasses import dataclass
 
 WORDS = (
     r"(?:answers?|r[ée]ponses?|respuestas?|respostas?|antwort(?:en)?|risposta|odpowied[źz]|svar|cevap|"
-    r"jawaban|đáp\s+án|απάντηση|ответ|відповідь|答案|答え|解答|答|답|정답|उत्तर|الإجابة|الجواب|תשובה|คำตอบ)"
+    r"jawaban|đáp\s+án|απάντηση|ответ|відповідь|答案|答え|解答|答|답|정답|उत्तर|الإجابة|الجواب|תשובה|คำตอบ|故选|应选)"
 )
 FINAL = r"(?:final|correct|right)\s+(?:result|solution|value|option|choice)"
 MARKUP = r"[\s*_\"'`})\]]{0,6}"
 IS = (
-    r"(?:(?:is|are|=|:|：|est|es|ist|é|è|lautet|sind|son|sont|равен|это|是|为|為|は|이다|은|는|है|هي|هو)"
-    r"(?![A-Za-zéèà]))"
+    r"(?:[:=：→]|-(?=\s)|(?:is|are|equals|(?:would|must|should|will)\s+be|est|es|ist|é|è|lautet|sind|son|sont|равен"
+    r"|это|是|为|為|は|이다|은|는|है|هي|هو)(?![A-Za-zéèà]))"
 )
+COPULA = re.compile(r"\s*(?:입니다|이다|です|である)$")
 PHRASE = re.compile(
-    rf"(?<![A-Za-z])(?:(?:{WORDS}|{FINAL})(?:\s*\([^()\n]{{0,30}}\))?{MARKUP}{IS}"
+    rf"(?<![A-Za-z])(?:(?:{WORDS}|{FINAL})(?:\s+finale?)?(?:\s*\([^()\n]{{0,30}}\))?{MARKUP}{IS}"
     r"|(?:correct|right)\s+answer\s+choice\s+is)"
-    r"[\s:*_：=]*",
+    r"[\s:*_：=→]*",
     re.IGNORECASE,
 )
 # a heading, or a line of its own, with the answer below
@@ -41,7 +42,7 @@ SENTENCE_END = re.compile(r"[.!?](?=\s|$)(?<!\.\.)|\n|[。！？]")
 CLAUSE = re.compile(
     r",\s+(?!and\b|or\b)(?=[a-z]{2,}\b)"
     r"|\s+(?:because|since|which|where|so that|as required|as desired|and not|but not|but)\b"
-    r"|\s+\((?=[a-z]{2,}\s)|\s+[—–]\s+"
+    r"|\s+\((?=[a-z]{2,}[\s)])|\s+[—–]\s+"
 )
 VALUE = re.compile(
     r"[+\-±−]?\s*(?:\\?\$|[€£¥₹])?\s*(?:[0-9.٠-٩０-９]|\\[a-zA-Z{(\[]|[√π∞∅(\[{⟨])"
@@ -134,7 +135,7 @@ def statement(rest: str) -> str:
     clause = CLAUSE.search(sentence)
     if clause is not None and VALUE.match(sentence[: clause.start()] or " "):
         sentence = sentence[: clause.start()]
-    return trimmed(sentence)
+    return COPULA.sub("", trimmed(sentence))
 
 
 def math_spans(text: str) -> list[str]:
@@ -192,7 +193,7 @@ def trimmed(text: str) -> str:
                 text = text[len(opening) :].lstrip()
         for closing, opening in (("}", "{"), (")", "("), ("]", "[")):
             if text.endswith(closing) and opening not in text and not text.endswith("\\" + closing):
-                if closing == "]" and ("(" in text or "]" in text[:-1]):
+                if closing in ")]" and ("(" in text or "[" in text or "]" in text[:-1]):
                     continue
                 text = text[:-1].rstrip()
         if text.endswith("$") and not text.endswith("\\$") and text.count("$") == 1:

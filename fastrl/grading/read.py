@@ -42,6 +42,7 @@ OPTION = re.compile(
     r"(?:\(\s*([A-J])\s*\)\s*[.:]?|([A-J])\s*\)|([A-J])\s*[.:](?=\s)|([A-J])(?=\s*$)|([A-J])\s+-\s)\s*(.*)",
     re.DOTALL,
 )
+PREFACE = re.compile(r"^(?:the\s+)?(?:final\s+)?answer\s*(?:is|:|=)\s*:?\s*", re.IGNORECASE)
 APPROXIMATELY = re.compile(
     r"^(?:\\approx|\\sim|~|about|approximately|roughly|exactly|precisely)\s*", re.IGNORECASE
 )
@@ -63,13 +64,18 @@ CLOCK = re.compile(r"[0-9]{1,2}:[0-5][0-9](?::[0-5][0-9])?")
 BASED = re.compile(r"([0-9A-F]+)\s*_\s*(?:\{\s*(?:([0-9]{1,2})|([a-z]+))\s*\}|([0-9]))")
 BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
          "eleven": 11, "twelve": 12, "sixteen": 16}  # fmt: skip
+THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
 SIGNS = frozenset(("=", "<", ">", "\\le", "\\ge", "\\ne", "\\approx", "\\equiv"))
+# a name with its marks, and no calculation: x_1, f'(x), S_{ABC}, |AB|, \\sin \\theta, \\frac{dy}{dx}
 NAME = re.compile(
-    r"(?:\\(?:angle|triangle|overline|widehat|hat|Delta|nabla|left\|)\s*)?\{?"
-    r"(?:\|?[A-Za-z]{1,4}\|?|\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|omega|sigma|rho|tau|ell|epsilon"
-    r"|xi|eta|psi|chi|angle [A-Z]+))'*\}?(?:_\{?[A-Za-z0-9]+\}?)?'*(?:\([A-Za-z0-9, ]{1,9}\))?'*"
-    r"(?:\s*:\s*[A-Za-z]{1,4}(?:_\{?[A-Za-z0-9]+\}?)?)?"
+    r"(?:\\[A-Za-z]+|[A-Za-z](?![A-Za-z]{12})|['|(){},:\s])*[A-Za-z](?:\\[A-Za-z]+|[A-Za-z]|['|(){},:\s])*"
 )
+SUBSCRIPT = re.compile(r"_\s*(?:\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z0-9])")
+DERIVATIVE = re.compile(r"\\frac\{d[A-Za-z]?\}\{d[A-Za-z]\}|\\partial")
+CALCULATION = re.compile(
+    r"\\(?:frac|sqrt|cdot|times|div|begin|sum|int|prod|pm|mp|cup|cap|binom|infty|pi)(?![A-Za-z])"
+)
+LONGEST_NAME = 40
 WORDY_NAME = re.compile(r"[A-Za-z][A-Za-z ]{3,60}")
 UNIT_BEHIND = re.compile(
     r"^(.*(?:[^\\A-Za-z\s^_{(/*+-]|\\[A-Za-z]+))\s*"
@@ -80,6 +86,7 @@ PROSE_AFTER_NUMBER = re.compile(r"(-?[0-9][0-9,]*(?:\.[0-9]+)?)\.\s+(?=[A-Z][a-z
 DEGREES = re.compile(r"((?:[0-9]+(?:\.[0-9]+)?)|\([^()]*\))\s*\^\\circ\s*")
 PERCENT = re.compile(r"(?:%|percent(?:age)?|pct|per\s?cent)(?:\s+(?:points?|of\b.*))?", re.IGNORECASE)
 FRENCH = re.compile(r"(\]|\[)([^\[\]]+)(\[|\])")
+PLUS_MINUS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 IN_SET = re.compile(r"^\{?[A-Za-z]\}?\s*\\in(?![A-Za-z])\s*")
 
 
@@ -94,7 +101,7 @@ def read(text: str) -> Form:
 def read_clean(text: str, depth: int) -> Form:
     if depth > DEEPEST or not text:
         return Expression(text)
-    text = APPROXIMATELY.sub("", text)
+    text = APPROXIMATELY.sub("", PREFACE.sub("", text))
     if EMPTY.fullmatch(text):
         return Empty()
     found = read_plain(text, depth)
@@ -216,7 +223,10 @@ def _is_word_list(text: str) -> bool:
 def read_list(text: str, depth: int) -> Form | None:
     """Values parted by commas, semicolons, "and", "or"."""
     joints = {(found[1] or "and").lower() for found in JOINED.finditer(text)}
-    pieces = [piece for piece in split(JOINED.sub(" ; ", text), frozenset(",;")) if piece]
+    parted = JOINED.sub(" ; ", text)
+    if re.search(r"[,;]\s", parted):  # 1,234, 5: what stands without a space parts thousands
+        parted = THOUSANDS.sub("", parted)
+    pieces = [piece for piece in split(parted, frozenset(",;")) if piece]
     if len(pieces) < 2:
         return read_clean(pieces[0], depth + 1) if len(pieces) == 1 and pieces[0] != text else None
     items = [read_clean(piece, depth + 1) for piece in pieces]
@@ -279,13 +289,12 @@ def read_set(inside: str, depth: int) -> Form:
 
 
 def read_plus_minus(text: str, depth: int) -> Form | None:
-    """a \\pm b is both values."""
-    if ("\\pm" not in text and "\\mp" not in text) or any(sign in text for sign in "=<>"):
+    r"""a \pm b is both values."""
+    if PLUS_MINUS.search(text) is None or any(sign in text for sign in "=<>"):
         return None
-    plus = re.sub(r"\\pm(?![A-Za-z])", "+", re.sub(r"\\mp(?![A-Za-z])", "-", text))
-    minus = re.sub(r"\\pm(?![A-Za-z])", "-", re.sub(r"\\mp(?![A-Za-z])", "+", text))
-    both = [read_clean(each.lstrip("+ ").strip(), depth + 1) for each in (plus, minus)]
-    return Listing(tuple(both))
+    plus = PLUS_MINUS.sub(lambda found: "+" if found[1] == "pm" else "-", text)
+    minus = PLUS_MINUS.sub(lambda found: "-" if found[1] == "pm" else "+", text)
+    return Listing(tuple(read_clean(each.lstrip("+ ").strip(), depth + 1) for each in (plus, minus)))
 
 
 def read_relation(text: str, depth: int) -> Form | None:
@@ -323,9 +332,11 @@ def _named_tuple(names: list[str], value: Form) -> Form:
 
 
 def is_name(text: str) -> bool:
-    return NAME.fullmatch(text) is not None or (
-        WORDY_NAME.fullmatch(text) is not None and not set(text.lower().split()) & FUNCTIONS
+    bare = DERIVATIVE.sub("D", SUBSCRIPT.sub("", text))
+    marked = (
+        len(bare) <= LONGEST_NAME and CALCULATION.search(bare) is None and NAME.fullmatch(bare) is not None
     )
+    return marked or (WORDY_NAME.fullmatch(text) is not None and not set(text.lower().split()) & FUNCTIONS)
 
 
 def is_name_only_of_prose(text: str) -> bool:
@@ -348,6 +359,8 @@ def read_grid(text: str, depth: int) -> Form | None:
     ]
     if not rows or len({len(row) for row in rows}) != 1:
         return None
+    if len(rows) == len(rows[0]) == 1:
+        return rows[0][0]
     if len(rows[0]) == 1:
         return Group("column", tuple(row[0] for row in rows), "column")
     return Group("row", rows[0], "row") if len(rows) == 1 else Grid(tuple(rows))

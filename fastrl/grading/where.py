@@ -124,7 +124,7 @@ def _boxed_or_stated(text: str, extraction: Extraction, level: Level) -> Found |
             return label
         answer, start = boxed_answer(text, boxes)
         return Found(answer, start, "box")
-    if extraction == "boxed":
+    if extraction == "boxed" or (unfinished is not None and not level.unfinished):
         return None
     phrases = find_phrases(text, last_only=True)
     values = [phrase for phrase in phrases if phrase.is_value]

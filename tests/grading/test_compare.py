@@ -345,7 +345,6 @@ def test_one_answer_in_two_spellings(one, other):
         ("3+4i", "3-4i"),
         ("i", "1"),
         (r"1, 2, \ldots, n", r"2,4,\ldots,2n"),
-        ("The answer is 5", "5"),
         ("5 apples and 6 pears", "5"),
         ("five", "5"),
         ("about 5", "6"),

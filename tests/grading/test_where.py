@@ -115,7 +115,7 @@ def test_thoughts_and_what_is_broken_off(text, strict, lenient):
         ("The answer is no.", "no"),
         ("答案是\uff1a12。", "12"),
         ("答案为 $12$。", "12"),
-        ("答えは 12 です。", "12 です"),
+        ("答えは 12 です。", "12"),
         ("La réponse est $12$.", "12"),
         ("La respuesta es 12.", "12"),
         ("Die Antwort lautet 12.", "12"),
