@@ -139,7 +139,7 @@ class Console:
             return
         with self.lock:
             if glance.done is not None:
-                if self.pace.first is None:
+                if self.pace.first in (None, glance.done):  # starting up is no part of the rate
                     self.pace.begin(glance.done)
                 self.done, self.total = glance.done, glance.total
             if self.live is not None:

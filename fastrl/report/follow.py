@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import IO, Any
 
 Line = dict[str, Any]
+LIVE = "live.json"
+"""Written while a stage works: see pulse."""
 
 
 class FollowedLines:
@@ -37,3 +40,12 @@ class FollowedLines:
         whole, line_break, _ = file.read().rpartition(b"\n")
         self.lines += [json.loads(line) for line in whole.split(b"\n") if line.strip()]
         self._offset += len(whole) + len(line_break)
+
+
+def read_live(folder: Path) -> tuple[dict[str, Any], float] | None:
+    """Return live.json and the seconds since it was written; None: no stage is at work, or none says so."""
+    path = folder / LIVE
+    try:
+        return json.loads(path.read_text()), max(0.0, time.time() - path.stat().st_mtime)
+    except FileNotFoundError:
+        return None

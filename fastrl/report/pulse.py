@@ -6,18 +6,15 @@ import json
 import os
 import resource
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from threading import Event, Thread
-from typing import Any
 
 import torch
 
+from fastrl.report.follow import LIVE
 from fastrl.runtime.run import Run, write_atomic
 
-LIVE = "live.json"
 EVERY_S = 1.0
 
 
@@ -71,12 +68,3 @@ def live(doing: str, done: int, total: int | None, unit: str) -> Live:
         pid=os.getpid(), doing=doing, done=done, total=total, unit=unit,
         memory_gib=peak / (2**30 if sys.platform == "darwin" else 2**20), device_gib=device / 2**30,
     )  # fmt: skip
-
-
-def read_live(folder: Path) -> tuple[dict[str, Any], float] | None:
-    """Return live.json and the seconds since it was written; None: no stage is at work, or none says so."""
-    path = folder / LIVE
-    try:
-        return json.loads(path.read_text()), max(0.0, time.time() - path.stat().st_mtime)
-    except FileNotFoundError:
-        return None

@@ -9,10 +9,9 @@ from typing import Any
 
 from fastrl.config.load import read_yaml
 from fastrl.report.console import known, number
-from fastrl.report.follow import FollowedLines, Line
+from fastrl.report.follow import FollowedLines, Line, read_live
 from fastrl.report.pace import duration
 from fastrl.report.page.curves import phases_of
-from fastrl.report.pulse import read_live
 from fastrl.report.sparkline import sparkline
 from fastrl.report.text import fitted, printable
 

@@ -26,7 +26,7 @@ class Lessons:
     """Sums the steps of lessons that have begun since it was made; an ended one has no folder any more."""
 
     def __init__(self, cache: Path) -> None:
-        self.cache, self.since = cache, time.time()
+        self.cache, self.since = cache, time.time() - 1  # file systems' clocks are behind
         self.steps: dict[Path, tuple[int, int]] = {}
         """Done and all, by the folder of the lesson."""
 

@@ -2,16 +2,19 @@
 
 import io
 import json
+import os
 import sqlite3
+import time
 
 import pytest
 
-from fastrl.config import RlConfig, RunConfig, TrainConfig
+from fastrl.config import DataConfig, RlConfig, RunConfig, SubsetConfig, TrainConfig
 from fastrl.report.console import Console, number, plain_line
-from fastrl.report.pace import duration
+from fastrl.report.follow import read_live
+from fastrl.report.pace import Glance, duration
 from fastrl.report.reporter import Reporter
 from fastrl.report.trackers import check_trackers, open_trackers, run_id
-from fastrl.runtime.run import Run
+from fastrl.runtime.run import Run, read_metrics
 
 METRICS = {
     "reward": 0.75,
@@ -143,3 +146,45 @@ def test_tensorboard_events_hold_the_numbers(tmp_path):
     events = accumulator.EventAccumulator(str(tmp_path / "run/tensorboard"))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("reward")] == [(1, 0.5), (2, 0.75)]
+
+
+def test_live_json_says_what_goes_on_and_is_gone_at_the_end(tmp_path):
+    folder = tmp_path / "run"
+    with reporter(folder) as report:
+        now, age = read_live(folder)
+        assert (now["done"], now["total"], now["unit"], now["pid"]) == (0, 3, "step", os.getpid())
+        assert now["doing"].startswith("start ") and now["memory_gib"] > 0.01 and age < 60
+        report.log(2, {"reward": 0.5})
+        assert report.pulse.look().done == 2
+    assert read_live(folder) is None and not (folder / "live.json").exists()
+
+
+def test_units_that_lie_on_disk_are_no_pace(tmp_path, capsys):
+    """120 were there; of 20 more 10 are done: the rate is that of these 10."""
+    config = SubsetConfig(run=RunConfig(dir=str(tmp_path / "run")), data=DataConfig(path="x"), sizes=(1,))
+    with Reporter(Run.start(config), config, unit="problem") as report:
+        report.found(120)
+        report.expect(20)
+        time.sleep(0.05)
+        report.advance(10, {"accuracy": 0.5})
+        rate = report.console.pace.text(130, 140)[1]
+        assert float(rate.split()[0]) < 10 / 0.05
+    assert "problem 130/140 | right 0.5 | about " in capsys.readouterr().err
+    assert [line["step"] for line in read_metrics(tmp_path / "run/metrics.jsonl")] == [130]
+
+
+def test_a_pipe_gets_a_line_every_few_seconds_while_nothing_is_logged():
+    file, glances = io.StringIO(), iter(range(1, 1000))
+    with Console(None, file, unit="run", every_s=0.0, watch=lambda: Glance("busy", next(glances), 1000)):
+        while file.getvalue().count("\n") < 2:
+            time.sleep(0.01)
+    lines = file.getvalue().splitlines()
+    assert lines[0].startswith("run 1/1000 | ") and lines[0].endswith(" | busy")
+    assert lines[1].startswith("run 2/1000 | about ") and "\x1b" not in file.getvalue()
+
+
+def test_the_live_line_is_cut_to_the_terminal(terminal):
+    with Console(7, watch=lambda: Glance("x" * 300, 3, 7)):
+        pass
+    text = terminal.text()
+    assert "step 3 of 7, 0s so far, xxx" in text and "x" * 100 not in text and "\u2026" in text

@@ -131,7 +131,7 @@ def test_a_sweep_in_a_file(recipe, folder, tmp_path, capsys, terminal):
     assert main(again) == 0
     assert "4 runs, 2 finished" in capsys.readouterr().out
     assert main([*again, "--train.num_steps", "3"]) == 2
-    assert "[sweep] fields: expected {'train.num_steps': 2} as in" in capsys.readouterr().err
+    assert "[sweep] fields: expected {'train.num_steps': 2} as in" in terminal.text()
     other = ["--train.learning_rate", "0.001", "--dry-run", "--dir", str(tmp_path / "other")]
     assert main(["sweep", str(folder / "sweep.yaml"), *other]) == 0
     commands = capsys.readouterr().out.splitlines()
