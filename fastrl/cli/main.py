@@ -13,8 +13,8 @@ from importlib import import_module
 from fastrl.runtime.errors import exit_code
 
 COMMANDS = (
-    "demo", "tiny", "plan", "train", "sweep", "reproduce", "eval", "groups", "plot", "compare", "report",
-    "doctor",
+    "demo", "tiny", "plan", "train", "sweep", "reproduce", "eval", "grade", "groups", "plot", "compare",
+    "report", "doctor",
 )  # fmt: skip
 USAGE = """\
 usage: fastrl COMMAND ...
@@ -35,6 +35,7 @@ usage: fastrl COMMAND ...
   eval CHECKPOINT --data.path FILE  avg@k, maj@k, pass@k; transferability with --receiver PATH
       --faithfulness.enabled true   do answers follow from what is written; how many ways lead to them
       --executor.model.path PATH    of a planner: the executor's accuracy with its traces, and alone
+  grade GOLD ANSWER [--explain]     is it the gold answer, and by which rule; grade FILE: a file's completions
   groups build --data.path FILE     traces of the same problem, one good and several flawed, judged
   plot RUN [RUN ...] [--out PNG]    curves of run folders
   compare RUN REFERENCE [RUN ...]   does a run go as it should: in the bands of a reference, or of other

@@ -10,7 +10,7 @@ import yaml
 from fastrl.cli.main import main
 from fastrl.config.load import from_dict, load_config
 
-COMMANDS = "demo, tiny, plan, train, sweep, reproduce, eval, groups, plot, compare, report, doctor"
+COMMANDS = "demo, tiny, plan, train, sweep, reproduce, eval, grade, groups, plot, compare, report, doctor"
 
 
 @pytest.fixture
