@@ -34,6 +34,7 @@ long: .venv/peers  ## studies and soak: hours; their JSON goes into bench/result
 	$(BIN)/python -m bench.study_tracelift --out bench/results/tracelift_study.json
 	$(BIN)/python -m bench.study_int --out bench/results/int_study.json
 	$(BIN)/python -m bench.study_weak --out bench/results/weak_study.json
+	$(BIN)/python -m bench.fuzz_grader --out bench/results/grader_fuzz.json
 	$(BIN)/fastrl reproduce --dir runs/reproduce --seeds 0 1 2
 	cp runs/reproduce/table.json bench/results/reproduce.json
 	$(BIN)/python -m bench.soak --steps 1000 --faults 320 --kinds kill file --out bench/results/soak_kills.json

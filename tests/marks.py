@@ -22,6 +22,7 @@ MARKS: dict[str, tuple[str, ...]] = {
         "grading/programs",
         "grading/test_pool.py",
         "grading/test_pairs.py",
+        "grading/test_whole_response.py",
         "integrations/test_lm_eval.py",
         "kernels/test_sharded_head.py",
         "kernels/test_triton_compiles.py",

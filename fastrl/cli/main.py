@@ -13,8 +13,8 @@ from importlib import import_module
 from fastrl.runtime.errors import exit_code
 
 COMMANDS = (
-    "demo", "tiny", "plan", "train", "sweep", "reproduce", "eval", "groups", "plot", "compare", "report",
-    "watch", "doctor", "data",
+    "demo", "tiny", "plan", "train", "sweep", "reproduce", "eval", "grade", "groups", "plot", "compare",
+    "report", "watch", "doctor", "data",
 )  # fmt: skip
 USAGE = """\
 usage: fastrl COMMAND ...
@@ -36,6 +36,7 @@ usage: fastrl COMMAND ...
       --faithfulness.enabled true   do answers follow from what is written; how many ways lead to them
       --executor.model.path PATH    of a planner: the executor's accuracy with its traces, and alone
   data FILE [--field value ...]     what is understood of a file of problems: columns, counts, gold answers
+  grade GOLD ANSWER [--explain]     is it the gold answer, and by which rule; grade FILE: a file's completions
   groups build --data.path FILE     traces of the same problem, one good and several flawed, judged
   plot RUN [RUN ...] [--out PNG]    curves of run folders
   compare RUN REFERENCE [RUN ...]   does a run go as it should: in the bands of a reference, or of other

@@ -83,7 +83,7 @@ UNIT_BEHIND = re.compile(
     r"(?:\s*\^\s*\{?[23]\}?)?(?:\s*/\s*[A-Za-z]{1,8}(?:\s*\^\s*\{?[23]\}?)?)?)$"
 )
 PROSE_AFTER_NUMBER = re.compile(r"(-?[0-9][0-9,]*(?:\.[0-9]+)?)\.\s+(?=[A-Z][a-z]+\s+[a-z]+)")
-DEGREES = re.compile(r"((?:[0-9]+(?:\.[0-9]+)?)|\([^()]*\))\s*\^\\circ\s*")
+DEGREES = re.compile(r"((?<![0-9.])[0-9]+(?:\.[0-9]+)?|\([^()]*\))\s*\^\\circ\s*")
 PERCENT = re.compile(r"(?:%|percent(?:age)?|pct|per\s?cent)(?:\s+(?:points?|of\b.*))?", re.IGNORECASE)
 FRENCH = re.compile(r"(\]|\[)([^\[\]]+)(\[|\])")
 PLUS_MINUS = re.compile(r"\\(pm|mp)(?![A-Za-z])")

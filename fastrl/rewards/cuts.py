@@ -58,10 +58,13 @@ class Cutter:
         token_ids = list(completion_ids)
         while token_ids and not self._text(token_ids[-1:]):
             token_ids.pop()
-        most = self._before_answer(token_ids) if self.strip_answer else len(token_ids)
-        return [self._cut_at(token_ids, tau, min(math.floor(tau * len(token_ids)), most)) for tau in taus]
+        start = answer_start(self._text(token_ids))
+        most = self._before(token_ids, start) if self.strip_answer else len(token_ids)
+        return [
+            self._cut_at(token_ids, tau, min(math.floor(tau * len(token_ids)), most), start) for tau in taus
+        ]
 
-    def _cut_at(self, token_ids: list[int], tau: float, position: int) -> Cut:
+    def _cut_at(self, token_ids: list[int], tau: float, position: int, start: int | None) -> Cut:
         text = self._text(token_ids[:position])
         if self.same_vocabulary:
             while text.endswith(BROKEN):
@@ -71,18 +74,18 @@ class Cutter:
         else:
             text = text.rstrip(BROKEN)
             receiver_ids = encode_inside(self.receiver_tokenizer, text)
-        has_answer = answer_start(text) is not None
+        # a heading that is cut may look like an answer: the whole rollout says where that begins
+        has_answer = start is not None and len(text) > start and answer_start(text) is not None
         return Cut(tau=tau, position=position, text=text, receiver_ids=receiver_ids, has_answer=has_answer)
 
-    def _before_answer(self, token_ids: list[int]) -> int:
-        """The most tokens whose text ends before the first answer marker begins."""
-        marker = answer_start(self._text(token_ids))
-        if marker is None:
+    def _before(self, token_ids: list[int], start: int | None) -> int:
+        """Return the most tokens whose text ends where the answer begins, or before."""
+        if start is None:
             return len(token_ids)
         low, high = 0, len(token_ids)
         while low < high:
             middle = (low + high + 1) // 2
-            if len(self._text(token_ids[:middle])) <= marker:
+            if len(self._text(token_ids[:middle])) <= start:
                 low = middle
             else:
                 high = middle - 1

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from fastrl.config import AlarmConfig
-from fastrl.training.alarm import COLLAPSE, SATURATED, Alarms
+from fastrl.training.alarm import COLLAPSE, EMPTY_CUTS, SATURATED, TRANSFER, Alarms
 
 OFF = dict.fromkeys(
     ("min_entropy_ratio", "length_factor", "max_clipped_fraction", "max_common_share", "min_agreement_ratio")
@@ -147,3 +147,19 @@ def test_what_stops():
 def test_refusals(options, message):
     with pytest.raises(ValueError, match=message):
         AlarmConfig(**options)
+
+
+def test_rollouts_without_a_cut_ring_the_alarm_of_transfer():
+    """Above a half for two steps in a row, none of which is the start's. Other runs have no such alarm."""
+    config = AlarmConfig(span=1, patience=2, stop_on=("transfer",))
+    alarms, rings, told = Alarms(config), [], []
+    for share in (1.0, 0.6, 0.5, 0.6, 0.7, 0.4):
+        found, fresh = alarms.judge({EMPTY_CUTS: share})
+        rings.append(found[TRANSFER])
+        told += fresh
+        assert alarms.stops == bool(found[TRANSFER])
+    assert rings == [0, 0, 0, 0, 1, 0]
+    assert told == ["alarm/transfer: transfer/empty_cuts 0.7 is outside [0, 0.5] for 2 steps"]
+    assert TRANSFER not in Alarms(config).judge({"entropy": 1.0})[0]
+    off = Alarms(AlarmConfig(span=1, patience=1, max_empty_cuts=None))
+    assert [off.judge({EMPTY_CUTS: 1.0})[0][TRANSFER] for _ in range(4)] == [0] * 4

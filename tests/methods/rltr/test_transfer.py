@@ -237,3 +237,19 @@ def test_rows_must_match(byte, grader):
     reward = make(RuleEngine(byte, knows_with_key), byte, grader)
     with pytest.raises(ValueError, match="zip"):
         reward(["q"] * 2, ["a"] * 2, [[5]], solution=["1"] * 2, trainer_state=SimpleNamespace(global_step=0))
+
+
+HEADINGS = "#### Step 1\nadd\n#### Step 2\nso " + r"\boxed{1}"
+
+
+def test_headings_of_steps_are_kept_and_rollouts_without_a_cut_are_counted(byte, bpe, grader):
+    """Two rollouts begin with their answer: nothing of them can be cut. Headings are no answer."""
+    engine, metrics = RuleEngine(bpe, lambda prefix, seed, j: "1"), {}
+    batch = Batch(byte, texts=(r"\boxed{1} it is", HEADINGS, "Answer: 1", HEADINGS), solution=("1",) * 4)
+    reward = make(engine, byte, grader, strip_answer=True, num_cuts=4)
+    batch.reward(reward, log_metric=metrics.__setitem__)
+    assert metrics["transfer/empty_cuts"] == 2 / 4
+    cuts = batch.cuts(reward)
+    assert [cut["position"] for row in cuts[::2] for cut in row] == [0] * 8
+    assert max(cut["position"] for cut in cuts[1]) > len("#### Step 1\n")
+    assert not any(cut["has_answer"] for row in cuts for cut in row)
