@@ -37,7 +37,7 @@ OWN = ("config.yaml", "environment.json")
 
 def left(folder: Path, without: tuple[str, ...] = ()) -> dict[str, bytes]:
     """What a stage leaves for others: not what it notes for itself."""
-    notes = ("progress", "written", "judged", "executed", *without)
+    notes = ("progress", "metrics", "written", "judged", "executed", *without)
     files = [path for path in folder.iterdir() if path.is_file() and path.name not in OWN]
     return {path.name: path.read_bytes() for path in files if not path.name.startswith(notes)}
 
