@@ -73,6 +73,7 @@ OVER = re.compile(r"\\over(?![A-Za-z])")
 LEFT_PLUS = re.compile(r"\+\s*-")
 DOUBLED = re.compile(r"\\\\(?=[A-Za-z]{2,}|[{}%$,!;])")
 ESCAPED_DOLLAR = re.compile(r"\\\$")
+PLAIN_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 DOLLAR = "\x00"
 """Stands for a dollar sign that means money, while the others go."""
 
@@ -84,6 +85,8 @@ def clean(text: str) -> str:
     by spaces. Thousands lose their separators where these can be nothing else: 17{,}904, 1\\,000, 21,\\!507.
     Idempotent in effect: what clean returns reads alike. Never raises.
     """
+    if PLAIN_NUMBER.fullmatch(text):
+        return text
     text = to_latex(text).replace("\\\\boxed", "\\boxed")
     if "\\begin" not in text and "\\\\" in text:
         text = DOUBLED.sub(r"\\", text)  # escaped once too often
