@@ -1,8 +1,8 @@
 """Runs a recipe again and again. Every run but the last kills itself with SIGKILL, just before it does
 something to a file for the n-th time.
 
-A death is written EVENT:END_OF_PATH:N. EVENT is Python's audit event: open (to write), os.mkdir, os.rename
-(the path that is renamed), shutil.rmtree.
+A death is written EVENT:END_OF_PATH:N; "*" in it stands for anything. EVENT is Python's audit event: open (to
+write), os.mkdir, os.rename (the path that is renamed), shutil.rmtree.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from forked import run_forked
@@ -36,12 +37,17 @@ def die_at(event: str, end: str, calls: int) -> None:
 
     def hook(name, arguments):
         nonlocal left
-        if name != event or not str(arguments[0]).endswith(end):
+        if name != event or not fnmatchcase(str(arguments[0]), f"*{end}"):
             return
-        if name == "open" and str(arguments[1])[0] not in "wax":
+        if name == "open" and not writes(*arguments[1:]):
             return
         left -= 1
         if not left:
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
+
+
+def writes(mode: str | None, flags: int) -> bool:
+    """Return whether a file is opened to write, with open's mode or os.open's flags."""
+    return bool(flags & (os.O_WRONLY | os.O_RDWR)) if mode is None else mode[0] in "wax"

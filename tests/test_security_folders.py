@@ -19,7 +19,7 @@ from fastrl.methods.tracelift.trace_groups import write_groups
 from fastrl.policy.checkpoint import STATE, TRAINER_STATE, damaged, digest, read_state
 from fastrl.policy.model import Policy
 from fastrl.policy.source import model_source
-from fastrl.runtime.files import append_text, open_regular
+from fastrl.runtime.files import append_text, open_regular, replacing
 from fastrl.runtime.run import is_free, write_atomic
 
 CPU = torch.device("cpu")
@@ -156,6 +156,21 @@ def test_files_have_the_mode_that_others_have(tmp_path):
     write_atomic(tmp_path / "a", "x")
     (tmp_path / "b").write_text("x")
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_what_a_killed_writer_left_is_removed_and_a_living_ones_file_is_not(tmp_path):
+    path = tmp_path / "a"
+    left = tmp_path / ".a.0123456789abcdef.tmp"
+    left.write_text("torn")
+    others = [tmp_path / ".b.0123456789abcdef.tmp", tmp_path / ".a.tmp"]
+    for other in others:
+        other.touch()
+    with replacing(path) as outer:
+        write_atomic(path, "inner")
+        assert outer.exists() and not left.exists()
+        outer.write_text("outer")
+    assert path.read_text() == "outer"
+    assert sorted(tmp_path.iterdir()) == sorted([path, *others])
 
 
 def test_a_kill_while_the_first_file_was_written_leaves_a_free_folder(tmp_path):

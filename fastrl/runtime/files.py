@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -16,22 +18,52 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a new, empty file next to `path` to fill; it takes the place of `path` when the block ends.
 
     Its name is random and its creation exclusive: a link that waits in the folder is never written through.
-    After an error in the block it is removed.
+    After an error in the block it is removed; what a killed process left is removed the next time.
 
     Raises: OSError: it can't be written.
     """
-    temporary = path.with_name(f"{temporary_start(path)}{secrets.token_hex(8)}.tmp")
-    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
+    temporary, lock = create_temporary(path)
     try:
         yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(lock)
+    for left in path.parent.iterdir():
+        if is_temporary(left, path):
+            remove_unlocked(left)
 
 
-def temporary_start(path: Path) -> str:
-    """Return how the names of the files begin that `replacing` makes for a path."""
-    return f".{path.name}."
+def create_temporary(path: Path) -> tuple[Path, int]:
+    """Create a temporary file for `path`; return it and a descriptor that locks it while its writer lives."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        lock = os.open(temporary, flags, 0o666)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.fstat(lock).st_nlink:
+            return temporary, lock
+        os.close(lock)  # another process took it for one that was left, before it was locked
+
+
+def is_temporary(file: Path, path: Path) -> bool:
+    """Return whether `replacing` made this file for `path`, by its name."""
+    return re.fullmatch(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp", file.name) is not None
+
+
+def remove_unlocked(temporary: Path) -> None:
+    """Remove a temporary file if the process that wrote it has ended."""
+    try:
+        descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return  # gone, or a link, which is not ours
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        temporary.unlink(missing_ok=True)
+    except BlockingIOError:
+        pass  # its writer lives
+    finally:
+        os.close(descriptor)
 
 
 def append_text(path: Path, text: str) -> None:

@@ -25,7 +25,7 @@ import torch
 
 from fastrl.config import Config, differences, in_use
 from fastrl.config.load import read_stored, to_yaml
-from fastrl.runtime.files import append_text, replacing, temporary_start
+from fastrl.runtime.files import append_text, is_temporary, replacing
 from fastrl.runtime.versions import installed_versions
 from fastrl.runtime.watchdog import Watchdog
 
@@ -154,10 +154,7 @@ def finite(value: Any) -> Any:
 def is_free(folder: Path, first: str) -> bool:
     """Whether a folder is not there, is empty, or holds nothing but what a kill left of writing its first
     file."""
-    start = temporary_start(folder / first)
-    return not folder.is_dir() or all(
-        each.name.startswith(start) and each.name.endswith(".tmp") for each in folder.iterdir()
-    )
+    return not folder.is_dir() or all(is_temporary(each, folder / first) for each in folder.iterdir())
 
 
 def write_atomic(path: Path, text: str) -> None:

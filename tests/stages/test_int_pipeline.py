@@ -13,20 +13,20 @@ from killed_recipe import exit_codes
 from fastrl.config.load import load_config
 
 DEATHS = [
-    "os.rename:/.pipeline.yaml.tmp:1",  # its folder holds nothing else
-    "os.rename:hard_set/.config.yaml.tmp:1",
+    "os.rename:/.pipeline.yaml.*.tmp:1",  # its folder holds nothing else
+    "os.rename:hard_set/.config.yaml.*.tmp:1",
     "open:hard_set/progress.jsonl:2",  # the second chunk's work is done, and not written
-    "os.rename:hard_set/.hard.jsonl.tmp:1",
+    "os.rename:hard_set/.hard.jsonl.*.tmp:1",
     "os.mkdir:run/intervene:1",  # between two stages
     "open:intervene/progress.jsonl:2",
-    "os.rename:intervene/.page.html.tmp:1",
+    "os.rename:intervene/.page.html.*.tmp:1",
     "open:sft/metrics.jsonl:3",  # two steps are done, and no checkpoint is there
     # a torn checkpoint, a whole one before it
     "open:sft/checkpoints/.step-000004.partial/trainer_state/state.json:1",
     "os.mkdir:run/rl:1",
     "open:rl/metrics.jsonl:2",
     "os.rename:rl/checkpoints/.step-000002.partial:1",
-    "os.rename:rl/completions/.step-000004.jsonl.tmp:1",
+    "os.rename:rl/completions/.step-000004.jsonl.*.tmp:1",
 ]
 DRAWN = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "max_new_tokens": 24}
 
