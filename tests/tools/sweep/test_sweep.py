@@ -334,7 +334,8 @@ def test_a_pipelines_metrics_are_those_of_its_last_rl_stage(checkpoints, tmp_pat
 def test_a_pipeline_is_swept_by_its_stages_fields(recipe, folder, tmp_path, capsys):
     stage = yaml.safe_load(Path(recipe).read_text())
     del stage["run"]
-    sft = {"stage": "sft", "model": stage["model"], "data": stage["data"]}
+    write_jsonl(tmp_path / "talk.jsonl", [{"prompt": "1+1=?", "completion": "2"}])
+    sft = {"stage": "sft", "model": stage["model"], "data": {"path": str(tmp_path / "talk.jsonl")}}
     pipeline = {"stage": "pipeline", "sft": sft, "rl": stage | {"model": {"path": "@sft"}}}
     (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump(pipeline, sort_keys=False))
     grid = ["sweep", str(tmp_path / "pipeline.yaml"), "--dir", str(folder), "--dry-run", "--vary"]
