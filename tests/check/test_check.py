@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from checkpoints import byte_tokenizer
 from jsonl import write_jsonl
 
 from fastrl.check import check_config, check_fits
@@ -24,6 +25,7 @@ from fastrl.config import (
     TransferConfig,
 )
 from fastrl.data import Problem
+from fastrl.data.prompts import render_prompt
 
 # Prompts are bytes between <user> and <assistant>: the longest, "9+9+9+9=?", is 9 + 2 tokens; 512 positions.
 QUESTIONS = ["1+2=?", "9+9+9+9=?", "7+1=?"]
@@ -147,24 +149,16 @@ def test_one_request_must_fit_the_engine(config):
 
 
 def test_longest_prompt_counts_tokens_not_characters():
-    class Halves:
-        """One token for two characters, but one for each digit."""
-
-        chat_template = None
-        eos_token_id = None
-
-        def __call__(self, texts, add_special_tokens):
-            digits = [sum(character.isdigit() for character in text) for text in texts]
-            counts = [d + (len(text) - d) // 2 for d, text in zip(digits, texts, strict=True)]
-            return {"input_ids": [[0] * count for count in counts]}
-
-    texts = ["letters and more letters", "1234567890123456", "short"]
+    """Bytes, here: ten characters of three bytes are longer than 24 letters."""
+    tokenizer = byte_tokenizer()
+    texts = ["letters and more letters", "数学の問題ですよね。", "short"]
     problems = [
         Problem(index=i, messages=[{"role": "user", "content": text}], solution="1")
         for i, text in enumerate(texts)
     ]
-    problem, length = longest_prompt(Halves(), problems)
-    assert (problem.index, length) == (1, 16)
+    problem, length = longest_prompt(tokenizer, problems)
+    assert problem.index == 1
+    assert length == len(render_prompt(tokenizer, problem.messages)) >= 30
 
 
 def test_rewards_by_dotted_path_are_imported_first(config):
