@@ -55,8 +55,11 @@ class Ranks:
 
     @staticmethod
     def leave() -> None:
-        """End the group's threads; a process that exits with them running may be aborted."""
-        if dist.is_initialized():
+        """End the threads of the group that join made; a process that exits with them running may be aborted.
+
+        A group of one is another's: vLLM makes one for itself.
+        """
+        if dist.is_initialized() and dist.get_world_size() > 1:
             dist.destroy_process_group()
 
     @property

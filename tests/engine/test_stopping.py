@@ -1,5 +1,7 @@
 """Stop strings: found wherever the text has one, at a cost per token that does not grow with the text."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 from transformers import AddedToken
@@ -68,6 +70,7 @@ def test_tokens_decoded_per_token_do_not_grow(byte, count):
 
 
 def test_a_special_token_is_a_stop_token(byte):
+    byte = deepcopy(byte)  # the other tests' too
     byte.add_special_tokens({"additional_special_tokens": [AddedToken("<tool>", special=True)]})
     tool = byte.convert_tokens_to_ids("<tool>")
     sampling = SamplingParams(stop=("<tool>", "!"), stop_token_ids=(3,))

@@ -11,7 +11,7 @@ from checkpoints import byte_tokenizer
 from transformers import AutoModelForCausalLM
 
 from fastrl.cli.eval import EvalOptions, run_eval
-from fastrl.config import DataConfig, ModelConfig
+from fastrl.config import AnswerConfig, DataConfig, ModelConfig
 from fastrl.grading import extract_answer, normalize_answer
 from fastrl.policy.model import Policy
 
@@ -47,7 +47,7 @@ def test_the_same_number(exported, tmp_path):
         str(exported),
         EvalOptions(
             data=DataConfig(path=str(data)), num_samples=1, temperature=0.0, max_new_tokens=NEW_TOKENS,
-            device="cpu", dtype="float32", answer_workers=1,
+            device="cpu", dtype="float32", answer=AnswerConfig(workers=1),
         ),
     )  # fmt: skip
 
