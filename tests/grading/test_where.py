@@ -1,5 +1,6 @@
 """Where an answer stands: behind thoughts, in boxes of every spelling, behind phrases."""
 
+import gc
 import time
 
 import pytest
@@ -243,5 +244,9 @@ def test_the_time_is_linear_in_the_text(piece):
         answer_start(text)
         return time.process_time() - start
 
-    # 8 times the text: 8 times the time, and 64 times if it were quadratic
-    assert seconds(16_000) < 0.1 + 24 * seconds(2_000)
+    gc.disable()  # a collection takes as long as there are objects of other tests
+    try:
+        # 8 times the text: 8 times the time, and 64 times if it were quadratic
+        assert min(seconds(16_000) for _ in range(3)) < 0.1 + 24 * seconds(2_000)
+    finally:
+        gc.enable()
