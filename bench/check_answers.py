@@ -56,7 +56,7 @@ def boxed_pairs(gold: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def math_verify_alone(pairs: Sequence[tuple[str, str]]) -> list[bool]:
-    """What math-verify says of the same pairs, with its defaults and a box around the gold answer."""
+    """Grade the same pairs by math-verify, with its defaults and a box around the gold answer."""
     from math_verify import parse, verify
 
     return [bool(verify(parse(f"\\boxed{{{gold}}}"), parse(completion))) for completion, gold in pairs]

@@ -58,7 +58,7 @@ def describe(path: str, read: ProblemFile) -> str:
 
 
 def gold_forms(problems: Sequence[Problem]) -> list[tuple[str, int]]:
-    """How many gold answers have each form, the most common first."""
+    """Count the gold answers of each form, the most common first."""
     return Counter(form_of(problem.solution) for problem in problems).most_common()
 
 

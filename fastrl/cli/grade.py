@@ -19,15 +19,15 @@ PROG = "fastrl grade GOLD ANSWER [--explain] | FILE"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradeOptions:
-    """Whether an answer equals the gold one, and why."""
+    """Grade an answer against the gold one, and say why."""
 
     answer: AnswerConfig = field(default_factory=AnswerConfig)
     completion_column: str = "completion"
-    """Of FILE: the texts that are graded."""
+    """Column of FILE with the texts to grade."""
     solution_column: str = "solution"
-    """Of FILE: the gold answers."""
+    """Column of FILE with the gold answers."""
     out: str | None = None
-    """Of FILE: a JSONL file for the rows with answer, verdict and rule. null: only counts are printed."""
+    """JSONL file to write FILE's rows to, with answer, verdict and rule. null: only counts are printed."""
 
 
 def main(arguments: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""How answers are graded: where they may stand, what is paid, how long one may take."""
+"""The options of grading answers: where they may stand, what is paid, how long one may take."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastrl.config.base import check_at_least, check_positive, refuse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerConfig:
-    """How answers are compared with the gold ones."""
+    """Options for comparing answers with the gold ones."""
 
     extraction: Literal["boxed", "phrase", "last_number", "whole_response"] = "phrase"
     """boxed: the answer stands in a box. phrase: in a box, or behind "answer is", "Answer:", "####".
