@@ -3,7 +3,7 @@
 import os
 import shutil
 
-from run_folders import write_json_lines
+from jsonl import write_jsonl
 
 from fastrl.report.pace import Glance
 from fastrl.tiny.lessons import Lessons
@@ -22,7 +22,7 @@ def test_lessons_are_summed_until_their_folders_go(tmp_path):
     assert lessons() is None
     first, second = (lesson(tmp_path / f".world-ab/.{name}", 40) for name in ("generator", "receiver"))
     assert lessons() == Glance("teaching generator, receiver", 0, 80)
-    write_json_lines(first / "run/metrics.jsonl", [{"step": 1}, {"step": 2}])
+    write_jsonl(first / "run/metrics.jsonl", [{"step": 1}, {"step": 2}])
     with (first / "run/metrics.jsonl").open("a") as file:
         file.write('{"step": 3')
     assert lessons() == Glance("teaching generator, receiver", 2, 80)

@@ -52,6 +52,7 @@ REQUIRED = {
     "math-verify": Supported("0.9", "0.10"),
     "sympy": Supported(),
     "tyro": Supported("1.0", "2.0"),
+    "jinja2": Supported("3.1.6"),
     "rich": Supported(),
     "pyyaml": Supported(),
     "matplotlib": Supported(),
