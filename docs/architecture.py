@@ -18,8 +18,8 @@ WIDTH = 140
 INTRODUCTION = """\
 # Architecture
 
-Every source file in one sentence: the first of the file itself. `python docs/architecture.py` writes this page.
-A test fails if it is out of date.
+Every source file in one sentence: the first of the file itself. `python docs/architecture.py`
+writes this page. A test fails if it is out of date.
 
 Imports run downwards only (`tests/test_floors.py`): a folder may import the folders below it.
 
@@ -39,7 +39,7 @@ Imports run downwards only (`tests/test_floors.py`): a folder may import the fol
 
 
 def sources() -> list[Path]:
-    """Return the source files that say something, folder by folder; compiled copies and links are left out."""
+    """Return the source files that are not empty, by folder; compiled copies and links are left out."""
     found = []
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).rglob("*")):
