@@ -71,7 +71,8 @@ class RewardModelConfig:
     groups_per_step: int = 128
     """Groups per step."""
     max_tokens: int = 3072
-    """Longest input, at most the backbone's context; longer ones are truncated at the start of the problem."""
+    """Longest input, at most the backbone's context; longer ones are truncated at the start of the
+    problem."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate after warm-up: constant, or a cosine decay to zero."""
 

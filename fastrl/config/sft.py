@@ -40,7 +40,8 @@ class SftConfig:
     final_share: float = 0.0
     """Final learning rate of the cosine, as a fraction of the peak."""
     thinking: Literal["as_is", "drop"] = "as_is"
-    """drop: remove the assistant's text between thinking_tags, and the tags; a row without tags is refused."""
+    """drop: remove the assistant's text between thinking_tags, and the tags; a row without tags is
+    refused."""
     thinking_tags: tuple[str, ...] = ("<think>", "</think>")
     """Opening and closing tag of the reasoning."""
     prefix_weight: float = 1.0
