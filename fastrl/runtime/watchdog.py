@@ -54,8 +54,8 @@ class Watchdog:
     def _end(self) -> None:
         print(
             f"fastrl: [run] hang_timeout_s: phase {self._phase!r} on rank {self.rank} has taken more than "
-            f"{self.timeout_s:g} s; this process exits with code {HANG_CODE}, and the same command resumes "
-            "from the last checkpoint. Stacks of its threads:",
+            f"{self.timeout_s:g} s; this process exits with code {HANG_CODE}. The same command resumes from "
+            "the last checkpoint. Stacks of all threads:",
             file=sys.stderr,
             flush=True,
         )
