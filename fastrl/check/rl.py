@@ -70,7 +70,7 @@ def check_engine(section: str, engine: EngineConfig) -> None:
     if engine.device not in devices:
         refuse(section, "device", f"one of {devices}", engine.device)
     if engine.kind == "vllm" and (reason := unusable()):
-        raise ValueError(f"[{section}] kind: vllm was asked for, and {reason}")
+        raise ValueError(f"[{section}] kind: expected a usable vllm, got: {reason}")
 
 
 def check_devices(config: RlConfig, policy: torch.device) -> None:
