@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from fastrl.policy.checkpoint import drop_remains
+from fastrl.policy.checkpoint import remove_partial
 from fastrl.runtime.context import Context
 from fastrl.runtime.errors import Interrupted
 from fastrl.runtime.watchdog import Watchdog
@@ -57,7 +57,7 @@ class Guards:
 
     def __enter__(self) -> Guards:
         if self.run.writes:
-            drop_remains(self.run.checkpoints)
+            remove_partial(self.run.checkpoints)
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
         self.run.watchdog = Watchdog(self.config.run.hang_timeout_s, self.ranks.rank)
@@ -100,7 +100,7 @@ class Guards:
         engine, phase = engine_of(trace, self.engines), self.run.phase
         if is_disk_full(error):
             if self.run.writes:
-                drop_remains(self.run.checkpoints)
+                remove_partial(self.run.checkpoints)
             raise disk_full(error, self.run.folder, checkpoint_bytes(self.policy, self.optimizer)) from error
         if is_out_of_memory(error):
             raise out_of_memory(error, self.config, phase, engine) from error

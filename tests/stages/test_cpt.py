@@ -241,6 +241,4 @@ def test_adapters_are_refused_where_they_can_not_be(config, checkpoints, monkeyp
     ):
         RewardModelConfig(run=config.run, model=adapted)
     monkeypatch.setattr("fastrl.policy.lora.find_spec", lambda name: None)
-    assert refused(replace(config, model=adapted)).startswith(
-        "[model.lora] rank: expected 0 where peft is not"
-    )
+    assert refused(replace(config, model=adapted)).startswith("[model.lora] rank: expected 0 if peft is not")
