@@ -10,8 +10,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class LmHead:
-    """logits = softcap * tanh(z / softcap), or z if softcap is None; z = logit_scale (hidden weight^T +
-    bias)."""
+    """The parameters of an LM head.
+
+    z = logit_scale * (hidden weight^T + bias);   logits = softcap * tanh(z / softcap), or z without softcap
+    """
 
     weight: Tensor
     bias: Tensor | None

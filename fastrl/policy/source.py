@@ -54,7 +54,7 @@ def model_source(path: str, section: str = "model") -> str:
                 refuse(
                     section,
                     "path",
-                    f"a folder or hub name, or for a .gguf file: pip install {install}",
+                    f"a folder or hub name, since .gguf needs packages not installed: pip install {install}",
                     path,
                 )
             print(f"fastrl: converting {path} to {folder}, once", file=sys.stderr, flush=True)
