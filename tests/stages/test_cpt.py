@@ -192,7 +192,7 @@ def refused(config):
 def test_what_can_not_run_is_refused_before_a_model_is_loaded(config, tmp_path, checkpoints):
     check_config(config)
     assert refused(replace(config, seq_len=513)) == (
-        "[cpt] seq_len: expected <= 512, what the model's positions hold, got 513"
+        "[cpt] seq_len: expected <= 512, the model's context length, got 513"
     )
     message = refused(replace(config, data=replace(config.data, text_column="body")))
     assert message.startswith("[data] text_column: expected one of text, the columns of")
@@ -236,6 +236,4 @@ def test_adapters_are_refused_where_they_can_not_be(config, checkpoints, monkeyp
     ):
         RewardModelConfig(run=config.run, model=adapted)
     monkeypatch.setattr("fastrl.policy.lora.find_spec", lambda name: None)
-    assert refused(replace(config, model=adapted)).startswith(
-        "[model.lora] rank: expected 0 where peft is not"
-    )
+    assert refused(replace(config, model=adapted)).startswith("[model.lora] rank: expected 0 if peft is not")

@@ -314,7 +314,7 @@ def test_killed_it_rings_at_the_same_step(checkpoints, problems, tmp_path):
         ),
         (
             {"rollout": RolloutConfig(num_voters=4)},
-            r"\[rollout\] num_voters: expected 0, since no reward lets them vote, got 4",
+            r"\[rollout\] num_voters: expected 0, since no reward uses votes, got 4",
         ),
         (
             {"reward": RewardConfig(functions=("certainty",), weights=(1.0,))},

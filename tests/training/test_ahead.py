@@ -337,7 +337,7 @@ def test_a_worker_has_the_gpu_of_its_maker(monkeypatch):
         ({"run": RunConfig(save_every=1)}, r"\[run\] save_every: expected 0 or > 1, since rollout.ma"),
         (
             {"reward": RewardConfig(functions=("entropy", "self_certainty"), weights=(1.0, 1.0))},
-            r"\[rollout\] max_staleness: expected 0 with the reward entropy, which asks the policy, got 1",
+            r"\[rollout\] max_staleness: expected 0 with the reward entropy, which runs the policy, got 1",
         ),
         (
             {

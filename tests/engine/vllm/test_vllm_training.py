@@ -139,8 +139,8 @@ def test_settings_that_would_mean_nothing_are_refused(sections, message):
     "found, message",
     [
         (None, "vllm is not installed: pip install 'vllm>=0.31,<0.34' on a machine with a GPU"),
-        ("0.30.1", "vllm 0.30.1 is installed, and 0.31 to below 0.34 is what fits"),
-        ("0.34.0", "vllm 0.34.0 is installed, and 0.31 to below 0.34 is what fits"),
+        ("0.30.1", "vllm 0.30.1 is installed, but >= 0.31 and < 0.34 is supported"),
+        ("0.34.0", "vllm 0.34.0 is installed, but >= 0.31 and < 0.34 is supported"),
     ],
 )
 def test_a_vllm_that_does_not_fit_is_refused_before_a_model_is_loaded(config, monkeypatch, found, message):
@@ -148,9 +148,9 @@ def test_a_vllm_that_does_not_fit_is_refused_before_a_model_is_loaded(config, mo
     for section in ("engine", "transfer.engine"):
         with pytest.raises(ValueError) as refused:
             check_config(vllm(config, section))
-        assert str(refused.value).startswith(f"[{section}] kind: vllm was asked for, and {message}")
+        assert str(refused.value).startswith(f"[{section}] kind: expected a usable vllm, got: {message}")
     check_config(config)
-    with pytest.raises(ValueError, match=r"^\[engine\] kind: vllm was asked for, and vllm "):
+    with pytest.raises(ValueError, match=r"^\[engine\] kind: expected a usable vllm, got: vllm "):
         build_engine(config.model, EngineConfig(kind="vllm"), CPU)
     line = doctor.vllm_line()
     assert line.subject == "vllm" and (found or "not installed") in line.finding
