@@ -142,7 +142,7 @@ class Worker:
         asked: list[Beginning] = [
             (place, text)
             for (place, _, _), own in zip(opened, arms, strict=True)
-            for text in own.asked(self.config)
+            for text in own.needed(self.config)
         ]
         if asked:
             rates = self.continuer.success_rates(problems, asked, budget)
