@@ -82,8 +82,8 @@ def test_another_seed_alone_shows_differences_and_concludes_nothing(tmp_path, ca
         (["NEW", "no-such"], "[compare] reference: expected a run folder, a reference file or one of"),
         (["no-such", "NEW"], "[compare] run: expected a run folder with config.yaml or pipeline.yaml"),
         (["NEW", "SEED", "SEED"], "[compare] reference: expected one run, or at least 3 for a band, got 2"),
-        (["NEW", "SEED", "--png", "x.png"], "[compare] png: expected a reference with bands beside it"),
-        (["OTHER", "SEED"], "got rl rollout.group_size 3, not 8; --other_config true compares all the same"),
+        (["NEW", "SEED", "--png", "x.png"], "[compare] png: expected a reference with bands, got one run"),
+        (["OTHER", "SEED"], "got rl rollout.group_size 3, not 8; --other_config true compares them anyway"),
     ],
 )
 def test_what_cannot_be_compared_is_exit_code_2(arguments, message, seeds, tmp_path, capsys):
