@@ -21,7 +21,7 @@ LONGEST = 90
 
 
 def variables(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield (name, value) of variables that affect runs; secrets are hidden, home folders ~, long values cut."""
+    """Yield (name, value) of variables that affect runs; hides secrets and home folders, cuts long values."""
     for name in sorted(environment):
         if name.startswith(PREFIXES) or name in NAMES:
             value = "set, not shown" if is_secret(name) else shortened(environment[name])
