@@ -66,7 +66,7 @@ def intervention_quality(
 
 
 def first_wrong(chain: Chain, attempt: Steps) -> int:
-    """Return the first wrong line of an explicit attempt, from 1; the answer's line if all steps are right."""
+    """Return the first wrong line of an explicit attempt, from 1; without a wrong step, the answer's line."""
     found = check_trace(chain, attempt.text).first_wrong
     return len(attempt) if found is None else found + 1
 
