@@ -128,8 +128,8 @@ void PrefixTree::write(const PrefixForest& forest) const {
   }
 }
 
-// Writes tokens, depths, starts and parents in pre-order, and initialises stops and counts for a forest
-// of this one segment without sequences. Returns the segment of each tail, -1 for that of node 0.
+// Writes tokens, depths, starts and parents in pre-order, and initialises stops[s] = s + 1 and counts[s] = 0.
+// Returns the segment of each tail, -1 for that of node 0.
 std::vector<std::int64_t> PrefixTree::write_segments(const PrefixForest& forest) const {
   struct Waiting {
     std::int64_t node, above, depth;

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from jsonl import write_jsonl
+from tiny_rl import curve
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fastrl.check import check_config
@@ -24,7 +25,6 @@ from fastrl.config import (
 from fastrl.data.texts import TextRows, encode_documents
 from fastrl.policy.lora import FOLDER
 from fastrl.policy.model import Policy
-from fastrl.runtime.run import read_metrics
 from fastrl.stages.cpt import perplexity, rows_of_step, with_steps
 from fastrl.stages.sft import accumulate
 from fastrl.train import run_stage
@@ -56,11 +56,6 @@ def config(tmp_path, checkpoints):
         held_out=str(tmp_path / "held_out.txt"),
         held_out_every=2,
     )
-
-
-def curve(folder):
-    lines = read_metrics(folder / "metrics.jsonl")
-    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
 
 
 def alone(model, tokens):

@@ -7,8 +7,9 @@ import signal
 from dataclasses import replace
 
 import pytest
-from fault_world import bits, curve, fault_config
+from fault_world import bits, fault_config
 from jsonl import write_jsonl
+from tiny_rl import curve
 
 from fastrl.config import DataConfig, ModelConfig, RunConfig, SftConfig, TrainConfig
 from fastrl.runtime.context import Context

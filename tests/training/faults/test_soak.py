@@ -10,8 +10,9 @@ import sys
 from dataclasses import replace
 
 import pytest
-from fault_world import bits, curve, fault_config
+from fault_world import bits, fault_config
 from places import TESTS
+from tiny_rl import curve
 
 from bench.soak_child import graded
 from fastrl.config.load import to_yaml
