@@ -25,7 +25,7 @@ class Skipped:
     """Bound of the Frobenius norm of the error."""
 
     @staticmethod
-    def nothing(device: torch.device) -> Skipped:
+    def zero(device: torch.device) -> Skipped:
         return Skipped(*torch.zeros(3, dtype=torch.float64, device=device).unbind())
 
     def __add__(self, other: Skipped) -> Skipped:
@@ -47,7 +47,7 @@ def add_likely_columns(
     Costs one host sync, since the number of columns decides the products' shapes.
     """
     if len(chunk.rows) == 0:
-        return Skipped.nothing(chunk.rows.device)
+        return Skipped.zero(chunk.rows.device)
     masses = torch.cat([_mass(grads, 0) for _, grads in tiles])
     rising, order = masses.sort()
     dropped = torch.zeros_like(masses, dtype=torch.bool)

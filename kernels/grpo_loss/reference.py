@@ -172,6 +172,6 @@ def _fold(values: dict[str, Tensor], computed: Tensor) -> dict[str, Tensor]:
             stats[name] = torch.where(computed, value, 0.0).sum()
             continue
         sign = 1 if name.endswith("_max") else -1
-        nothing = value.new_full((1,), -math.inf)
-        stats[name] = sign * torch.cat([torch.where(computed, sign * value, -math.inf), nothing]).max()
+        identity = value.new_full((1,), -math.inf)
+        stats[name] = sign * torch.cat([torch.where(computed, sign * value, -math.inf), identity]).max()
     return stats

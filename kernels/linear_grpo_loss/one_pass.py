@@ -172,4 +172,4 @@ class LossPass:
         size, device = len(self.ids) + 1, self._hidden.device
         accurate = torch.promote_types(self._hidden.dtype, torch.float32)
         zeros = torch.zeros(2, size, dtype=accurate, device=device)
-        return PassOutputs(zeros[0], zeros[1], [], Skipped.nothing(device))
+        return PassOutputs(zeros[0], zeros[1], [], Skipped.zero(device))

@@ -61,12 +61,12 @@ class TorchRows:
 
     def floors(self, tile: Tile, top_k: int, top_p: float) -> Tensor:
         z = make_z(tile)
-        likeliest = z.sort(dim=-1, descending=True).values
+        ranked = z.sort(dim=-1, descending=True).values
         if 0 < top_k < z.shape[1]:
-            likeliest = likeliest.masked_fill(likeliest < likeliest[:, top_k - 1 : top_k], -math.inf)
-        mass = likeliest.softmax(-1, dtype=torch.float64)
-        kept = (mass.cumsum(-1) - mass < top_p) & (likeliest > -math.inf)
-        lowest = torch.where(kept, likeliest, math.inf).amin(-1)
+            ranked = ranked.masked_fill(ranked < ranked[:, top_k - 1 : top_k], -math.inf)
+        mass = ranked.softmax(-1, dtype=torch.float64)
+        kept = (mass.cumsum(-1) - mass < top_p) & (ranked > -math.inf)
+        lowest = torch.where(kept, ranked, math.inf).amin(-1)
         below = torch.where(z < lowest[:, None], z, -math.inf).amax(-1)
         middle = below + (lowest - below) / 2
         return torch.where(middle > below, middle, torch.where(below == -math.inf, below, lowest))

@@ -239,8 +239,8 @@ def floor_kernel(
     logits += row * _known(stride, ALIGNED)
     if temperature is not None:
         outward = outward / tl.load(temperature + row).to(tl.float32)
-    low, nothing = tl.full((), FIRST_KEY, tl.int32), tl.full((), LAST_KEY, tl.int32)
-    _, _, _, largest = _measure(logits, bias, width, outward, inward, 0.0, nothing, CAPPED, BLOCK)
+    low, last = tl.full((), FIRST_KEY, tl.int32), tl.full((), LAST_KEY, tl.int32)
+    _, _, _, largest = _measure(logits, bias, width, outward, inward, 0.0, last, CAPPED, BLOCK)
     inside = width
     if (top_k > 0) & (top_k < width):
         low, inside = _bisect(

@@ -102,17 +102,17 @@ class DecodePlan:
             refuse(OP, "block_table", "a contiguous last dimension", f"a stride of {block_table.stride(1)}")
         if block_size < 1 or split < 1:
             refuse(OP, "block_size, split", ">= 1", (block_size, split))
-        table, where = _by_position(np.asarray(segments), np.asarray(positions), len(prefixes))
+        table, ordered = _by_position(np.asarray(segments), np.asarray(positions), len(prefixes))
         num, size = _splits(table[:, 1], split)
-        ranks, counts = _ranks(table, where, num, prefixes)
+        ranks, counts = _ranks(table, ordered, num, prefixes)
         return cls(
             segments=table,
-            positions=where,
+            positions=ordered,
             prefix_lengths=prefixes,
             block_table=block_table,
             block_size=block_size,
             split=split,
-            pieces=_pieces(table, where, num, size, ranks),
+            pieces=_pieces(table, ordered, num, size, ranks),
             trunk_starts=_starts(counts),
             end_slot=int((table[:, 0] + table[:, 1]).max(initial=0)),
         )
@@ -174,18 +174,18 @@ def _splits(lengths: Ints, split: int) -> tuple[Ints, Ints]:
 
 def _by_position(segments: NDArray[Any], positions: NDArray[Any], rows: int) -> tuple[Ints, Ints]:
     """Return the segments with rows and tokens, and their positions, sorted by position."""
-    table, where = segments.astype(np.int64).reshape(-1, 4), positions.astype(np.int64)
-    if where.shape != table.shape[:1]:
-        refuse(OP, "positions", f"shape {table.shape[:1]}", where.shape)
+    table, starts = segments.astype(np.int64).reshape(-1, 4), positions.astype(np.int64)
+    if starts.shape != table.shape[:1]:
+        refuse(OP, "positions", f"shape {table.shape[:1]}", starts.shape)
     used = (table[:, 1] > 0) & (table[:, 3] > table[:, 2])
-    table, where = table[used], where[used]
+    table, starts = table[used], starts[used]
     slot, length, start, stop = table.T
     wrong = (slot < 0) | (slot + length > LAST_SLOT) | (start < 0) | (stop > rows)
     if wrong.any():
         got = tuple(table[wrong][0].tolist())
         refuse(OP, "segments", f"slots in [0, {LAST_SLOT}) and rows in [0, {rows}]", got)
-    order = np.argsort(where, kind="stable")
-    return table[order].astype(np.int32), where[order].astype(np.int32)
+    order = np.argsort(starts, kind="stable")
+    return table[order].astype(np.int32), starts[order].astype(np.int32)
 
 
 def _ranks(segments: Ints, positions: Ints, num: Ints, prefix_lengths: Ints) -> tuple[Ints, Ints]:
