@@ -1,5 +1,5 @@
-// The only file that knows Python. Tensors come as addresses: kernels/*/cpp_impl.py checks and keeps them
-// alive.
+// Python bindings, the only file that includes nanobind. Tensors are passed as addresses;
+// kernels/*/cpp_impl.py checks the tensors and keeps them alive.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/array.h>
 
@@ -94,8 +94,8 @@ fastrl::GrpoScores grpo_scores(std::int64_t count, Address rows, Address logprob
           at<const bool>(top1)};
 }
 
-fastrl::GrpoResults grpo_results(Address slopes, Address entropy_slopes, Address stats) {
-  return {at<float>(slopes), at<float>(entropy_slopes), at<double>(stats)};
+fastrl::GrpoResults grpo_results(Address grad_logprobs, Address grad_entropy, Address stats) {
+  return {at<float>(grad_logprobs), at<float>(grad_entropy), at<double>(stats)};
 }
 
 void bind_structs(nb::module_& m) {
@@ -119,7 +119,7 @@ void bind_structs(nb::module_& m) {
       .def_static("of", &grpo_scores, "count"_a, "rows"_a, "logprobs"_a, "entropy"_a, "self_certainty"_a,
                   "top1"_a);
   nb::class_<fastrl::GrpoResults>(m, "GrpoResults")
-      .def_static("of", &grpo_results, "slopes"_a, "entropy_slopes"_a, "stats"_a);
+      .def_static("of", &grpo_results, "grad_logprobs"_a, "grad_entropy"_a, "stats"_a);
 }
 
 void bind_rows(nb::module_& m) {
@@ -164,7 +164,7 @@ void bind_tokens(nb::module_& m) {
 }
 
 void bind_prefix_tree(nb::module_& m) {
-  nb::class_<fastrl::PrefixTree>(m, "PrefixTree", "Keeps the addresses that it was made of.")
+  nb::class_<fastrl::PrefixTree>(m, "PrefixTree", "Holds pointers to the arrays that it was built from.")
       .def_static(
           "of",
           [](Address tokens, Address cu_seqlens, std::int64_t sequences) {
@@ -239,10 +239,10 @@ void bind_tree_decode(nb::module_& m) {
 }  // namespace
 
 NB_MODULE(_C, m) {
-  m.doc() = "fastrl's compiled ops. Arguments that are tensors are addresses (Tensor.data_ptr()).";
+  m.doc() = "fastrl's compiled ops. Tensor arguments are addresses (Tensor.data_ptr()).";
   m.attr("NUM_GRPO_STATS") = static_cast<int>(fastrl::kNumGrpoStats);
   m.def("version", &fastrl::version);
-  m.def("cuda_built", &fastrl::cuda_built, "Whether the CUDA kernels are in this build.");
+  m.def("cuda_built", &fastrl::cuda_built, "Return True if the build has the CUDA kernels.");
   bind_structs(m);
 
   bind_rows(m);
