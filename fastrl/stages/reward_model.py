@@ -126,7 +126,7 @@ def accumulate(
     mine = ranks.share(sizes)
     parts = torch.zeros(5, device=model.policy.device)
     batches = microbatches([sizes[index] for index in mine], microbatch_tokens(config))
-    batches = model.policy.as_many(batches)
+    batches = model.policy.add_empty_batches(batches)
     for number, places in enumerate(batches, start=1):
         model.policy.set_gradient_sync(enabled=number == len(batches))
         traces = [trace for place in places for trace in batch[mine[place]]]

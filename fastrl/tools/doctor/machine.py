@@ -57,7 +57,7 @@ REQUIRED = {
     "pyyaml": Supported(),
     "matplotlib": Supported(),
     "pandas": Supported(),
-    "pyarrow": Supported(),
+    "pyarrow": Supported("14.0.1"),
 }
 OPTIONAL = {
     "triton": "GPU kernels",
