@@ -1,4 +1,4 @@
-"""No code out of files: safetensors alone, no pickle, no remote code, wherever a model is loaded."""
+"""No code from files: only safetensors, no pickle, no remote code, wherever a model is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the benches time is the same computation everywhere, and what they measure is what happened."""
+"""Providers of the benches compute the same loss, and the benches' own measurements are right."""
 
 from __future__ import annotations
 

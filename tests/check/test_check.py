@@ -1,4 +1,4 @@
-"""What check_config refuses before any model is loaded, and what it lets through."""
+"""check_config: which configurations are refused before a model is loaded, and which are valid."""
 
 import shutil
 from dataclasses import replace

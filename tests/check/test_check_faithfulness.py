@@ -1,4 +1,4 @@
-"""What a faithfulness section refuses before any model is loaded, and what it lets through."""
+"""check_config on the faithfulness section: refusals before a model is loaded, and valid sections."""
 
 import json
 from dataclasses import replace

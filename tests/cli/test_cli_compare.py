@@ -1,4 +1,4 @@
-"""fastrl compare from the command line: exit codes, tables, JSON, pictures, references of one's own."""
+"""fastrl compare on the command line: exit codes, tables, JSON, plots, the user's own references."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""fastrl doctor MODEL: engine against trainer; and what the page tells of the environment."""
+"""fastrl doctor MODEL: engine against trainer log-probs, and the environment's section of the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recipe whose files are not there: which options to set, in one line, before anything is loaded."""
+"""A recipe with missing files: one line says which options to set, before anything is loaded."""
 
 from __future__ import annotations
 

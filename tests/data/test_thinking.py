@@ -1,4 +1,4 @@
-"""Thoughts taken out of conversations: what is left, by hand; and the rows that have none, counted."""
+"""Removal of thoughts from conversations: results by hand, and counts of rows without thoughts."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Stages that learn from examples, on several ranks: the curve of one rank, wherever they are resumed."""
+"""Stages that learn from examples, on several ranks: the curve of one rank, also after a resume."""
 
 from __future__ import annotations
 

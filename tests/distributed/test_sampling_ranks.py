@@ -1,4 +1,4 @@
-"""Stages that sample and sort, and pipelines, on several ranks: the files of one rank, byte for byte."""
+"""Stages that only sample, and pipelines, on several ranks: byte for byte the files of one rank."""
 
 from __future__ import annotations
 

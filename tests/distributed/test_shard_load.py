@@ -1,4 +1,4 @@
-"""Weights of a spread model, each rank reading its rows: to the bit those of a plain load, in less memory."""
+"""Sharded loading: each rank reads its rows, bit for bit those of a plain load, in less memory."""
 
 from __future__ import annotations
 

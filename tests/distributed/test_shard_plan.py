@@ -1,4 +1,4 @@
-"""Plans of several ranks: against what two real ones hold, and by hand."""
+"""Memory plans for several ranks, against two real ones and by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A policy spread over ranks learns, scores, hands out weights and is saved as one that lies on one rank."""
+"""A sharded policy learns, scores, sends weights and is saved like an unsharded one."""
 
 from __future__ import annotations
 

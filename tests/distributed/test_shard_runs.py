@@ -1,4 +1,4 @@
-"""Whole runs on several ranks: the curve of one rank, whatever the number and wherever they are resumed."""
+"""Whole runs on several ranks: the curve of one rank for any number of ranks, also after a resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluations that ranks share give the numbers, and the completions, of one rank."""
+"""Evaluations shared over ranks give the metrics and completions of one rank."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def measured(ranks: Ranks, path: str, count: int, out: str | None = None) -> dic
         "alone": alone.metrics,
         "texts": [[each.text for each in result.completions] for result in alone.problems],
         "both": both.metrics,
-        "answers": [[each.text for each in result.answers + result.alone] for result in both.problems],
+        "answers": [[each.text for each in result.answers + result.baseline] for result in both.problems],
         "worked": len(mine),
     }
 

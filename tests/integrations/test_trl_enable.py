@@ -1,4 +1,4 @@
-"""enable(): TRL's trainers with our kernel behind their fused head train as they do without."""
+"""enable(): TRL's trainers with fastrl's kernel train as they do without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One rollout at a time comes, batches leave; problems in verl's columns."""
+"""verl's reward manager: rollouts arrive one at a time and are graded in batches."""
 
 from __future__ import annotations
 

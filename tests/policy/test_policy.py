@@ -1,4 +1,4 @@
-"""Packed forward and backward against each sequence alone, through transformers' own attention."""
+"""Packed forward and backward against each sequence on its own in transformers' attention."""
 
 import pytest
 import torch

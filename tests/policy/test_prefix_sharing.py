@@ -1,4 +1,4 @@
-"""Where sequences share their beginnings, loss and gradients are those of a batch that repeats them."""
+"""Shared prefixes give the loss and gradients of a batch that repeats them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report page in a real browser: what a reader sees, types and clicks; 10,000 completions; attacks."""
+"""The report page in a real browser: reading, typing, clicking; 10,000 completions; attacks."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""A run in the terminal: its page by hand, files that are being written, hostile texts, a real terminal."""
+"""fastrl watch: the view by hand, files being written, hostile texts, a real terminal."""
 
 import json
 import os

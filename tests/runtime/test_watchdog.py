@@ -1,4 +1,4 @@
-"""A process that is stuck ends by itself, in Python or outside of it, and says where."""
+"""The watchdog ends a stuck process, in Python or outside of it, and reports where it is stuck."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Planner training on tiny random checkpoints: executor and reward model, through the common entry."""
+"""Planner training on tiny random checkpoints: executor and reward model, through fastrl train."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Training on proxies, on noisy labels and on hardly any problems; alarms that end it: through the entry."""
+"""Training on proxies, noisy labels and few problems; alarms that end it; through fastrl train."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The SFT stage: its gradient against Hugging Face's own float64 forward, its order, its repeatability."""
+"""The SFT stage: its gradient against Hugging Face's float64 forward, its order, repeatability."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The subset stage: files by hand from a model whose answers are known, a kill, refusals, real engines."""
+"""The subset stage: files by hand from a model with known answers, a kill, refusals, real engines."""
 
 import json
 import os

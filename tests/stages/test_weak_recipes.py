@@ -1,4 +1,4 @@
-"""The weak-*-tiny recipes from end to end, in a world whose generator has learnt to answer with any digit."""
+"""The weak-*-tiny recipes end to end, in a world whose generator answers with any digit."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""rollout.max_staleness: the next batch beside the update, the same bits as one after the other."""
+"""rollout.max_staleness: sampling the next batch during the update gives the bits of doing it in turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alarms over metrics: each rule on curves worked by hand, told once, the same from a history."""
+"""Alarms: each rule on curves worked by hand, raised once, the same after a resume."""
 
 import math
 

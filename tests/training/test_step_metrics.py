@@ -1,4 +1,4 @@
-"""Metrics that show collapse without gold, by hand: which groups teach, whether all is answered alike."""
+"""Metrics that show collapse without gold answers, by hand."""
 
 import math
 

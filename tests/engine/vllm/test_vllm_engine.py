@@ -1,4 +1,4 @@
-"""A real vLLM (its CPU build) behind the Engine protocol: the same answers as the embedded engine's."""
+"""A real vLLM (CPU build) behind the Engine protocol gives the embedded engine's answers."""
 
 from functools import cache
 

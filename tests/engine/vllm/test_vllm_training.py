@@ -1,4 +1,4 @@
-"""Whole RL steps with a real vLLM as the policy's engine and as the receiver's, and how either is chosen."""
+"""Whole RL steps with a real vLLM as policy engine and as receiver, and how engines are chosen."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Programs that pass without the work, or that spend what no limit counted: none does."""
+"""Programs that cheat (pass without the work, or use uncounted resources) never pass."""
 
 import pytest
 from sandboxed import needs_sandbox

@@ -1,4 +1,4 @@
-"""Programs against tests: outcomes, the tests' forms, the program of a text, and that none can be forged."""
+"""Programs against tests: outcomes, forms of tests, extraction from text; no outcome can be forged."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""Hostile programs: what each comes to, and that the next program runs as if it had not been there."""
+"""Hostile programs: the outcome of each, and that the next program runs unaffected."""
 
 import os
 import re

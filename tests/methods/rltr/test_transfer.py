@@ -1,4 +1,4 @@
-"""The transfer reward against receivers whose every answer follows from what they read."""
+"""The transfer reward, with receivers whose answers are computed from their prompts."""
 
 import itertools
 import json

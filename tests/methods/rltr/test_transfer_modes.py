@@ -1,4 +1,4 @@
-"""The transfer reward's other modes: the answer alone after a forcing text, and its probability."""
+"""The transfer reward's modes force (the answer after a forcing text) and teacher (its probability)."""
 
 from types import SimpleNamespace
 

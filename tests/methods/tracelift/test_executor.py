@@ -1,4 +1,4 @@
-"""What an executor is asked and how: words, trees, seeds, what is kept, what does not fit."""
+"""The executor: prompts, trees, seeds, cached answers, and prompts that don't fit."""
 
 import pytest
 from executors import PLAIN, Reader, math_executor

@@ -1,4 +1,4 @@
-"""The reward model at work: scores whatever the order, and the reward with TRL's signature."""
+"""The reward model's scorer: scores do not depend on the order; the reward with TRL's signature."""
 
 from __future__ import annotations
 

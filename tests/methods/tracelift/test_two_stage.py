@@ -1,4 +1,4 @@
-"""The two-stage system and the executor alone, counted by hand over a scripted engine."""
+"""Two-stage evaluation and the executor's baseline, by hand over a scripted engine."""
 
 import pytest
 from jsonl import read_jsonl

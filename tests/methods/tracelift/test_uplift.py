@@ -1,4 +1,4 @@
-"""The uplift reward over executors whose every answer follows from what they read; rewards worked by hand."""
+"""The uplift reward with computed executors: rewards worked by hand."""
 
 from types import SimpleNamespace
 

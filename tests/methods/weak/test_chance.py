@@ -1,4 +1,4 @@
-"""The random reward: a fair coin that depends on the seed and the rollout's number alone."""
+"""The random reward: a fair coin that depends only on the seed and the rollout's number."""
 
 from itertools import pairwise
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Label noise: counts exact, nested, one wrong label an item, and always one that the grader can see."""
+"""Label noise: exact, nested counts; one wrong label per item, which the grader can tell from the gold."""
 
 from collections import Counter
 

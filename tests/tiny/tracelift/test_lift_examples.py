@@ -1,4 +1,4 @@
-"""What the planner and the executors are taught, and the judged traces, against the exact checker."""
+"""Training examples of planner and executors, and judged traces, against the exact checker."""
 
 from collections import Counter
 from random import Random

@@ -1,4 +1,4 @@
-"""A run against bands: where it left, by how much; what differs beside the curves."""
+"""A run against bands: where it left and by how much; other differences."""
 
 import pytest
 from compared import rl_lines, write_run, write_seeds

@@ -1,4 +1,4 @@
-"""References on disk: what is written is what is read; what is no reference is refused."""
+"""Reference files: written ones are read back; others are refused."""
 
 import pytest
 import yaml

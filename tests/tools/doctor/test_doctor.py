@@ -1,4 +1,4 @@
-"""The doctor's judgement of versions, ops and devices; it never crashes, with or without a GPU."""
+"""The doctor's verdicts on versions, ops and devices; it never crashes, with or without a GPU."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The plan against what the real objects hold, on tiny checkpoints; and its hints against itself."""
+"""The plan against the memory of real objects on tiny checkpoints; hints against the plan itself."""
 
 from __future__ import annotations
 

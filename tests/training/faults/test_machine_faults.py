@@ -1,5 +1,5 @@
-"""A full disk, too little memory, an engine that hangs or dies, an infinite gradient: what the user is told,
-and that the same command goes on to what an undisturbed run leaves."""
+"""A full disk, too little memory, an engine that hangs or dies, an infinite gradient: the error's text, and
+that the same command resumes to the files of an undisturbed run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults at random, and two that are hard to hit: a grader that dies, a rank that dies."""
+"""Random faults, a grader that dies, and a rank that dies."""
 
 from __future__ import annotations
 
