@@ -28,7 +28,7 @@ TAGS = ("<think>", "</think>")
         ("<think>all of it</think>", ""),
     ],
 )
-def test_what_is_left(text, left):
+def test_thoughts_are_removed(text, left):
     assert without_thoughts(text, TAGS) == left
 
 

@@ -61,7 +61,7 @@ def measured(ranks: Ranks, path: str, count: int, out: str | None = None) -> dic
     }
 
 
-def test_ranks_find_what_one_finds(checkpoints, tmp_path):
+def test_ranks_have_the_metrics_of_one_rank(checkpoints, tmp_path):
     path, out = str(checkpoints["llama"]), str(tmp_path / "completions.jsonl")
     (one,) = on_ranks(1, measured, tmp_path / "one", path, 5)
     two = on_ranks(2, measured, tmp_path / "two", path, 5, out)

@@ -230,7 +230,7 @@ def test_too_many_completions_leave_out_whole_steps_evenly(counts, most, chosen)
     assert chosen_steps(counts, most) == chosen
 
 
-def test_what_is_left_out_is_said(tmp_path, capsys):
+def test_left_out_completions_are_reported(tmp_path, capsys):
     run = rl_run(tmp_path / "run", num_steps=5, groups=1, size=4)
     assert (
         main(["report", str(run), "--max_completions", "12", "--out", str(tmp_path / "sub" / "page.html")])

@@ -88,7 +88,7 @@ def ids(rows):
     return [row["id"] for row in rows]
 
 
-def test_who_solved_what_and_the_nested_subsets(model, tmp_path, capsys):
+def test_solved_counts_and_nested_subsets(model, tmp_path, capsys):
     folder = run_subset(config_of(tmp_path))
     assert "problem 29/29 | right" in capsys.readouterr().err
     solved = read_rows(str(folder / "solved.jsonl"))

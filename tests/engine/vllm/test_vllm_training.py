@@ -69,7 +69,7 @@ def test_rlvr_with_vllm(config):
 
 
 @needs_vllm
-def test_the_next_batch_beside_the_update(config):
+def test_the_next_batch_is_sampled_during_the_update(config):
     """vLLM samples in another thread than the one that started it and loads its weights."""
     config = vllm(config, "engine")
     run_stage(

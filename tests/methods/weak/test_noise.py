@@ -65,7 +65,7 @@ def test_corrupted_at_one_share_is_corrupted_at_every_larger_one(items, seed):
         before = places
 
 
-def test_who_is_corrupted_depends_on_the_item_not_on_its_place():
+def test_corruption_depends_on_the_item_not_on_its_position():
     items = list(range(40))
     found = {items[p] for p in corrupted_places(items, 0.3, seed=1)}
     turned = items[::-1]

@@ -74,7 +74,7 @@ def test_the_run_goes_on_and_nothing_is_lost(world, fault):
 
 
 @pytest.mark.parametrize("fault", list(SAYS))
-def test_the_user_is_told(world, fault):
+def test_the_error_names_the_fault(world, fault):
     said = world[0][fault]["said"]
     for words in SAYS[fault]:
         assert words in said, said
@@ -88,7 +88,7 @@ def test_no_checkpoint_is_half(world, fault):
     assert found["torn"] == (fault == "torn")
 
 
-def test_a_full_disk_is_told_in_bytes(world):
+def test_a_full_disk_is_reported_in_bytes(world):
     """The model's parameters, twice again for the moments and four bytes for each parameter's step."""
     found, folder = world[0]["disk"], world[1] / "none/checkpoints/step-000006"
     needed = int(found["said"].split("a checkpoint takes ")[1].split(".")[0].replace(",", ""))
