@@ -68,7 +68,7 @@ def test_the_same_seed_again(tmp_path, capsys):
 def test_a_single_other_seed_shows_differences_without_a_verdict(tmp_path, capsys):
     one, other = run(tmp_path / "one", 3), run(tmp_path / "other", 7, rl_lines(7, steps=15))
     assert main(["compare", one, other]) == 0
-    assert "one and other, of other seeds" in capsys.readouterr().out
+    assert "one and other, with other seeds" in capsys.readouterr().out
     assert main(["compare", one, other, "--json", "true"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["kind"] == "other seed" and {each["metric"] for each in told["differences"]} >= {"reward"}

@@ -152,7 +152,10 @@ def test_ranks_share_a_machines_memory_and_not_its_gpus(checkpoints):
     assert Planner(config, RAM, 4).usable == Planner(config, RAM).usable // 4
     assert Planner(config, Device.gpu(1), 4).usable == Planner(config, Device.gpu(1)).usable
     page = stage_page(config, RAM, 4)[1]
-    assert "RAM that 4 ranks share" in page and "one of 4 ranks; engines and reward models are whole" in page
+    assert (
+        "RAM that 4 ranks share" in page
+        and "for one of 4 ranks; each holds whole engines and reward models" in page
+    )
     assert held(Planner(config, RAM, 4).items(), "sum") > 0
 
 

@@ -40,7 +40,7 @@ def test_another_file_is_refused(tmp_path, text):
     file = tmp_path / "file.jsonl"
     file.write_text(text)
     with pytest.raises(
-        ValueError, match=r"\[compare\] reference: expected a file that fastrl compare --write"
+        ValueError, match=r"\[compare\] reference: expected a file written by fastrl compare --write"
     ):
         read_reference(file)
 
