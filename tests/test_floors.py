@@ -1,4 +1,4 @@
-"""Imports run downwards only: a room may import the rooms below it, and a method no other method."""
+"""Imports run downwards only: a folder may import the folders below it, a method no other method."""
 
 from __future__ import annotations
 

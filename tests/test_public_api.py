@@ -1,4 +1,4 @@
-"""The names that docs/api.md promises are there, under the modules that it says."""
+"""The names that docs/api.md lists exist in the modules it names."""
 
 from __future__ import annotations
 

@@ -150,10 +150,11 @@ def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
     found = {
         "metrics": result.metrics | (measured.metrics if measured else {}),
         "num_correct": [problem.num_correct for problem in result.problems],
-        "agreement": {pair: asdict(each) for pair, each in measured.agreements.items()} if measured else {},
+        "agreement": {pair: asdict(agreement) for pair, agreement in measured.agreements.items()}
+        if measured
+        else {},
         "transfer": {
-            path: {name: asdict(each) for name, each in by_name.items()}
-            for path, by_name in transfers.items()
+            path: {name: asdict(own) for name, own in by_name.items()} for path, by_name in transfers.items()
         },
     }
     return results(policy.path, options, found, out)
@@ -187,8 +188,10 @@ def run_two_stage(planner: CheckpointConfig, options: EvalOptions) -> dict[str, 
     show_metrics(title, result.metrics)
     found = {
         "metrics": result.metrics,
-        "num_correct": [sum(a.checked.success for a in each.answers) for each in result.problems],
-        "num_correct_alone": [sum(a.checked.success for a in each.alone) for each in result.problems],
+        "num_correct": [sum(a.checked.success for a in problem.answers) for problem in result.problems],
+        "num_correct_alone": [
+            sum(a.checked.success for a in problem.baseline) for problem in result.problems
+        ],
     }
     return results(planner.path, options, found, out)
 

@@ -22,7 +22,7 @@ class CompletionProgress:
 
     def watch(self, engine: Engine) -> Engine:
         """Count an engine's completions too; return the engine."""
-        if not any(engine is each for each in self.engines):
+        if not any(engine is known for known in self.engines):
             self.engines = [*self.engines, engine]
         return engine
 
@@ -32,8 +32,11 @@ class CompletionProgress:
 
     def __call__(self) -> Glance:
         stats = [engine.stats() for engine in self.engines]
-        finished, requested = sum(each.finished for each in stats), sum(each.requests for each in stats)
-        tokens = sum(each.generated_tokens for each in stats)
+        finished, requested = (
+            sum(engine_stats.finished for engine_stats in stats),
+            sum(engine_stats.requests for engine_stats in stats),
+        )
+        tokens = sum(engine_stats.generated_tokens for engine_stats in stats)
         return Glance(f"{self.doing}, {tokens} tokens sampled", done=finished, total=requested)
 
 

@@ -1,4 +1,4 @@
-"""Recipes and flags into configurations: round trips, refusals by name, and the pinned list of options."""
+"""Recipes and flags: round trips, refusals that name the option, and the pinned list of options."""
 
 import subprocess
 import sys

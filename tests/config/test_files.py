@@ -1,4 +1,4 @@
-"""A recipe whose files are not there: which options to set, in one line, before anything is loaded."""
+"""A recipe with missing files: one line says which options to set, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_module_says_the_same(capsys):
     assert "set data.path (problems" in capsys.readouterr().err
 
 
-def test_nothing_is_loaded_before(monkeypatch, capsys):
+def test_nothing_is_loaded_before_the_files_are_checked(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "fastrl.check", None)  # an import of it fails
     assert main(["train", "rlvr"]) == main(["train", "sft", "--dry-run"]) == 2
     assert capsys.readouterr().err.count("expected an existing file") == 2

@@ -1,4 +1,4 @@
-"""Commands of a shell block, carried out or checked; the rules stand in test_doc_blocks.py."""
+"""Runs or checks the commands of a shell block; the rules are in test_doc_blocks.py."""
 
 from __future__ import annotations
 

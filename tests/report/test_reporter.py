@@ -1,4 +1,4 @@
-"""What a person sees of a step, on a terminal and in a file, and where else the numbers go."""
+"""What a step prints on a terminal and in a file, and the trackers."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The served page: what it gives and refuses, many readers at once, a real browser that follows a run."""
+"""The served page: responses and refusals, many readers, a real browser that follows a run."""
 
 import http.client
 import json

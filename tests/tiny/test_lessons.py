@@ -1,4 +1,4 @@
-"""How far the lessons of tiny worlds are, from folders by hand: running, ended, left by a kill."""
+"""Progress of the tiny worlds' trainings, from folders by hand: running, ended, killed."""
 
 import os
 import shutil

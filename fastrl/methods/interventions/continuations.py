@@ -80,10 +80,10 @@ class Continuer:
         self, problems: Sequence[HardProblem], sampled: Sequence[tuple[Beginning, Branch, list[Completion]]]
     ) -> dict[Beginning, float]:
         finished = [
-            (beginning, self._text([*branch.token_ids, *each.token_ids]))
+            (beginning, self._text([*branch.token_ids, *sample.token_ids]))
             for beginning, branch, samples in sampled
-            for each in samples
-            if each.finish_reason == "stop"
+            for sample in samples
+            if sample.finish_reason == "stop"
         ]
         verdicts = self.grader.grade([(text, problems[place].solution) for (place, _), text in finished])
         correct = {beginning: 0 for beginning, _, _ in sampled}

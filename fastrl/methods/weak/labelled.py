@@ -123,7 +123,7 @@ def strategy_names(
     if strategy is None:
         return None
     names = [[strategy(completion.text) for completion in result.completions] for result in results]
-    for name in (name for each in names for name in each):
+    for name in (name for given in names for name in given):
         if not isinstance(name, Hashable):
             raise ValueError(f"[faithfulness] strategy: expected a hashable name, got {name!r}")
     return names

@@ -150,7 +150,7 @@ class Planner:
     def _engine(self, name: str, model: CheckpointConfig, engine: EngineConfig, moment: str) -> list[Item]:
         footprint, dtype = self._footprint(model), self._dtype(model)
         tokens = engine.max_batch_tokens + (BLOCK if engine.kind == "torch" else 0)
-        slots, each = blocks_of(tokens) * BLOCK, footprint.kv_per_token(dtype)
+        slots, token_bytes = blocks_of(tokens) * BLOCK, footprint.kv_per_token(dtype)
         cache_when = moment if engine.sleep else "always"
         when = cache_when if self.device.kind == "cuda" else "always"  # sleeping weights move to host memory
         spelled = str(dtype).removeprefix("torch.")
@@ -158,7 +158,10 @@ class Planner:
         return [
             Item(f"{name} weights", footprint.weights(dtype), weights, when),
             Item(
-                f"{name} KV cache", slots * each, f"{slots:,} tokens x {each:,} bytes, {spelled}", cache_when
+                f"{name} KV cache",
+                slots * token_bytes,
+                f"{slots:,} tokens x {token_bytes:,} bytes, {spelled}",
+                cache_when,
             ),
         ]
 

@@ -51,7 +51,7 @@ def stage_page(config: Config, device: Device, ranks: int = 1) -> tuple[bool, st
     if not items:
         return True, "no model: nothing to plan"
     lines = [f"{item.name:24s}{size(item.num_bytes):>12s}  {item.when:8s}{item.how}" for item in items]
-    moment = max(MOMENTS, key=lambda each: held(items, each))
+    moment = max(MOMENTS, key=lambda phase: held(items, phase))
     shared = device.kind == "cpu" and ranks > 1
     of = f"of {size(device.num_bytes)}, {device.name}" + (f" that {ranks} ranks share" if shared else "")
     lines.append(f"{'peak':24s}{size(needed):>12s}  {moment:8s}{of}")

@@ -1,4 +1,4 @@
-"""InT's world of a few training steps: its files, its cache, its export; nothing held out is learnt from."""
+"""InT's world after a few training steps: files, cache, export; no held-out problem is trained on."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""TraceLift's world of a few steps: its files, its cache, its export; nothing held out is learnt from."""
+"""TraceLift's world after a few steps: files, cache, export; no held-out problem is trained on."""
 
 import json
 import shutil

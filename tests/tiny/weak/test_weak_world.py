@@ -1,4 +1,4 @@
-"""The weak world of a few training steps: its files, its cache, its export beside other worlds."""
+"""The weak world after a few training steps: files, cache, export next to other worlds."""
 
 import json
 from dataclasses import replace

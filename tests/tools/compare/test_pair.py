@@ -1,4 +1,4 @@
-"""Two runs: equal bits or where they part; of other seeds how they differ."""
+"""Two runs: equal bits or the first difference; with other seeds, the differences in metrics."""
 
 import pytest
 from compared import rl_lines, write_run
