@@ -19,6 +19,9 @@ class AnswerConfig:
     level: Literal["strict", "lenient"] = "strict"
     """strict: what nobody would dispute is paid. lenient: what most peers pay, for comparing with published
     numbers."""
+    unevaluated: Literal["by_level", "unpaid", "paid"] = "by_level"
+    """A calculation that has the gold answer's value but is left undone, such as \\binom{10}{3} for 120.
+    by_level: strict doesn't pay it, lenient does. whole_response always pays it."""
     tolerance: float = 0.0
     """Relative, between numbers; for benchmarks that state one."""
     timeout_s: float = 5.0
@@ -31,3 +34,10 @@ class AnswerConfig:
         check_at_least("answer", self, 0, "tolerance")
         if self.tolerance >= 1:
             refuse("answer", "tolerance", "a number in [0, 1)", self.tolerance)
+        if self.unevaluated == "unpaid" and self.extraction == "whole_response":
+            refuse(
+                "answer",
+                "unevaluated",
+                "by_level or paid, since math-verify alone decides under whole_response",
+                "unpaid",
+            )

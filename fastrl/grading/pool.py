@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, get_args
 
 from fastrl.grading.compare import Judge
-from fastrl.grading.levels import LEVELS, Extraction, LevelName
+from fastrl.grading.evaluated import is_evaluated
+from fastrl.grading.levels import LEVELS, Extraction, LevelName, Unevaluated
 from fastrl.grading.process import LOADING_TRIES, GradingProcess, Request
 from fastrl.grading.verdict import Verdict
 from fastrl.grading.votes import count_answers
@@ -52,6 +53,7 @@ class AnswerGrader:
             math-verify alone decides, on the whole text.
         level: what is paid; see fastrl.grading.levels.
         tolerance: >= 0, relative, between numbers; for benchmarks that state one.
+        unevaluated: whether a calculation is paid for its value; by_level: as the level says.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class AnswerGrader:
         extraction: Extraction = "phrase",
         level: LevelName = "strict",
         tolerance: float = 0.0,
+        unevaluated: Unevaluated = "by_level",
     ) -> None:
         if num_workers < 1:
             raise ValueError(f"[answer] num_workers: expected >= 1, got {num_workers}")
@@ -75,6 +78,10 @@ class AnswerGrader:
             )
         if not 0 <= tolerance < 1:
             raise ValueError(f"[answer] tolerance: expected a number in [0, 1), got {tolerance}")
+        if unevaluated not in get_args(Unevaluated):
+            raise ValueError(
+                f"[answer] unevaluated: expected {', '.join(get_args(Unevaluated))}, got {unevaluated!r}"
+            )
         self.num_workers = num_workers
         self.timeout_s = timeout_s
         self.extraction: Extraction = extraction
@@ -84,6 +91,8 @@ class AnswerGrader:
         """Verdicts since the grader was made."""
         self.num_compared = 0
         """Pairs that went to a worker; equal ones of a call go once."""
+        by_level = LEVELS[level].unevaluated or extraction == "whole_response"
+        self.pays_unevaluated = by_level if unevaluated == "by_level" else unevaluated == "paid"
         self._judge = Judge(LEVELS[level], tolerance)
         self._workers: list[GradingProcess] = []
         self._killed_loading = 0
@@ -99,6 +108,7 @@ class AnswerGrader:
             extraction=config.extraction,
             level=config.level,
             tolerance=config.tolerance,
+            unevaluated=config.unevaluated,
         )
 
     def grade(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
@@ -109,7 +119,9 @@ class AnswerGrader:
             found.append(None if stated is None else (stated.text, gold_answer(gold)))
         whole = self.extraction == "whole_response"
         decided = iter(self._decide([pair for pair in found if pair is not None], whole))
-        verdicts = [Verdict.NO_ANSWER if pair is None else next(decided)[0] for pair in found]
+        verdicts = [
+            Verdict.NO_ANSWER if pair is None else self._paid(pair, *next(decided))[0] for pair in found
+        ]
         with self._lock:
             self.counts.update(verdicts)
         return verdicts
@@ -138,9 +150,17 @@ class AnswerGrader:
         if found is None:
             return Explanation("", "", "", normalize_answer(right), "no answer is stated", Verdict.NO_ANSWER)
         whole = self.extraction == "whole_response"
-        ((verdict, rule),) = self._decide([(found.text, right)], whole)
+        pair = (found.text, right)
+        ((verdict, rule),) = self._decide([pair], whole)
+        verdict, rule = self._paid(pair, verdict, rule)
         normal = found.text if whole else normalize_answer(found.text)
         return Explanation(found.rule, found.text, normal, normalize_answer(right), rule, verdict)
+
+    def _paid(self, pair: tuple[str, str], verdict: Verdict, rule: str) -> tuple[Verdict, str]:
+        """An answer that equals the gold one, but is a calculation left undone, may earn nothing."""
+        if verdict is not Verdict.CORRECT or self.pays_unevaluated or is_evaluated(*pair):
+            return verdict, rule
+        return Verdict.UNEVALUATED, f"{rule}; a calculation where the gold answer is a value"
 
     def _decide(self, pairs: Sequence[tuple[str, str]], whole: bool) -> list[tuple[Verdict, str]]:
         """Return verdict and rule of each pair; equal pairs are decided once."""

@@ -7,16 +7,15 @@ from typing import Any
 
 from fastrl.data import gold_text
 from fastrl.grading import AnswerGrader, Verdict
+from fastrl.grading.verdict import COUNTED_APART
 from fastrl.rewards.batch import CompletionInput, LogExtra, LogMetric, completion_text
-
-COUNTED_APART = (Verdict.NO_ANSWER, Verdict.UNREADABLE, Verdict.TIMEOUT, Verdict.ERROR)
 
 
 class AnswerReward:
     """1 for a right answer, otherwise 0.
 
     Logs the verdict of every row, and the shares of those that are neither right nor wrong: verify/no_answer,
-    verify/unreadable, verify/timeout, verify/error.
+    verify/unreadable, verify/unevaluated, verify/timeout, verify/error.
     """
 
     def __init__(self, grader: AnswerGrader) -> None:
