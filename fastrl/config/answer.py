@@ -26,11 +26,14 @@ class AnswerConfig:
     """Relative, between numbers; for benchmarks that state one."""
     timeout_s: float = 5.0
     """Grading one answer is stopped after this long and counted apart from "wrong"."""
+    batch_s: float = 60.0
+    """Seconds for all answers of a batch that take longer than 0.25 s; they share them. What is not done
+    then counts as stopped by the time limit."""
     workers: int = 2
     """Grading processes."""
 
     def __post_init__(self) -> None:
-        check_positive("answer", self, "timeout_s", "workers")
+        check_positive("answer", self, "timeout_s", "batch_s", "workers")
         check_at_least("answer", self, 0, "tolerance")
         if self.tolerance >= 1:
             refuse("answer", "tolerance", "a number in [0, 1)", self.tolerance)
