@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from fastrl.grading import exact_verdict
-from fastrl.grading.boxes import box_contents
+from fastrl.grading.where import stated_answers
 
 # whole numbers, as they are written: 12, -12, 1,200, 0.5, 3/4, \frac{3}{4}; an exponent or an index is none
 _NUMBER = re.compile(
@@ -17,15 +17,16 @@ _DOLLAR = re.compile(r"(?<!\\)\$")
 
 
 def leaks(content: str, gold: str) -> bool:
-    r"""True where a text holds the gold answer at token boundaries, or a box with an equal one.
+    r"""True where a text holds the gold answer at token boundaries, or states an equal one where the grader
+    looks for answers. A heuristic: an answer in other words passes it.
 
     A number is compared with the numbers of the text, by value: 12 is in "x = 12." and "12%", not in "312",
     "12.5", "1/12", "-12", "12x" or "x^{12}"; \frac{1}{2} is in "1/2". Any other answer is looked for as it
-    is written, but for spaces and dollar signs; one that is a single letter counts in a box alone: as a word
-    it is a variable.
+    is written, but for spaces and dollar signs; one that is a single letter counts only where answers are
+    stated: as a word it is a variable.
     """
     wanted = _as_written(gold)
-    if any(_equal(box, wanted) for box in box_contents(content)):
+    if any(_equal(stated, wanted) for stated in stated_answers(content)):
         return True
     if _NUMBER.fullmatch(wanted):
         return any(_equal(match[0], wanted) and not _goes_on(content, match) for match in _numbers(content))
