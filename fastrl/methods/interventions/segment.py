@@ -91,7 +91,7 @@ def pieces(text: str, separator: Separator) -> list[tuple[int, int]]:
     inside = len(text) - len(text.lstrip())
     spans, start = [], inside
     for match in SEPARATORS[separator].finditer(text, inside):
-        before = bisect_left(starts, match.end()) - 1  # the last that begins before its end
+        before = bisect_left(starts, match.end()) - 1
         if before >= 0 and match.start() < whole[before][1]:
             continue
         if match.start() > start:
@@ -102,7 +102,7 @@ def pieces(text: str, separator: Separator) -> list[tuple[int, int]]:
 
 
 def whole_spans(text: str) -> list[tuple[int, int]]:
-    """Formulas, code blocks and environments, as spans in order. Linear: what has no end is looked for once."""
+    """Spans of formulas, code blocks and environments, in order. Linear: a missing end is looked for once."""
     spans: list[tuple[int, int]] = []
     endless: set[str] = set()
     found = OPENING.search(text)
