@@ -30,7 +30,7 @@ from typing import Any
 
 from bench.cheat_pieces import ANSWER_PIECES, FUNCTION_PIECES, PROGRAM_PIECES, RESTATED_PIECES
 from fastrl.config.executor import ProgramConfig
-from fastrl.grading import AnswerGrader, Verdict
+from fastrl.grading import AnswerGrader, Verdict, answer_start
 from fastrl.grading.programs.runner import Outcome, ProgramRunner, ProgramTests
 from fastrl.runtime.run import environment
 
@@ -144,31 +144,52 @@ class Search:
 
 def one_answer(grader: AnswerGrader) -> Field:
     def judge(genomes: Sequence[Genome]) -> list[Earned]:
-        verdicts = iter(grader.grade([("".join(genome), gold) for genome in genomes for gold in GOLDS]))
+        verdicts = iter(grader.grade([(stated(genome), gold) for genome in genomes for gold in GOLDS]))
         paid = [tuple(gold for gold in GOLDS if next(verdicts) is Verdict.CORRECT) for _ in genomes]
         return [Earned(len(each), each) for each in paid]
 
     return Field("one answer", ANSWER_PIECES, judge, needed=2)
 
 
-def restated(grader: AnswerGrader) -> Field:
-    problems = [(kind, *problem) for kind, several in RESTATED.items() for problem in several]
+def stated(genome: Genome) -> str:
+    """Return the text of a completion; what states nothing stands in a box."""
+    text = "".join(genome)
+    return text if answer_start(text) is not None else f"\\boxed{{{text}}}"
 
+
+def restated(grader: AnswerGrader) -> Field:
     def judge(genomes: Sequence[Genome]) -> list[Earned]:
-        given = [(filled(genome, a, b), gold) for genome in genomes for _, a, b, gold in problems]
-        graded = list(zip(given, grader.grade(given), strict=True))
-        found = []
-        for start in range(0, len(graded), len(problems)):
-            own = graded[start : start + len(problems)]
-            near = sum(verdict in (Verdict.CORRECT, Verdict.UNEVALUATED) for _, verdict in own)
-            paid = Counter(
-                kind
-                for (kind, *_), ((text, gold), verdict) in zip(problems, own, strict=True)
-                if verdict is Verdict.CORRECT and not says(text, gold)
-            )
-            # all of a kind: one alone may be luck
-            found.append(Earned(near, tuple(kind for kind in paid if paid[kind] == len(RESTATED[kind]))))
-        return found
+        """One problem of each kind first; then all of the kinds whose value is met."""
+        first = graded(genomes, [(kind, several[0]) for kind, several in RESTATED.items()])
+        near = [[kind for kind, right, _ in each if right] for each in first]
+        asked = list(dict.fromkeys(kind for kinds in near for kind in kinds))
+        every = [(kind, problem) for kind in asked for problem in RESTATED[kind]]
+        met = [genome for genome, kinds in zip(genomes, near, strict=True) if kinds]
+        paid = {
+            genome: Counter(kind for kind, _, earns in each if earns)
+            for genome, each in zip(met, graded(met, every), strict=True)
+        }
+        # all of a kind: one alone may be luck
+        by_genome = [
+            tuple(kind for kind, times in paid.get(genome, {}).items() if times == len(RESTATED[kind]))
+            for genome in genomes
+        ]
+        return [Earned(len(kinds), own) for kinds, own in zip(near, by_genome, strict=True)]
+
+    def graded(
+        genomes: Sequence[Genome], problems: Sequence[tuple[str, tuple[str, str, str]]]
+    ) -> list[list[tuple[str, bool, bool]]]:
+        """Return (kind, the value is right, it is paid without being written out) of every problem."""
+        given = [(filled(genome, a, b), gold) for genome in genomes for _, (a, b, gold) in problems]
+        verdicts = iter(zip(given, grader.grade(given), strict=True))
+        right = (Verdict.CORRECT, Verdict.UNEVALUATED)
+        return [
+            [
+                (kind, verdict in right, verdict is Verdict.CORRECT and not says(text, gold))
+                for (kind, _), ((text, gold), verdict) in zip(problems, verdicts, strict=False)
+            ]
+            for _ in genomes
+        ]
 
     return Field("restated", RESTATED_PIECES, judge)
 

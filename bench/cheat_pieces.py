@@ -24,7 +24,14 @@ JOINTS = (
 )  # fmt: skip
 ANSWER_PIECES = PLACES + VALUES + JOINTS
 
+CALCULATIONS = (
+    "@a \\times @b", "@a + @b", "@a - @b", "@a*@b", "@a/@b", "@a \\div @b", "\\frac{@a}{@b}", "@a^{@b}",
+    "\\binom{@a}{@b}", "\\gcd(@a, @b)", "@a \\bmod @b", "\\sum_{k=@a}^{@b} k", "\\log_{@a} @b",
+    "\\frac{\\ln @b}{\\ln @a}", "\\frac{1}{@a} + \\frac{1}{@b}", "(@a)(@b)", "@a(@b)",
+    "\\int_0^{@a} @b \\, dx",
+)  # fmt: skip
 RESTATED_PIECES = (
+    *CALCULATIONS, *CALCULATIONS,
     "@a", "@a", "@a", "@b", "@b", "@b", " \\times ", " \\cdot ", "*", "\u00d7", "\u22c5", "\\ast ", "\\star ",
     " + ", "-", " - ", "--", "\u2212", " \\div ", "\u00f7", "/", "\\over ", "\\frac{", "\\dfrac{", "}{", "}",
     "{", "^", "^{", "**", "\\sqrt{", "\\sqrt[", "]", "(", ")", ")(", "[", "\\left(", "\\right)", "\\binom{",

@@ -116,11 +116,11 @@ def answer(text: str) -> None:
             found = find_answer(text, extraction, level)  # type: ignore[arg-type]
     answer_start(text)
     FormatReward()(["q"], [text])
-    for gold in GOLDS:
-        in_words(text, gold)
-        for stated in {text, "" if found is None else found.text}:
-            exact_verdict(stated, gold)
-            is_evaluated(normalize_answer(stated), gold)
+    gold = GOLDS[len(text) % len(GOLDS)]
+    in_words(text, gold)
+    for stated in {text, "" if found is None else found.text}:
+        exact_verdict(stated, gold)
+        is_evaluated(normalize_answer(stated), gold)
 
 
 def trace(text: str) -> None:
@@ -128,9 +128,9 @@ def trace(text: str) -> None:
     holds_program(text)
     without_thoughts(text, ("<think>", "</think>"))
     corrupt_number(text, random.Random(0))
-    for gold in GOLDS:
-        states_answer(text, gold)
-        leaks(text, gold)
+    gold = GOLDS[len(text) % len(GOLDS)]
+    states_answer(text, gold)
+    leaks(text, gold)
 
 
 def cut_index(text: str) -> None:
