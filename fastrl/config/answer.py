@@ -1,4 +1,4 @@
-"""The options of grading answers: where they may stand, what is paid, how long one may take."""
+"""Options of the answer grader: how an answer is extracted and compared with the gold answer."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from fastrl.config.base import check_at_least, check_positive, refuse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerConfig:
-    """Options for comparing answers with the gold ones."""
+    """Grading of answers against gold answers."""
 
     extraction: Literal["boxed", "phrase", "last_number", "whole_response"] = "phrase"
-    """boxed: the answer stands in a box. phrase: in a box, or behind "answer is", "Answer:", "####".
-    last_number: where these are missing, the last number. whole_response: math-verify looks through the whole
-    response, as in the weak-supervision paper."""
+    """How the answer is found in a completion. boxed: inside \\boxed{}. phrase: boxed, or after "answer is",
+    "Answer:" or "####". last_number: as phrase, else the last number. whole_response: math-verify searches
+    the whole response, as in arXiv 2604.18574."""
     level: Literal["strict", "lenient"] = "strict"
-    """strict: what nobody would dispute is paid. lenient: what most peers pay, for comparing with published
-    numbers."""
+    """strict: accept only answers that are clearly equal to the gold one. lenient: accept what most other
+    graders accept; use it to compare with published numbers."""
     unevaluated: Literal["by_level", "unpaid", "paid"] = "by_level"
-    """A calculation that has the gold answer's value but is left undone, such as \\binom{10}{3} for 120.
-    by_level: strict doesn't pay it, lenient does. whole_response always pays it."""
+    """Whether a calculation is accepted for its value, such as \\binom{10}{3} for 120. by_level: paid under
+    lenient, unpaid under strict. whole_response always accepts it."""
     tolerance: float = 0.0
-    """Relative, between numbers; for benchmarks that state one."""
+    """Relative tolerance between numbers, in [0, 1). Set it for benchmarks that define one."""
     timeout_s: float = 5.0
-    """Grading one answer is stopped after this long and counted apart from "wrong"."""
+    """Seconds to grade one answer. A timeout scores 0 and is counted separately from wrong answers."""
     batch_s: float = 60.0
-    """Seconds for all answers of a batch that take longer than 0.25 s; they share them. What is not done
-    then counts as stopped by the time limit."""
+    """Seconds that all answers of a batch share which take longer than 0.25 s. Answers that are not done by
+    then count as timeouts."""
     workers: int = 2
     """Grading processes."""
 

@@ -1,4 +1,4 @@
-r"""Does an answer state a value, or a calculation left undone, as \binom{10}{3} for 120?"""
+r"""Decides whether an answer is worked out: \binom{10}{3} is a calculation left undone where 120 is asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The outcome reward: is the stated answer the gold one?"""
+"""The answer reward: 1 if the answer equals the gold answer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fastrl.rewards.batch import CompletionInput, LogExtra, LogMetric, completio
 
 
 class AnswerReward:
-    """1 for a right answer, otherwise 0.
+    """Reward 1 for a correct answer, otherwise 0.
 
-    Logs the verdict of every row, and the shares of those that are neither right nor wrong: verify/no_answer,
-    verify/unreadable, verify/unevaluated, verify/timeout, verify/error.
+    Logs every completion's verdict, and the fraction of each verdict other than correct and wrong:
+    verify/no_answer, verify/unreadable, verify/unevaluated, verify/timeout, verify/error.
     """
 
     def __init__(self, grader: AnswerGrader) -> None:

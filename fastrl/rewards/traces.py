@@ -1,4 +1,4 @@
-"""A planner's trace: where it stands in a completion, and whether it gives the answer away."""
+"""Traces in completions: extraction by tag, and detection of leaked answers and programs."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ _STATEMENT = re.compile(
 
 
 def trace_of(text: str, tag: str) -> str:
-    """What stands between the first <tag> and </tag> of a completion, without outer spaces.
+    """Return the text between the first <tag> and </tag> of a completion, without outer spaces.
 
-    A tag that was opened and not closed: all that follows it. No tag: the whole completion.
+    If the tag is not closed, everything after it; without a tag, the whole completion.
     """
     _, opened, after = text.partition(f"<{tag}>")
     return (after.partition(f"</{tag}>")[0] if opened else text).strip()
 
 
 def states_answer(trace: str, gold: str) -> bool:
-    r"""Whether a trace says the gold answer where answers are said: a heuristic, linear in the trace.
+    r"""Return True if a trace states the gold answer as an answer. A heuristic, linear in the trace.
 
-    That is wherever the grader would look for an answer (boxes, answer tags, phrases in many languages), or
-    in the sentence after "answer is", "answer:", "final answer" or "result:"; as its text, or as a number in
-    it. The result of a last step that happens to be the answer is none, and neither is an answer in other
-    words, or one that takes algebra to see that it is the gold one.
+    It counts wherever the grader looks for answers (boxes, answer tags, phrases in many languages), and in
+    the sentence after "answer is", "answer:", "final answer" or "result:": as the whole sentence or as a
+    number in it. A step's result that equals the answer does not count. An answer in other words, or one that
+    needs algebra to be recognised, is not found.
     """
     said = dict.fromkeys([*stated_answers(trace), *_after_markers(trace)])
     parts = dict.fromkeys(part for each in said for part in (each, *_NUMBER.findall(each)))
@@ -50,8 +50,8 @@ def states_answer(trace: str, gold: str) -> bool:
 
 
 def holds_program(trace: str) -> bool:
-    """Whether a trace holds Python code: a fence, or a line that is a def, class, import, print, for loop,
-    `while True`, or reads the input. A heuristic: other lines of a program pass it."""
+    """Return True if a trace has Python code: a code fence, or a def, class, import, print, for, `while True`
+    or input line. A heuristic: other lines of a program are not found."""
     return bool(_FENCE.search(trace) or _STATEMENT.search(trace))
 
 
