@@ -30,7 +30,8 @@ from typing import Any
 
 from bench.cheat_pieces import ANSWER_PIECES, FUNCTION_PIECES, PROGRAM_PIECES, RESTATED_PIECES
 from fastrl.config.executor import ProgramConfig
-from fastrl.grading import AnswerGrader, Verdict, answer_start
+from fastrl.grading import AnswerGrader, Verdict, answer_start, exact_verdict, find_answer
+from fastrl.grading.evaluated import is_evaluated
 from fastrl.grading.programs.runner import Outcome, ProgramRunner, ProgramTests
 from fastrl.runtime.run import environment
 
@@ -38,6 +39,7 @@ Genome = tuple[str, ...]
 POPULATION = 60
 NEW_SHARE = 0.3
 MOST_SHOWN = 50
+RIGHT = Verdict.CORRECT
 
 GOLDS = (
     "408", "-7", "0.25", r"\frac{5}{9}", r"2\sqrt{3}", "(3, 4)", r"\{1, 2\}", "x^2+1", "B", "east", "[0, 1)",
@@ -144,9 +146,16 @@ class Search:
 
 def one_answer(grader: AnswerGrader) -> Field:
     def judge(genomes: Sequence[Genome]) -> list[Earned]:
-        verdicts = iter(grader.grade([(stated(genome), gold) for genome in genomes for gold in GOLDS]))
-        paid = [tuple(gold for gold in GOLDS if next(verdicts) is Verdict.CORRECT) for _ in genomes]
-        return [Earned(len(each), each) for each in paid]
+        """What differs from all golds but one without algebra is not asked."""
+        texts = [stated(genome) for genome in genomes]
+        open_to = [[gold for gold in GOLDS if may_be_paid(text, gold)] for text in texts]
+        several = [(text, golds) for text, golds in zip(texts, open_to, strict=True) if len(golds) > 1]
+        asked = [(text, gold) for text, golds in several for gold in golds]
+        paid = {pair for pair, verdict in zip(asked, grader.grade(asked), strict=True) if verdict is RIGHT}
+        return [
+            Earned(len(golds), tuple(gold for gold in golds if (text, gold) in paid))
+            for text, golds in zip(texts, open_to, strict=True)
+        ]
 
     return Field("one answer", ANSWER_PIECES, judge, needed=2)
 
@@ -157,39 +166,36 @@ def stated(genome: Genome) -> str:
     return text if answer_start(text) is not None else f"\\boxed{{{text}}}"
 
 
-def restated(grader: AnswerGrader) -> Field:
-    def judge(genomes: Sequence[Genome]) -> list[Earned]:
-        """One problem of each kind first; then all of the kinds whose value is met."""
-        first = graded(genomes, [(kind, several[0]) for kind, several in RESTATED.items()])
-        near = [[kind for kind, right, _ in each if right] for each in first]
-        asked = list(dict.fromkeys(kind for kinds in near for kind in kinds))
-        every = [(kind, problem) for kind in asked for problem in RESTATED[kind]]
-        met = [genome for genome, kinds in zip(genomes, near, strict=True) if kinds]
-        paid = {
-            genome: Counter(kind for kind, _, earns in each if earns)
-            for genome, each in zip(met, graded(met, every), strict=True)
-        }
-        # all of a kind: one alone may be luck
-        by_genome = [
-            tuple(kind for kind, times in paid.get(genome, {}).items() if times == len(RESTATED[kind]))
-            for genome in genomes
-        ]
-        return [Earned(len(kinds), own) for kinds, own in zip(near, by_genome, strict=True)]
+def may_be_paid(text: str, gold: str) -> bool:
+    """Return whether an answer is stated that is not surely another one, or a calculation left undone."""
+    found = find_answer(text)
+    return (
+        found is not None and exact_verdict(found.text, gold) is not False and is_evaluated(found.text, gold)
+    )
 
-    def graded(
-        genomes: Sequence[Genome], problems: Sequence[tuple[str, tuple[str, str, str]]]
-    ) -> list[list[tuple[str, bool, bool]]]:
-        """Return (kind, the value is right, it is paid without being written out) of every problem."""
-        given = [(filled(genome, a, b), gold) for genome in genomes for _, (a, b, gold) in problems]
-        verdicts = iter(zip(given, grader.grade(given), strict=True))
-        right = (Verdict.CORRECT, Verdict.UNEVALUATED)
-        return [
-            [
-                (kind, verdict in right, verdict is Verdict.CORRECT and not says(text, gold))
-                for (kind, _), ((text, gold), verdict) in zip(problems, verdicts, strict=False)
-            ]
-            for _ in genomes
-        ]
+
+def restated(grader: AnswerGrader) -> Field:
+    problems = [(kind, problem) for kind, several in RESTATED.items() for problem in several]
+
+    def judge(genomes: Sequence[Genome]) -> list[Earned]:
+        """What is written out, or surely unpaid, is not asked."""
+        asked = {}
+        for genome in genomes:
+            for kind, (a, b, gold) in problems:
+                text = filled(genome, a, b)
+                if not says(text, gold) and may_be_paid(text, gold):
+                    asked[genome, kind, gold] = (text, gold)
+        verdicts = dict(zip(asked, grader.grade(list(asked.values())), strict=True))
+        found = []
+        for genome in genomes:
+            near = Counter(kind for each, kind, _ in asked if each == genome)
+            paid = Counter(
+                kind for (each, kind, _), verdict in verdicts.items() if each == genome and verdict is RIGHT
+            )
+            # all of a kind: one alone may be luck
+            kinds = tuple(kind for kind, times in paid.items() if times == len(RESTATED[kind]))
+            found.append(Earned(len(near) + 10 * len(paid), kinds))
+        return found
 
     return Field("restated", RESTATED_PIECES, judge)
 

@@ -1,10 +1,11 @@
-r"""Decides whether an answer is worked out: \binom{10}{3} is a calculation left undone where 120 is asked for."""
+r"""Decides whether an answer is worked out: \binom{10}{3} is a calculation left undone, 120 is an answer."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from fastrl.grading.braces import split
 from fastrl.grading.forms import Expression, Form, Grid, Group, Listing, Named, Quantity, Relation
 from fastrl.grading.latex import clean
 from fastrl.grading.numbers import read_number
@@ -26,7 +27,9 @@ LEFT_UNDONE = (
 COMMAND = re.compile(r"\\[A-Za-z]+")
 VARIABLE = re.compile(r"(?![ei](?![A-Za-z]))[A-Za-z]")
 GREEK = re.compile(r"\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|omega)(?![A-Za-z])")
-INFINITY = re.compile(r"[+-]?\s*\\infty")
+VARIABLE_ALONE = re.compile(r"(?:[A-Za-z]|\\[a-z]{2,7})(?:_(?:\w|\{\w+\}))?")
+PLAIN = re.compile(r"[+-]?\s*\\infty|\\mathbb\s*\{?\s*[A-Z]\s*\}?")
+SET_SIGNS = frozenset(("\\cup", "\\cap", "\\setminus"))
 WRAPPED = re.compile(r"[-+]?[({\[\s]*([0-9][0-9.,/]*)[)}\]\s]*")
 IRRATIONAL = re.compile(
     r"\\sqrt(?:\[\s*([2-9])\s*\])?\{\s*([0-9]{1,15})\s*\}|\\pi(?:\s*\^\s*\{?[2-9]\}?)?"
@@ -52,30 +55,38 @@ def is_evaluated(answer: str, gold: str) -> bool:
     - Of a gold answer with variables it may have all but sums, products, integrals and limits (\sum, \prod,
       \int, \lim) that the gold answer has not.
 
-    Where an equation answers with its value, one side is enough. Never raises.
+    Of a chain of equal values one is enough: 6 \cdot 7 = 42. Conditions are solved where the gold answer is:
+    x^2 < 4 is no answer to -2 < x < 2, and x^2 = 9 none to 3, -3. Never raises.
     """
     right = clean(gold)
     if answer.strip() == gold.strip() or clean(answer) == right:
         return True
-    form = read(gold)
-    wanted = list(_values(form))
+    wanted = list(_values(read(gold)))
     if not wanted:
         return True
-    any_side = not isinstance(form, Relation)
     if all(_is_plain(value) for value in wanted):
-        return _is_done(read(answer), lambda value: _is_written_out(value, wanted, right), any_side)
-    variables = any(isinstance(value, Expression) and _has_variable(value.latex) for value in wanted)
+        return _is_done(read(answer), lambda value: _is_written_out(value, wanted, right), solved=True)
+    variables = any(_has_variable(value) for value in wanted)
     kinds = [SERIES] if variables else LEFT_UNDONE
     refused = [kind for kind in kinds if not kind.search(right)]
-    return _is_done(read(answer), lambda value: _has_none(value, refused), any_side)
+    return _is_done(read(answer), lambda value: _has_none(value, refused), solved=not variables)
 
 
-def _is_done(form: Form, done: Callable[[Form], bool], any_side: bool) -> bool:
+def _is_done(form: Form, done: Callable[[Form], bool], solved: bool) -> bool:
+    """Args: solved: conditions must have a variable alone on one side."""
     if isinstance(form, Named):
-        return _is_done(form.value, done, any_side)
-    if isinstance(form, Relation) and any_side:
-        return any(_is_done(read_clean(part, 1), done, any_side) for part in form.parts)
-    return all(done(value) for value in _values(form))
+        return _is_done(form.value, done, solved)
+    if isinstance(form, Listing | Group):
+        return all(_is_done(item, done, solved) for item in form.items)
+    if isinstance(form, Relation):
+        sides = [list(_values(read_clean(part, 1))) for part in form.parts]
+        if not any(_has_variable(value) for side in sides for value in side):
+            return any(all(map(done, side)) for side in sides)
+        lone = [VARIABLE_ALONE.fullmatch(part) is not None for part in form.parts]
+        return all(
+            (alone and solved) or all(map(done, side)) for alone, side in zip(lone, sides, strict=True)
+        ) and (not solved or any(lone))
+    return all(map(done, _values(form)))
 
 
 def _has_none(value: Form, refused: Sequence[re.Pattern[str]]) -> bool:
@@ -117,16 +128,22 @@ def _is_power(number: int, degree: int) -> bool:
 
 
 def _is_plain(value: Form) -> bool:
-    return not isinstance(value, Expression) or INFINITY.fullmatch(value.latex) is not None
+    return not isinstance(value, Expression) or PLAIN.fullmatch(value.latex) is not None
 
 
-def _has_variable(latex: str) -> bool:
-    return VARIABLE.search(COMMAND.sub(" ", latex)) is not None or GREEK.search(latex) is not None
+def _has_variable(value: Form) -> bool:
+    if not isinstance(value, Expression) or _is_plain(value):
+        return False
+    return VARIABLE.search(COMMAND.sub(" ", value.latex)) is not None or GREEK.search(value.latex) is not None
 
 
 def _values(form: Form) -> Iterator[Form]:
-    """Yield the quantities and expressions that a form is made of."""
-    if isinstance(form, Quantity | Expression):
+    """Yield the quantities and expressions that a form is made of; a variable that a condition is about is
+    none."""
+    if isinstance(form, Expression) and any(sign in form.latex for sign in SET_SIGNS):
+        for piece in split(form.latex, SET_SIGNS):
+            yield from _values(read_clean(piece, 1)) if piece != form.latex else (form,)
+    elif isinstance(form, Quantity | Expression):
         yield form
     elif isinstance(form, Named):
         yield from _values(form.value)
@@ -139,4 +156,5 @@ def _values(form: Form) -> Iterator[Form]:
                 yield from _values(cell)
     elif isinstance(form, Relation):
         for part in form.parts:
-            yield from _values(read_clean(part, 1))
+            if VARIABLE_ALONE.fullmatch(part) is None:
+                yield from _values(read_clean(part, 1))
