@@ -36,6 +36,8 @@ long: .venv/peers  ## the longest tests, then studies and soak: hours; their JSO
 	$(BIN)/python -m bench.study_int --out bench/results/int_study.json
 	$(BIN)/python -m bench.study_weak --out bench/results/weak_study.json
 	$(BIN)/python -m bench.fuzz_grader --out bench/results/grader_fuzz.json
+	$(BIN)/python -m bench.fuzz_text --out bench/results/text_fuzz.json
+	$(BIN)/python -m bench.cheat --out bench/results/cheat.json
 	$(BIN)/fastrl reproduce --dir runs/reproduce --seeds 0 1 2
 	cp runs/reproduce/table.json bench/results/reproduce.json
 	$(BIN)/python -m bench.soak --steps 1000 --faults 320 --kinds kill file --out bench/results/soak_kills.json

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from fastrl.check.template import check_template
 from fastrl.config import CheckpointConfig, refuse
 from fastrl.data.lengths import prompt_lengths
 from fastrl.data.problems import Problem
@@ -125,8 +126,10 @@ def load_tokenizer(section: str, model: CheckpointConfig) -> Any:
     if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         refuse(section, "path", f"a folder with a tokenizer ({', '.join(TOKENIZER_FILES)})", model.path)
     try:
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=model.trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=model.trust_remote_code)
     except OSError as error:
         raise ValueError(
             f"[{section}] path: expected a checkpoint with a tokenizer, got {model.path!r}: {error}"
         ) from error
+    check_template(section, tokenizer)
+    return tokenizer

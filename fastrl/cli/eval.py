@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from fastrl.check import check_fits
-from fastrl.check.executor import check_executor
+from fastrl.check.executor import check_executor, check_sandbox
 from fastrl.check.faithfulness import check_faithfulness
 from fastrl.cli.arguments import asks_help, take_positional
 from fastrl.cli.eval_tables import results, show_faithfulness, show_metrics, show_transfer
@@ -167,6 +167,8 @@ def run_two_stage(planner: CheckpointConfig, options: EvalOptions) -> dict[str, 
     own = options.executor.engine
     room, where = (tokens, "engine") if own.kind == "same" else (own.max_batch_tokens, "executor.engine")
     check_executor("executor.model", options.executor, problems, options.max_new_tokens, room, where)
+    if options.executor.task == "code":
+        check_sandbox(options.executor.program, [options.data.path])
     device = choose_device(RunConfig(device=options.device))
     out = None if options.out is None else Path(options.out)
     with shown_completions() as progress:

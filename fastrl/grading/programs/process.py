@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from fastrl.config.executor import ProgramConfig
 from fastrl.grading.process import PACKAGE_ROOT
@@ -47,7 +47,6 @@ class ProgramProcess:
     """A worker process: entering its sandbox, then idle or at a test."""
 
     def __init__(self, config: ProgramConfig) -> None:
-        self._config = config
         # the kernel's units; a file of exactly the limit can be written, so more than it can't go unseen
         self._limits = Limits(
             config.timeout_s, config.memory_mib << 20, config.max_processes, config.output_kib << 10
@@ -77,18 +76,21 @@ class ProgramProcess:
     def idle(self) -> bool:
         return not self._loading and self.task is None
 
-    def send(self, task: tuple[int, int], run: Run) -> bool:
+    def send(self, task: tuple[int, int], run: Run, limit_s: float) -> bool:
         """False where the worker is gone."""
         job = json.dumps({"sources": run.sources, "entry_point": run.entry_point}).encode()
         self._files = [_file(job), _file(run.given), _file(b""), _file(b"")]
-        request = {"limits": asdict(self._limits), "function": run.entry_point is not None}
+        request = {
+            "limits": asdict(replace(self._limits, timeout_s=limit_s)),
+            "function": run.entry_point is not None,
+        }
         try:
             socket.send_fds(self._control, [json.dumps(request).encode()], self._files)
         except (BrokenPipeError, ConnectionResetError):
             self._close_files()
             return False
         self.task = task
-        self.deadline = time.monotonic() + self._config.timeout_s + GRACE_S
+        self.deadline = time.monotonic() + limit_s + GRACE_S
         return True
 
     def receive(self) -> Ending | None:
