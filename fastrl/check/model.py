@@ -8,9 +8,10 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from fastrl.config import CheckpointConfig, refuse
+from fastrl.config import CheckpointConfig, DataConfig, refuse
 from fastrl.data.lengths import prompt_lengths
 from fastrl.data.problems import Problem
+from fastrl.data.templates import template_options, use_template
 from fastrl.policy.source import model_source
 
 WEIGHTS, PICKLED = "*.safetensors", ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -29,10 +30,14 @@ def check_fits(
     names: str,
     batch_tokens: int,
     engine: str = "engine",
+    data: DataConfig | None = None,
 ) -> None:
-    """Prompt + new_tokens <= what the model's positions and the engine's cache hold."""
+    """Prompt + new_tokens <= what the model's positions and the engine's cache hold.
+
+    data: whose prompts these are; None: the model gets prompts of its own.
+    """
     room = check_model(section, model)
-    problem, prompt_tokens = longest_prompt(load_tokenizer(section, model), problems)
+    problem, prompt_tokens = longest_prompt(load_tokenizer(section, model, data), problems)
     need = prompt_tokens + new_tokens
     asked = (
         f"row {problem.index + 1}'s prompt of {prompt_tokens} tokens and {names} = {new_tokens} need {need}"
@@ -108,8 +113,9 @@ def check_reachable(section: str, name: str) -> None:
         ) from error
 
 
-def load_tokenizer(section: str, model: CheckpointConfig) -> Any:
-    """The checkpoint's tokenizer; its absence is the user's error, not a traceback."""
+def load_tokenizer(section: str, model: CheckpointConfig, data: DataConfig | None = None) -> Any:
+    """The checkpoint's tokenizer, with the chat template that data or the model's own options say; its
+    absence is the user's error, not a traceback."""
     from transformers import AutoTokenizer
 
     source = model_source(model.path, section)
@@ -117,8 +123,10 @@ def load_tokenizer(section: str, model: CheckpointConfig) -> Any:
     if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         refuse(section, "path", f"a folder with a tokenizer ({', '.join(TOKENIZER_FILES)})", model.path)
     try:
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=model.trust_remote_code)
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=model.trust_remote_code)
     except OSError as error:
         raise ValueError(
             f"[{section}] path: expected a checkpoint with a tokenizer, got {model.path!r}: {error}"
         ) from error
+    use_template(tokenizer, template_options(model, data), section if data is None else "data")
+    return tokenizer

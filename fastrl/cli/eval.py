@@ -129,7 +129,7 @@ def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
     out = None if options.out is None else Path(options.out)
     grading = AnswerGrader.of(options.answer)
     with shown_completions() as asked, grading as grader:
-        engine = asked.watch(build_engine(policy, options.engine, device))
+        engine = asked.watch(build_engine(policy, options.engine, device, options.data))
         asked.doing = policy.path
         result = evaluate(
             engine,
@@ -163,14 +163,17 @@ def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
 def run_two_stage(planner: CheckpointConfig, options: EvalOptions) -> dict[str, Any]:
     """The planner writes traces, the executor answers with them and alone."""
     problems, tokens = load_problems(options.data), options.engine.max_batch_tokens
-    check_fits("eval.checkpoint", planner, problems, options.max_new_tokens, "max_new_tokens", tokens)
+    check_fits(
+        "eval.checkpoint", planner, problems, options.max_new_tokens, "max_new_tokens", tokens,
+        data=options.data,
+    )  # fmt: skip
     own = options.executor.engine
     room, where = (tokens, "engine") if own.kind == "same" else (own.max_batch_tokens, "executor.engine")
     check_executor("executor.model", options.executor, problems, options.max_new_tokens, room, where)
     device = choose_device(RunConfig(device=options.device))
     out = None if options.out is None else Path(options.out)
     with shown_completions() as asked:
-        engine = asked.watch(build_engine(planner, options.engine, device))
+        engine = asked.watch(build_engine(planner, options.engine, device, options.data))
         asked.doing = f"planner {planner.path}"
         completions = sample_traces(
             engine, problems, num_samples=options.num_samples, sampling=options.sampling, seed=options.seed
@@ -214,7 +217,10 @@ def check_lengths(
 ) -> None:
     """Every model is there and can hold what it will be asked for, before the first one is loaded."""
     tokens = options.engine.max_batch_tokens
-    check_fits("eval.checkpoint", policy, problems, options.max_new_tokens, "max_new_tokens", tokens)
+    check_fits(
+        "eval.checkpoint", policy, problems, options.max_new_tokens, "max_new_tokens", tokens,
+        data=options.data,
+    )  # fmt: skip
     for model in receivers:
         longest = options.max_new_tokens + options.slack_tokens
         check_fits("eval.receiver", model, problems, longest, "max_new_tokens + slack_tokens", tokens)

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fastrl.config.base import (
-    CheckpointConfig,
     DataConfig,
+    PromptedConfig,
     RunConfig,
     check_at_least,
-    check_only_asked,
+    check_no_template,
     check_positive,
     refuse,
+    take_prompted,
 )
 from fastrl.config.engine import EngineConfig
 from fastrl.config.executor import ExecutorConfig
@@ -23,7 +24,7 @@ from fastrl.types import Task
 class WriterConfig:
     """A model that writes flawed traces, or judges them, through any engine."""
 
-    model: CheckpointConfig = field(default_factory=CheckpointConfig)
+    model: PromptedConfig = field(default_factory=PromptedConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     temperature: float = 0.7
     top_p: float = 0.95
@@ -32,7 +33,7 @@ class WriterConfig:
     """An answer that can't be read is asked for again so often, then it is rejected."""
 
     def __post_init__(self) -> None:
-        check_only_asked("writer", "model", self.model)
+        take_prompted("writer", self, "model")
         check_positive("writer", self, "max_new_tokens")
         check_at_least("writer", self, 0, "retries", "temperature")
 
@@ -77,6 +78,7 @@ class GroupsConfig:
     format: Literal["jsonl", "parquet"] = "jsonl"
 
     def __post_init__(self) -> None:
+        check_no_template("groups", self.data)
         check_positive("groups", self, "candidates", "min_negatives", "executor_repeats")
         check_at_least("groups", self, 0, "margin")
         if self.min_words is not None:

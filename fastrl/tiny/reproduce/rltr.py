@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from fastrl.config import CheckpointConfig, EvalConfig, RewardConfig, RlConfig
+from fastrl.config import EvalConfig, PromptedConfig, RewardConfig, RlConfig
 from fastrl.runtime.run import read_metrics
 from fastrl.tiny.demo import DemoOptions, demo_config, rl_recipe
 from fastrl.tiny.world.assess import assess
@@ -67,7 +67,7 @@ class RltrStudy:
         functions = ARMS[name]
         rewards = RewardConfig(functions=functions, weights=tuple(WEIGHTS[each] for each in functions))
         if name == "rlvr":
-            config = replace(config, transfer=replace(config.transfer, receiver=CheckpointConfig()))
+            config = replace(config, transfer=replace(config.transfer, receiver=PromptedConfig()))
         return replace(config, reward=rewards, eval=EvalConfig())
 
     def assessed(self, name: str, checkpoint: Path) -> dict[str, float]:

@@ -128,6 +128,25 @@ def test_what_ends_a_completion_is_kept(both):
     assert all(len(c.token_ids) == 90 for c in sampled if c.finish_reason == "length")
 
 
+def test_stop_strings_of_several_tokens_and_special_tokens_end_alike(both):
+    """A special token has no text: it ends a completion by itself, and hides no string that it stands in."""
+    b = both("llama")
+    given = prompts(6, *range(2, 14))
+    free = SamplingParams(max_new_tokens=40, temperature=0)
+    plain = [one for (one,) in b.torch.generate(given, free, seeds=[0] * len(given))]
+    special = next(t for each in plain for t in each.token_ids if t in (2, 3))
+    spelled = b.torch.tokenizer.convert_ids_to_tokens(special)
+    pairs = [each.text[i : i + 2] for each in plain for i in (4, 11) if each.text[i : i + 2].isascii()]
+    for stop in ((spelled,), tuple(pairs[:2]), (spelled, *pairs[2:4])):
+        sampling = SamplingParams(max_new_tokens=40, temperature=0, stop=stop)
+        ends = [
+            [(c.token_ids, c.text, c.finish_reason) for (c,) in completions]
+            for completions in (e.generate(given, sampling, seeds=[0] * 12) for e in (b.torch, b.vllm))
+        ]
+        assert ends[0] == ends[1]
+        assert any(ids != each.token_ids for (ids, *_), each in zip(ends[0], plain, strict=True))
+
+
 @pytest.mark.parametrize("name", ["qwen3", "gemma2"])
 def test_continued_prefixes_are_the_embedded_engines(both, name):
     b = both(name)
