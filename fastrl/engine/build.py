@@ -1,4 +1,4 @@
-"""Builds the engine that a configuration asks for, on the device that it asks for."""
+"""Build an engine from its configuration."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def choose_device(config: RunConfig) -> torch.device:
     """Return the device of run.device.
 
     Raises:
-        ValueError: cuda was asked for, and torch sees no CUDA device.
+        ValueError: device is cuda, but torch finds no CUDA device.
     """
     available = torch.cuda.is_available()
     if config.device == "cuda" and not available:
-        raise ValueError("[run] device: cuda was asked for, and torch sees no CUDA device; use cpu or auto")
+        raise ValueError("[run] device: expected cpu or auto, since torch finds no CUDA device, got 'cuda'")
     if config.device == "cpu" or not available:
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())
@@ -36,11 +36,13 @@ def engine_device(config: EngineConfig, device: torch.device) -> torch.device:
 def build_engine(
     model: CheckpointConfig, config: EngineConfig, device: torch.device, data: DataConfig | None = None
 ) -> Engine:
-    """Load a checkpoint into an engine and return it awake; its tokenizer has the chat template that data,
-    whose prompts it reads, or the model's own options say.
+    """Load a checkpoint into an engine; the engine is awake.
 
+    Args:
+        data: the section whose prompts it reads, and whose chat template it gets; None: the model's own
+            options hold.
     Raises:
-        ValueError: the kind is not one that builds, vLLM is not installed, or there is no such template.
+        ValueError: engine.kind is neither torch nor vllm, vLLM is not installed, or the template is missing.
     """
     engine = _build(model, config, device)
     use_template(engine.tokenizer, template_options(model, data))
@@ -56,7 +58,7 @@ def _build(model: CheckpointConfig, config: EngineConfig, device: torch.device) 
         "trust_remote_code": model.trust_remote_code,
     }
     if config.kind == "vllm":
-        # here, since it is optional
+        # not at the top: vLLM is optional
         from fastrl.engine.vllm.engine import VllmEngine
 
         return VllmEngine(source, enforce_eager=config.enforce_eager, **shared)
