@@ -95,6 +95,6 @@ def check_files(config: object, recipe: str) -> None:
 
 
 def is_there(file: DataFile) -> bool:
-    """Return whether the file exists, or an earlier stage of a pipeline leaves it behind."""
+    """Return whether the file exists, is to come from the hub, or from an earlier stage of a pipeline."""
     path = str(file.path)
-    return path.startswith("@") or (path != "" and Path(path).exists())
+    return path.startswith(("@", "hub:")) or (path != "" and Path(path).exists())
