@@ -16,6 +16,8 @@ TINY_WORLDS = {
     "weak": ("weak",),
 }
 """Flag of `fastrl tiny` -> what the names of files begin with that it alone writes."""
+SMOL = {"smol-world": "fastrl smol", "runs/sft-smol": "fastrl train sft-smol"}
+"""Folder that the *-smol recipes read -> the command that makes it."""
 
 
 class Fault(RuntimeError):
@@ -66,7 +68,7 @@ def mendable(command: Callable[[], int]) -> int:
     except (ValueError, FileNotFoundError, FloatingPointError, NotImplementedError, Fault) as error:
         if not str(error).startswith("["):
             raise
-        print(f"fastrl: {error}{tiny_world_hint(str(error))}", file=sys.stderr)
+        print(f"fastrl: {error}{world_hint(str(error))}", file=sys.stderr)
         return 2
     except Interrupted as left:
         return int(left.code or 0)
@@ -75,8 +77,11 @@ def mendable(command: Callable[[], int]) -> int:
         return 128 + signal.SIGINT
 
 
-def tiny_world_hint(message: str) -> str:
-    """Return the command that makes the file of the tiny world that a message quotes; empty for another."""
+def world_hint(message: str) -> str:
+    """Return the command that makes the file of a world that a message quotes; empty for another file."""
+    for start, command in SMOL.items():
+        if f"'{start}/" in message:
+            return f"; `{command}` makes it"
     found = re.search(r"'tiny-world/(\w*)", message)
     if found is None:
         return ""

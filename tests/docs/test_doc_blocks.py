@@ -8,7 +8,7 @@ A page is worked through from top to bottom in an empty folder. By kind of block
               *-tiny recipes and of recipes on the page are made short by further flags (SHORT_... in
               doc_commands.py); pipelines and sweeps get --dry-run. Where a model on the hub, a full-size
               recipe, a recipe's reference or a run that was not made is named, all flags are read and
-              checked, and nothing runs; the same for `fastrl reproduce`.
+              checked, and nothing runs; the same for `fastrl reproduce`, `fastrl smol` and its files.
     torchrun  torchrun's flags are read by its own parser, the recipe and its flags by ours.
     python -m bench.X   the module is there, and has these flags.
     make, pip, docker   the targets, the extras, the Dockerfile are there.
