@@ -1,4 +1,4 @@
-"""Draw tokens with random numbers that depend on the request alone."""
+"""Sampling of tokens with random numbers that depend only on the request, not on the batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
 _DRAW_ELEMENTS = 1 << 25
-"""Logits that one draw works on at once; bounds its float64 workspace to 256 MB."""
+"""Logits processed at once; bounds the float64 workspace to 256 MB."""
 
 
 def _signed(value: int) -> int:
@@ -29,7 +29,7 @@ def _mix_int(z: int) -> int:
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
-    return (z >> bits) & ((1 << (64 - bits)) - 1)  # torch's >> copies the sign
+    return (z >> bits) & ((1 << (64 - bits)) - 1)  # torch's >> is arithmetic; this is logical
 
 
 def _mix(z: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def _mix(z: Tensor) -> Tensor:
 
 
 def request_keys(seeds: Sequence[int], samples: Sequence[int]) -> list[int]:
-    """The stream of random numbers of each request, from (seed, sample index) alone; int64 values."""
+    """Return the key of each request's random stream, a function of (seed, sample index); int64 values."""
     return [
         _signed(_mix_int(_mix_int(seed & _MASK) + _GOLDEN * (sample + 1)))
         for seed, sample in zip(seeds, samples, strict=True)
@@ -47,14 +47,15 @@ def request_keys(seeds: Sequence[int], samples: Sequence[int]) -> list[int]:
 
 
 def uniforms(keys: Tensor, start: int | Tensor, count: int) -> Tensor:
-    """Random numbers of completion positions [start, start + count) of every request.
+    """Return the random numbers of completion positions [start, start + count) of every request.
 
         u[r, i] = splitmix64(keys[r], start[r] + i) >> 11, times 2^-53
 
     Args:
         keys: int64 [R], from `request_keys`.
         start: one for all, or int64 [R].
-    Returns: float64 [R, count] in [0, 1); the same bits on every device.
+    Returns: float64 [R, count] in [0, 1), bitwise equal on every device.
+    Source: splitmix64, Steele et al. 2014.
     """
     first = start[:, None] if isinstance(start, Tensor) else start
     steps = (first + torch.arange(1, count + 1, device=keys.device)) * _signed(_GOLDEN)
@@ -64,23 +65,23 @@ def uniforms(keys: Tensor, start: int | Tensor, count: int) -> Tensor:
 def draw(
     logits: Tensor, u: Tensor, sampling: SamplingParams, source: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """One token a request by inverting the cumulative distribution; the most likely one at temperature 0.
+    """Sample one token per request by inverting the cumulative distribution; at temperature 0 the argmax.
 
-        p = softmax(keep(logits / temperature)),   token = first i with p[0] + ... + p[i] > u
+        p = softmax(keep_likely(logits / temperature)),   token = first i with p[0] + ... + p[i] > u
 
     Args:
         logits: [E, V], any float type.
         u: float64 [R] in [0, 1).
-        source: int64 [R], request r draws from logits[source[r]]; None: from logits[r].
+        source: int64 [R], request r samples from logits[source[r]]; None: from logits[r].
     Returns: token ids int64 [R], and their log-probs fp32 [R] under p (at temperature 0: under
         softmax(logits)).
     Numerics: softmax in fp32, sums in float64.
     """
-    rows = u.shape[0]
+    num_requests = u.shape[0]
     step = max(1, _DRAW_ELEMENTS // logits.shape[-1])
     parts = []
-    for a in range(0, rows, step):
-        b = min(a + step, rows)
+    for a in range(0, num_requests, step):
+        b = min(a + step, num_requests)
         chunk = logits[a:b] if source is None else logits[source[a:b]]
         parts.append(_draw_rows(chunk.float(), u[a:b], sampling))
     if len(parts) == 1:
@@ -97,17 +98,17 @@ def _draw_rows(logits: Tensor, u: Tensor, sampling: SamplingParams) -> tuple[Ten
     logprobs = keep_likely(scaled, sampling.top_k, sampling.top_p).log_softmax(-1)
     cumulative = logprobs.exp().cumsum(-1, dtype=torch.float64)
     total = cumulative[:, -1]
-    # below the total by construction, so a token without probability is never reached
+    # strictly below the total, so that a token of probability 0 is never chosen
     target = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
-    # a sum that is not a number finds no token: the last one, with a log-prob that shows it
+    # NaN logits: searchsorted runs past the end; take the last token, whose NaN log-prob is caught later
     ids = torch.searchsorted(cumulative, target[:, None], right=True).clamp_(max=logits.shape[-1] - 1)
     return ids[:, 0], logprobs.gather(-1, ids)[:, 0]
 
 
 def keep_likely(logits: Tensor, top_k: int, top_p: float) -> Tensor:
-    """-inf where a token is outside the top-k, or outside the smallest set of mass >= top_p of what is left.
+    """Set logits to -inf outside the top k, and then outside the smallest set of tokens of mass >= top_p.
 
-    Tokens that tie with the k-th are kept; ties at top-p's edge go to the smaller token id.
+    Tokens that tie with the k-th are kept; at the edge of top-p the smaller token id wins a tie.
     """
     if 0 < top_k < logits.shape[-1]:
         kth = logits.topk(top_k, dim=-1).values[:, -1:]
