@@ -31,6 +31,8 @@ class DataFile:
     """The option's value."""
 
 
+WORLDS = ("tiny-world/", "smol-world/")
+"""Folders that commands make: `fastrl tiny`, `fastrl smol`."""
 PROBLEMS = "problems: a question, and a gold answer or tests, in each row"
 SOLVED = "problems: a question, a gold answer and a worked solution in each row"
 TALK = "conversations: `messages`, or `prompt` and `completion`, in each row"
@@ -83,7 +85,7 @@ def check_files(config: object, recipe: str) -> None:
     message = (
         f"[{section or getattr(config, 'stage', '')}] {name}: expected an existing file, got {first.path!r}"
     )
-    unset = [file for file in missing if not str(file.path).startswith("tiny-world/")]
+    unset = [file for file in missing if not str(file.path).startswith(WORLDS)]
     if unset:
         options: dict[str, list[str]] = {}
         for file in unset:
