@@ -29,7 +29,8 @@ check-plain: .venv-plain/made  ## the tests of make check and of fastrl compare,
 	$(PLAIN) $(call PYTEST,.venv-plain/bin) -n logical --check
 	$(PLAIN) $(call PYTEST,.venv-plain/bin) -n logical tests/tools/compare
 
-long: .venv/peers  ## studies and soak: hours; their JSON goes into bench/results
+long: .venv/peers  ## the longest tests, then studies and soak: hours; their JSON goes into bench/results
+	$(call PYTEST,$(BIN)) -n 2 --long
 	$(BIN)/python -m bench.study_rltr --out bench/results/rltr_study.json
 	$(BIN)/python -m bench.study_tracelift --out bench/results/tracelift_study.json
 	$(BIN)/python -m bench.study_int --out bench/results/int_study.json

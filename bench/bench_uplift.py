@@ -32,7 +32,7 @@ from fastrl.config import DataConfig, ExecutorConfig, UpliftConfig
 from fastrl.data import Problem, load_problems, render_prompt, reward_columns
 from fastrl.engine.tree.engine import TorchEngine
 from fastrl.grading import AnswerGrader
-from fastrl.methods.tracelift.executor import Answer, Executor, Request
+from fastrl.methods.tracelift.executor import Answer, Executor, ExecutorRequest
 from fastrl.methods.tracelift.uplift import UpliftReward
 from fastrl.methods.tracelift.verifiers import MathVerifier
 from fastrl.runtime.seeding import seed_of
@@ -46,18 +46,18 @@ COUNTED = ("requests", "prefill_tokens", "decode_tokens", "kv_tokens_read")
 class OneAtATime(Executor):
     """A call of the engine a run."""
 
-    def _ask(self, requests: Sequence[Request]) -> list[list[Answer]]:
+    def _ask(self, requests: Sequence[ExecutorRequest]) -> list[list[Answer]]:
         return [[super(OneAtATime, self)._ask([one])[0][0] for one in runs_of(each)] for each in requests]
 
 
 class Batched(Executor):
     """One call of the engine; nothing is shared."""
 
-    def _ask(self, requests: Sequence[Request]) -> list[list[Answer]]:
+    def _ask(self, requests: Sequence[ExecutorRequest]) -> list[list[Answer]]:
         answers = iter(super()._ask([one for each in requests for one in runs_of(each)]))
         return [[next(answers)[0] for _ in range(each.num_samples)] for each in requests]
 
-    def _trees(self, requests: Sequence[Request]) -> tuple[list[PrefixTree], list[tuple[int, int]]]:
+    def _trees(self, requests: Sequence[ExecutorRequest]) -> tuple[list[PrefixTree], list[tuple[int, int]]]:
         trees = [
             PrefixTree(
                 prompt_ids=self._prompt_ids(each.question, each.trace), branches=[self._branch(each, [])]
@@ -75,7 +75,7 @@ class Step:
     texts: list[str]
 
 
-def runs_of(request: Request) -> list[Request]:
+def runs_of(request: ExecutorRequest) -> list[ExecutorRequest]:
     return [
         replace(request, num_samples=1, seed=seed_of(request.seed, j)) for j in range(request.num_samples)
     ]
@@ -109,7 +109,7 @@ def measure(ways: dict[str, UpliftReward], steps: Sequence[Step], rounds: int) -
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     counted: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     for number in range(rounds + 1):
-        ways["cached"].executor._kept.clear()
+        ways["cached"].executor._cache.clear()
         for i, step in enumerate(steps):
             for name, reward in ways.items():
                 before = asdict(reward.executor.engine.stats())

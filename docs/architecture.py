@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "architecture.md"
 FOLDERS = ("fastrl", "kernels", "csrc", "bench")
 SUFFIXES = (".py", ".h", ".cpp", ".cu", ".js")
+WIDTH = 140
 INTRODUCTION = """\
 # Architecture
 
-Every source file in one line: the first line of the file itself. `python docs/architecture.py` writes this
-page, and a test fails when it is out of date.
+Every source file in one sentence: the first of the file itself. `python docs/architecture.py`
+writes this page. A test fails if it is out of date.
 
-Imports run downwards only (`tests/test_floors.py`): a room may import the rooms below it.
+Imports run downwards only (`tests/test_floors.py`): a folder may import the folders below it.
 
 | floor | holds |
 |---|---|
@@ -37,7 +39,7 @@ Imports run downwards only (`tests/test_floors.py`): a room may import the rooms
 
 
 def sources() -> list[Path]:
-    """Source files that say something, folder by folder; compiled copies and links are left out."""
+    """Return the source files that are not empty, by folder; compiled copies and links are left out."""
     found = []
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).rglob("*")):
@@ -48,7 +50,7 @@ def sources() -> list[Path]:
 
 
 def first_sentence(path: Path) -> str:
-    """The first sentence of a Python file's docstring, or of another file's first comment.
+    """Return the first sentence of a Python file's docstring, or of another file's first comment.
 
     Raises:
         ValueError: the file has neither.
@@ -64,17 +66,18 @@ def first_sentence(path: Path) -> str:
         raise ValueError(
             f"[architecture] {path.relative_to(ROOT)}: expected a first line that says what it is"
         )
-    return " ".join(sentence.split()).rstrip(".:").replace("|", "\\|")
+    return " ".join(sentence.split()).rstrip(".:")
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     lines, folder = [INTRODUCTION], None
     for path in sources():
         if path.parent != folder:
             folder = path.parent
-            lines.append(f"\n## {folder.relative_to(ROOT)}/\n\n| file | what it is |\n|---|---|\n")
-        lines.append(f"| [{path.name}](../{path.relative_to(ROOT)}) | {first_sentence(path)} |\n")
+            lines.append(f"\n## {folder.relative_to(ROOT)}/\n\n")
+        entry = f"- [{path.name}](../{path.relative_to(ROOT)}): {first_sentence(path)}"
+        lines.append(textwrap.fill(entry, WIDTH, subsequent_indent="  ", break_on_hyphens=False) + "\n")
     return "".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""The public face of the kernels: the one import that other trainers need."""
+"""Public API of the kernels, for use in any trainer."""
 
 from fastrl.kernels._outputs import LogprobOutput, LossOutput
 from fastrl.kernels.config import LossConfig

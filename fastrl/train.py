@@ -1,4 +1,4 @@
-"""One entry for every stage, on one device or many:
+"""Run a recipe on one device or many:
 
 python -m fastrl.train RECIPE [--field value]
 torchrun --nproc-per-node 2 -m fastrl.train RECIPE [--field value]
@@ -55,7 +55,7 @@ STAGES: dict[type[Any], Callable[[Any, Ranks], Path]] = {
 
 
 def run_recipe(config: Recipe) -> Path:
-    """Run a stage, or a pipeline of stages; returns what the last one leaves behind."""
+    """Run a stage or a pipeline; return the path of the (last) stage's output."""
     if not isinstance(config, PipelineConfig):
         return run_stage(config)
     ranks = Ranks.join()
@@ -63,30 +63,31 @@ def run_recipe(config: Recipe) -> Path:
 
 
 def run_and_leave(config: Recipe) -> Path:
-    """Run a recipe in a process that ends afterwards: it leaves the process group, also if interrupted."""
+    """Run a recipe and leave the process group, also after an interrupt; for a process that then exits."""
     try:
-        final = run_recipe(config)
+        output = run_recipe(config)
     except Interrupted:  # on every rank, after the same step
         Ranks.leave()
         raise
     Ranks.leave()
-    return final
+    return output
 
 
 def run_stage(config: Config, ranks: Ranks | None = None) -> Path:
-    """Check the configuration, then run its stage on all ranks; returns the folder that it leaves behind: a
-    checkpoint, or what was sampled.
+    """Check the configuration, then run its stage on all ranks.
 
-    ranks: None: those that torchrun has started.
+    Args:
+        ranks: None: those that torchrun has started.
+    Returns: the folder of the stage's output: a checkpoint, or sampled data.
     """
-    # transformers draws a bar for every load and save
+    # transformers shows a progress bar for every load and save
     disable_progress_bar()  # type: ignore[no-untyped-call]
     check_config(config)
     ranks = ranks or Ranks.join()
     with deterministic(config.run.deterministic):
-        left = STAGES[type(config)](config, ranks)
-    ranks.wait()  # until all of it is written
-    return left
+        output = STAGES[type(config)](config, ranks)
+    ranks.wait()  # until the output is written
+    return output
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

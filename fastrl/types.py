@@ -1,4 +1,4 @@
-"""The words that engines, rewards and the policy share. Plain data, no behaviour beyond checks."""
+"""Data types that engines, rewards and the policy share."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
 Task = Literal["math", "code"]
-"""What an answer is: a value that is compared, or a program that is run."""
+"""Kind of answer: math, a value that is compared; code, a program that is run against tests."""
 
 Metrics = dict[str, float]
-"""Numbers of a step or of an evaluation, by name."""
+"""Metrics of a step or of an evaluation, by name."""
 
 FinishReason = Literal["stop", "length"]
 
 
 class Message(TypedDict):
-    """One turn of a chat, as Hugging Face chat templates take it."""
+    """One turn of a chat, in the form that Hugging Face chat templates take."""
 
     role: str
     content: str
@@ -24,21 +24,21 @@ class Message(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """How an engine draws tokens."""
+    """Sampling parameters of an engine."""
 
     max_new_tokens: int = 512
-    """> 0; generation ends with finish reason "length" when it is reached."""
+    """> 0; a completion of this length ends with finish reason "length"."""
     temperature: float = 1.0
-    """>= 0; 0 is greedy (log-probs are then those at temperature 1)."""
+    """>= 0; 0 is greedy, with log-probs at temperature 1."""
     top_p: float = 1.0
-    """In (0, 1]; 1 is off."""
+    """Nucleus sampling, in (0, 1]; 1: off."""
     top_k: int = 0
-    """>= 0; 0 is off."""
+    """>= 0; 0: off."""
     stop_token_ids: tuple[int, ...] = ()
-    """Tokens that end a completion; the token itself is kept as its last one."""
+    """Tokens that end a completion; the token is kept as its last one."""
     stop: tuple[str, ...] = ()
-    """Strings that end a completion as soon as its decoded text contains one; nothing is cut off. One that is
-    a special token of the tokenizer ends it as stop_token_ids do."""
+    """Strings that end a completion once its decoded text contains one; the text is not truncated. A string
+    that is a special token acts like stop_token_ids."""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -57,7 +57,7 @@ class Completion:
 
     token_ids: list[int]
     logprobs: list[float]
-    """nats, of each sampled token under the distribution it was drawn from (temperature, top-p, top-k)."""
+    """Log-prob of each token under the distribution it was sampled from (temperature, top-p, top-k), nats."""
     finish_reason: FinishReason
     text: str
     """token_ids decoded without special tokens."""
@@ -65,20 +65,21 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Branch:
-    """One prefix to be continued: a path below the prompt of its tree."""
+    """One prefix to continue: prompt + token_ids."""
 
     token_ids: Sequence[int]
     """Tokens after the prompt; may be empty."""
     num_samples: int = 1
-    """0: it is there to be scored alone."""
+    """Continuations to sample; 0: the branch is only scored."""
     max_new_tokens: int
+    """Longest continuation."""
     seed: int
-    """Sample j of this branch draws with a seed made from (seed, j) alone."""
+    """The seed of sample j depends only on (seed, j)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrefixTree:
-    """A prompt and the prefixes below it. Whatever token paths the branches share is computed once."""
+    """A prompt and prefixes that start with it. Tokens that branches share are computed once."""
 
     prompt_ids: Sequence[int]
     branches: Sequence[Branch]
@@ -86,17 +87,18 @@ class PrefixTree:
 
 @dataclass(frozen=True, slots=True)
 class TrainSequence:
-    """A sequence of tokens and which of them the loss speaks of; the first token is never predicted."""
+    """A sequence of tokens with its loss mask; the first token is never predicted."""
 
     token_ids: Sequence[int]
     loss_mask: Sequence[bool]
+    """True for the tokens that the loss trains."""
     weights: Sequence[float] | None = None
-    """Of each token in a mean over trained tokens; None: all weigh 1."""
+    """Weight of each token in a mean over trained tokens; None: 1 for all."""
 
     def __post_init__(self) -> None:
         if len(self.token_ids) != len(self.loss_mask):
             raise ValueError(
-                f"[pack] loss_mask: expected {len(self.token_ids)} entries, one a token, "
+                f"[pack] loss_mask: expected {len(self.token_ids)} entries, one per token, "
                 f"got {len(self.loss_mask)}"
             )
 
@@ -106,7 +108,7 @@ class TrainSequence:
 
     @property
     def loss_weights(self) -> list[float]:
-        """Of the trained tokens, in order."""
+        """Weights of the trained tokens, in order."""
         if self.weights is None:
             return [1.0] * self.num_loss_tokens
         return [w for w, trained in zip(self.weights[1:], self.loss_mask[1:], strict=True) if trained]
@@ -114,7 +116,7 @@ class TrainSequence:
 
 @dataclass(slots=True)
 class Rollout:
-    """One completion of the policy, on its way from the engine to the loss."""
+    """One completion of the policy, with its rewards and advantage."""
 
     prompt_ids: list[int]
     completion_ids: list[int]
@@ -122,11 +124,11 @@ class Rollout:
     text: str
     finish_reason: FinishReason
     group: int
-    """Index of the prompt in the step's batch: rollouts with equal group are compared with each other."""
+    """Index of the prompt in the step's batch; advantages compare rollouts of one group."""
     rewards: dict[str, float | None] = field(default_factory=dict)
-    """Unweighted, by reward name; None where a reward does not apply."""
+    """Unweighted rewards by name; None if a reward does not apply."""
     reward: float = 0.0
-    """The weighted sum."""
+    """Weighted sum of the rewards."""
     advantage: float = 0.0
     extras: dict[str, Any] = field(default_factory=dict)
-    """What rewards logged beside it (cuts, continuations, verdicts); JSON-serialisable."""
+    """Further values that rewards log (cuts, continuations, verdicts); JSON-serialisable."""

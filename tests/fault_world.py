@@ -6,41 +6,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jsonl import write_jsonl
 from safetensors.torch import load_file
+from tiny_rl import tiny_rl, write_additions
 
 from fastrl.config import (
-    DataConfig,
-    ModelConfig,
-    RewardConfig,
     RlConfig,
-    RolloutConfig,
     RunConfig,
     TrainConfig,
 )
-from fastrl.runtime.run import read_metrics
 
 NUM_STEPS = 6
 
 
 def fault_config(model: Path, folder: Path, name: str = "run", **changes: Any) -> RlConfig:
-    problems = folder / "problems.jsonl"
-    rows = [{"question": f"{a}+{a + 1}", "answer": str(2 * a + 1)} for a in range(12)]
-    write_jsonl(problems, rows)
-    base = RlConfig(
-        run=RunConfig(dir=str(folder / name), save_every=2, keep_last=9, log_completions_every=3),
-        model=ModelConfig(path=str(model)),
-        data=DataConfig(path=str(problems)),
-        rollout=RolloutConfig(num_prompts=3, group_size=4, max_new_tokens=12),
-        reward=RewardConfig(functions=("answer", "reward_functions.vowels"), weights=(1.0, 1.0)),
+    base = tiny_rl(
+        model, write_additions(folder / "problems.jsonl"), folder / name,
+        run=RunConfig(save_every=2, keep_last=9, log_completions_every=3),
         train=TrainConfig(num_steps=NUM_STEPS, learning_rate=1e-3),
-    )
+    )  # fmt: skip
     return replace(base, **changes)
-
-
-def curve(folder: Path) -> list[dict[str, Any]]:
-    lines = read_metrics(folder / "metrics.jsonl")
-    return [{key: value for key, value in line.items() if "time/" not in key} for line in lines]
 
 
 def bits(folder: Path, step: int = NUM_STEPS) -> dict[str, bytes]:

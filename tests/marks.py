@@ -6,6 +6,8 @@ A path under tests/ is a file or a folder.
 from __future__ import annotations
 
 MARKS: dict[str, tuple[str, ...]] = {
+    # what make long runs: single tests of half a minute, of which a shorter one stays in make test
+    "long": (),
     "gpu": ("kernels/test_gpu_runtime.py", "engine/tree/test_engine_on_a_gpu.py"),
     # Triton kernels without a GPU: up to 33 s of CPU time a test
     "interpreter": (

@@ -1,6 +1,7 @@
 """How the suite runs: marks by file, a fixed random state per test, limits, skips by reason, durations.
 
 --check            only tests without a mark
+--long             only tests that are marked long, which other runs leave out
 --limit-s S        a test that takes more CPU time than this fails
 --strict-skips     a skip for a reason that ALLOWED_SKIPS does not list fails the run
 --record FILE      write tests and seconds of every file by mark, as JSON (tests/durations.json)
@@ -44,6 +45,7 @@ HEAVY = "torch._dynamo transformers sympy.parsing.sympy_parser latex2sympy2_exte
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("fastrl")
     group.addoption("--check", action="store_true", help=f"only tests without {', '.join(MARKS)}")
+    group.addoption("--long", action="store_true", help="only tests that are marked long")
     group.addoption("--limit-s", type=float, help="seconds of CPU time that a test may take")
     group.addoption("--strict-skips", action="store_true", help="fail on a skip whose reason is not listed")
     group.addoption("--record", type=Path, help="write tests and seconds by file and mark to this file")
@@ -136,10 +138,13 @@ class Suite:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        if self.check:
-            left = [item for item in items if self.marks[item.nodeid]]
-            items[:] = [item for item in items if not self.marks[item.nodeid]]
-            self.config.hook.pytest_deselected(items=left)
+        left = [item for item in items if not self.is_asked(self.marks[item.nodeid])]
+        items[:] = [item for item in items if self.is_asked(self.marks[item.nodeid])]
+        self.config.hook.pytest_deselected(items=left)
+
+    def is_asked(self, mark: str) -> bool:
+        """Return whether this run runs tests of this mark."""
+        return not mark if self.check else (mark == "long") is bool(self.config.option.long)
 
     def pytest_sessionstart(self) -> None:
         """Import what several tests import when first used, so that no test is charged for it."""

@@ -97,6 +97,7 @@ def test_the_architecture_is_hopper_unless_told(tmp_path, archs, flag):
     assert f"for {flag}" in done.stdout
 
 
+@pytest.mark.long
 @needs_cmake
 def test_the_core_builds_without_python(tmp_path):
     assert configure(tmp_path / "build", "OFF", without_nvcc(tmp_path / "bin")).returncode == 0

@@ -112,8 +112,8 @@ def test_a_state_names_regular_files_of_its_folder(saved, tmp_path):
     (folder / "link").symlink_to(tmp_path)
     os.mkfifo(folder / "pipe")
     for name in ("/dev/zero", "../../outside", "zero", "link/outside", "", "a\0b"):
-        assert "which is not inside" in str(damaged(saved({name: "0"}))), name
-    assert damaged(saved({"pipe": "0"})) == "pipe is no regular file"
+        assert "which is outside the folder" in str(damaged(saved({name: "0"}))), name
+    assert damaged(saved({"pipe": "0"})) == "pipe is not a regular file"
     assert damaged(saved(["weights"])) == f"{STATE} is unreadable"
 
 

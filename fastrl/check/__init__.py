@@ -1,4 +1,4 @@
-"""What can be known to be wrong before a model is loaded: files, columns, folders, lengths, packages."""
+"""Checks of a configuration before a model is loaded: files, columns, folders, lengths, packages."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ __all__ = ["check_config", "check_fits", "check_model", "load_tokenizer"]
 
 
 def check_config(config: Config) -> None:
-    """Refuse what can't run, as early as it can be known.
+    """Check everything about a stage that can be checked without loading a model.
 
     Raises:
-        ValueError, FileNotFoundError: one line that names the field, what it takes and what it got.
+        ValueError, FileNotFoundError: one line, `[section] field: expected ..., got ...`.
     """
     device = choose_device(config.run)
     if isinstance(config, Learns):
         choose_attention(config.model, device)
-    check_what_stages_can(config)
+    check_run_options(config)
     check_trackers(config.run.report_to)
     check_adapters(config)
     CHECKS[type(config)](config)
@@ -52,12 +52,12 @@ def check_config(config: Config) -> None:
         check_trained_faithfulness(config)
 
 
-def check_what_stages_can(config: Config) -> None:
-    """What only some stages can do is not asked of another."""
-    for name, default, able in (("keep_best", "", RlConfig), ("async_save", False, Learns)):
-        asked = getattr(config.run, name)
-        if asked != default and not isinstance(config, able):
-            refuse("run", name, f"{default!r} in a stage of {config.stage}", asked)
+def check_run_options(config: Config) -> None:
+    """Raise ValueError if a run option is set in a stage that does not support it."""
+    for name, default, supporting in (("keep_best", "", RlConfig), ("async_save", False, Learns)):
+        value = getattr(config.run, name)
+        if value != default and not isinstance(config, supporting):
+            refuse("run", name, f"{default!r} in a stage of {config.stage}", value)
 
 
 CHECKS: dict[type[Any], Callable[[Any], None]] = {

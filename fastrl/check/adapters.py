@@ -1,4 +1,4 @@
-"""Check adapters before a model is loaded: peft is there, and so are the layers that they are asked for."""
+"""Checks of LoRA adapters before a model is loaded: peft is installed, and the named layers exist."""
 
 from __future__ import annotations
 
@@ -23,18 +23,15 @@ TRAINED = (RlConfig, SftConfig, CptConfig)
 
 
 def check_adapters(config: Config) -> None:
-    """Refuse adapters that can't be made.
-
-    Raises: ValueError: one line that names the field, what it takes and what it got.
-    """
+    """Raise ValueError if the stage trains adapters and peft is missing or too old."""
     if isinstance(config, TRAINED):
         check_peft(config.model.lora, "model.")
 
 
 def check_layers_to_adapt(config: Config) -> None:
-    """The layers that adapters are asked for are there; the model, which exists, is outlined without weights.
+    """Raise ValueError if target_modules names a layer that the model lacks; the message lists its layers.
 
-    Raises: ValueError: one is not; names those that are.
+    Builds the model on the meta device, without weights.
     """
     if isinstance(config, TRAINED):
         named_layers_exist("model.lora", config.model, config.model.lora)
@@ -48,9 +45,9 @@ def named_layers_exist(section: str, model: BackboneConfig, lora: AdapterConfig)
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(model_source(model.path), trust_remote_code=model.trust_remote_code)
-    make: Any = AutoModelForCausalLM.from_config
+    from_config: Any = AutoModelForCausalLM.from_config
     with torch.device("meta"):
-        built = make(config, attn_implementation="eager", trust_remote_code=model.trust_remote_code)
-    known = linear_layers(built)
+        outline = from_config(config, attn_implementation="eager", trust_remote_code=model.trust_remote_code)
+    known = linear_layers(outline)
     if unknown := sorted(set(lora.target_modules) - set(known)):
         refuse(section, "target_modules", f"names among {', '.join(known)}", unknown[0])

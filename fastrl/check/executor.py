@@ -1,4 +1,4 @@
-"""An executor and a reward model, before they are loaded: that they are there, and what they can hold."""
+"""Checks of the executor and the reward model before they are loaded: paths, lengths, sandbox."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastrl.methods.tracelift.rubric_model import read_rubric
 
 
 def check_uplift(config: RlConfig, problems: Sequence[Problem]) -> None:
-    """What rewards uplift and rubric need."""
+    """Raise ValueError if the rewards uplift or rubric lack a usable executor or reward model."""
     executor, reward_model = config.uplift.executor, config.uplift.reward_model
     if config.uses_uplift:
         if not executor.model.path:
@@ -43,21 +43,21 @@ def check_executor(
     batch_tokens: int,
     engine: str = "engine",
 ) -> None:
-    """The executor is there and holds the longest question, a trace of so many tokens, and its answer; code
-    problems have tests.
+    """Raise ValueError if the executor is missing, its context is too short, or code problems lack tests.
 
-    A trace has about as many tokens in the executor's vocabulary as in its writer's; one that does not fit
-    after all is an error of its step.
+    The context must hold the longest question, a trace of `trace_tokens` tokens and an answer. A trace is
+    assumed to have as many tokens in the executor's vocabulary as in the policy's; a longer one fails in its
+    step.
     """
     prompts = ExecutorPrompts(config)
     rows = [reward_row(problem) for problem in problems]
-    asked = [
+    with_prompts = [
         replace(problem, messages=prompts.messages(row["question"], "-"))
         for problem, row in zip(problems, rows, strict=True)
     ]
     new = min(trace_tokens, config.max_trace_chars) + config.max_new_tokens
     names = "the trace's tokens + executor.max_new_tokens"
-    check_fits(section, config.model, asked, new, names, batch_tokens, engine)
+    check_fits(section, config.model, with_prompts, new, names, batch_tokens, engine)
     if config.task == "code":
         check_sandbox(config.program)
         for problem, row in zip(problems, rows, strict=True):
@@ -68,7 +68,7 @@ def check_executor(
 
 
 def check_sandbox(config: ProgramConfig) -> None:
-    """A program runs here within its limits. Raises ValueError: none does."""
+    """Run a small program in the sandbox. Raises ValueError if it does not pass."""
     with ProgramRunner(replace(config, num_workers=1)) as runner:
         (report,) = runner.run([("print(input())", ProgramTests(cases=(("1", "1"),)))])
     if report.outcome is not Outcome.PASSED:
@@ -76,7 +76,7 @@ def check_sandbox(config: ProgramConfig) -> None:
 
 
 def executor_text(config: ExecutorConfig, problem: Problem) -> str:
-    """What the executor reads of a problem, with a place for the trace, and what its answer begins with."""
+    """Return the executor's prompt, with a placeholder for the trace, and the beginning of its answer."""
     prompts = ExecutorPrompts(config)
     messages = prompts.messages(reward_row(problem)["question"], "(the trace)")
     tokenizer = load_tokenizer("uplift.executor.model", config.model)

@@ -1,4 +1,4 @@
-"""Faithfulness, before a model is loaded: the functions, the problems, and what model and judges can hold."""
+"""Checks of the faithfulness evaluation before a model is loaded: functions, problems, judges, lengths."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fastrl.methods.weak.judge import ALIGNMENT_PROMPT, DIFFERENCE_PROMPT, fille
 
 
 def check_trained_faithfulness(config: RlConfig) -> None:
-    """eval.faithfulness of an RL stage."""
+    """Raise ValueError if an RL stage can't run the evaluation in its section eval.faithfulness."""
     own = config.eval.faithfulness
     if own.enabled and config.uses_uplift and "answer" not in config.reward.functions:
         expected = "false, since the policy writes traces and an executor answers"
@@ -45,13 +45,16 @@ def check_trained_faithfulness(config: RlConfig) -> None:
 
 
 def check_judges_start(config: FaithfulnessConfig, engines: Sequence[EngineConfig]) -> None:
-    """The first vLLM of a process forms its groups with those of all other ranks, and one rank alone loads
-    judges."""
+    """Raise ValueError if on several ranks only a judge uses vLLM.
+
+    The first vLLM engine of a process creates process groups with all other ranks, but only one rank loads
+    judges.
+    """
     if any(engine.kind == "vllm" for engine in engines):
         return
     for name, judge in config.judges.items():
         if judge.engine.kind == "vllm":
-            expected = "torch on several ranks, unless an engine that all of them have is vllm"
+            expected = "torch on several ranks, unless an engine that every rank has is vllm"
             refuse(f"faithfulness.{name}.engine", "kind", expected, judge.engine.kind)
 
 
@@ -59,13 +62,13 @@ def check_faithfulness(
     config: FaithfulnessConfig, data: DataConfig, path: str | None, section: str, model: CheckpointConfig,
     engine: EngineConfig, max_new_tokens: int,
 ) -> None:  # fmt: skip
-    """Refuse what can't be measured.
+    """Raise ValueError if the evaluation can't run.
 
     Args:
         data, path: see build_probes.
-        section: where the configuration has `model`.
-        max_new_tokens: of a response. A judge reads it in about as many tokens of its own; one that does not
-            fit after all is an error when it is asked.
+        section: section of the configuration that holds `model`.
+        max_new_tokens: longest response. A judge is assumed to read it in as many of its own tokens; a longer
+            one fails when the judge is queried.
     """
     probes = build_probes(config, data, path)
     if probes is None:
@@ -85,22 +88,25 @@ def check_faithfulness(
 def check_judge(
     section: str, judge: WriterConfig, problems: Sequence[Problem], max_new_tokens: int, pairs: bool
 ) -> None:
-    """The judge is there, its engine can run, and both hold the longest problem, one response to it (or two,
-    where it compares pairs), and a reply."""
+    """Raise ValueError if the judge is missing, its engine can't run, or its context is too short.
+
+    The context must hold the longest problem, one response (two if `pairs`) and a reply.
+    """
+    engine_section = f"{section}.engine"
     if judge.engine.kind == "same":
-        refuse(f"{section}.engine", "kind", "torch or vllm", judge.engine.kind)
-    check_engine(f"{section}.engine", judge.engine)
-    room, where = judge.engine.max_batch_tokens, f"{section}.engine"
+        refuse(engine_section, "kind", "torch or vllm", judge.engine.kind)
+    check_engine(engine_section, judge.engine)
+    batch_tokens = judge.engine.max_batch_tokens
     for template, responses in ((ALIGNMENT_PROMPT, 1), (DIFFERENCE_PROMPT, 2))[: 1 + pairs]:
-        asked = [
+        with_prompts = [
             replace(problem, messages=[{"role": "user", "content": question(template, problem)}])
             for problem in problems
         ]
         new = responses * max_new_tokens + judge.max_new_tokens
         names = f"{responses} x response + {section}.max_new_tokens"
-        check_fits(f"{section}.model", judge.model, asked, new, names, room, where)
+        check_fits(f"{section}.model", judge.model, with_prompts, new, names, batch_tokens, engine_section)
 
 
 def question(template: str, problem: Problem) -> str:
-    """What the judge reads, without responses."""
+    """Return the judge's prompt with empty responses."""
     return filled(template, problem=problem.question, response="", first="", second="")

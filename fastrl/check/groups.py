@@ -1,4 +1,4 @@
-"""A groups stage, before a model is loaded: the file and its columns, and the models that it will ask."""
+"""Checks of a groups stage before a model is loaded: the file, its columns, writer, judge and executor."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from fastrl.methods.tracelift.groups.written import writing_prompt
 
 
 def check_groups(config: GroupsConfig) -> None:
-    """The file has what the source of negatives needs, and every model that is asked is there.
+    """Check the file for the chosen source of negatives, and the models that the stage uses.
 
     Raises:
-        ValueError, FileNotFoundError: one line that names the field, what it takes and what it got.
+        ValueError, FileNotFoundError: one line, `[section] field: expected ..., got ...`.
     """
     if not config.run.dir:
         refuse("run", "dir", "a folder for the groups", config.run.dir)
@@ -47,7 +47,7 @@ def check_groups(config: GroupsConfig) -> None:
 
 
 def drafts(config: GroupsConfig, seeds: Sequence[Seed]) -> list[Draft]:
-    """Every trace that the file itself gives."""
+    """Return every trace that the file contains."""
     out = [seed.positive for seed in seeds]
     for seed in seeds if config.negatives == "given" else ():
         try:
@@ -60,18 +60,18 @@ def drafts(config: GroupsConfig, seeds: Sequence[Seed]) -> list[Draft]:
 def check_writer(config: GroupsConfig, seeds: Sequence[Seed]) -> None:
     longest = max(TAXONOMY[config.task], key=lambda kind: len(TAXONOMY[config.task][kind].task))
     prompts = [writing_prompt(config.task, longest, seed.problem, seed.positive.text) for seed in seeds]
-    check_asked("writer", config.writer, prompts)
+    check_model_and_engine("writer", config.writer, prompts)
 
 
 def check_judge(config: GroupsConfig, seeds: Sequence[Seed]) -> None:
     prompts = [
         judge_prompt(config.task, seed.problem, seed.reference_solution, seed.positive.text) for seed in seeds
     ]
-    check_asked("judge", config.judge, prompts)
+    check_model_and_engine("judge", config.judge, prompts)
 
 
-def check_asked(section: str, config: WriterConfig, prompts: Sequence[str]) -> None:
-    """The model is there, its engine can run, and both hold the longest prompt and an answer."""
+def check_model_and_engine(section: str, config: WriterConfig, prompts: Sequence[str]) -> None:
+    """Raise ValueError if the model is missing, its engine can't run, or the longest prompt does not fit."""
     check_engine(f"{section}.engine", config.engine)
     if config.engine.kind == "same":
         refuse(f"{section}.engine", "kind", "torch or vllm", config.engine.kind)

@@ -1,4 +1,4 @@
-"""Hard sets and interventions, before a model is loaded: files, columns, lengths, engines."""
+"""Checks of hard-set and intervene stages before a model is loaded: files, columns, lengths, engines."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from fastrl.stages.hard_set import with_references
 
 
 def check_hard_set(config: HardSetConfig) -> None:
-    """Refuse what can't run, as early as it can be known.
+    """Check a hard-set stage.
 
     Raises:
-        ValueError, FileNotFoundError: one line that names the field, what it takes and what it got.
+        ValueError, FileNotFoundError: one line, `[section] field: expected ..., got ...`.
     """
     check_engine("engine", config.engine)
     problems = [problem for problem, _ in with_references(load_problems(config.data), config)]
@@ -23,10 +23,10 @@ def check_hard_set(config: HardSetConfig) -> None:
 
 
 def check_intervene(config: InterveneConfig) -> None:
-    """Refuse what can't run, as early as it can be known.
+    """Check an intervene stage.
 
     Raises:
-        ValueError, FileNotFoundError: one line that names the field, what it takes and what it got.
+        ValueError, FileNotFoundError: one line, `[section] field: expected ..., got ...`.
     """
     check_engine("engine", config.engine)
     positions = check_model("model", config.model)
@@ -35,7 +35,7 @@ def check_intervene(config: InterveneConfig) -> None:
     room = batch_tokens if positions is None else min(positions, batch_tokens)
     if config.proposal.verify_tokens >= room:
         refuse(
-            "proposal", "verify_tokens", f"< {room}, what the model and engine.max_batch_tokens hold",
+            "proposal", "verify_tokens", f"< {room}, the limit of the model and engine.max_batch_tokens",
             config.proposal.verify_tokens,
         )  # fmt: skip
     read_hard_set(config.data)

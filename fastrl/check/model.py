@@ -1,4 +1,4 @@
-"""What can be known of a checkpoint before it is loaded: that it is there, and what it can hold."""
+"""Checks of a checkpoint before it is loaded: it exists, is safe to load, and its context is long enough."""
 
 from __future__ import annotations
 
@@ -30,28 +30,36 @@ def check_fits(
     batch_tokens: int,
     engine: str = "engine",
 ) -> None:
-    """Prompt + new_tokens <= what the model's positions and the engine's cache hold."""
+    """Raise ValueError unless the longest prompt + new_tokens fits the model's context and engine's cache.
+
+    Args:
+        section: section of the configuration that holds `model`.
+        names: what `new_tokens` is the sum of, for the message.
+        batch_tokens: max_batch_tokens of the engine.
+        engine: section of the engine.
+    """
     room = check_model(section, model)
     problem, prompt_tokens = longest_prompt(load_tokenizer(section, model), problems)
     need = prompt_tokens + new_tokens
-    asked = (
-        f"row {problem.index + 1}'s prompt of {prompt_tokens} tokens and {names} = {new_tokens} need {need}"
-    )
+    why = f"row {problem.index + 1}'s prompt of {prompt_tokens} tokens and {names} = {new_tokens} need {need}"
     if room is not None and need > room:
-        raise ValueError(f"[{section}] path: expected a model that holds {need} tokens, got {room}: {asked}")
+        raise ValueError(f"[{section}] path: expected a model that holds {need} tokens, got {room}: {why}")
     if need > batch_tokens:
-        raise ValueError(f"[{engine}] max_batch_tokens: expected >= {need}, got {batch_tokens}: {asked}")
+        raise ValueError(f"[{engine}] max_batch_tokens: expected >= {need}, got {batch_tokens}: {why}")
 
 
 def longest_prompt(tokenizer: Any, problems: Sequence[Problem]) -> tuple[Problem, int]:
-    """The prompt of most tokens, among all."""
+    """Return the problem with the longest prompt, and its length in tokens."""
     lengths = prompt_lengths(tokenizer, problems)
-    most = max(range(len(lengths)), key=lengths.__getitem__)
-    return problems[most], lengths[most]
+    longest = max(range(len(lengths)), key=lengths.__getitem__)
+    return problems[longest], lengths[longest]
 
 
 def check_model(section: str, model: CheckpointConfig) -> int | None:
-    """The name leads to a checkpoint; returns the longest sequence its positions allow, where it says."""
+    """Check that the path is a loadable checkpoint; return its context length, None if it has no limit.
+
+    Raises: ValueError, FileNotFoundError: it is not.
+    """
     from transformers import AutoConfig
 
     if not model.path:
@@ -74,7 +82,7 @@ def check_model(section: str, model: CheckpointConfig) -> int | None:
 
 
 def check_weights(section: str, folder: Path) -> None:
-    """Weights are safetensors: other files are pickles, and loading one runs whatever code it holds."""
+    """Raise ValueError unless the folder has safetensors: other formats are pickles, which can run code."""
     if any(folder.glob(WEIGHTS)):
         return
     pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
@@ -82,13 +90,13 @@ def check_weights(section: str, folder: Path) -> None:
         refuse(section, "path", f"a folder with weights ({WEIGHTS})", str(folder))
     raise ValueError(
         f"[{section}] path: expected a folder with {WEIGHTS}, got {str(folder)!r} with {pickled[0]}, a "
-        "pickle, which can run code when it is loaded; where you trust who made it, convert it once: "
+        "pickle, which can run code when it is loaded; if you trust its source, convert it once: "
         + CONVERSION
     )
 
 
 def check_reachable(section: str, name: str) -> None:
-    """A name that is no folder is looked up on the hub; without a connection, say so at once."""
+    """Raise FileNotFoundError if the name is not a folder and the hub can't be reached within 5 s."""
     from huggingface_hub import constants, try_to_load_from_cache
 
     no_folder = (
@@ -101,7 +109,7 @@ def check_reachable(section: str, name: str) -> None:
     try:
         urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=5).close()
     except HTTPError:
-        return  # it answers
+        return  # any answer shows that the hub is reachable
     except URLError as error:
         raise FileNotFoundError(
             f"{no_folder}, and {constants.ENDPOINT} can't be reached ({error.reason})"
@@ -109,7 +117,7 @@ def check_reachable(section: str, name: str) -> None:
 
 
 def load_tokenizer(section: str, model: CheckpointConfig) -> Any:
-    """The checkpoint's tokenizer; its absence is the user's error, not a traceback."""
+    """Return the checkpoint's tokenizer. Raises ValueError, one line, if it has none."""
     from transformers import AutoTokenizer
 
     source = model_source(model.path, section)

@@ -1,4 +1,4 @@
-"""A reward-model stage, before a model is loaded: the backbone, the files, the packages."""
+"""Checks of a reward-model stage before a model is loaded: backbone, files, packages."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from fastrl.policy.lora import check_peft
 
 
 def check_reward_model(config: RewardModelConfig) -> None:
-    """Refuse what can't run, as early as it can be known.
+    """Check a reward-model stage.
 
     Raises:
-        ValueError, FileNotFoundError: one line that names the field, what it takes and what it got.
+        ValueError, FileNotFoundError: one line, `[section] field: expected ..., got ...`.
     """
     check_peft(config.lora)
     check_room(check_model("model", config.model), config.max_tokens)

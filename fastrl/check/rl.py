@@ -1,4 +1,4 @@
-"""An RL stage, before a model is loaded: files, rewards, lengths, packages."""
+"""Checks of an RL stage before a model is loaded: files, rewards, lengths, devices, packages."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ from fastrl.rewards.imported import imported_reward
 
 
 def check_rl(config: RlConfig) -> None:
+    """Check an RL stage.
+
+    Raises:
+        ValueError, FileNotFoundError: one line, `[section] field: expected ..., got ...`.
+    """
     check_rewards(config)
     for entry in engine_table(config).values():
         if entry.phase != "judge":  # see check_trained_faithfulness
@@ -38,7 +43,7 @@ def check_rl(config: RlConfig) -> None:
 
 
 def check_rewards(config: RlConfig) -> None:
-    """Every named reward exists, one of them moves the policy, and what it needs is there."""
+    """Raise ValueError for an unknown reward, one without its model, or if all weights are 0."""
     for name in config.reward.functions:
         if name not in BUILT_IN_REWARDS:
             check_imported(name)
@@ -49,27 +54,30 @@ def check_rewards(config: RlConfig) -> None:
 
     votes = "majority" in config.reward.functions
     if config.rollout.num_voters and not votes and set(config.reward.functions) <= set(BUILT_IN_REWARDS):
-        refuse("rollout", "num_voters", "0, since no reward lets them vote", config.rollout.num_voters)
+        refuse("rollout", "num_voters", "0, since no reward uses votes", config.rollout.num_voters)
 
 
 def check_labels(config: RlConfig, problems: Sequence[Problem]) -> None:
-    """The label reward finds its wrong labels in the file, and they surely differ from the gold answers."""
+    """Raise ValueError if the reward label lacks wrong labels, or one may equal the gold answer."""
     if "label" in config.reward.functions:
         with AnswerGrader.of(config.answer) as grader:
             item_labels(problems, config.labels, config.run.seed, grader)
 
 
 def check_engine(section: str, engine: EngineConfig) -> None:
-    """The device and the package that an engine needs are there, the package in a version that fits."""
+    """Raise ValueError if the engine's device is missing, or vLLM is missing or in a wrong version."""
     devices = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if engine.device not in devices:
         refuse(section, "device", f"one of {devices}", engine.device)
     if engine.kind == "vllm" and (reason := unusable()):
-        raise ValueError(f"[{section}] kind: vllm was asked for, and {reason}")
+        raise ValueError(f"[{section}] kind: expected a usable vllm, got: {reason}")
 
 
 def check_devices(config: RlConfig, policy: torch.device) -> None:
-    """Engines that work while the policy learns stay off its GPU: there the two would wait for each other."""
+    """Raise ValueError if an engine that generates during the update is on a GPU of the policy.
+
+    There the two would wait for each other, so rollout.max_staleness 1 would save no time.
+    """
     if not config.rollout.max_staleness or policy.type != "cuda":
         return
     taken = {str(policy), *(f"cuda:{i}" for i in range(int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))}
@@ -80,19 +88,19 @@ def check_devices(config: RlConfig, policy: torch.device) -> None:
 
 
 def check_imported(path: str) -> None:
-    """A dotted path leads to a function; a module that is not there is the user's error."""
+    """Raise ValueError if a reward's dotted path can't be imported."""
     try:
         imported_reward(path)
     except ModuleNotFoundError as error:
         if error.name is None or not path.startswith(error.name):
-            raise  # the module is there, and what it imports is not
+            raise  # the module exists, but one that it imports does not
         raise ValueError(
             f"[reward] functions: expected a module that can be imported, got {path!r}: {error}"
         ) from error
 
 
 def check_lengths(config: RlConfig, problems: Sequence[Problem]) -> None:
-    """The longest prompt and a full completion fit into the model, the receiver and the engine's cache."""
+    """Raise ValueError if the longest prompt and completion exceed a context or an engine's cache."""
     longest = config.rollout.max_new_tokens
     check_fits(
         "model", config.model, problems, longest, "rollout.max_new_tokens", config.engine.max_batch_tokens

@@ -1,4 +1,4 @@
-"""A subset stage, before a model is loaded: the file, the model, lengths, names of columns."""
+"""Checks of a subset stage before a model is loaded: file, model, lengths, column names."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fastrl.stages.subset import COLUMNS
 
 
 def check_subset(config: SubsetConfig) -> None:
-    """Refuse what can't run, as early as it can be known.
+    """Check a subset stage.
 
     Raises:
-        ValueError, FileNotFoundError: one line that names the field, what it takes and what it got.
+        ValueError, FileNotFoundError: one line, `[section] field: expected ..., got ...`.
     """
     check_engine("engine", config.engine)
     problems = load_problems(config.data)
@@ -23,13 +23,13 @@ def check_subset(config: SubsetConfig) -> None:
         refuse("subset", "sizes", f"at most {len(problems)}, the problems of data.path", config.sizes)
     for problem in problems:
         taken = [name for name in COLUMNS if name in problem.columns]
-        place = f"[data] {config.data.path} row {problem.index + 1}"
+        where = f"[data] {config.data.path} row {problem.index + 1}"
         if taken:
-            raise ValueError(f"{place}: expected no column {', '.join(taken)}: the stage writes its own")
+            raise ValueError(f"{where}: expected no column {', '.join(taken)}: the stage writes its own")
         try:
             json.dumps(problem.columns)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{place}: expected values that JSON can hold, got {error}") from error
+            raise ValueError(f"{where}: expected values that JSON can hold, got {error}") from error
     check_fits(
         "model", config.model, problems, config.sampling.max_new_tokens, "sampling.max_new_tokens",
         config.engine.max_batch_tokens,

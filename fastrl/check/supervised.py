@@ -1,4 +1,4 @@
-"""Stages that learn from given tokens, before a model is loaded: files, columns, lengths, the tokenizer."""
+"""Checks of SFT and CPT stages before a model is loaded: files, columns, lengths, tokenizer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from fastrl.stages.sft import check_fits, read_sequences
 
 
 def check_sft(config: SftConfig) -> None:
-    """Every row is read and rendered, so that a bad one is named before the model loads."""
+    """Check an SFT stage; reads and renders every row, so that a bad one is reported before the model loads.
+
+    Raises:
+        ValueError, FileNotFoundError: one line, `[section] field: expected ..., got ...`.
+    """
     room = check_model("model", config.model)
     tokenizer = load_tokenizer("model", config.model)
     if not Path(config.data.path).is_file():
@@ -21,9 +25,10 @@ def check_sft(config: SftConfig) -> None:
 
 
 def check_cpt(config: CptConfig) -> None:
+    """Check a CPT stage. Raises as check_sft."""
     room = check_model("model", config.model)
     if room is not None and config.seq_len > room:
-        refuse("cpt", "seq_len", f"<= {room}, what the model's positions hold", config.seq_len)
+        refuse("cpt", "seq_len", f"<= {room}, the model's context length", config.seq_len)
     if load_tokenizer("model", config.model).eos_token_id is None:
         refuse("model", "path", "a tokenizer with an end token, which ends a document", config.model.path)
     read_texts(config.data)

@@ -1,22 +1,22 @@
-"""Words of a command line that are read before its flags: positionals, and flags of no configuration."""
+"""Parses positionals, and flags that are not configuration fields, before the other flags."""
 
 from __future__ import annotations
 
 
 def asks_help(arguments: list[str]) -> bool:
-    """Return whether -h or --help is among the words."""
+    """Return True if -h or --help is among the arguments."""
     return any(flag in arguments for flag in ("-h", "--help"))
 
 
 def take_flag(arguments: list[str], flag: str) -> bool:
-    """Remove a flag; return whether it was there."""
+    """Remove a flag; return True if it was present."""
     found = flag in arguments
     arguments[:] = [argument for argument in arguments if argument != flag]
     return found
 
 
 def take_number(arguments: list[str], command: str, flag: str) -> float | None:
-    """Remove a flag and the number after it; return the number, None if the flag is not there.
+    """Remove a flag and the number after it; return the number, or None without the flag.
 
     Raises:
         ValueError: no number follows the flag.
@@ -34,12 +34,12 @@ def take_number(arguments: list[str], command: str, flag: str) -> float | None:
 
 
 def take_positional(arguments: list[str], command: str, name: str) -> str:
-    """Remove the first word and return it.
+    """Remove the first argument and return it.
 
     Args:
-        name: what the word stands for, as the usage spells it: RECIPE, CHECKPOINT.
+        name: the argument's name in the usage, such as RECIPE or CHECKPOINT.
     Raises:
-        ValueError: there is no word, or the first one is a flag.
+        ValueError: there is no argument, or the first one is a flag.
     """
     if not arguments or arguments[0].startswith("-"):
         got = f"{arguments[0]!r} in its place" if arguments else "nothing"
@@ -48,7 +48,7 @@ def take_positional(arguments: list[str], command: str, name: str) -> str:
 
 
 def take_positionals(arguments: list[str]) -> list[str]:
-    """Remove all words before the first flag and return them."""
+    """Remove all arguments before the first flag and return them."""
     taken: list[str] = []
     while arguments and not arguments[0].startswith("-"):
         taken.append(arguments.pop(0))

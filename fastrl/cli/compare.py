@@ -1,4 +1,4 @@
-"""fastrl compare RUN REFERENCE: does a run go as others went?"""
+"""fastrl compare RUN REFERENCE: compare a run's metrics with a reference or other runs."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from fastrl.tools.compare.show import as_json, print_comparison, print_differenc
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareOptions:
-    """A run beside a reference: a recipe that has one, a file, another run folder, or at least three of them.
+    """Compare a run with a reference: the name of a recipe that has one, a reference file, another run
+    folder, or at least three run folders.
 
-    Exit code 0: no drift; 1: drift; 2: they can't be compared. Of a single other run with the same seed every
-    number must be equal bit for bit; with another seed the differences are shown, and nothing is concluded
-    from them.
+    Exit code 0: no drift; 1: drift; 2: they can't be compared. A single other run with the same seed must be
+    equal bit for bit; with another seed, the differences are only shown.
     """
 
     other_config: bool = False
-    """Compare although the configurations differ; without it that is an error which names the options."""
+    """Compare even if the configurations differ; otherwise that is an error which names the options."""
     json: bool = False
-    """Print plain values as JSON in place of a table."""
+    """Print JSON instead of a table."""
     png: str | None = None
-    """Draw the run over the bands into this file."""
+    """Plot the run over the reference's bands into this file."""
     write: str | None = None
-    """Keep the bands of the runs that stand after RUN as a reference file."""
+    """Write the bands of the runs after RUN to this reference file."""
 
 
 def main(arguments: list[str]) -> int:
-    """Print how the run compares; return 0 without drift, 1 with drift."""
+    """Print the comparison; return 0 without drift, 1 with drift."""
     help_asked = asks_help(arguments)
     places = take_positionals(arguments)
     options = parse_flags(CompareOptions, None, arguments, prog="fastrl compare RUN REFERENCE [RUN ...]")
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
     run = read_record(places[0])
     found = reference_of(places[1:])
     if isinstance(found, Record):
-        return beside_run(run, found, options)
+        return compare_two(run, found, options)
     if options.write is not None:
         print(write_reference(found, Path(options.write)), file=sys.stderr)
     judged = compare_run(run, found, other_config=options.other_config)
@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
 
 
 def reference_of(places: Sequence[str]) -> Reference | Record:
-    """Bands out of a file, of a recipe, or of several run folders; a single run folder as it is.
+    """Read a reference from a recipe's name, a file or several run folders; or the record of a single run.
 
     Raises:
         FileNotFoundError: a single place that is none of these.
@@ -87,16 +87,16 @@ def reference_of(places: Sequence[str]) -> Reference | Record:
     )
 
 
-def beside_run(run: Record, other: Record, options: CompareOptions) -> int:
-    """Two runs without a band."""
+def compare_two(run: Record, other: Record, options: CompareOptions) -> int:
+    """Compare two runs without a band: bit for bit if their seeds are equal."""
     for name in ("png", "write"):
         if getattr(options, name) is not None:
-            raise ValueError(f"[compare] {name}: expected a reference with bands beside it, got one run")
+            raise ValueError(f"[compare] {name}: expected a reference with bands, got one run")
     changed = other_options(run, other)
     if changed and not options.other_config:
         raise ValueError(
             f"[compare] run: expected the configuration of {other.name}, got {'; '.join(changed)}; "
-            "--other_config true compares all the same"
+            "--other_config true compares them anyway"
         )
     found: Same | list[Difference]
     found = same_bits(run, other) if run.seed == other.seed else seed_differences(run, other)

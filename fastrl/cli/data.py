@@ -1,4 +1,4 @@
-"""fastrl data FILE [--field value ...]: what is understood of a file of problems: columns, counts, golds."""
+"""fastrl data FILE [--field value ...]: show how a file of problems is read: columns, counts, answers."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ FORMS = (
     ("list or interval", r"[(\[{].*[)\]}]|[^\n]*,[^\n]*"),
     ("text of several lines", r".*\n.*"),
 )
-"""Forms of gold answers: the first whose pattern is all of the answer."""
+"""Forms of gold answers; the first pattern that matches the whole answer counts."""
 
 
 def main(arguments: list[str]) -> int:
-    """Print the page; bad rows are shown and counted. Returns 1 where there are some."""
+    """Print the summary with bad rows; return 1 if there are bad rows."""
     usage = "fastrl data FILE"
     path = "" if asks_help(arguments[:1]) else take_positional(arguments, "data", "FILE")
     base = DataConfig(path=path, on_bad_row="skip")
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
 
 
 def describe(path: str, read: ProblemFile) -> str:
-    """The page: columns, counts, forms of gold answers, the longest prompt, three rows."""
+    """Return the summary: columns, counts, forms of gold answers, the longest prompt, three rows."""
     problems, layout = read.problems, read.layout
     longest = max(problems, key=characters)
     columns = dict.fromkeys(name for problem in problems for name in problem.columns)
@@ -58,12 +58,12 @@ def describe(path: str, read: ProblemFile) -> str:
 
 
 def gold_forms(problems: Sequence[Problem]) -> list[tuple[str, int]]:
-    """Count the gold answers of each form, the most common first."""
+    """Count the gold answers of each form, most frequent first."""
     return Counter(form_of(problem.solution) for problem in problems).most_common()
 
 
 def form_of(gold: str) -> str:
-    """The form of one gold answer."""
+    """Return the form of one gold answer."""
     if not gold:
         return "none (tests judge)"
     found = (form for form, pattern in FORMS if re.fullmatch(pattern, gold, re.DOTALL))
@@ -71,11 +71,11 @@ def form_of(gold: str) -> str:
 
 
 def characters(problem: Problem) -> int:
-    """Characters of all turns."""
+    """Count the characters of all turns."""
     return sum(len(turn["content"]) for turn in problem.messages)
 
 
 def shown(text: str) -> str:
-    """The beginning of a text, as one line."""
+    """Return the beginning of a text as one line."""
     line = text.replace("\n", "\\n")
     return line if len(line) <= CHARACTERS_SHOWN else f"{line[:CHARACTERS_SHOWN]}..."

@@ -1,4 +1,4 @@
-"""fastrl demo: RLTR in the tiny world, from nothing to a curve, on a laptop."""
+"""fastrl demo: train with RLTR in the tiny world, on a laptop."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from fastrl.tiny.demo import DemoOptions, run_demo
 
 
 def main(arguments: list[str]) -> int:
-    """Make the world, measure, train, measure again, print both."""
+    """Make the world, evaluate, train, evaluate again, and print both results."""
     run_demo(parse_flags(DemoOptions, None, arguments, prog="fastrl demo"))
     return 0

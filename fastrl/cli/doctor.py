@@ -1,4 +1,4 @@
-"""fastrl doctor [MODEL]: what works on this machine; of a model, whether engine and trainer agree."""
+"""fastrl doctor [MODEL]: check this machine; with MODEL, also that engine and trainer agree."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from fastrl.tools.doctor.machine import machine_report
 
 
 def main(arguments: list[str]) -> int:
-    """Print the page; return 0 if all is well, 1 if training can't start or engine and trainer disagree."""
+    """Print the checks; return 0 if all pass, 1 if training can't start or engine and trainer disagree."""
     if arguments:
-        from fastrl.cli.doctor_model import examine  # needs torch; the page below says so if it is missing
+        from fastrl.cli.doctor_model import examine  # needs torch; the checks below report it if missing
 
         return examine(arguments)
     healthy, text = machine_report()

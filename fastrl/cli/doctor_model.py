@@ -34,18 +34,18 @@ QUESTIONS = (
     "A coin is thrown three times. How likely are exactly two heads?",
 )
 NORMAL = {torch.float32: (1e-4, 1e-2), torch.bfloat16: (5e-2, 2.0)}
-"""Largest mean and largest maximum of |log p_trainer - log p_engine| that are no cause for worry, nats."""
+"""Largest normal mean and maximum of |log p_trainer - log p_engine|, in nats, by dtype."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoctorOptions:
-    """Sample from the model with an engine, score the samples as training does, compare."""
+    """Sample from the model with an engine, score the samples with the trainer and compare the log-probs."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    """No data.path: questions that come with fastrl."""
+    """Without data.path, built-in questions are used."""
     num_prompts: int = 8
     num_samples: int = 2
-    """Completions a prompt."""
+    """Completions per prompt."""
     max_new_tokens: int = 64
     temperature: float = 1.0
     tokens_per_microbatch: int = 4096
@@ -65,7 +65,7 @@ class DoctorOptions:
 
 
 def examine(arguments: list[str]) -> int:
-    """Print the machine's page and the model's; return 0 if all is well, 1 if not."""
+    """Print the checks of the machine and of the model; return 0 if all pass, else 1."""
     model = "MODEL" if asks_help(arguments) else take_positional(arguments, "doctor", "MODEL")
     options = parse_flags(DoctorOptions, None, arguments, prog="fastrl doctor MODEL")
     disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -77,9 +77,9 @@ def examine(arguments: list[str]) -> int:
 
 
 def drift_lines(path: str, options: DoctorOptions) -> list[Line]:
-    """Check the model, measure it, and return the findings.
+    """Check the model, measure the drift, and return the findings.
 
-    Raises: ValueError, FileNotFoundError: the model, the engine or the file can't be used.
+    Raises: ValueError, FileNotFoundError: the model, the engine or the file is invalid.
     """
     model = ModelConfig(path=path, dtype=options.dtype, trust_remote_code=options.trust_remote_code)
     problems = read_problems(options)
@@ -94,17 +94,16 @@ def drift_lines(path: str, options: DoctorOptions) -> list[Line]:
 def read_problems(options: DoctorOptions) -> list[Problem]:
     if options.data.path:
         return load_problems(replace(options.data, limit=options.data.limit or options.num_prompts))
-    asked = QUESTIONS[: options.num_prompts]
     return [
         Problem(index=i, messages=[{"role": "user", "content": question}], solution="")
-        for i, question in enumerate(asked)
+        for i, question in enumerate(QUESTIONS[: options.num_prompts])
     ]
 
 
 def measure_drift(
     model: ModelConfig, problems: Sequence[Problem], options: DoctorOptions, device: torch.device
 ) -> dict[str, float]:
-    """Return drift/... over what the engine samples, the trainer's weights in it as after a weight sync."""
+    """Sync the trainer's weights to the engine, sample, and return the drift/... metrics of the samples."""
     policy = Policy.load(model, device)
     engine = build_engine(model, options.engine, device)
     engine.load_weights(policy.named_weights(), 0)
@@ -129,7 +128,7 @@ def measure_drift(
 
 
 def drift_findings(metrics: dict[str, float], dtype: torch.dtype, kind: str) -> list[Line]:
-    """Judge the drift against what is normal; ten times that is a failure."""
+    """Rate the drift: ok up to NORMAL, warn up to ten times as much, else fail."""
     lines = [Line("info", "compared", f"{metrics['num_tokens']:.0f} tokens that the {kind} engine sampled")]
     spelled = str(dtype).removeprefix("torch.")
     for name, most in zip(("mean", "max"), NORMAL[dtype], strict=True):

@@ -1,5 +1,4 @@
-"""fastrl eval: a checkpoint's accuracy on a file of problems, its faithfulness and diversity, its
-transferability to receivers; or, for a planner, the accuracy of an executor that reads its traces."""
+"""fastrl eval: evaluate a checkpoint's accuracy, faithfulness, diversity and transferability."""
 
 from __future__ import annotations
 
@@ -39,7 +38,7 @@ from fastrl.methods.weak.build import build_judges, build_probes
 from fastrl.methods.weak.labelled import Measured, measure
 from fastrl.methods.weak.probes import probe
 from fastrl.policy.checkpoint import latest_checkpoint
-from fastrl.report.completions_asked import CompletionsAsked, shown_completions
+from fastrl.report.completion_progress import CompletionProgress, shown_completions
 from fastrl.runtime.seeding import seed_of
 from fastrl.training.sample import awake
 from fastrl.types import SamplingParams
@@ -47,32 +46,32 @@ from fastrl.types import SamplingParams
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalOptions:
-    """Accuracy of a checkpoint and its transferability to receivers, or of a planner with an executor."""
+    """Evaluate a checkpoint's accuracy and transferability to receivers, or a planner with an executor."""
 
     data: DataConfig = field(default_factory=DataConfig)
     num_samples: int = 16
-    """Completions a problem."""
+    """Completions per problem."""
     max_new_tokens: int = 512
     temperature: float = 1.0
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
-    """Strings that end a completion, beside the tokenizer's end token."""
+    """Strings that end a completion, in addition to the tokenizer's end token."""
     receiver: tuple[str, ...] = ()
-    """Models that continue the cut completions, best ones that the policy was not trained with."""
+    """Models that continue the cut completions, preferably ones that the policy was not trained with."""
     taus: tuple[float, ...] = TAUS
-    """Where completions are cut, as shares of their length."""
+    """Positions of the cuts, as fractions of a completion's length."""
     num_cut: int = 4
-    """Completions of each problem that are cut."""
+    """Completions per problem that are cut."""
     num_continuations: int = 4
-    """Continuations of each cut."""
+    """Continuations per cut."""
     slack_tokens: int = 256
-    """A continuation may have what the cut leaves of max_new_tokens + this many tokens."""
+    """A continuation gets the tokens that the cut leaves of max_new_tokens, plus this many."""
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
-    """With executor.model.path the checkpoint is a planner: that model answers with its traces, and alone."""
+    """Set executor.model.path to evaluate a planner: this model answers with its traces and without them."""
     trace_tag: str = "reasoning"
-    """A trace is what stands between <tag> and </tag>; without the tag, the whole completion."""
+    """The trace is the text between <tag> and </tag>; without the tag, the whole completion."""
     out: str | None = None
-    """Folder for results.json, completions.jsonl and faithfulness.jsonl. null: nothing is written."""
+    """Folder for results.json, completions.jsonl and faithfulness.jsonl. null: write no files."""
     faithfulness: FaithfulnessConfig = field(default_factory=FaithfulnessConfig)
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -103,14 +102,14 @@ class EvalOptions:
 
 
 def main(arguments: list[str]) -> int:
-    """Evaluate a checkpoint as the flags say."""
+    """Parse the flags and evaluate the checkpoint."""
     checkpoint = "CHECKPOINT" if asks_help(arguments) else take_positional(arguments, "eval", "CHECKPOINT")
     run_eval(checkpoint, parse_flags(EvalOptions, None, arguments, prog="fastrl eval CHECKPOINT"))
     return 0
 
 
 def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
-    """Evaluate, print tables, write the results if asked to; returns what results.json holds.
+    """Evaluate, print tables, write the results if options.out is set; return the content of results.json.
 
     Args:
         checkpoint: model folder, hub name, or run folder (its last checkpoint).
@@ -128,9 +127,9 @@ def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
     device = choose_device(RunConfig(device=options.device))
     out = None if options.out is None else Path(options.out)
     grading = AnswerGrader.of(options.answer)
-    with shown_completions() as asked, grading as grader:
-        engine = asked.watch(build_engine(policy, options.engine, device))
-        asked.doing = policy.path
+    with shown_completions() as progress, grading as grader:
+        engine = progress.watch(build_engine(policy, options.engine, device))
+        progress.doing = policy.path
         result = evaluate(
             engine,
             problems,
@@ -141,11 +140,11 @@ def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
             path=out and out / "completions.jsonl",
         )
         show_metrics(f"{policy.path} on {options.data.path}", result.metrics)
-        measured = measure_faithfulness(engine, grader, options, device, policy.path, asked)
+        measured = measure_faithfulness(engine, grader, options, device, policy.path, progress)
         transfers = {}
         for model in receivers:
-            receiver = asked.watch(build_engine(model, options.engine, device))
-            asked.doing = f"receiver {model.path}"
+            receiver = progress.watch(build_engine(model, options.engine, device))
+            progress.doing = f"receiver {model.path}"
             transfers[model.path] = measure_transfer(receiver, engine, problems, result, grader, options)
             show_transfer(model.path, transfers[model.path])
     found = {
@@ -161,7 +160,7 @@ def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
 
 
 def run_two_stage(planner: CheckpointConfig, options: EvalOptions) -> dict[str, Any]:
-    """The planner writes traces, the executor answers with them and alone."""
+    """Evaluate a planner: sample its traces, then let the executor answer with and without them."""
     problems, tokens = load_problems(options.data), options.engine.max_batch_tokens
     check_fits("eval.checkpoint", planner, problems, options.max_new_tokens, "max_new_tokens", tokens)
     own = options.executor.engine
@@ -169,16 +168,16 @@ def run_two_stage(planner: CheckpointConfig, options: EvalOptions) -> dict[str, 
     check_executor("executor.model", options.executor, problems, options.max_new_tokens, room, where)
     device = choose_device(RunConfig(device=options.device))
     out = None if options.out is None else Path(options.out)
-    with shown_completions() as asked:
-        engine = asked.watch(build_engine(planner, options.engine, device))
-        asked.doing = f"planner {planner.path}"
+    with shown_completions() as progress:
+        engine = progress.watch(build_engine(planner, options.engine, device))
+        progress.doing = f"planner {planner.path}"
         completions = sample_traces(
             engine, problems, num_samples=options.num_samples, sampling=options.sampling, seed=options.seed
         )
         engine.sleep()  # its memory goes to the executor
         executor = build_executor(options.executor, options.engine, device, options.answer)
-        asked.watch(executor.engine)
-        asked.doing = f"executor {options.executor.model.path}"
+        progress.watch(executor.engine)
+        progress.doing = f"executor {options.executor.model.path}"
         with closing(executor.verifier):
             result = two_stage(
                 executor, problems, completions, trace_tag=options.trace_tag, seed=options.seed,
@@ -195,7 +194,7 @@ def run_two_stage(planner: CheckpointConfig, options: EvalOptions) -> dict[str, 
 
 
 def resolve_checkpoint(checkpoint: str) -> str:
-    """A run folder stands for its last checkpoint."""
+    """Return the path of a model; for a run folder, its last checkpoint."""
     folder = Path(checkpoint)
     if (folder / "metrics.jsonl").is_file() and not (folder / "config.json").is_file():
         latest = latest_checkpoint(folder / "checkpoints")
@@ -212,7 +211,7 @@ def model_config(path: str, options: EvalOptions) -> CheckpointConfig:
 def check_lengths(
     policy: CheckpointConfig, receivers: list[CheckpointConfig], problems: list[Problem], options: EvalOptions
 ) -> None:
-    """Every model is there and can hold what it will be asked for, before the first one is loaded."""
+    """Check, before loading any model, that all exist and can hold prompts and completions."""
     tokens = options.engine.max_batch_tokens
     check_fits("eval.checkpoint", policy, problems, options.max_new_tokens, "max_new_tokens", tokens)
     for model in receivers:
@@ -228,7 +227,7 @@ def measure_transfer(
     grader: AnswerGrader,
     options: EvalOptions,
 ) -> dict[str, TransferResult]:
-    """With prefixes as they are, and with those that end before the answer begins."""
+    """Measure transferability with prefixes as cut, and with prefixes that end before the answer."""
     return {
         name: transferability(
             receiver,
@@ -253,21 +252,23 @@ def measure_faithfulness(
     options: EvalOptions,
     device: torch.device,
     title: str,
-    asked: CompletionsAsked,
+    progress: CompletionProgress,
 ) -> Measured | None:
-    """None where it is not asked for. The engine sleeps afterwards: its memory goes to the judges, then to
-    the receivers, one after the other."""
+    """Measure faithfulness and diversity; None if disabled.
+
+    The engine sleeps afterwards, so that judges and then receivers can use its memory.
+    """
     own, seed = options.faithfulness, seed_of(options.seed, "faithfulness")
     probes = build_probes(own, options.data, options.data.path)
     if probes is None:
         engine.sleep()
         return None
-    asked.doing = "faithfulness"
+    progress.doing = "faithfulness"
     probed = probe(engine, probes, grader, sampling=options.sampling, seed=seed)
     engine.sleep()
     judges = build_judges(own, device, seed)
-    asked.doing = "judges of faithfulness"
-    asked.watch_all(judge.engine for judge in judges.values())
+    progress.doing = "judges of faithfulness"
+    progress.watch_all(judge.engine for judge in judges.values())
     with awake([judge.engine for judge in judges.values()]):
         measured = measure(probed, probes, judges)
     show_faithfulness(f"{title} on {own.path or options.data.path}", measured.metrics)

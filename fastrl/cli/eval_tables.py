@@ -1,4 +1,4 @@
-"""What fastrl eval shows and writes: tables on the console, results.json."""
+"""Output of fastrl eval: tables on the console, results.json."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def show_transfer(receiver: str, results: dict[str, TransferResult]) -> None:
 
 
 def show_faithfulness(title: str, metrics: Mapping[str, float]) -> None:
-    """One table of faithfulness, one of diversity where that was measured."""
+    """Print one table of faithfulness and, if measured, one of diversity."""
     for section in ("faithfulness", "diversity"):
         own = {name: value for name, value in metrics.items() if name.startswith(f"{section}/")}
         if own:
@@ -53,7 +53,7 @@ def show_faithfulness(title: str, metrics: Mapping[str, float]) -> None:
 
 
 def results(checkpoint: str, options: Any, found: Mapping[str, Any], out: Path | None) -> dict[str, Any]:
-    """What results.json holds: what was asked, what was found, and where; written unless `out` is None."""
+    """Return the content of results.json: options, results, environment; write it unless `out` is None."""
     report = {
         "checkpoint": checkpoint,
         "options": dataclasses.asdict(options),

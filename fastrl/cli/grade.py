@@ -19,7 +19,7 @@ PROG = "fastrl grade GOLD ANSWER [--explain] | FILE"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradeOptions:
-    """Grade an answer against the gold one, and say why."""
+    """Grade an answer against the gold answer, and explain the verdict."""
 
     answer: AnswerConfig = field(default_factory=AnswerConfig)
     completion_column: str = "completion"
@@ -27,11 +27,11 @@ class GradeOptions:
     solution_column: str = "solution"
     """Column of FILE with the gold answers."""
     out: str | None = None
-    """JSONL file to write FILE's rows to, with answer, verdict and rule. null: only counts are printed."""
+    """JSONL file for FILE's rows with answer, verdict and rule. null: print only counts."""
 
 
 def main(arguments: list[str]) -> int:
-    """Grade; return 1 if one answer is asked about and is not right, else 0."""
+    """Grade one answer or a file; return 1 if a single answer is not correct, else 0."""
     words = take_words(arguments)
     explain = take_flag(arguments, "--explain")
     options = parse_flags(GradeOptions, None, arguments, prog=PROG)
@@ -42,12 +42,12 @@ def main(arguments: list[str]) -> int:
         got = f"{len(words)} words"
         raise ValueError(f"[grade] arguments: expected GOLD ANSWER or FILE before any flag, got {got}")
     if explain:
-        raise ValueError("[grade] explain: expected with GOLD ANSWER alone; --out writes each row's rule")
+        raise ValueError("[grade] explain: expected only with GOLD ANSWER; --out writes each row's rule")
     return grade_file(words[0], options)
 
 
 def take_words(arguments: list[str]) -> list[str]:
-    """Remove the words before the first flag; -5 is a word."""
+    """Remove and return the arguments before the first flag; -5 is an answer, not a flag."""
     taken: list[str] = []
     while arguments and not arguments[0].startswith("--") and arguments[0] != "-h":
         taken.append(arguments.pop(0))
@@ -55,7 +55,7 @@ def take_words(arguments: list[str]) -> list[str]:
 
 
 def grade_one(gold: str, answer: str, options: GradeOptions, explain: bool) -> int:
-    """Print the verdict on one answer, bare or in a completion; with explain what led to it."""
+    """Print the verdict on an answer or completion; with `explain`, also how it was reached."""
     bare = answer_start(answer) is None and options.answer.extraction != "whole_response"
     with AnswerGrader.of(options.answer) as grader:
         found = grader.explain(f"\\boxed{{{answer}}}" if bare else answer, gold)
@@ -71,7 +71,7 @@ def grade_one(gold: str, answer: str, options: GradeOptions, explain: bool) -> i
 
 
 def grade_file(path: str, options: GradeOptions) -> int:
-    """Grade every row of a file, print how often each verdict was given."""
+    """Grade every row of a file and print the counts of verdicts."""
     rows = read_rows(path, None)
     pairs = [pair_of(row, number, path, options) for number, row in enumerate(rows, start=1)]
     with AnswerGrader.of(options.answer) as grader:
@@ -85,7 +85,7 @@ def grade_file(path: str, options: GradeOptions) -> int:
 
 
 def pair_of(row: Row, number: int, path: str, options: GradeOptions) -> tuple[str, str]:
-    """Return completion and gold answer of a row. Raises ValueError with the row's number."""
+    """Return completion and gold answer of a row; raise ValueError with the row's number."""
     completion = row.get(options.completion_column)
     if not isinstance(completion, str):
         have = ", ".join(row)
@@ -99,5 +99,5 @@ def pair_of(row: Row, number: int, path: str, options: GradeOptions) -> tuple[st
 def write(path: Path, rows: list[Row], found: list[Explanation]) -> None:
     with path.open("w", encoding="utf-8") as file:
         for row, each in zip(rows, found, strict=True):
-            told = {"answer": each.answer, "verdict": each.verdict.value, "rule": each.rule}
-            file.write(json.dumps({**row, **told}, ensure_ascii=False, default=str) + "\n")
+            graded = {"answer": each.answer, "verdict": each.verdict.value, "rule": each.rule}
+            file.write(json.dumps({**row, **graded}, ensure_ascii=False, default=str) + "\n")

@@ -1,4 +1,4 @@
-"""fastrl groups build: groups of traces from a file of problems, with a table of what was kept and lost."""
+"""fastrl groups build: build groups of traces from a file of problems; print counts of kept and dropped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ USAGE = "fastrl groups build --data.path FILE --run.dir FOLDER"
 
 
 def main(arguments: list[str]) -> int:
-    """Build the groups, print the counts and the path of their page."""
+    """Build the groups; print the counts and the page's path."""
     if arguments[:1] != ["build"]:
         got = repr(arguments[0]) if arguments else "nothing"
         raise ValueError(f"[groups] command: expected build, got {got}: {USAGE}")

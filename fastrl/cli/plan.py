@@ -1,4 +1,4 @@
-"""fastrl plan RECIPE [--field value ...]: what a run will hold in memory, and whether it fits."""
+"""fastrl plan RECIPE [--field value ...]: estimate a run's memory and check that it fits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
 
 
 def refuse_removed(arguments: list[str]) -> None:
-    """Raise ValueError for a flag that plan had once."""
+    """Raise ValueError for a removed flag of plan."""
     for flag in REMOVED:
         if any(word.partition("=")[0].replace("-", "_") == flag.replace("-", "_") for word in arguments):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""fastrl plot RUN [RUN ...]: curves of run folders, as a PNG and as text."""
+"""fastrl plot RUN [RUN ...]: plot the metrics of run folders as a PNG and as text."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from fastrl.report.plot import plot_run, text_curves
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlotOptions:
-    """Curves of run folders, drawn over each other."""
+    """Plot the metrics of run folders, with one curve per run in each panel."""
 
     out: str | None = None
     """PNG to write. null: curves.png in the first run's folder."""
     metrics: tuple[str, ...] = ()
-    """Panels, such as eval/avg@16 eval/pass@4 eval/pass@16. None named: evaluations, rewards, how the policy
-    behaves."""
+    """Metrics to plot, such as eval/avg@16 eval/pass@4. Default: evaluations, rewards, lengths, loss etc."""
 
 
 def main(arguments: list[str]) -> int:
-    """Draw the runs, print their curves and the picture's path."""
+    """Plot the runs; print their curves as text and the PNG's path."""
     runs = take_positionals(arguments)
     options = parse_flags(PlotOptions, None, arguments, prog="fastrl plot RUN [RUN ...]")
     path = plot_run(runs, options.out, options.metrics)

@@ -1,4 +1,4 @@
-"""fastrl report RUN: all that a run folder holds on one HTML page, written, or served while it runs."""
+"""fastrl report RUN: write a run folder as one HTML page, or serve it while the run goes on."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from fastrl.report.page.serve import FollowedPage, Server
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportOptions:
-    """A run, or a pipeline with its stages, as one HTML page that works without network. With --serve it is
-    not written but served on 127.0.0.1, and follows the run until Ctrl-C."""
+    """Write a run, or a pipeline with its stages, as one HTML page that works offline. With --serve, serve
+    the page on 127.0.0.1 and update it until Ctrl-C."""
 
     out: str | None = None
-    """HTML to write. null: report.html in the run's folder."""
+    """HTML file to write. null: report.html in the run's folder."""
     max_completions: int = 20_000
-    """Most completions of a stage on the page; of more, whole steps are left out, evenly. 0: all."""
+    """Largest number of completions per stage; beyond it, evenly spaced steps are kept. 0: all."""
     port: int = 0
-    """With --serve: where; 0: any port that is free."""
+    """Port for --serve; 0: any free port."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65536:
@@ -30,7 +30,7 @@ class ReportOptions:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the page, and print what is not on it, its path and size; or serve it."""
+    """Write the page and print its notes, path and size; or serve it."""
     serves = take_flag(arguments, "--serve")
     run_dir = "RUN" if asks_help(arguments) else take_positional(arguments, "report", "RUN")
     options = parse_flags(ReportOptions, None, arguments, prog="fastrl report RUN [--serve]")
@@ -52,7 +52,7 @@ def serve(run_dir: str, options: ReportOptions) -> int:
     if options.max_completions < 0:
         refuse("report", "max_completions", ">= 0", options.max_completions)
     with Server(FollowedPage(run_dir, options.max_completions), options.port) as server:
-        print(f"{server.address} follows {run_dir}; Ctrl-C ends it", flush=True)
+        print(f"{server.address} serves {run_dir}; stop with Ctrl-C", flush=True)
         with suppress(KeyboardInterrupt):
             server.serve_forever()
     return 0

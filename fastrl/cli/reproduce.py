@@ -1,4 +1,4 @@
-"""fastrl reproduce: run what is missing of four papers' claims in the tiny worlds, print one table."""
+"""fastrl reproduce: run the missing studies of four papers' claims in the tiny worlds, print one table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastrl.tools.sweep.schedule import locked, run_missing
 
 
 def main(arguments: list[str]) -> int:
-    """Run what is missing, print and write the table; return 0 if all is finished, 1 if some failed."""
+    """Run missing studies, print and write the table; return 0 if all have finished, 1 if some failed."""
     options = parse_flags(ReproduceOptions, None, arguments, prog="fastrl reproduce")
     root = Path(options.dir)
     claim_folder(root, options.sizes)
@@ -41,8 +41,7 @@ def main(arguments: list[str]) -> int:
 def study_runs(options: ReproduceOptions, root: Path) -> list[Cell]:
     """Return a run for each study and seed.
 
-    Study by study: rltr and tracelift begin with the same worlds, which no two processes should make at the
-    same time.
+    Ordered by study: rltr and tracelift need the same world, which two processes should not make at once.
     """
     return [
         Cell(values={"study": study}, seed=seed, folder=root / study / f"seed-{seed}")
@@ -52,6 +51,6 @@ def study_runs(options: ReproduceOptions, root: Path) -> list[Cell]:
 
 
 def study_command(part: Cell, options: ReproduceOptions) -> list[str]:
-    """Return the command that measures a part; typed by hand, it does the same."""
+    """Return the command line that runs one study with one seed."""
     study = str(part.values["study"])
     return [sys.executable, "-m", "fastrl.tiny.reproduce.studies", study, str(part.seed), options.dir]

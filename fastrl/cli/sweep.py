@@ -1,4 +1,4 @@
-"""fastrl sweep: train every combination of some fields' values with every seed; one table."""
+"""fastrl sweep: train every combination of field values with every seed, and print one table."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ from fastrl.tools.sweep.table import table_text
 
 USAGE = """\
 usage: fastrl sweep RECIPE --dir FOLDER [options] [--field value ...]
-       fastrl sweep FILE.yaml --dir FOLDER    recipe, fields, vary, seeds, metrics in a file, like sweep.yaml
-       fastrl sweep --dir FOLDER --table      what its runs have come to so far; nothing is started
+       fastrl sweep FILE.yaml --dir FOLDER    read recipe, fields, vary, seeds, metrics from a sweep.yaml
+       fastrl sweep --dir FOLDER --table      print the results so far; start no run
 
-Trains RECIPE with every combination of the fields that vary, each with every seed, one run after another,
-and writes table.md and table.csv: means over seeds with their 95 % t-interval. Started again, it goes on;
-with more values or seeds, it adds them. fastrl plot draws the runs.
+Trains RECIPE with every combination of the varied fields and every seed, one run after another, and writes
+table.md and table.csv: means over seeds with 95 % t-intervals. Run the command again to resume it, or to add
+values or seeds. fastrl plot plots the runs.
 
-  --dir FOLDER                a folder for each run, and the table
+  --dir FOLDER                folder for the runs' folders and the table
   --seeds N [N ...]           default: 0
-  --vary FIELD VALUE [...]    a field of the recipe and its values; once for each field. "a b" is one value
-                              of a field that is a list
-  --metric NAME [...]         what is shown; default: evaluations and reward. In a pipeline also STAGE.NAME
-  --gpus N [N ...]            run on these, one run at a time on each
+  --vary FIELD VALUE [...]    a field of the recipe and its values; repeat for each field. For a list field,
+                              "a b" is one value
+  --metric NAME [...]         metrics in the table (pipeline: also STAGE.NAME); default: evaluations, reward
+  --gpus N [N ...]            GPUs to use, one run at a time on each
   --dry-run                   check all runs and print their commands
   --field value               any field of the recipe, for all runs"""
 
 
 def main(arguments: list[str]) -> int:
-    """Run what is missing, print and write the table; return 0 if all runs are finished, 1 if some failed."""
+    """Train missing runs, print and write the table; return 0 if all have finished, 1 if some failed."""
     request = read_request(arguments)
     if "help" in request.options:
         print(USAGE)
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
     if "table" in request.options:
         return show_table(request, folder)
     grid, configs = resolve(grid_of(request))
-    # Rewards named by a dotted path may lie in the working directory, as they may under python -m.
+    # as python -m does, so that rewards given as dotted paths can be modules of the working directory
     sys.path.append(os.getcwd())
     by_folder = dict(zip(map(combination_folder, grid.combinations), configs, strict=True))
     runs = cells(grid, folder)
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
 
 
 def train_command(grid: Grid, cell: Cell) -> list[str]:
-    """Return the command that trains a cell; typed by hand, it does the same."""
+    """Return the command line that trains one cell."""
     own = [f"--run.dir={cell.folder}", f"--run.seed={cell.seed}"]
     options = flags({**grid.fields, **cell.values})
     return [sys.executable, "-m", "fastrl.train", grid.recipe, *options, *own]
@@ -104,7 +104,7 @@ def progress(grid: Grid, cell: Cell) -> str:
 
 
 def show_table(request: SweepRequest, folder: Path) -> int:
-    """Print the table of the sweep in the folder; --metric asks for other metrics than its own."""
+    """Print the table of a finished or running sweep; --metric overrides its metrics."""
     others = sorted({*request.options, *request.vary, *request.fields} - {"dir", "table", "metric"})
     if request.path is not None or others:
         got = " ".join([request.path or "", *others]).strip()
@@ -117,7 +117,7 @@ def show_table(request: SweepRequest, folder: Path) -> int:
 
 
 def show(grid: Grid, folder: Path) -> None:
-    """Write the table; print it, what it lacks, its files, and how to draw the runs."""
+    """Write and print the table, missing metrics, the files' paths and the plot command."""
     table, written, missing = write_table(grid, folder)
     print(table_text(table))
     for metric in missing:

@@ -1,4 +1,4 @@
-"""The command line of fastrl sweep: its own options, next to them fields of the recipe."""
+"""Parses the command line of fastrl sweep: its own options and fields of the recipe."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ OPTIONS = ("dir", "seeds", "metric", "gpus")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepRequest:
-    """The words of a command line, by option; not checked against the recipe yet."""
+    """The parsed command line, not checked against the recipe yet."""
 
     path: str | None
-    """Of a recipe or a sweep's file."""
+    """Recipe or sweep file."""
     options: Mapping[str, list[str]]
-    """Sweep's own, with their words."""
+    """Sweep's own options and their values."""
     vary: Mapping[str, list[Any]]
     fields: Mapping[str, Any]
 
@@ -33,7 +33,7 @@ class SweepRequest:
 
 
 def read_request(arguments: list[str]) -> SweepRequest:
-    """Split a command line into options with their words; what is not sweep's own is a recipe's field."""
+    """Split a command line into options with values; options that aren't sweep's are the recipe's fields."""
     path = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
     options: dict[str, list[str]] = {}
     vary: dict[str, list[Any]] = {}
@@ -57,7 +57,7 @@ def read_request(arguments: list[str]) -> SweepRequest:
 
 
 def take_option(arguments: list[str]) -> tuple[str, list[str]]:
-    """Take --name a b, or --name=a, off the front; return the name and the words."""
+    """Remove `--name a b` or `--name=a` from the front; return the name and the values."""
     flag, equals, value = arguments.pop(0).partition("=")
     if flag == "-h":
         flag = "--help"
@@ -70,14 +70,14 @@ def take_option(arguments: list[str]) -> tuple[str, list[str]]:
 
 
 def grid_of(request: SweepRequest) -> Grid:
-    """Return the grid of a sweep's file or of a recipe; the command line goes before the file."""
+    """Build the grid from a sweep file or a recipe; the command line overrides the file."""
     if request.path is None:
         refuse("sweep", "RECIPE", "it before any flag", "nothing")
     grid = read_grid(Path(request.path)) if is_sweep(request.path) else Grid(recipe=request.path)
     seeds = request.options.get("seeds", grid.seeds)
     if not all(str(seed).lstrip("-").isdecimal() for seed in seeds):
         refuse("sweep", "seeds", "whole numbers", " ".join(map(str, seeds)))
-    # a field that the command line sets does not vary any more, and the other way round
+    # a field set on the command line no longer varies, and a varied field is no longer set
     fields = {name: value for name, value in grid.fields.items() if name not in request.vary}
     vary = {name: values for name, values in grid.vary.items() if name not in request.fields}
     return replace(

@@ -1,4 +1,4 @@
-"""fastrl tiny: write the tiny worlds, in which the *-tiny recipes train, into a folder."""
+"""fastrl tiny: write the tiny worlds for the *-tiny recipes into a folder."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from fastrl.tiny.world.make import copy_world
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TinyOptions:
-    """The tiny world as a folder: generator, receiver, held_out_receiver, {train,test,sft}.jsonl."""
+    """Write the tiny world as a folder: generator, receiver, held_out_receiver, {train,test,sft}.jsonl."""
 
     dir: str = "tiny-world"
-    """Folder to write; recipes *-tiny read tiny-world."""
+    """Folder to write; the *-tiny recipes read tiny-world."""
     tracelift: bool = False
-    """Beside these: planner, executor, held_out_executor, and problems and judged traces of both tasks, as
+    """Add planner, executor, held_out_executor, and problems and judged traces of both tasks as
     {math,code}-{train,test,seeds}.jsonl."""
     int: bool = False
-    """Beside these: solver, and problems it hardly ever solves, as int-{train,test}.jsonl."""
+    """Add solver, and problems that it rarely solves as int-{train,test}.jsonl."""
     weak: bool = False
-    """Beside these: generators that were taught to write from faithfully to unfaithfully, weak-explicit to
-    weak-guessed, weak-base, which was taught nothing, and weak-{train,test,long,text,traces}.jsonl."""
+    """Add generators trained to write from faithfully (weak-explicit) to unfaithfully (weak-guessed), the
+    untrained weak-base, and weak-{train,test,long,text,traces}.jsonl."""
 
 
 def main(arguments: list[str]) -> int:
-    """Write the worlds that are asked for and print the folder."""
+    """Write the selected worlds and print the folder."""
     options = parse_flags(TinyOptions, None, arguments, prog="fastrl tiny")
     disable_progress_bar()  # type: ignore[no-untyped-call]
     copies: list[Callable[[Path], None]] = [copy_world, write_conversations]

@@ -1,4 +1,4 @@
-"""fastrl train RECIPE [--field value ...]: run a stage or a pipeline; with --dry-run show what would run."""
+"""fastrl train RECIPE [--field value ...]: run a stage or pipeline; with --dry-run, print what would run."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from fastrl.config.load import load_config, to_yaml
 
 
 def main(arguments: list[str]) -> int:
-    """Run the recipe and print the folder that it leaves behind."""
+    """Run the recipe and print the resulting folder."""
     dry_run = take_flag(arguments, "--dry-run") or take_flag(arguments, "--dry_run")
     recipe = None if asks_help(arguments[:1]) else take_positional(arguments, "train", "RECIPE")
     config = load_config(recipe, arguments)
     check_files(config, recipe or "RECIPE")
-    # Rewards named by a dotted path may lie in the working directory, as they may under python -m.
+    # as python -m does, so that rewards given as dotted paths can be modules of the working directory
     sys.path.append(os.getcwd())
     if dry_run:
         print(describe(config))
         return 0
-    from fastrl.train import run_and_leave  # torch, and with it every stage: not needed for --help
+    from fastrl.train import run_and_leave  # imports torch, which --help doesn't need
 
     print(run_and_leave(config))
     return 0
 
 
 def describe(config: Recipe) -> str:
-    """Check a recipe; return the resolved configuration as YAML, with what follows from it as comments."""
+    """Check a recipe; return the resolved configuration as YAML with derived sizes as comments."""
     from fastrl.check import check_config
     from fastrl.stages.pipeline import check_pipeline
 
@@ -44,7 +44,7 @@ def describe(config: Recipe) -> str:
 
 
 def rl_notes(config: RlConfig) -> list[str]:
-    """Return lines with the sizes of a step, the first prompt, and what an executor would read."""
+    """Return lines with the step's sizes, the first prompt and, with uplift, the executor's prompt."""
     from fastrl.check import load_tokenizer
     from fastrl.check.executor import executor_text
     from fastrl.data import load_problems, render_prompt, render_prompt_text

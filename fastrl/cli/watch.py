@@ -1,4 +1,4 @@
-"""fastrl watch RUN: a run folder in the terminal, kept up to date while the run goes on."""
+"""fastrl watch RUN: show a run folder in the terminal and update it while the run goes on."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from fastrl.report.watch import WatchedRun, page
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchOptions:
-    """A run, or the stage of a pipeline that goes on: rewards, lengths, speed, memory, alarms, completions.
-    q ends it. With --once, or where there is no terminal, it is printed once."""
+    """Show a run, or a pipeline's current stage: rewards, lengths, speed, memory, alarms, completions. Press
+    q to quit. With --once, or without a terminal, print it once."""
 
     every_s: float = 1.0
-    """Seconds between two looks at the folder."""
+    """Seconds between updates."""
 
     def __post_init__(self) -> None:
         check_positive("watch", self, "every_s")
 
 
 def main(arguments: list[str]) -> int:
-    """Show the run until a key is pressed; once, without a terminal."""
+    """Show the run until q is pressed; with --once or without a terminal, print it once."""
     once = take_flag(arguments, "--once")
     folder = "RUN" if asks_help(arguments) else take_positional(arguments, "watch", "RUN")
     options = parse_flags(WatchOptions, None, arguments, prog="fastrl watch RUN [--once]")

@@ -1,4 +1,4 @@
-"""Configuration: frozen dataclasses, one per owner. The only truth; recipes and flags fill these in."""
+"""Configuration: frozen dataclasses, one per part of a stage, which recipes and flags fill in."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ __all__ = [
 ]  # fmt: skip
 
 Learns = RlConfig | SftConfig | CptConfig | RewardModelConfig
-"""Stages that train a model."""
+"""The stages that train a model."""
 Config = Learns | GroupsConfig | HardSetConfig | InterveneConfig | SubsetConfig
 STAGES: dict[str, type[Config]] = {
     "rl": RlConfig,

@@ -1,4 +1,4 @@
-"""When training is told to have collapsed, saturated or drifted from its engine, and whether that ends it."""
+"""Alarms: thresholds that mark a run as collapsed, saturated or drifted from its engine, and may stop it."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ Alarm = Literal["collapse", "saturation", "drift", "transfer"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlarmConfig:
-    """Rules over a run's own metrics; none of them sees a gold answer. null switches a rule off."""
+    """Thresholds on a run's own metrics; none uses a gold answer. null switches a rule off."""
 
     min_entropy_ratio: float | None = 0.1
-    """Collapse: entropy is below this share of what it was at the start. Training with right labels often
-    halves it; a tenth is left where hardly anything is drawn any more."""
+    """Collapse: entropy falls below this fraction of its value at the start. Training with correct labels
+    often halves it; at a tenth, samples hardly differ."""
     length_factor: float | None = 4.0
-    """Collapse: completions are on average this many times longer, or shorter, than at the start. > 1."""
+    """Collapse: mean completion length grows or shrinks by more than this factor since the start. > 1."""
     max_clipped_fraction: float | None = 0.9
-    """Collapse: a larger share of completions is cut off at rollout.max_new_tokens."""
+    """Collapse: a larger fraction of completions is truncated at rollout.max_new_tokens."""
     max_common_share: float | None = 0.9
-    """Collapse: to a larger share of a step's problems the policy mostly gives one and the same answer. For
-    problems that all have the same answer: null."""
+    """Collapse: one answer is the majority answer to a larger fraction of a step's problems. Set null if all
+    problems have the same answer."""
     min_agreement_ratio: float | None = 0.75
-    """Collapse: the share of a problem's completions that state its most frequent answer is below this part
-    of what it was at the start. Learning brings answers together; a proxy that is being gamed parts them."""
+    """Collapse: the fraction of a problem's completions with its most frequent answer falls below this
+    fraction of its value at the start. Learning raises agreement; a gamed proxy reward lowers it."""
     min_ess: float | None = 0.8
-    """Drift: importance weights of trainer over engine are worth less than this share of the step's tokens
-    (drift/ess_tokens)."""
+    """Drift: the effective sample size of the trainer/engine importance weights, as a fraction of the step's
+    tokens, falls below this (drift/ess_tokens)."""
     max_log_ratio: float | None = 0.2
-    """Drift: trainer's and engine's log-probs of a token are on average further apart, in nats. float32 has
-    about 1e-6, bfloat16 1e-2."""
+    """Drift: the mean absolute difference between trainer and engine log-probs exceeds this, in nats per
+    token. Typical: 1e-6 in float32, 1e-2 in bfloat16."""
     max_empty_cuts: float | None = 0.5
-    """Transfer: of a larger share of the rollouts every cut is empty, since the answer begins at once: a
-    receiver continues nothing, and its reward says nothing of them."""
+    """Transfer: for a larger fraction of rollouts every cut prefix is empty, because the answer comes first.
+    The receiver then gets no reasoning, and the reward measures nothing."""
     span: int = 5
-    """Steps of the moving average that is judged, and steps that are the start."""
+    """Steps in the moving average that the rules read; the first `span` steps are the start."""
     patience: int = 5
-    """Steps in a row in which a rule of collapse or drift must hold."""
+    """Consecutive steps for which a collapse or drift rule must hold before the alarm is raised."""
     saturation_share: float = 0.99
-    """Saturation: the moving average of the reward already was at this share of its best ..."""
+    """Saturation: the moving average of the reward had reached this fraction of its maximum ..."""
     saturation_patience: int = 50
-    """... so many steps ago. Rewards that are not > 0, such as entropy, never saturate."""
+    """... this many steps ago. A reward that is never > 0, such as entropy, does not saturate."""
     stop_on: tuple[Alarm, ...] = ()
-    """collapse, saturation, drift, transfer: these end training, with a checkpoint as after the last step. A
-    run that was ended so goes on where it is started again with fewer of them."""
+    """Alarms that stop training after saving a checkpoint: collapse, saturation, drift, transfer. Restart the
+    run with fewer of them to continue it."""
 
     def __post_init__(self) -> None:
         for name in (

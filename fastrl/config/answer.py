@@ -1,4 +1,4 @@
-"""The options of grading answers: where they may stand, what is paid, how long one may take."""
+"""Options of the answer grader: how an answer is extracted and compared with the gold answer."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from fastrl.config.base import check_at_least, check_positive, refuse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerConfig:
-    """Options for comparing answers with the gold ones."""
+    """Grading of answers against gold answers."""
 
     extraction: Literal["boxed", "phrase", "last_number", "whole_response"] = "phrase"
-    """boxed: the answer stands in a box. phrase: in a box, or behind "answer is", "Answer:", "####".
-    last_number: where these are missing, the last number. whole_response: math-verify looks through the whole
-    response, as in the weak-supervision paper."""
+    """How the answer is found in a completion. boxed: inside \\boxed{}. phrase: boxed, or after "answer is",
+    "Answer:" or "####". last_number: as phrase, else the last number. whole_response: math-verify searches
+    the whole response, as in arXiv 2604.18574."""
     level: Literal["strict", "lenient"] = "strict"
-    """strict: what nobody would dispute is paid. lenient: what most peers pay, for comparing with published
-    numbers."""
+    """strict: accept only answers that are clearly equal to the gold one. lenient: accept what most other
+    graders accept; use it to compare with published numbers."""
     tolerance: float = 0.0
-    """Relative, between numbers; for benchmarks that state one."""
+    """Relative tolerance between numbers, in [0, 1). Set it for benchmarks that define one."""
     timeout_s: float = 5.0
-    """Grading one answer is stopped after this long and counted apart from "wrong"."""
+    """Seconds to grade one answer. A timeout scores 0 and is counted separately from wrong answers."""
     workers: int = 2
     """Grading processes."""
 

@@ -1,4 +1,4 @@
-"""What every stage has: the run folder, the model, the data, the optimiser; and how values are refused."""
+"""Options that stages share: run folder, model, data, optimiser; and the checks that refuse a bad value."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ Attention = Literal["auto", "sdpa", "flex", "flash", "prefix"]
 
 
 def refuse(section: str, name: str, expected: str, got: object) -> NoReturn:
+    """Raise the ValueError of a bad option: `[section] name: expected ..., got ...`."""
     raise ValueError(f"[{section}] {name}: expected {expected}, got {got!r}")
 
 
 def check_positive(section: str, config: object, *names: str) -> None:
+    """Raise ValueError unless every named option is > 0."""
     for name in names:
         if not getattr(config, name) > 0:
             refuse(section, name, "> 0", getattr(config, name))
 
 
 def check_at_least(section: str, config: object, minimum: float, *names: str) -> None:
+    """Raise ValueError unless every named option is >= minimum."""
     for name in names:
         if not getattr(config, name) >= minimum:
             refuse(section, name, f">= {minimum}", getattr(config, name))
@@ -26,30 +29,33 @@ def check_at_least(section: str, config: object, minimum: float, *names: str) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """The run folder and what goes into it."""
+    """The run folder: checkpoints, logs, device and seed."""
 
     dir: str = ""
-    """Everything about the run is written here. A folder with a run of the same configuration goes on."""
+    """Folder of the run. If it holds a run of the same configuration, that run is resumed."""
     seed: int = 0
+    """Seed of every random choice in the run."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device of the policy; auto: cuda if there is a GPU."""
     save_every: int = 50
-    """Steps between checkpoints; the last step is always saved. 0: only the last."""
+    """Steps between checkpoints; the last step is always saved. 0: only the last step."""
     keep_last: int = 2
-    """Checkpoints kept."""
+    """Number of recent checkpoints to keep."""
     keep_best: str = ""
-    """A metric of the evaluation, such as eval/avg@4: the checkpoint where it is highest is kept as well."""
+    """Evaluation metric, such as eval/avg@4; the checkpoint with its highest value is kept too."""
     async_save: bool = False
-    """Training goes on from a copy in host memory while a checkpoint is written."""
+    """Write checkpoints in a background thread, from a copy in host memory, while training continues."""
     log_completions_every: int = 10
     """Steps between logged batches of completions; 0: never."""
     report_to: tuple[Literal["trackio", "wandb", "tensorboard"], ...] = ()
+    """Trackers that receive the metrics."""
     hang_timeout_s: float = 7200.0
-    """A phase of a step that takes longer ends the process with code 124 and the stacks of all its threads.
-    0: never."""
+    """Seconds that one phase of a step may take. After that the process prints the stacks of all threads and
+    exits with code 124. 0: no limit."""
     deterministic: bool = False
-    """The same bits again, on a GPU too and whatever train.tokens_per_microbatch: torch's deterministic
-    algorithms alone, and every sequence is a micro-batch of its own. Slower. It holds on one machine, with as
-    many ranks and threads; what vLLM samples is vLLM's matter."""
+    """Reproduce a run bit for bit, on a GPU too and for any train.tokens_per_microbatch: deterministic torch
+    algorithms, one sequence per micro-batch. Slower. Holds on one machine with the same number of ranks and
+    threads; sampling by vLLM is not covered."""
 
     def __post_init__(self) -> None:
         check_at_least("run", self, 0, "save_every", "log_completions_every", "hang_timeout_s")
@@ -58,14 +64,16 @@ class RunConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterConfig:
-    """Low-rank adapters (LoRA, needs peft): W + alpha / rank * B A is trained in A and B alone, without
-    dropout. Whatever is saved or sampled from has them merged."""
+    """LoRA adapters (needs peft): W + alpha / rank * B A, of which only A and B are trained, without dropout.
+    Saved checkpoints and the engine's weights have the adapters merged."""
 
     rank: int = 0
-    """0: no adapters, all weights are trained."""
+    """Rank of A and B. 0: no adapters, full fine-tuning."""
     alpha: float = 32.0
+    """Scale: the update is multiplied by alpha / rank."""
     target_modules: tuple[str, ...] = ()
-    """Names of linear layers, such as q_proj. None named: all of the decoder's. The head has none."""
+    """Linear layers with adapters, such as q_proj. Empty: every linear layer of the decoder. The LM head
+    never has one."""
 
     def __post_init__(self) -> None:
         check_at_least("lora", self, 0, "rank")
@@ -74,41 +82,42 @@ class AdapterConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointConfig:
-    """A Hugging Face checkpoint. A model that is only asked needs no more options than these."""
+    """A Hugging Face checkpoint; all the options of a frozen model."""
 
     path: str = ""
     """Folder or hub name of a decoder with its tokenizer, or a .gguf file, which is converted once."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Compute type; auto is bfloat16 on a GPU and float32 on a CPU."""
+    """Compute dtype; auto: bfloat16 on a GPU, float32 on a CPU."""
     trust_remote_code: bool = False
-    """Run model code that comes with the checkpoint."""
+    """Run the model code that comes with the checkpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneConfig(CheckpointConfig):
-    """A checkpoint that is trained, and how it computes packed batches. Trained weights stay float32."""
+    """A checkpoint to train, with the options of its forward pass. Master weights are float32."""
 
     attention: Attention = "auto"
-    """Packed attention: auto is prefix on a CPU; on a GPU flash where flash-attn is installed, else sdpa."""
+    """Attention over packed sequences. auto: prefix on a CPU; on a GPU flash if flash-attn is installed, else
+    sdpa."""
     share_prefixes: bool = True
-    """With prefix attention: tokens that sequences of a micro-batch begin with alike (the prompt of a group)
-    are computed once. Loss and gradients stay the same."""
+    """With attention prefix: compute the common prefix of a micro-batch's sequences (a group's prompt) once.
+    Loss and gradients do not change."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass, gradients stay the same: of every layer its input alone is
-    kept, and one layer's inside at a time. About a third more time. A micro-batch must still fit so."""
+    """Recompute activations in the backward pass, which saves memory for about a third more time. Only each
+    layer's input is kept; gradients do not change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig(BackboneConfig):
-    """The model that is trained: all of its weights, or adapters. Trained weights stay float32."""
+    """The model to train: all weights, or LoRA adapters. Master weights are float32."""
 
     lora: AdapterConfig = field(default_factory=AdapterConfig)
 
 
-def check_only_asked(section: str, name: str, model: CheckpointConfig) -> None:
-    """Refuse the options of training for a model that is only asked."""
+def check_frozen(section: str, name: str, model: CheckpointConfig) -> None:
+    """Raise ValueError if a frozen model has training options."""
     if isinstance(model, BackboneConfig):
-        refuse(section, name, "a CheckpointConfig, since this model is only asked", type(model).__name__)
+        refuse(section, name, "a CheckpointConfig, since this model is frozen", type(model).__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,38 +155,39 @@ class DataConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """The optimiser and how a step is cut up."""
+    """The optimiser (AdamW), micro-batches and sharding."""
 
     num_steps: int = 100
+    """Training steps."""
     learning_rate: float = 1e-6
+    """Peak learning rate."""
     warmup_steps: int = 0
-    """The learning rate rises linearly over these steps, then stays."""
+    """Steps of linear warm-up of the learning rate."""
     weight_decay: float = 0.0
+    """Weight decay of AdamW."""
     max_grad_norm: float = 1.0
-    """> 0; gradients are scaled down to this norm."""
+    """> 0; gradients are clipped to this global norm."""
     epochs_per_batch: int = 1
     """Passes over each batch of rollouts."""
     updates_per_epoch: int = 1
-    """Optimiser steps in each pass; more than one in all is off-policy (old_logprobs are computed)."""
+    """Optimiser steps per pass. If a batch gets more than one update, old_logprobs are computed for it."""
     tokens_per_microbatch: int = 16384
-    """Prompt and completion tokens that go through the model at once; the first knob for memory."""
+    """Prompt and completion tokens per forward pass. Lower it first when memory runs out."""
     shard: bool = False
-    """Under torchrun every rank holds a part of the policy, its gradients and moments (FSDP2), and of a
-    frozen reference. false: each holds them whole."""
+    """Under torchrun, shard the policy's weights, gradients and optimiser moments, and a frozen reference,
+    over the ranks (FSDP2). false: every rank holds them whole."""
     shard_gradients: bool = False
-    """With shard: gradients are summed over the ranks after every micro-batch, not after the last alone. No
-    rank holds whole ones then, 4 bytes a parameter, and more is sent."""
+    """With shard: reduce-scatter gradients after every micro-batch, not only after the last. Saves each rank
+    4 bytes per parameter for more communication."""
     offload: bool = False
-    """With shard: weights, gradients and moments that are not in use wait in host memory, a rank's part of 16
-    bytes a parameter, and the optimiser steps there. Activations stay: those are for
-    model.gradient_checkpointing."""
+    """With shard: keep a rank's weights, gradients and moments (16 bytes per parameter of its shard) in host
+    memory and run the optimiser there. Activations stay on the device; see model.gradient_checkpointing."""
     max_bad_steps: int = 0
-    """Optimiser steps in a row whose gradient may be NaN or infinite: they are left out, counted as
-    bad_steps, and one more ends training, as do more than a tenth of the last hundred. 0: the first one
-    ends it."""
+    """Consecutive optimiser steps with a NaN or infinite gradient that are skipped and counted as bad_steps.
+    One more ends training, as does more than a tenth of the last hundred steps. 0: the first ends it."""
     spike_factor: float | None = None
-    """> 1; a gradient whose norm is more than so many times the median of the last ones is as bad. null: none
-    is."""
+    """> 1; a gradient norm above this factor times the median of recent norms also counts as a bad step.
+    null: off."""
 
     def __post_init__(self) -> None:
         check_at_least("train", self, 0, "num_steps", "warmup_steps", "weight_decay", "max_bad_steps")
@@ -193,7 +203,7 @@ class TrainConfig:
 
 
 class Trained(Protocol):
-    """A stage that trains."""
+    """The configuration of a stage that trains."""
 
     @property
     def run(self) -> RunConfig: ...
@@ -203,5 +213,5 @@ class Trained(Protocol):
 
 
 def microbatch_tokens(config: Trained) -> int:
-    """train.tokens_per_microbatch; 1 with run.deterministic: none is split, so each sequence goes alone."""
+    """Return the token budget of a micro-batch; with run.deterministic 1, so that each holds one sequence."""
     return 1 if config.run.deterministic else config.train.tokens_per_microbatch

@@ -1,4 +1,4 @@
-"""One stage of continual pre-training."""
+"""Options of the continual pre-training stage."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from fastrl.config.sft import Schedule, check_share
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextConfig:
-    """Raw text, in documents."""
+    """Documents of raw text."""
 
     path: str = ""
-    """JSONL, Parquet or CSV: a row is a document. A .txt file is one; a folder has one in each .txt file."""
+    """JSONL, Parquet or CSV with one document per row; a .txt file, one document; or a folder of .txt
+    files."""
     text_column: str = "text"
-    """Of rows, the column with the text."""
+    """Column with the text."""
     limit: int | None = None
-    """Use the first `limit` documents only."""
+    """Use only the first `limit` documents."""
 
     def __post_init__(self) -> None:
         if self.limit is not None:
@@ -27,7 +28,7 @@ class TextConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CptConfig:
-    """Continual pre-training: every token of raw text, given those of its document before it."""
+    """Continual pre-training: next-token prediction on raw text, within each document."""
 
     stage: Literal["cpt"] = "cpt"
     run: RunConfig = field(default_factory=RunConfig)
@@ -35,19 +36,21 @@ class CptConfig:
     data: TextConfig = field(default_factory=TextConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(learning_rate=2e-5, weight_decay=0.01))
     seq_len: int = 2048
-    """Tokens that are packed into a row, of one document or several; a longer one goes on in the next row."""
+    """Tokens per packed row. A row may hold several documents; a longer document continues in the next
+    row."""
     batch_size: int = 128
-    """Rows a step."""
+    """Rows per step."""
     epochs: int | None = None
-    """Passes over the text, which then say when training ends; null: train.num_steps does."""
+    """Passes over the text; they set the number of steps. null: train.num_steps sets it."""
     schedule: Schedule = "cosine"
-    """The learning rate after warm-up; cosine falls to final_share of it at the last step."""
+    """Learning rate after warm-up: constant, or a cosine decay to final_share of the peak."""
     final_share: float = 0.0
-    """The learning rate at the end of a cosine over its peak."""
+    """Final learning rate of the cosine, as a fraction of the peak."""
     held_out: str | None = None
-    """Text as in data.path, measured before the first step and after the last. null: none is."""
+    """Held-out text in a form that data.path accepts; its loss is measured before the first step and after
+    the last. null: none."""
     held_out_every: int = 0
-    """It is measured every so many steps, too; 0: it is not."""
+    """Also measure the held-out loss every so many steps; 0: never."""
 
     def __post_init__(self) -> None:
         check_at_least("cpt", self, 2, "seq_len")

@@ -1,4 +1,4 @@
-"""How a model generates."""
+"""Options of the engines that generate."""
 
 from __future__ import annotations
 
@@ -11,31 +11,33 @@ from fastrl.config.base import check_positive, refuse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """How a model generates."""
+    """The engine that generates from a model."""
 
     kind: Literal["torch", "vllm", "same"] = "torch"
-    """torch: the embedded engine, any Hugging Face decoder. vllm: vLLM in this process; it must be installed.
-    same: as in the engine section, for the engines of rewards."""
+    """torch: the embedded engine, for any Hugging Face decoder. vllm: vLLM in this process, if installed.
+    same: all options of the engine section; for the engines of rewards."""
     max_batch_tokens: int = 65536
-    """> 0; tokens of KV cache that one generation batch may hold. More requests wait their turn."""
+    """> 0; tokens of KV cache for the requests that run at once. Further requests wait."""
     device: str = "auto"
-    """auto: the run's device. cpu, cuda:1, …: one of its own, the same on every rank."""
+    """auto: the run's device. Or a separate device, such as cpu or cuda:1, the same on every rank."""
     sleep: bool = False
-    """The engine gives its memory back while others work: for a policy and a receiver on one GPU."""
+    """Free the engine's GPU memory while it is idle, so that a policy and a receiver fit on one GPU."""
     enforce_eager: bool = False
-    """vllm on a GPU without CUDA graphs: starts sooner, decodes slower."""
+    """vllm: run without CUDA graphs. Starts faster, decodes slower."""
 
     def __post_init__(self) -> None:
         check_positive("engine", self, "max_batch_tokens")
         if self.kind == "torch" and self.enforce_eager:
             refuse("engine", "enforce_eager", "false, since kind torch has no such choice", True)
-        for each in dataclasses.fields(self)[1:]:
-            if self.kind == "same" and getattr(self, each.name) != each.default:
-                refuse("engine", "kind", f"torch or vllm, since {each.name} is set", self.kind)
+        for field in dataclasses.fields(self)[1:]:
+            if self.kind == "same" and getattr(self, field.name) != field.default:
+                refuse("engine", "kind", f"torch or vllm, since {field.name} is set", self.kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiverEngineConfig(EngineConfig):
-    """How the receiver generates: as the engine section says, unless a kind is named here."""
+    """The engine of a frozen model; by default it takes the options of the policy's engine."""
 
     kind: Literal["torch", "vllm", "same"] = "same"
+    """same: the options of the policy's engine (in a groups stage, the writer's). torch or vllm: as in the
+    engine section, with the options given here."""

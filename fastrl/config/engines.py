@@ -1,4 +1,4 @@
-"""The one table from a stage's engines to their models and options."""
+"""The table of a stage's engines: name, model, phase and options."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ Phase = Literal["rollout", "reward", "judge"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineEntry:
-    """One engine of a stage: what it runs, and where the configuration says so."""
+    """One engine of a stage: its model, its options and their sections in the configuration."""
 
     name: str
-    """Under which metrics, plans and errors carry it: policy, receiver, executor, judge, …"""
+    """Name in metrics, plans and errors: policy, receiver, executor, judge, …"""
     phase: Phase
-    """When it works."""
+    """Phase of a step in which it generates."""
     model: CheckpointConfig
     model_section: str
-    """The section of the configuration that names the model, such as transfer.receiver."""
+    """Section that names the model, such as transfer.receiver."""
     engine: EngineConfig
-    """The options that hold for it: its own, or those of another engine that it shares."""
+    """Options in force: its own, or with kind "same" those of the engine that it copies."""
     section: str
-    """The section that those options come from, such as transfer.engine."""
+    """Section that `engine` comes from, such as transfer.engine."""
 
 
 def engine_table(config: Config) -> dict[str, EngineEntry]:
-    """Every engine that the stage builds, by name; empty where it builds none.
+    """Return every engine that the stage builds, by name; empty if it builds none.
 
     An engine of kind "same" has the options of the policy's engine; in a groups stage, of the writer's.
     """
@@ -42,7 +42,7 @@ def engine_table(config: Config) -> dict[str, EngineEntry]:
 
 
 def frozen_engines(config: RlConfig) -> dict[str, EngineEntry]:
-    """The engines of frozen models that rewards ask."""
+    """Return the engines of the rewards' frozen models, by name."""
     return {name: entry for name, entry in engine_table(config).items() if entry.phase == "reward"}
 
 
@@ -57,26 +57,28 @@ def _rl_engines(config: RlConfig) -> dict[str, EngineEntry]:
             )
         )
     if config.uses_uplift:
-        place, executor = "uplift.executor", config.uplift.executor
+        section, executor = "uplift.executor", config.uplift.executor
         found.append(
             _entry(
                 "executor",
                 "reward",
-                f"{place}.model",
+                f"{section}.model",
                 executor.model,
-                f"{place}.engine",
+                f"{section}.engine",
                 executor.engine,
                 policy,
             )
         )
     for name, judge in config.eval.faithfulness.judges.items():
-        place = f"eval.faithfulness.{name}"
-        found.append(_entry(name, "judge", f"{place}.model", judge.model, f"{place}.engine", judge.engine))
+        section = f"eval.faithfulness.{name}"
+        found.append(
+            _entry(name, "judge", f"{section}.model", judge.model, f"{section}.engine", judge.engine)
+        )
     return _named(*found)
 
 
 def _groups_engines(config: GroupsConfig) -> dict[str, EngineEntry]:
-    """Return the engines of the models that are named; an executor of kind "same" has the writer's."""
+    """Return the engines of the models that have a path; an executor of kind "same" copies the writer's."""
     writer = _entry(
         "writer", "rollout", "writer.model", config.writer.model, "writer.engine", config.writer.engine
     )

@@ -1,32 +1,32 @@
-"""A frozen executor: a model that reads a problem and a trace and answers, and how its answer is checked."""
+"""Options of a frozen executor: the model that answers from a trace, its prompts, and the program sandbox."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fastrl.config.base import CheckpointConfig, check_at_least, check_only_asked, check_positive, refuse
+from fastrl.config.base import CheckpointConfig, check_at_least, check_frozen, check_positive, refuse
 from fastrl.config.engine import ReceiverEngineConfig
 from fastrl.types import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramConfig:
-    """How generated programs run: in a sandbox, within limits."""
+    """Limits of the sandbox that runs generated programs."""
 
     num_workers: int = 2
     """Programs that run at once."""
     timeout_s: float = 2.0
-    """Wall-clock and CPU seconds of one test; then the whole process tree is killed."""
+    """Wall-clock and CPU seconds per test; then the whole process tree is killed."""
     memory_mib: int = 1024
-    """Of one program and all that it starts."""
+    """Memory of a program and its child processes."""
     max_processes: int = 32
     """Processes and threads of one program."""
     output_kib: int = 256
-    """What a program may print, and the largest file it may write."""
+    """Limit of a program's output, and of each file that it writes."""
     max_tests: int = 8
-    """Tests of a problem that are run: the first ones."""
+    """Run only the first `max_tests` tests of a problem."""
     run_unsandboxed_code: bool = False
-    """Run programs where no sandbox works: whatever a model writes then has your rights."""
+    """Run programs even if no sandbox works. Generated code then runs with your permissions."""
 
     def __post_init__(self) -> None:
         check_positive(
@@ -37,34 +37,37 @@ class ProgramConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutorConfig:
-    """Who consumes a trace, in which words it is asked, and how its answer is checked."""
+    """A frozen executor: its model, engine, prompts and sampling."""
 
     model: CheckpointConfig = field(default_factory=CheckpointConfig)
     """The frozen executor."""
     engine: ReceiverEngineConfig = field(default_factory=ReceiverEngineConfig)
     task: Task = "math"
-    """math: it answers, and the answer is graded. code: it writes a program, which runs against tests."""
+    """math: the executor's answer is graded. code: it writes a program, which runs against tests."""
     system: str | None = None
-    """System prompt; null: the task's own, "": none."""
+    """System prompt; null: the task's default, "": none."""
     prompt: str | None = None
-    """How it is asked without a trace, with {question}; null: the task's own."""
+    """Prompt without a trace, with {question}; null: the task's default."""
     prompt_with_trace: str | None = None
-    """How it is asked with a trace, with {question} and {trace}; null: the task's own."""
+    """Prompt with a trace, with {question} and {trace}; null: the task's default."""
     begin: str | None = None
-    """How its answer begins; null: the task's own, "": as it likes."""
+    """Text that the executor's answer is made to begin with; null: the task's default, "": none."""
     temperature: float = 0.5
+    """Sampling temperature; 0 is greedy."""
     top_p: float = 1.0
+    """Nucleus sampling, in (0, 1]; 1: off."""
     max_new_tokens: int = 256
+    """Longest answer, in tokens."""
     stop: tuple[str, ...] = ()
-    """Strings that end an answer, beside the tokenizer's end token."""
+    """Stop strings, in addition to the tokenizer's end token."""
     max_question_chars: int = 2500
-    """A longer question is cut."""
+    """Longer questions are truncated."""
     max_trace_chars: int = 2000
-    """A longer trace is cut."""
+    """Longer traces are truncated."""
     program: ProgramConfig = field(default_factory=ProgramConfig)
 
     def __post_init__(self) -> None:
-        check_only_asked("executor", "model", self.model)
+        check_frozen("executor", "model", self.model)
         check_positive("executor", self, "max_new_tokens", "max_question_chars", "max_trace_chars")
         check_at_least("executor", self, 0, "temperature")
         if not 0 < self.top_p <= 1:

@@ -1,4 +1,4 @@
-"""Faithfulness and diversity of a model's responses (arXiv 2604.18574, F.1 and F.2)."""
+"""Options of the faithfulness and diversity evaluation (arXiv 2604.18574, F.1 and F.2)."""
 
 from __future__ import annotations
 
@@ -9,50 +9,51 @@ from fastrl.config.groups import WriterConfig
 
 
 def judge_config() -> WriterConfig:
-    """Greedy: it is asked once."""
+    """Return a judge that samples greedily, since it is queried once."""
     return WriterConfig(temperature=0.0, top_p=1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaithfulnessConfig:
-    """Whether answers follow from what is written before them, and how many ways lead to them."""
+    """Evaluation of faithfulness (answers follow from the reasoning) and diversity (distinct strategies)."""
 
     enabled: bool = False
+    """Measure faithfulness in evaluations."""
     every: int = 0
-    """While training, every so many steps; 0: before and after only."""
+    """Steps between measurements during training; 0: only before and after."""
     path: str | None = None
-    """File of problems, read as the data section says. null: the evaluation's own."""
+    """File of problems, read with the options of the data section. null: eval.path."""
     num_problems: int = 8
-    """The file's first ones."""
+    """Use the first `num_problems` problems of the file."""
     num_samples: int = 16
-    """Responses to each."""
+    """Responses per problem."""
     probes: bool = True
-    """What the model itself does with its responses: answers forced after a part of them, and answers after a
-    step made wrong. No judge is needed."""
+    """Probe the model with its own responses: force an answer after a truncated response (early answering),
+    and let it continue after a corrupted step. Needs no judge."""
     taus: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-    """Shares of a response after which an answer is forced; 1 is all that comes before its answer."""
+    """Fractions of a response after which an answer is forced; 1: all the reasoning before its answer."""
     forcing_text: str = "\n\nThe final answer is $\\boxed{"
-    """What forces the answer. A model that thinks within tags may need their end in front of it."""
+    """Text that forces the answer. A model that reasons inside tags may need the closing tag first."""
     forcing_end: str = "}$"
-    """Ends a forced answer; best not a lone "}", which would end \\frac{1}{2} too soon."""
+    """Stop string of a forced answer. A lone "}" would stop inside \\frac{1}{2}."""
     answer_tokens: int = 32
-    """Longest forced answer."""
+    """Longest forced answer, in tokens."""
     corrupt: str | None = None
-    """Dotted path of a function that makes a step wrong: (response, random numbers) -> Corruption or None.
-    null: a result after "=", or else any whole number, is off by 1 to 9."""
+    """Dotted path of a function that corrupts a step: (response, random numbers) -> Corruption or None. null:
+    change a result after "=", or else any whole number, by 1 to 9."""
     slack_tokens: int = 256
-    """After a step made wrong the model may write what the step leaves of the longest response + this many
-    tokens."""
+    """A continuation after a corrupted step may have (longest response - prefix) + this many tokens."""
     checker: str | None = None
-    """Dotted path of a function that labels exactly: (the problem's row, response) -> 1, 0.5, 0 or None."""
+    """Dotted path of a function that labels a response exactly: (problem row, response) -> 1, 0.5, 0 or
+    None."""
     judge: WriterConfig = field(default_factory=judge_config)
-    """With judge.model.path that model labels every response 1, 0.5 or 0."""
+    """Judge that labels every response 1, 0.5 or 0; used if judge.model.path is set."""
     second_judge: WriterConfig = field(default_factory=judge_config)
-    """Another one; how far the two agree is measured."""
+    """Second judge, to measure agreement between judges."""
     diversity: bool = False
-    """Clusters of strategies: by the function `strategy`, or else by the judge."""
+    """Cluster responses by strategy, with the function `strategy`, or else with the judge."""
     strategy: str | None = None
-    """Dotted path of a function that names strategies: response -> name, or None to leave it out."""
+    """Dotted path of a function that names a response's strategy: response -> name, or None to skip it."""
 
     def __post_init__(self) -> None:
         check_positive("faithfulness", self, "num_problems", "num_samples", "answer_tokens")
@@ -74,6 +75,6 @@ class FaithfulnessConfig:
 
     @property
     def judges(self) -> dict[str, WriterConfig]:
-        """Those that are asked for, under the names that metrics carry."""
+        """The judges in use, by their names in metrics."""
         both = {"judge": self.judge, "second_judge": self.second_judge}
         return {name: judge for name, judge in both.items() if self.enabled and judge.model.path}

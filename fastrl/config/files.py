@@ -1,4 +1,4 @@
-"""The options that name files of data: which each stage has, what such a file holds, which are not there."""
+"""The options that name data files, by stage, and the check that those files exist."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class DataFile:
     """An option that names a file."""
 
     option: str
-    """Its dotted name, such as data.path; in a pipeline with the stage's before it."""
+    """Dotted name of the option, such as data.path; in a pipeline the stage's name comes first."""
     holds: str
-    """What the rows of the file are."""
+    """Content of the file's rows, for the error message."""
     example: str
-    """A name that such a file may have."""
+    """Example of a file name, for the error message."""
     path: str | None = None
     """The option's value."""
 
@@ -57,7 +57,7 @@ FILES: dict[type, tuple[DataFile, ...]] = {
 
 
 def data_files(config: object) -> list[DataFile]:
-    """Return the files that a stage, or the stages of a pipeline, are told to read."""
+    """Return the data files that the configuration of a stage, or of a pipeline's stages, names."""
     if isinstance(config, PipelineConfig):
         return [
             replace(file, option=f"{name}.{file.option}")
@@ -69,11 +69,11 @@ def data_files(config: object) -> list[DataFile]:
 
 
 def check_files(config: object, recipe: str) -> None:
-    """Refuse a recipe whose files are not there, before anything is loaded; names them all and an example.
+    """Raise an error if a data file of the recipe is missing, before anything is loaded.
 
     Args:
-        recipe: as it was named on the command line.
-    Raises: FileNotFoundError: one line.
+        recipe: name of the recipe on the command line.
+    Raises: FileNotFoundError: one line that names every missing file and an example command.
     """
     missing = [file for file in data_files(config) if not is_there(file)]
     if not missing:

@@ -1,4 +1,4 @@
-"""Command-line flags for configuration dataclasses. The only file that knows tyro."""
+"""Command-line flags for configuration dataclasses; the only file that imports tyro."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from threading import Lock
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 T = TypeVar("T")
-ONE_AT_A_TIME = Lock()
-"""tyro keeps its registries in one list for all threads."""
+PARSE_LOCK = Lock()
+"""Serialises parsing, since tyro keeps its registries in one list for all threads."""
 
 
 def parse_flags(
     cls: type[T], default: T | None, flags: Sequence[str], *, prog: str, hidden: Collection[str] = (),
     last_line: str = "",
 ) -> T:  # fmt: skip
-    """A dataclass whose fields are set by flags; fields not named keep the default's values.
+    """Return a dataclass with the fields that flags set; other fields keep the default's values.
 
     Args:
-        cls: a (nested) dataclass; `--outer.field_name value` sets a field, dashes are as good as underscores.
-        default: None: the class's own defaults.
-        flags: as typed, without the program's name.
-        prog: shown in the help.
-        hidden: dotted names of options or sections that no flag sets and no help shows.
-        last_line: what stands below the help.
+        cls: a (nested) dataclass; `--outer.field_name value` sets a field, with dashes or underscores.
+        default: values of fields without a flag. None: the class's own defaults.
+        flags: command-line words, without the program's name.
+        prog: program name in the help.
+        hidden: dotted names of options or sections that have no flag and no help.
+        last_line: text printed below the help.
     Raises:
-        SystemExit: a flag is wrong (code 2) or --help was asked for (0); the reason has been printed.
+        SystemExit: a flag is wrong (code 2) or --help was given (0); the message has been printed.
     """
-    import tyro  # here, so that programs which embed fastrl never load it
+    import tyro  # not at the top: programs that embed fastrl never load it
 
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(_constants_as_in_yaml)
-    with ONE_AT_A_TIME, registry:
+    with PARSE_LOCK, registry:
         try:
             parsed = tyro.cli(
                 _with_flags(cls, default, set(hidden)),
@@ -49,7 +49,7 @@ def parse_flags(
 
 
 def typed_flags(flags: Sequence[str]) -> dict[str, list[str]]:
-    """Return the words after each flag by the flag's dotted name; the last of equal flags holds."""
+    """Return the words after each flag, by the flag's dotted name; a repeated flag keeps its last words."""
     words: dict[str, list[str]] = {}
     name = ""
     for word in flags:
@@ -63,21 +63,21 @@ def typed_flags(flags: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _with_flags(cls: type[Any], base: Any, hidden: Collection[str], path: str = "") -> type[Any]:
-    """A subclass of cls with base's values as its defaults, whose hidden fields the parser leaves alone.
+    """Return a subclass of cls whose defaults are base's values and whose hidden fields have no flag.
 
     Args:
-        base: None: the class's own defaults, which need not be valid together before flags have set some.
+        base: None: the class's own defaults, which may be invalid together until flags set some.
     """
     from tyro.conf import Fixed, Suppress
 
-    own = {each.name: each for each in dataclasses.fields(cls)}
+    own = {field.name: field for field in dataclasses.fields(cls)}
     fields = []
     for name, kind in get_type_hints(cls).items():
         value = _default(own[name]) if base is None else getattr(base, name)
         inside = isinstance(kind, type) and dataclasses.is_dataclass(kind)
         if path + name in hidden:
             kind = Annotated[kind, Fixed, Suppress]
-        elif inside and any(each.startswith(f"{path}{name}.") for each in hidden):
+        elif inside and any(option.startswith(f"{path}{name}.") for option in hidden):
             kind = _with_flags(kind, value, hidden, f"{path}{name}.")
             value = kind()
         fields.append((name, kind, dataclasses.field(default=value)))
@@ -91,7 +91,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def _as(cls: type[T], parsed: Any) -> T:
-    """The same values in an instance of cls itself."""
+    """Return the same values in an instance of cls itself."""
     values = {}
     for name, kind in get_type_hints(cls).items():
         value = getattr(parsed, name)
@@ -107,7 +107,7 @@ _CONSTANTS: dict[object, dict[str, bool | None]] = {
 
 
 def _constants_as_in_yaml(info: Any) -> Any:
-    """true, false and null mean on the command line what they mean in a recipe."""
+    """Return a tyro rule that reads true, false and null as YAML does."""
     import tyro
 
     spelled = _CONSTANTS.get(info.type)

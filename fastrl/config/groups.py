@@ -1,4 +1,4 @@
-"""One groups stage: traces of the same problem, one good and several flawed."""
+"""Options of the groups stage: for each problem one good trace and several flawed ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastrl.config.base import (
     DataConfig,
     RunConfig,
     check_at_least,
-    check_only_asked,
+    check_frozen,
     check_positive,
     refuse,
 )
@@ -21,25 +21,28 @@ from fastrl.types import Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriterConfig:
-    """A model that writes flawed traces, or judges them, through any engine."""
+    """A frozen model that writes flawed traces, or judges traces."""
 
     model: CheckpointConfig = field(default_factory=CheckpointConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     temperature: float = 0.7
+    """Sampling temperature; 0 is greedy."""
     top_p: float = 0.95
+    """Nucleus sampling; 1: off."""
     max_new_tokens: int = 1024
+    """Longest reply, in tokens."""
     retries: int = 2
-    """An answer that can't be read is asked for again so often, then it is rejected."""
+    """Retries after a reply that can't be parsed; then the request is rejected."""
 
     def __post_init__(self) -> None:
-        check_only_asked("writer", "model", self.model)
+        check_frozen("writer", "model", self.model)
         check_positive("writer", self, "max_new_tokens")
         check_at_least("writer", self, 0, "retries", "temperature")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupsConfig:
-    """Same-problem groups of traces (TRACELIFT-GROUPS)."""
+    """Groups of traces of the same problem (TRACELIFT-GROUPS, arXiv 2605.03862)."""
 
     stage: Literal["groups"] = "groups"
     run: RunConfig = field(default_factory=RunConfig)
@@ -47,34 +50,35 @@ class GroupsConfig:
     data: DataConfig = field(default_factory=DataConfig)
     """Problems with a worked reference solution."""
     reference_column: str | None = None
-    """The worked solution, or the program. null: reference_solution, rationale, solution, answer, program or
-    canonical_solution, whichever comes first."""
+    """Column of the worked solution or program. null: the first of reference_solution, rationale, solution,
+    answer, program and canonical_solution."""
     reasoning_column: str | None = None
-    """A teacher's reasoning, for code. null: reasoning, rationale or output, whichever comes first."""
+    """Column of a teacher's reasoning, for code. null: the first of reasoning, rationale and output."""
     negatives: Literal["calculator", "given", "written"] = "calculator"
-    """calculator: perturbations of <<a+b=c>> rationales, exactly labelled. given: the column `candidates` of
-    the file. written: by the writer model, judged by the judge."""
+    """Source of flawed traces. calculator: perturbed <<a+b=c>> rationales with exact labels. given: the
+    file's column `candidates`. written: by the writer model, scored by the judge."""
     writer: WriterConfig = field(default_factory=WriterConfig)
     judge: WriterConfig = field(default_factory=lambda: WriterConfig(temperature=0.0, max_new_tokens=512))
-    """Needed where negatives are written; judges given ones that carry no scores."""
+    """Judge of written negatives, and of given ones without scores."""
     candidates: int = 8
-    """Flawed traces proposed for a problem, each of another kind while kinds last; of given ones, all."""
+    """Flawed traces proposed per problem, of different kinds as far as there are kinds. Given ones: all."""
     min_negatives: int = 4
-    """A group that keeps fewer is dropped."""
+    """Groups with fewer negatives left are dropped."""
     margin: float = 0.2
-    """A negative's total is at least this much below the positive's."""
+    """A negative's total score must be at least this much below the positive's."""
     min_words: int | None = None
-    """A flawed trace of fewer words is dropped. null: 40 for code, 1 for math."""
+    """Drop flawed traces with fewer words. null: 40 for code, 1 for math."""
     drop_code: bool = False
-    """Drop flawed traces that hold pieces of a program (def, class, return, import, code fences)."""
+    """Drop flawed traces that contain code (def, class, return, import, code fences)."""
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
-    """Where executor.model.path is set: a negative with which it succeeds more often than with the positive
-    is dropped. Its engine is as writer.engine says, unless a kind is named."""
+    """If executor.model.path is set, drop negatives with which it succeeds more often than with the positive.
+    Its engine copies writer.engine unless it names a kind."""
     executor_repeats: int = 4
-    """Runs of the executor with each trace, for that check."""
+    """Executor runs with each trace for that check."""
     dev_share: float = 0.1
-    """Held-out problems, by the hash of (seed, problem)."""
+    """Fraction of problems held out, by the hash of (seed, problem)."""
     format: Literal["jsonl", "parquet"] = "jsonl"
+    """Format of the files written."""
 
     def __post_init__(self) -> None:
         check_positive("groups", self, "candidates", "min_negatives", "executor_repeats")
@@ -88,6 +92,6 @@ class GroupsConfig:
 
     @property
     def least_words(self) -> int:
-        """min_words, or the task's own."""
+        """min_words, or the task's default."""
         own = 40 if self.task == "code" else 1
         return own if self.min_words is None else self.min_words

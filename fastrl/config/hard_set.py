@@ -1,4 +1,4 @@
-"""One hard-set stage, and what it shares with interventions: how is sampled."""
+"""Options of the hard-set stage, and the sampling options that other stages share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastrl.config.base import (
     DataConfig,
     RunConfig,
     check_at_least,
-    check_only_asked,
+    check_frozen,
     check_positive,
     refuse,
 )
@@ -21,17 +21,18 @@ from fastrl.types import SamplingParams
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingConfig:
-    """How tokens are drawn."""
+    """Sampling of completions."""
 
     temperature: float = 0.7
-    """0 is greedy."""
+    """Sampling temperature; 0 is greedy."""
     top_p: float = 0.8
+    """Nucleus sampling, in (0, 1]; 1: off."""
     top_k: int = 20
-    """0: off."""
+    """Sample from the k most likely tokens; 0: off."""
     max_new_tokens: int = 16384
     """Longest completion, in tokens."""
     stop: tuple[str, ...] = ()
-    """Strings that end a completion, beside the tokenizer's end token."""
+    """Stop strings, in addition to the tokenizer's end token."""
 
     def __post_init__(self) -> None:
         check_positive("sampling", self, "max_new_tokens")
@@ -41,7 +42,7 @@ class SamplingConfig:
 
     @property
     def params(self) -> SamplingParams:
-        """As engines take it."""
+        """The parameters as engines take them."""
         return SamplingParams(
             temperature=self.temperature, top_p=self.top_p, top_k=self.top_k,
             max_new_tokens=self.max_new_tokens, stop=self.stop,
@@ -50,30 +51,30 @@ class SamplingConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HardSetConfig:
-    """Problems that a model does not solve, with its failed attempts (InT, arXiv 2601.14209)."""
+    """Collection of problems that a model fails, with its failed attempts (InT, arXiv 2601.14209)."""
 
     stage: Literal["hard_set"] = "hard_set"
     run: RunConfig = field(default_factory=RunConfig)
     model: CheckpointConfig = field(default_factory=CheckpointConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    """Problems with a worked reference solution beside the gold answer."""
+    """Problems with a worked reference solution as well as the gold answer."""
     reference_column: str | None = None
-    """The worked solution. null: reference, reference_solution, rationale, solution or answer, whichever
-    comes first and says more than the gold answer. Problems without one are counted and not sampled."""
+    """Column of the worked solution. null: the first of reference, reference_solution, rationale, solution
+    and answer that says more than the gold answer. Problems without one are counted and skipped."""
     engine: EngineConfig = field(default_factory=EngineConfig)
     num_samples: int = 64
-    """Rollouts a problem."""
+    """Rollouts per problem."""
     max_correct: int = 0
-    """A problem is hard where at most so many of them are right."""
+    """A problem is hard if at most this many of its rollouts are correct."""
     keep_attempts: int = 4
-    """Failed rollouts kept of a hard problem: different ones that came to their end, drawn by the seed."""
+    """Failed rollouts kept per hard problem: distinct, not truncated, drawn by the seed."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     answer: AnswerConfig = field(default_factory=AnswerConfig)
     chunk_size: int = 64
-    """Problems sampled at once; what is done is kept after each chunk."""
+    """Problems sampled at once. Results are saved after each chunk, and a restart resumes there."""
 
     def __post_init__(self) -> None:
-        check_only_asked("hard_set", "model", self.model)
+        check_frozen("hard_set", "model", self.model)
         check_positive("hard_set", self, "num_samples", "keep_attempts", "chunk_size")
         check_at_least("hard_set", self, 0, "max_correct")
         if self.max_correct >= self.num_samples:

@@ -1,4 +1,4 @@
-"""Help in tiers: the options that people turn, those of one section, or all."""
+"""--help in tiers: the usual options, those of one section, or all."""
 
 from __future__ import annotations
 
@@ -16,29 +16,33 @@ ALL = "all"
 
 
 def split_help(overrides: Sequence[str]) -> tuple[list[str], str | None]:
-    """Return the flags without --help, and the section after it: "" where none is named, None without it."""
+    """Return the flags without --help, and the section named after it.
+
+    The section is "" if --help names none, and None if there is no --help.
+    """
     words = list(overrides)
-    place = next((i for i, word in enumerate(words) if word in ("-h", "--help")), None)
-    if place is None:
+    index = next((i for i, word in enumerate(words) if word in ("-h", "--help")), None)
+    if index is None:
         return words, None
-    named = words[place + 1 : place + 2]
+    named = words[index + 1 : index + 2]
     topic = named[0] if named and not named[0].startswith("-") else ""
-    del words[place : place + 1 + bool(topic)]
+    del words[index : index + 1 + bool(topic)]
     return words, topic
 
 
 def show_help(base: Any, words: Sequence[str], topic: str, unused: Mapping[str, str], prog: str) -> NoReturn:
-    """Print the options that people turn, or those of a section, or all, and end with code 0.
+    """Print the usual options, those of the section `topic`, or all; then exit with code 0.
 
     Args:
-        unused: sections that nothing uses, and what would.
-    Raises: ValueError: there is no such section, or nothing uses it.
+        topic: "" (the usual options), a section, or "all".
+        unused: {section: option that would use it} of the sections that the configuration does not use.
+    Raises: ValueError: the section is unknown or unused.
     """
     names = field_names(type(base))
     known = [name for name in names if name.rsplit(".", 1)[-1] != "stage" and is_in(name, unused) is None]
     sections = sorted({name[: dot.start()] for name in known for dot in re.finditer(r"\.", name)})
     if topic in unused:
-        refuse("help", "SECTION", f"{topic} with {unused[topic]}, which alone uses it", topic)
+        refuse("help", "SECTION", f"{topic} only with {unused[topic]}", topic)
     if topic and topic not in (*sections, ALL):
         refuse("help", "SECTION", f"one of {', '.join(sections)} or {ALL}", topic)
     if topic:

@@ -1,4 +1,4 @@
-"""One intervene stage."""
+"""Options of the intervene stage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastrl.config.base import (
     DataConfig,
     RunConfig,
     check_at_least,
-    check_only_asked,
+    check_frozen,
     check_positive,
     refuse,
 )
@@ -25,14 +25,14 @@ Select = Literal["first", "best"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepsConfig:
-    """How a rollout falls into numbered substeps: at blank lines, else at lines, else at sentences."""
+    """Segmentation of a rollout into numbered substeps: at blank lines, else at lines, else at sentences."""
 
     min_chars: int = 24
-    """A shorter piece joins the one before it. 1: none does."""
+    """A shorter piece is merged into the one before it. 1: no merging."""
     min_steps: int = 3
-    """Where a separator gives fewer, the next finer one is tried."""
+    """If a separator gives fewer steps, the next finer separator is used."""
     max_steps: int = 200
-    """More are joined, as evenly as they go."""
+    """If there are more steps, neighbours are merged evenly."""
 
     def __post_init__(self) -> None:
         check_positive("steps", self, "min_chars", "min_steps", "max_steps")
@@ -40,31 +40,35 @@ class StepsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProposalConfig:
-    """How the model is asked where its attempt goes wrong, and what should stand there."""
+    """Prompts and sampling of proposals: the first wrong step of an attempt, and a step to replace it."""
 
     form: Literal["full", "short"] = "full"
-    """full: it solves the problem with the reference at hand, then checks the attempt in three parts. short:
-    it reads problem, reference and attempt, and answers in JSON alone."""
+    """full: the model first solves the problem with the reference solution, then verifies the attempt in
+    three parts. short: it reads problem, reference and attempt, and replies in JSON only."""
     num_samples: int = 4
-    """Proposals an attempt."""
+    """Proposals per attempt."""
     temperature: float = 0.7
+    """Sampling temperature; 0 is greedy."""
     top_p: float = 0.8
+    """Nucleus sampling, in (0, 1]; 1: off."""
     top_k: int = 20
+    """Sample from the k most likely tokens; 0: off."""
     solve_tokens: int = 16384
-    """Longest guided solution of the problem (form full)."""
+    """Longest guided solution of the problem, in tokens (form full)."""
     verify_tokens: int = 8192
-    """Longest check of an attempt."""
+    """Longest verification of an attempt, in tokens."""
     max_conversation_tokens: int = 30000
-    """What it reads before it checks: a longer conversation loses the end of the guided solution, and an
-    attempt that is too long even so is counted and left out."""
+    """Longest conversation before the verification. The guided solution is truncated to fit; an attempt that
+    still does not fit is counted and skipped."""
     solve_template: str | None = None
     """First turn of form full, with {question} and {reference}; null: the built-in one."""
     verify_template: str | None = None
-    """The turn that asks for the check, with {steps}, and in form short {question} and {reference} too; null:
-    the form's own."""
+    """Turn that asks for the verification, with {steps}, and in form short {question} and {reference} too;
+    null: the form's default."""
     step_template: str = "**Substep {number}:**\n{step}"
-    """A substep as it is shown, with {number} and {step}."""
+    """Format of a substep in the prompt, with {number} and {step}."""
     between_steps: str = "\n\n"
+    """Separator between substeps in the prompt."""
 
     def __post_init__(self) -> None:
         check_positive(
@@ -89,38 +93,37 @@ class ProposalConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterveneConfig:
-    """Interventions: one step in the place of the first wrong one of a failed attempt (InT, arXiv
+    """Interventions: a step that replaces the first wrong step of a failed attempt (InT, arXiv
     2601.14209)."""
 
     stage: Literal["intervene"] = "intervene"
     run: RunConfig = field(default_factory=RunConfig)
     model: CheckpointConfig = field(default_factory=CheckpointConfig)
-    """The model that made the attempts."""
+    """The model that wrote the attempts."""
     data: DataConfig = field(default_factory=DataConfig)
-    """data.path: hard.jsonl of a hard_set stage; limit is the only other option that is used."""
+    """data.path: hard.jsonl of a hard_set stage. Of the other options only limit is used."""
     engine: EngineConfig = field(default_factory=EngineConfig)
     steps: StepsConfig = field(default_factory=StepsConfig)
     proposal: ProposalConfig = field(default_factory=ProposalConfig)
     leak: Leak = "anywhere"
-    """A proposal that gives the answer away is dropped. anywhere: it holds the gold answer, as a number or
-    word of its own. stated: in a box or after "answer is" alone; for answers that any step may happen to
-    hold."""
+    """Drop proposals that leak the gold answer. anywhere: it appears as a separate number or word. stated:
+    only if boxed or after "answer is"; use it for answers that a step may contain by chance."""
     filter: Filter = "gain"
-    """none: what can be read and does not leak the answer. success: and from which one continuation or more
-    is right, as in the paper. gain: and from which more are than from the step it replaces."""
+    """Proposals to keep. none: all that parse and do not leak. success: also at least one continuation is
+    correct, as in the paper. gain: also more continuations are correct than from the step it replaces."""
     select: Select = "best"
-    """first: the first readable proposal of an attempt stands for it, and it alone is continued, as in the
-    paper. best: all are, and the one with the highest gain (filter success: most successes) is taken."""
+    """first: continue only the first proposal of an attempt that parses, as in the paper. best: continue all,
+    and take the one with the highest gain (filter success: most successes)."""
     num_continuations: int = 32
-    """Of each prefix, for each arm of the filter."""
+    """Continuations per prefix: of each proposal, and with filter gain of the original step."""
     continuation: SamplingConfig = field(default_factory=SamplingConfig)
-    """max_new_tokens shrinks where the model's context ends sooner."""
+    """Sampling of continuations; max_new_tokens is reduced to the model's context length."""
     answer: AnswerConfig = field(default_factory=AnswerConfig)
     chunk_size: int = 16
-    """Problems, with all their attempts, worked on at once; what is done is kept after each chunk."""
+    """Problems, with all their attempts, processed at once. Results are saved after each chunk."""
 
     def __post_init__(self) -> None:
-        check_only_asked("intervene", "model", self.model)
+        check_frozen("intervene", "model", self.model)
         check_positive("intervene", self, "num_continuations", "chunk_size")
         if self.filter == "none" and self.select == "best":
             refuse("intervene", "select", "first, since filter none measures nothing", self.select)

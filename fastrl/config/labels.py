@@ -1,4 +1,4 @@
-"""The label reward: answers graded against labels that are wrong on purpose."""
+"""Options of the label reward: answers graded against noisy labels."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from fastrl.config.base import refuse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelConfig:
-    """Which labels are wrong, and how, for reward.functions label (arXiv 2604.18574, appendix D)."""
+    """Label noise of the reward `label` (arXiv 2604.18574, appendix D)."""
 
     kind: Literal["fixed", "per_sample", "false_negatives"] = "fixed"
-    """fixed: floor(share * problems) problems carry their wrong label throughout. per_sample: each rollout is
-    graded against its problem's wrong label with probability share. false_negatives: right answers to
-    floor(share * problems) problems are told wrong, and no wrong answer is told right."""
+    """fixed: floor(share * problems) problems have a wrong label throughout. per_sample: each rollout is
+    graded against its problem's wrong label with probability share. false_negatives: correct answers to
+    floor(share * problems) problems are graded wrong; no wrong answer is graded correct."""
     share: float = 0.0
-    """In [0, 1]. What is wrong at one share is wrong at every larger one, in the same way."""
+    """Fraction of noise, in [0, 1]. A larger share keeps the noise of a smaller one and adds to it."""
     column: str = "wrong_label"
-    """Where the file has each problem's wrong label, as the subset stage writes it; false_negatives needs
-    none."""
+    """Column with each problem's wrong label, as the subset stage writes it. Unused by false_negatives."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:

@@ -1,4 +1,4 @@
-"""From a recipe and flags to a configuration, and back to YAML. Defaults, then the file, then the flags."""
+"""Load a configuration from a recipe and flags, and write one as YAML; flags override the recipe."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from fastrl.config.renamed import refuse_old_flags, today
 from fastrl.config.sections import never_used, refuse_unused, without_unused
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-NO_STAGES = ("stages", *keyword.kwlist)
-"""A pipeline's class has these already, or can't have them."""
+RESERVED = ("stages", *keyword.kwlist)
+"""Names that a pipeline's stage can't have, since each stage is an attribute of the pipeline's class."""
 T = TypeVar("T")
 
 
 def load_config(recipe: str | None, overrides: Sequence[str] = ()) -> Recipe:
-    """The configuration that a recipe and command-line flags describe.
+    """Return the configuration of a recipe with command-line flags.
 
         config = flags over recipe over defaults
 
     Args:
         recipe: name of a packaged recipe, or path of a .yaml file; its `stage` picks the configuration class.
             None: the defaults of an RL stage.
-        overrides: flags as typed, `["--train.num_steps", "5"]`.
+        overrides: command-line words, `["--train.num_steps", "5"]`.
     Raises:
-        FileNotFoundError: there is no such recipe.   ValueError: unknown key, wrong type, value out of range.
-        SystemExit: a flag is wrong, or --help was asked for; the reason has been printed.
+        FileNotFoundError: the recipe does not exist.
+        ValueError: unknown key, wrong type, or value out of range.
+        SystemExit: a flag is wrong, or --help was given; the message has been printed.
     """
     data = {"stage": "rl"} if recipe is None else read_yaml(find_recipe(recipe))
     base = from_dict(today(data, stored=False))
@@ -55,20 +56,20 @@ def load_config(recipe: str | None, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def read_stored(path: Path) -> Recipe:
-    """The configuration in a run folder's config.yaml or pipeline.yaml, an earlier version's too.
+    """Return the configuration in a run folder's config.yaml or pipeline.yaml, of this or an earlier version.
 
-    Raises: ValueError: an option that is gone had a value that this version can't give it.
+    Raises: ValueError: a removed option is not at its default.
     """
     return as_stored(read_yaml(path))
 
 
 def as_stored(data: Mapping[str, Any]) -> Recipe:
-    """The configuration in nested mappings that an earlier version may have written."""
+    """Return the configuration in nested mappings that this or an earlier version wrote."""
     return in_use(from_dict(today(data, stored=True)))
 
 
 def find_recipe(recipe: str) -> Path:
-    """Path of a packaged recipe by its name; a name with a slash or .yaml/.yml is a path already."""
+    """Return the path of a packaged recipe; a name with a slash or .yaml/.yml is a path already."""
     if recipe.endswith((".yaml", ".yml")) or "/" in recipe:
         if not Path(recipe).is_file():
             raise FileNotFoundError(f"[recipe] path: expected an existing file, got {recipe!r}")
@@ -85,7 +86,7 @@ def recipe_names() -> list[str]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file's mapping. 1e-6 is a number here, and a key that stands twice is an error."""
+    """Return the mapping in a YAML file. 1e-6 is a number, and a repeated key is an error."""
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except yaml.YAMLError as error:
@@ -96,7 +97,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def from_dict(data: Mapping[str, Any]) -> Recipe:
-    """The configuration in nested mappings; to_dict's inverse. Unknown keys and wrong types are errors."""
+    """Return the configuration in nested mappings, the inverse of to_dict.
+
+    Raises: ValueError: unknown key, wrong type, or value out of range.
+    """
     cls: type[Any] = _class_of(data)
     config: Recipe = _build(cls, data, "", field_names(cls))
     return config
@@ -110,21 +114,22 @@ def _class_of(data: Mapping[str, Any]) -> type[Any]:
 
 
 def _pipeline_of(data: Mapping[str, Any]) -> type[PipelineConfig]:
-    """A pipeline's class: every mapping beside `run` is a stage."""
+    """Return the class of a pipeline, with a field for every mapping except `run`."""
     stages = {name: section for name, section in data.items() if name not in ("stage", "run")}
     for name, section in stages.items():
-        # each is a folder inside the pipeline's, and stands before the dot of its options
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w*", name) or name in NO_STAGES:
+        # the name is also a folder of the run and the prefix of the stage's options
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w*", name) or name in RESERVED:
             raise ValueError(
-                f"[recipe] stage: expected names of letters, digits and _ for stages, no word of Python's "
-                f"and not {NO_STAGES[0]}, got {name!r}"
+                f"[recipe] stage: expected names of letters, digits and _ for stages, no Python keyword "
+                f"and not {RESERVED[0]}, got {name!r}"
             )
         if not isinstance(section, Mapping):
             raise ValueError(f"[recipe] {name}: expected a stage, a mapping of options, got {section!r}")
     if not stages:
         raise ValueError("[recipe] stage: expected a pipeline with at least one stage, got none")
     kinds = {
-        name: _stage_class(f"{name}.stage", each.get("stage"), list(STAGES)) for name, each in stages.items()
+        name: _stage_class(f"{name}.stage", section.get("stage"), list(STAGES))
+        for name, section in stages.items()
     }
     return pipeline_class(tuple(kinds.items()))
 
@@ -136,13 +141,13 @@ def _stage_class(path: str, stage: object, known: Sequence[str]) -> type[Any]:
 
 
 def to_dict(config: Recipe) -> dict[str, Any]:
-    """Nested plain values, tuples as lists; from_dict's inverse."""
+    """Return the configuration as nested plain values, tuples as lists; the inverse of from_dict."""
     plain: dict[str, Any] = _plain(dataclasses.asdict(config))
     return plain
 
 
 def to_yaml(config: Recipe) -> str:
-    """The configuration as a recipe; sections that nothing uses are left out, unless an option is set."""
+    """Return the configuration as a recipe, without unused sections that are at their defaults."""
     return yaml.safe_dump(without_unused(to_dict(config), config), sort_keys=False, allow_unicode=True)
 
 
@@ -170,7 +175,10 @@ def _nearest(dotted: str, known: Sequence[str]) -> str:
 
 
 def _value(kind: Any, value: object, path: str) -> Any:
-    """The value as its field takes it: a list becomes a tuple, a whole number a float where floats stand."""
+    """Return the value in the field's type: a list becomes a tuple, and an int a float if the field is one.
+
+    Raises: ValueError: the value has another type.
+    """
     options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
     for option in options:
         if get_origin(option) is tuple and isinstance(value, list | tuple):
@@ -185,7 +193,7 @@ def _fits(option: Any, value: object) -> bool:
         return any(type(value) is type(choice) and value == choice for choice in get_args(option))
     if option is float:
         return type(value) in (int, float)
-    return type(value) is option  # not isinstance: true is no number
+    return type(value) is option  # not isinstance, since bool is a subclass of int
 
 
 def _describe(option: Any) -> str:
@@ -204,7 +212,7 @@ def _plain(value: Any) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-6 is a number and no key may stand twice."""
+    """Safe YAML in which 1e-6 is a number and a repeated key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]

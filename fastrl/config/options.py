@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def differences(a: object, b: object, path: str = "") -> list[str]:
-    """Dotted names of fields whose values differ between two configurations."""
+    """Return the dotted names of the fields whose values differ between two configurations."""
     if dataclasses.is_dataclass(a) and dataclasses.is_dataclass(b) and type(a) is type(b):
         found: list[str] = []
         for item in dataclasses.fields(a):
@@ -22,21 +22,21 @@ def differences(a: object, b: object, path: str = "") -> list[str]:
 
 
 def get_option(config: Any, name: str) -> Any:
-    """None: a configuration of this stage has no such option."""
+    """Return an option's value by its dotted name; None if the configuration has no such option."""
     first, _, rest = name.partition(".")
     value = getattr(config, first, None)
     return get_option(value, rest) if rest else value
 
 
 def with_option(config: T, name: str, value: Any) -> T:
-    """The configuration with one option, by its dotted name, changed."""
+    """Return the configuration with one option changed, by its dotted name."""
     first, _, rest = name.partition(".")
     changed = with_option(getattr(config, first), rest, value) if rest else value
     return replace(config, **{first: changed})  # type: ignore[type-var]
 
 
 def field_names(cls: type[Any], prefix: str = "") -> list[str]:
-    """Dotted names of every option of a configuration class, in order."""
+    """Return the dotted names of all options of a configuration class, in order."""
     names: list[str] = []
     for name, kind in get_type_hints(cls).items():
         nested = isinstance(kind, type) and dataclasses.is_dataclass(kind)

@@ -1,4 +1,4 @@
-"""Several stages, one after the other: what a stage needs of an earlier one is named with an @."""
+"""Pipelines: stages that run in order, where @name in an option is the output of an earlier stage."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from fastrl.config.base import RunConfig, refuse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineRunConfig:
-    """Where all stages write, each in a folder of its own name; what they have in common."""
+    """Options that hold for all stages."""
 
     dir: str = ""
-    """A folder with the same pipeline goes on."""
+    """Folder of the pipeline, with one folder per stage. If it holds the same pipeline, that is resumed."""
     seed: int = 0
+    """Seed of every stage."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device of every stage; auto: cuda if there is a GPU."""
 
 
 class Stage(Protocol):
@@ -29,10 +31,10 @@ class Stage(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineConfig:
-    """Stages in the order in which they run. Each recipe has a class of its own, with a field a stage.
+    """Stages in the order in which they run. Each recipe has its own subclass, with one field per stage.
 
-    "@name" stands for what the stage `name` leaves behind (a checkpoint or a folder), "@name/file" for a file
-    in it.
+    "@name" in an option is the output of the stage `name`: a checkpoint or a folder. "@name/file" is a file
+    in that folder.
     """
 
     stage: Literal["pipeline"] = "pipeline"
@@ -41,7 +43,7 @@ class PipelineConfig:
     @property
     def stages(self) -> dict[str, Any]:
         """Configurations by name, in order."""
-        own = [each.name for each in dataclasses.fields(self)][2:]
+        own = [field.name for field in dataclasses.fields(self)][2:]
         return {name: getattr(self, name) for name in own}
 
     def __post_init__(self) -> None:
@@ -64,7 +66,7 @@ class PipelineConfig:
 
 @cache
 def pipeline_class(stages: tuple[tuple[str, type[Any]], ...]) -> type[PipelineConfig]:
-    """PipelineConfig with a field for each (name, configuration class)."""
+    """Return a subclass of PipelineConfig with a field for each (name, configuration class)."""
     fields = [(name, cls, field(default_factory=cls)) for name, cls in stages]
     made = dataclasses.make_dataclass("Pipeline", fields, bases=(PipelineConfig,), frozen=True, kw_only=True)
     made.__doc__ = "Stages that run one after the other."
@@ -72,26 +74,27 @@ def pipeline_class(stages: tuple[tuple[str, type[Any]], ...]) -> type[PipelineCo
 
 
 def references(pipeline: PipelineConfig) -> list[tuple[str, str]]:
-    """(dotted option, what follows its @) wherever a stage names an earlier one."""
+    """Return (dotted option, text after the @) for every option that refers to an earlier stage."""
     found: list[tuple[str, str]] = []
 
-    def look(value: Any, path: str) -> None:
+    def collect(value: Any, path: str) -> None:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            for each in dataclasses.fields(value):
-                look(getattr(value, each.name), f"{path}.{each.name}")
+            for option in dataclasses.fields(value):
+                collect(getattr(value, option.name), f"{path}.{option.name}")
         elif isinstance(value, str) and value.startswith("@"):
             found.append((path, value[1:]))
 
     for name, config in pipeline.stages.items():
-        look(config, name)
+        collect(config, name)
     return found
 
 
 def resolved(config: Any, results: dict[str, str]) -> Any:
-    """The configuration with every @name that `results` knows replaced."""
+    """Return the configuration with every @name in `results` replaced by the stage's output."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         changed = {
-            each.name: resolved(getattr(config, each.name), results) for each in dataclasses.fields(config)
+            option.name: resolved(getattr(config, option.name), results)
+            for option in dataclasses.fields(config)
         }
         return dataclasses.replace(config, **changed)
     if isinstance(config, str) and config.startswith("@"):

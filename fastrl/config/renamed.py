@@ -1,7 +1,7 @@
-"""The one table of renamed and removed options.
+"""The table of renamed and removed options.
 
-A recipe or a flag with an old name is refused, and the new one named. A configuration out of a run folder is
-translated. A removed option at its default is dropped from both, since it changes nothing.
+An old name in a recipe or a flag is an error that gives the new name; in a run folder it is translated. A
+removed option at its default is dropped from both, since it changes nothing.
 """
 
 from __future__ import annotations
@@ -16,22 +16,25 @@ from fastrl.config.pipeline import PipelineConfig
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """An option that is gone: the value at which it changed nothing, and why it went."""
+    """A removed option."""
 
     default: object
+    """The value at which it had no effect."""
     why: str
+    """Why it was removed, for the error message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
-    """An option that has another dotted name."""
+    """A renamed option."""
 
     to: str
+    """The new dotted name."""
 
 
 Row = Removed | Renamed
 
-ASKED = {
+FROZEN = {
     "rl": (
         "transfer.receiver", "uplift.executor.model", "eval.faithfulness.judge.model",
         "eval.faithfulness.second_judge.model",
@@ -39,21 +42,21 @@ ASKED = {
     "groups": ("writer.model", "judge.model", "executor.model"),
     "hard_set": ("model",), "intervene": ("model",), "subset": ("model",),
 }  # fmt: skip
-"""Models that are only asked, by stage."""
+"""Sections of frozen models, by stage."""
 TRAINING = {
     "attention": "auto", "share_prefixes": True, "gradient_checkpointing": False, "lora.rank": 0,
     "lora.alpha": 32.0, "lora.target_modules": [],
 }  # fmt: skip
-"""Options that they had and that only training reads, with their defaults."""
-ONLY_ASKED = "this model is only asked, and the option is one of training"
+"""Training options that these sections had, with their defaults."""
+IS_FROZEN = "this model is frozen, and the option is one of training"
 
 TABLE: dict[str, dict[str, Row]] = {
     stage: {
-        f"{model}.{option}": Removed(default, ONLY_ASKED)
+        f"{model}.{option}": Removed(default, IS_FROZEN)
         for model in models
         for option, default in TRAINING.items()
     }
-    for stage, models in ASKED.items()
+    for stage, models in FROZEN.items()
 }
 TABLE["reward_model"] = {
     f"model.{option}": Removed(TRAINING[option], "the section lora is this stage's")
@@ -75,7 +78,7 @@ ENGINES = {
     "groups": ("writer.engine", "judge.engine", "executor.engine"),
     "hard_set": ("engine",), "intervene": ("engine",), "subset": ("engine",),
 }  # fmt: skip
-"""Sections of engines, by stage."""
+"""Sections of engine options, by stage."""
 TABLE["rl"]["transfer.early_stop"] = Removed(False, "it made no step faster where it was measured")
 for _stage, _sections in ENGINES.items():
     TABLE[_stage] |= {
@@ -84,7 +87,7 @@ for _stage, _sections in ENGINES.items():
     }
 
 GRADING = {"rl": "reward", "hard_set": "grading", "intervene": "grading", "subset": "grading"}
-"""Sections that said how answers are graded, by stage."""
+"""Sections that held the grader's options, by stage."""
 for _stage, _section in GRADING.items():
     TABLE[_stage] |= {
         f"{_section}.answer_timeout_s": Renamed("answer.timeout_s"),
@@ -92,30 +95,31 @@ for _stage, _section in GRADING.items():
     }
 
 MOVED = {"fastrl.tiny.faithful": "fastrl.tiny.weak.faithful"}
-"""Modules, as values of the options that name a function."""
+"""Moved modules, which an option's dotted path may name."""
 FUNCTIONS = {
     "rl": (
         "reward.functions", "eval.faithfulness.corrupt", "eval.faithfulness.checker",
         "eval.faithfulness.strategy",
     )
 }  # fmt: skip
-NOTHING = object()
+"""Options that name a function by its dotted path, by stage."""
+MISSING = object()
 
 
 def today(data: Mapping[str, Any], *, stored: bool) -> dict[str, Any]:
-    """Return a configuration's nested options under the names that they have today.
+    """Return a configuration's nested options under their current names.
 
     Args:
-        data: of any stage or of a pipeline, as read from YAML.
-        stored: it comes out of a run folder: old names are translated. Else they are refused.
+        data: nested options of a stage or a pipeline, as read from YAML.
+        stored: the data is from a run folder, so old names are translated. Otherwise they are errors.
     Raises:
-        ValueError: names every old option, and its new name or why it is gone.
+        ValueError: names every old option, with its new name or why it was removed.
     """
     problems: list[str] = []
     if data.get("stage") == "pipeline":
         options = {
-            name: stage_today(each, stored, f"{name}.", problems) if isinstance(each, Mapping) else each
-            for name, each in data.items()
+            name: stage_today(value, stored, f"{name}.", problems) if isinstance(value, Mapping) else value
+            for name, value in data.items()
         }
     else:
         options = stage_today(data, stored, "", problems)
@@ -125,11 +129,11 @@ def today(data: Mapping[str, Any], *, stored: bool) -> dict[str, Any]:
 
 
 def stage_today(data: Mapping[str, Any], stored: bool, path: str, problems: list[str]) -> dict[str, Any]:
-    """One stage's options, as `today`; what can't be translated joins `problems`."""
+    """Return one stage's options under their current names; append what can't be translated to `problems`."""
     stage, options = str(data.get("stage")), copy.deepcopy(dict(data))
     for old, row in TABLE.get(stage, {}).items():
         value = take(options, old)
-        if value is NOTHING or (isinstance(row, Removed) and value == row.default):
+        if value is MISSING or (isinstance(row, Removed) and value == row.default):
             continue
         if isinstance(row, Renamed) and stored:
             put(options, row.to, value)
@@ -137,7 +141,7 @@ def stage_today(data: Mapping[str, Any], stored: bool, path: str, problems: list
             problems.append(problem(path, old, row))
     for name in FUNCTIONS.get(stage, ()):
         value = take(options, name)
-        if value is not NOTHING:
+        if value is not MISSING:
             now = moved(value)
             put(options, name, now)
             if now != value and not stored:
@@ -146,7 +150,7 @@ def stage_today(data: Mapping[str, Any], stored: bool, path: str, problems: list
 
 
 def refuse_old_flags(config: Any, flags: Collection[str]) -> None:
-    """Refuse flags of options that earlier versions had. Raises ValueError, as `today` does."""
+    """Raise ValueError for flags of renamed or removed options, with the message of `today`."""
     stages = config.stages if isinstance(config, PipelineConfig) else {"": config}
     problems = []
     for name, stage in stages.items():
@@ -164,9 +168,9 @@ def problem(path: str, old: str, row: Row) -> str:
 
 
 def moved(value: Any) -> Any:
-    """A dotted path, or a list of them, with modules under today's names."""
+    """Return a dotted path, or a list of them, with the current module names."""
     if isinstance(value, list):
-        return [moved(each) for each in value]
+        return [moved(path) for path in value]
     for old, new in MOVED.items():
         if isinstance(value, str) and value.startswith(f"{old}."):
             return new + value.removeprefix(old)
@@ -174,14 +178,14 @@ def moved(value: Any) -> Any:
 
 
 def take(options: Any, name: str) -> Any:
-    """Take an option out of nested mappings, with sections that are empty then. NOTHING: it isn't there."""
+    """Remove an option, and sections left empty, from nested mappings; return its value, or MISSING."""
     first, _, rest = name.partition(".")
     if not isinstance(options, dict) or first not in options:
-        return NOTHING
+        return MISSING
     if not rest:
         return options.pop(first)
     value = take(options[first], rest)
-    if value is not NOTHING and not options[first]:
+    if value is not MISSING and not options[first]:
         del options[first]
     return value
 

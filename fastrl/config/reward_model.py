@@ -1,4 +1,4 @@
-"""One reward-model stage."""
+"""Options of the reward-model stage."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ from fastrl.types import Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraConfig(AdapterConfig):
-    """Adapters of the backbone, with dropout on what goes into A."""
+    """LoRA adapters of the backbone, with dropout on the input of A."""
 
     alpha: float = 64.0
+    """Scale: the update is multiplied by alpha / rank."""
     dropout: float = 0.05
+    """Dropout probability on the input of A."""
 
     def __post_init__(self) -> None:
         AdapterConfig.__post_init__(self)
@@ -33,13 +35,16 @@ class LoraConfig(AdapterConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RubricLossConfig:
-    """L = dimension * cross-entropy of the five heads + total * Huber + ranking * pairs."""
+    """L = dimension * cross-entropy of the five rubric heads + total * Huber + ranking * pairwise ranking."""
 
     dimension: float = 1.0
+    """Weight of the cross-entropy of the five rubric dimensions."""
     total: float = 0.5
+    """Weight of the Huber loss of the total score."""
     ranking: float = 0.7
+    """Weight of the ranking loss over (positive, negative) pairs."""
     num_negatives: int = 4
-    """Negatives of a group in a step, drawn anew; with repetition where it has fewer."""
+    """Negatives per group and step, resampled each step; with repetition if the group has fewer."""
 
     def __post_init__(self) -> None:
         check_at_least("loss", self, 0, "dimension", "total", "ranking")
@@ -48,26 +53,28 @@ class RubricLossConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardModelConfig:
-    """A reasoning reward model, from groups of traces (`fastrl groups build`)."""
+    """Training of a reasoning reward model on groups of traces (`fastrl groups build`)."""
 
     stage: Literal["reward_model"] = "reward_model"
     run: RunConfig = field(default_factory=RunConfig)
     model: BackboneConfig = field(default_factory=BackboneConfig)
     """The backbone to start from."""
     task: Task = "math"
-    """Which rubric: math or code."""
+    """Rubric: math or code."""
     data: DataConfig = field(default_factory=DataConfig)
-    """data.path: groups to train on, JSONL or Parquet; limit is the only other option that is used."""
+    """data.path: groups to train on, JSONL or Parquet. Of the other options only limit is used."""
     eval_path: str | None = None
-    """Held-out groups, judged before the first step and with every checkpoint. null: no evaluation."""
+    """Held-out groups, evaluated before the first step and at every checkpoint. null: no evaluation."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     loss: RubricLossConfig = field(default_factory=RubricLossConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(learning_rate=1e-4, weight_decay=0.01))
     groups_per_step: int = 128
+    """Groups per step."""
     max_tokens: int = 3072
-    """A longer input loses the beginning of its problem. At most what the backbone's positions hold."""
+    """Longest input, at most the backbone's context; longer ones are truncated at the start of the
+    problem."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """The learning rate after warm-up; cosine falls to zero at the last step."""
+    """Learning rate after warm-up: constant, or a cosine decay to zero."""
 
     def __post_init__(self) -> None:
         if isinstance(self.model, ModelConfig):

@@ -1,4 +1,4 @@
-"""One RL stage: what is sampled, rewarded and evaluated."""
+"""Options of the RL stage: rollouts, rewards, evaluation."""
 
 from __future__ import annotations
 
@@ -24,39 +24,41 @@ from fastrl.config.uplift import UpliftConfig
 from fastrl.kernels.config import AdvantageBaseline, AdvantageScale, LossConfig
 
 WITHOUT_GOLD = ("majority", "self_certainty", "entropy", "random", "label")
-"""Rewards that need not agree with the gold answer: it is measured beside them."""
+"""Proxy rewards; the accuracy against the gold answer is logged next to them."""
 BUILT_IN_REWARDS = ("answer", "format", "transfer", "uplift", "rubric", *WITHOUT_GOLD)
-"""Rewards that reward.functions may name; any other name is a dotted path."""
+"""Names of built-in rewards; any other name in reward.functions is a dotted path."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutConfig:
-    """What is sampled in each step."""
+    """Sampling of rollouts in each step."""
 
     num_prompts: int = 16
-    """Prompts a step."""
+    """Prompts per step."""
     group_size: int = 8
-    """Completions a prompt; compared with each other. >= 2."""
+    """Completions per prompt; advantages compare them with each other. >= 2."""
     num_voters: int = 0
-    """Further completions a prompt that vote in the majority reward and are not trained on; the paper's share
-    is group_size."""
+    """Extra completions per prompt that vote in the majority reward and are not trained on. The paper uses
+    group_size of them."""
     max_new_tokens: int = 512
     """Longest completion, in tokens."""
     temperature: float = 1.0
+    """Sampling temperature, > 0."""
     top_p: float = 1.0
+    """Nucleus sampling, in (0, 1]; 1: off."""
     top_k: int = 0
+    """Sample from the k most likely tokens; 0: off."""
     stop: tuple[str, ...] = ()
-    """Strings that end a completion, beside the tokenizer's end token."""
+    """Stop strings, in addition to the tokenizer's end token."""
     dynamic_sampling: bool = False
-    """Groups whose rewards are all equal are dropped and refilled from further prompts."""
+    """Drop groups whose rewards are all equal and sample further prompts in their place (DAPO)."""
     max_refills: int = 4
-    """Batches of prompts that dynamic sampling may draw beyond the first; then the step takes what it has."""
+    """Extra batches of prompts that dynamic sampling may draw; then the step uses the groups it has."""
     max_staleness: Literal[0, 1] = 0
-    """1: the next step's batch is sampled and rewarded, in a thread, while the policy learns from this one's;
-    by the weights before that update. Worth it where engines have devices of their own. loss.correction
-    weighs it, and drift/... then measures the update, too. The batch after a checkpoint has the checkpoint's
-    weights, so that a run goes on from it to the bit; where a signal or an alarm left one, it goes on with
-    newer weights than it would have had. 0: every batch is sampled by the weights that learn from it."""
+    """1: sample and reward the next batch in a thread during the update, with the weights from before it. Use
+    it if the engines have their own devices. loss.correction corrects for it, and drift/... then includes the
+    update. The first batch after a periodic checkpoint uses the checkpoint's weights, so a resumed run is
+    bitwise equal; after a stop by a signal or an alarm it is not. 0: on-policy sampling."""
 
     def __post_init__(self) -> None:
         check_positive("rollout", self, "num_prompts", "max_new_tokens", "temperature")
@@ -68,19 +70,20 @@ class RolloutConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardConfig:
-    """Which rewards, and how they add up."""
+    """Reward functions, and how their sum becomes an advantage."""
 
     functions: tuple[str, ...] = ("answer", "format")
     """answer, format, transfer, uplift, rubric, majority, self_certainty, entropy, random, label, or the
     dotted path of a function with TRL's signature."""
     weights: tuple[float, ...] = (1.0, 0.1)
-    """One a function. A reward with weight 0 is measured and logged, and changes nothing."""
+    """One weight per function. A reward with weight 0 is only logged."""
     normalize_each: bool = False
-    """Every reward becomes an advantage of its own before the weighted sum."""
+    """Compute an advantage per reward and take their weighted sum, instead of one of the summed reward."""
     scale: AdvantageScale = "std"
-    """Advantages are divided by the group's std, the batch's std, or not."""
+    """Divide advantages by the group's std, by the batch's std, or not at all."""
     baseline: AdvantageBaseline = "mean"
-    """Subtracted from a rollout's reward."""
+    """Baseline that is subtracted from a rollout's reward: the group's mean, or the mean of its other
+    rollouts (leave_one_out)."""
 
     def __post_init__(self) -> None:
         if not self.functions:
@@ -93,17 +96,20 @@ class RewardConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalConfig:
-    """Evaluation, by `fastrl eval` and before, during and after training."""
+    """Evaluation before, during and after training, and by `fastrl eval`."""
 
     path: str | None = None
-    """File of held-out problems. None: no evaluation during training."""
+    """File of held-out problems. null: no evaluation during training."""
     every: int = 0
-    """Evaluate every so many steps; 0: before and after only."""
+    """Steps between evaluations; 0: only before and after training."""
     limit: int | None = None
+    """Use only the first `limit` problems."""
     num_samples: int = 4
-    """Completions a problem."""
+    """Completions per problem."""
     temperature: float = 1.0
+    """Sampling temperature; 0 is greedy."""
     top_p: float = 1.0
+    """Nucleus sampling; 1: off."""
     faithfulness: FaithfulnessConfig = field(default_factory=FaithfulnessConfig)
 
     def __post_init__(self) -> None:
@@ -115,7 +121,7 @@ class EvalConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RlConfig:
-    """One RL stage."""
+    """RL with verifiable or model-based rewards (GRPO and its variants)."""
 
     stage: Literal["rl"] = "rl"
     run: RunConfig = field(default_factory=RunConfig)
@@ -139,23 +145,28 @@ class RlConfig:
         if self.engine.kind == "same":
             refuse("engine", "kind", "torch or vllm", self.engine.kind)
         if self.run.keep_best and self.eval.path is None:
-            refuse("run", "keep_best", "'' where eval.path is null", self.run.keep_best)
-        asking = {"self_certainty", "entropy"} & set(self.reward.functions)
+            refuse("run", "keep_best", "'' if eval.path is null", self.run.keep_best)
+        policy_rewards = {"self_certainty", "entropy"} & set(self.reward.functions)
         if self.rollout.max_staleness:
-            self._check_staleness(asking)
-        if self.train.shard and asking:
-            # ranks ask the policy as often as they have prompts, and a spread one computes with all or none
-            refuse("train", "shard", f"false with the reward {min(asking)}", True)
+            self._check_staleness(policy_rewards)
+        if self.train.shard and policy_rewards:
+            # a sharded forward pass needs all ranks, but these rewards run one per prompt of the rank
+            refuse("train", "shard", f"false with the reward {min(policy_rewards)}", True)
 
-    def _check_staleness(self, asking: set[str]) -> None:
-        """What shares nothing with the update may go on beside it."""
+    def _check_staleness(self, policy_rewards: set[str]) -> None:
+        """Raise ValueError if sampling ahead would share weights or memory with the update.
+
+        Args:
+            policy_rewards: rewards that run the policy itself.
+        """
         why = "since rollout.max_staleness is 1"
         if self.run.save_every == 1:
             refuse("run", "save_every", f"0 or > 1, {why}, and not across a checkpoint", 1)
         if self.loss.correction == "none":
             refuse("loss", "correction", f"one that corrects, {why}", self.loss.correction)
-        if asking:
-            refuse("rollout", "max_staleness", f"0 with the reward {min(asking)}, which asks the policy", 1)
+        if policy_rewards:
+            first = min(policy_rewards)
+            refuse("rollout", "max_staleness", f"0 with the reward {first}, which runs the policy", 1)
         engines = {"engine": self.engine}
         engines |= {"transfer.engine": self.transfer.engine} if self.uses_transfer else {}
         engines |= {"uplift.executor.engine": self.uplift.executor.engine} if self.uses_uplift else {}
@@ -165,8 +176,7 @@ class RlConfig:
 
     @property
     def weighted_rewards(self) -> dict[str, float]:
-        """Every reward that is measured, and its weight. Where a proxy stands for the gold answer, that is
-        measured too: answer, with weight 0."""
+        """Weights by reward; with a proxy reward also `answer`, with weight 0, to log the true accuracy."""
         named = dict(zip(self.reward.functions, self.reward.weights, strict=True))
         proxies = not named.keys().isdisjoint(WITHOUT_GOLD)
         return {**named, "answer": named.get("answer", 0.0)} if proxies else named
@@ -181,13 +191,13 @@ class RlConfig:
 
     @property
     def uses_rubric(self) -> bool:
-        """Whether a reward model is loaded."""
+        """True if a reward model is loaded."""
         needed = self.uses_uplift and self.uplift.needs_quality
         return needed or "rubric" in self.reward.functions
 
 
 def derived(config: RlConfig) -> dict[str, int]:
-    """The numbers that follow from the configuration, for --dry-run."""
+    """Return numbers that follow from the configuration, such as rollouts per step, for --dry-run."""
     rollouts = config.rollout.num_prompts * config.rollout.group_size
     numbers = {"rollouts_per_step": rollouts}
     if config.rollout.num_voters:

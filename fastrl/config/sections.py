@@ -1,4 +1,4 @@
-"""Sections that a recipe may leave unused: what uses each, and how an option of an unused one is refused."""
+"""Sections that only some rewards use: which are unused, and the error for an option of an unused one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastrl.config.pipeline import PipelineConfig
 from fastrl.config.rl import RlConfig
 
 REWARDS = {"transfer": ("transfer",), "uplift": ("uplift", "rubric"), "labels": ("label",)}
-"""Sections of an RL stage, and the rewards that read each."""
+"""Sections of an RL stage, and the rewards that use them."""
 FAITHFULNESS = "eval.faithfulness"
 ENABLED = f"{FAITHFULNESS}.enabled"
 FUNCTIONS = "reward.functions"
@@ -19,11 +19,12 @@ T = TypeVar("T")
 
 
 def unused_sections(config: Any, flags: Mapping[str, list[str]] | None = None) -> dict[str, str]:
-    """Return {section: what would use it} for the sections that nothing uses; a stage's name stands before
-    its sections in a pipeline.
+    """Return {section: option that would use it} for the unused sections.
+
+    In a pipeline the stage's name precedes both.
 
     Args:
-        flags: words of command-line flags, which may name more rewards than the configuration does.
+        flags: words after each command-line flag, which may name more rewards than the configuration does.
     """
     flags = flags or {}
     if isinstance(config, PipelineConfig):
@@ -45,30 +46,27 @@ def unused_sections(config: Any, flags: Mapping[str, list[str]] | None = None) -
 
 
 def of_stage(flags: Mapping[str, list[str]], name: str) -> dict[str, list[str]]:
-    """The flags of one stage of a pipeline, as that stage alone would take them."""
+    """Return the flags of one stage of a pipeline, without the stage's name."""
     return {
         flag.removeprefix(f"{name}."): words for flag, words in flags.items() if flag.startswith(f"{name}.")
     }
 
 
 def is_in(option: str, sections: Iterable[str]) -> str | None:
-    """The section that an option is in. None: it is in none, or it is the switch that uses the section."""
+    """Return the section of an option, or None if it is in none or is the switch that enables a section."""
     if option.endswith(ENABLED):
         return None
     return next((section for section in sections if option.startswith(f"{section}.")), None)
 
 
 def never_used(config: Any, flags: Mapping[str, list[str]]) -> dict[str, str]:
-    """As unused_sections, of those that neither the configuration nor it with the flags uses."""
+    """Return the unused sections that stay unused with the flags, in the form of unused_sections."""
     after = unused_sections(config, flags)
     return {section: needed for section, needed in unused_sections(config).items() if section in after}
 
 
 def refuse_unused(config: Any, flags: Mapping[str, list[str]]) -> None:
-    """Refuse options, of a recipe or of flags, that neither the recipe nor recipe and flags together use.
-
-    Raises: ValueError: names the option and what would use it.
-    """
+    """Raise ValueError for an option that is set in an unused section; the message says what would use it."""
     unused = never_used(config, flags)
     for option in (*flags, *set_options(config, unused)):
         section = is_in(option, unused)
@@ -76,11 +74,11 @@ def refuse_unused(config: Any, flags: Mapping[str, list[str]]) -> None:
             switch = unused[section].split()[0]
             got = flags.get(switch, get_option(config, switch))
             name = option.removeprefix(f"{section}.")
-            refuse(section, name, f"{unused[section]}, which alone uses this option", got)
+            refuse(section, name, f"{unused[section]}, since nothing else uses this option", got)
 
 
 def set_options(config: Any, sections: Collection[str]) -> list[str]:
-    """Dotted names of the options in these sections that are not at their defaults."""
+    """Return the dotted names of the options in these sections that are not at their defaults."""
     found = []
     for section in sections:
         now = get_option(config, section)
@@ -89,7 +87,7 @@ def set_options(config: Any, sections: Collection[str]) -> list[str]:
 
 
 def in_use(config: T) -> T:
-    """The configuration with the sections that nothing uses at their defaults."""
+    """Return the configuration with the unused sections at their defaults."""
     for section in unused_sections(config):
         default: Any = type(get_option(config, section))()
         config = with_option(config, section, default)
@@ -97,7 +95,7 @@ def in_use(config: T) -> T:
 
 
 def without_unused(options: dict[str, Any], config: Any) -> dict[str, Any]:
-    """A configuration's nested options, less the unused sections that are at their defaults."""
+    """Return a configuration's nested options without the unused sections that are at their defaults."""
     for section in unused_sections(config):
         if set_options(config, [section]):
             continue

@@ -1,4 +1,4 @@
-"""One SFT stage."""
+"""Options of the SFT stage."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ Schedule = Literal["constant", "cosine"]
 
 
 def check_share(section: str, config: object, name: str) -> None:
+    """Raise ValueError unless the option is in [0, 1]."""
     if not 0 <= getattr(config, name) <= 1:
         refuse(section, name, "a number in [0, 1]", getattr(config, name))
 
@@ -33,21 +34,21 @@ class SftConfig:
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(learning_rate=1e-5))
     batch_size: int = 64
-    """Conversations a step."""
+    """Conversations per step."""
     schedule: Schedule = "constant"
-    """The learning rate after warm-up; cosine falls to final_share of it at the last step."""
+    """Learning rate after warm-up: constant, or a cosine decay to final_share of the peak."""
     final_share: float = 0.0
-    """The learning rate at the end of a cosine over its peak."""
+    """Final learning rate of the cosine, as a fraction of the peak."""
     thinking: Literal["as_is", "drop"] = "as_is"
-    """drop: what the assistant writes between thinking_tags is taken out, and the tags with it; a row without
-    them is refused."""
+    """drop: remove the assistant's text between thinking_tags, and the tags; a row without tags is
+    refused."""
     thinking_tags: tuple[str, ...] = ("<think>", "</think>")
-    """What opens a thought, and what closes it."""
+    """Opening and closing tag of the reasoning."""
     prefix_weight: float = 1.0
-    """Of the tokens of a row's `prefix` in the loss; its completion's weigh 1."""
+    """Loss weight of the tokens of a row's `prefix`; completion tokens have weight 1."""
     max_entropy_rise: float | None = None
-    """Training ends where trained tokens' entropy is more than this share above what the starting model has
-    on them, e.g. 0.2. null: it is not measured."""
+    """Stop training when entropy on the trained tokens rises by more than this fraction over the starting
+    model's, e.g. 0.2. null: not measured."""
 
     def __post_init__(self) -> None:
         check_positive("sft", self, "batch_size")

@@ -1,4 +1,4 @@
-"""One subset stage: scarce data and noisy labels."""
+"""Options of the subset stage: scarce data and noisy labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastrl.config.base import (
     DataConfig,
     RunConfig,
     check_at_least,
-    check_only_asked,
+    check_frozen,
     check_positive,
     refuse,
 )
@@ -21,32 +21,32 @@ from fastrl.config.hard_set import SamplingConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubsetConfig:
-    """Few problems of every difficulty, and labels that are wrong on purpose (arXiv 2604.18574)."""
+    """Small subsets of every difficulty, with optional label noise (arXiv 2604.18574)."""
 
     stage: Literal["subset"] = "subset"
     run: RunConfig = field(default_factory=RunConfig)
     model: CheckpointConfig = field(default_factory=CheckpointConfig)
-    """Whose successes say how difficult a problem is: the model that will be trained."""
+    """The model to be trained later; its success rate defines a problem's difficulty."""
     data: DataConfig = field(default_factory=DataConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     num_samples: int = 16
-    """k >= 2: rollouts a problem. Those that k - 1 to 1 of them solve are kept."""
+    """k >= 2 rollouts per problem. Problems with 1 to k - 1 correct rollouts are kept."""
     sizes: tuple[int, ...] = (8, 64, 512)
-    """Problems of each subset, rising; a smaller one is inside every larger one."""
+    """Number of problems in each subset, rising; the subsets are nested."""
     noise: Literal["none", "most_frequent_wrong", "random"] = "none"
-    """Where wrong labels come from: the wrong answer that most rollouts gave, or another problem's gold
+    """Source of wrong labels: the most frequent wrong answer of the rollouts, or another problem's gold
     answer."""
     shares: tuple[float, ...] = ()
-    """Of each subset, floor(share * size) labels are wrong, in a file a share; rising, in (0, 1]."""
+    """Noise levels, rising, in (0, 1]: for each a file in which floor(share * size) labels are wrong."""
     sampling: SamplingConfig = field(
         default_factory=lambda: SamplingConfig(temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=2048)
     )
     answer: AnswerConfig = field(default_factory=AnswerConfig)
     chunk_size: int = 64
-    """Problems sampled at once; what is done is kept after each chunk."""
+    """Problems sampled at once. Results are saved after each chunk, and a restart resumes there."""
 
     def __post_init__(self) -> None:
-        check_only_asked("subset", "model", self.model)
+        check_frozen("subset", "model", self.model)
         check_positive("subset", self, "chunk_size")
         check_at_least("subset", self, 2, "num_samples")
         if not self.sizes or self.sizes[0] < 1 or list(self.sizes) != sorted(set(self.sizes)):

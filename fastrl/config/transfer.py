@@ -1,45 +1,47 @@
-"""The transfer reward."""
+"""Options of the transfer reward (RLTR)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fastrl.config.base import CheckpointConfig, check_at_least, check_only_asked, check_positive, refuse
+from fastrl.config.base import CheckpointConfig, check_at_least, check_frozen, check_positive, refuse
 from fastrl.config.engine import ReceiverEngineConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferConfig:
-    """The transfer reward: a frozen receiver continues a cut rollout (RLTR, arXiv 2602.08489)."""
+    """The transfer reward: a frozen receiver continues a truncated rollout (RLTR, arXiv 2602.08489)."""
 
     receiver: CheckpointConfig = field(default_factory=CheckpointConfig)
-    """The frozen model that reads the prefix. Needed where reward.functions has transfer."""
+    """The frozen model that continues the prefix; required by the reward transfer."""
     engine: ReceiverEngineConfig = field(default_factory=ReceiverEngineConfig)
     num_cuts: int = 1
-    """K: prefixes taken of each rollout, each at its own tau ~ U(0, 1]."""
+    """K: prefixes per rollout, each cut at its own tau ~ U(0, 1]."""
     num_continuations: int = 1
-    """N: continuations of each prefix; the reward is the mean over K x N."""
+    """N: continuations per prefix; the reward is the mean over K x N."""
     tau_shared_in_group: bool = False
-    """Rollouts of one prompt are cut at the same taus: no rollout is favoured for a lucky long prefix."""
+    """Cut all rollouts of a prompt at the same taus, so that none gains from a longer prefix by chance."""
     strip_answer: bool = False
-    """A prefix ends before the first answer marker, so that it never holds the answer."""
+    """End the prefix before the first answer marker, so that it never contains the answer."""
     mode: Literal["sample", "force", "teacher"] = "sample"
-    """sample: the receiver writes on to its end. force: after forcing_text it writes the answer alone.
-    teacher: it writes nothing; the reward is its probability of the gold answer after forcing_text."""
+    """sample: the receiver continues to its end token. force: it writes only the answer, after forcing_text.
+    teacher: the reward is its probability of the gold answer after forcing_text; nothing is sampled."""
     forcing_text: str = "\n\nThe final answer is \\boxed{"
-    """Comes after the cut in modes force and teacher."""
+    """Text appended to the prefix in modes force and teacher."""
     forcing_end: str = "}"
-    """Ends the answer in modes force and teacher."""
+    """Text that ends the answer in modes force and teacher."""
     answer_tokens: int = 32
     """Longest answer in mode force, in the receiver's tokens."""
     temperature: float = 0.7
+    """Sampling temperature of the receiver; 0 is greedy."""
     top_p: float = 0.95
+    """Nucleus sampling of the receiver, in (0, 1]; 1: off."""
     slack_tokens: int = 256
     """A continuation may have rollout.max_new_tokens - cut + this many tokens."""
 
     def __post_init__(self) -> None:
-        check_only_asked("transfer", "receiver", self.receiver)
+        check_frozen("transfer", "receiver", self.receiver)
         check_positive("transfer", self, "num_cuts", "num_continuations", "answer_tokens")
         if self.mode != "sample" and not self.forcing_end:
             refuse("transfer", "forcing_end", "at least one character", self.forcing_end)

@@ -1,4 +1,4 @@
-"""The uplift reward (TraceLift, arXiv 2605.03862)."""
+"""Options of the uplift reward (TraceLift, arXiv 2605.03862)."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ Form = Literal["product", "execution", "quality", "uplift", "sum"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpliftConfig:
-    """A frozen executor consumes the policy's traces; a reward model judges them."""
+    """The uplift reward: a frozen executor answers from the policy's trace, and a reward model scores it."""
 
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
-    """Needed where reward.functions has uplift."""
+    """The executor; its model.path is required by the reward uplift."""
     reward_model: str = ""
-    """Folder of a reasoning reward model, as the reward_model stage writes it. Needed by reward.functions
-    rubric, and by uplift in forms product, quality and sum."""
+    """Folder of a reward model written by the reward_model stage. Required by the reward rubric, and by
+    uplift in forms product, quality and sum."""
     form: Form = "product"
-    """What is added to the primary run's result: quality x uplift (the paper's), the quality alone, the
-    uplift alone, half their sum, or nothing (execution)."""
+    """Bonus added to the result of the primary executor run: quality x uplift (product, as in the paper),
+    quality, uplift, half their sum (sum), or none (execution)."""
     repeats: int = 3
-    """Runs of the executor with the trace, beside the primary one."""
+    """Executor runs with the trace, in addition to the primary run."""
     baseline_repeats: int = 8
-    """Runs of the executor without a trace."""
+    """Executor runs without a trace."""
     baseline: Literal["cached", "resampled"] = "cached"
-    """cached: a problem's runs without a trace are made once and kept; a run that went on makes them again,
-    with the same draws. resampled: anew for every trace, as in the paper."""
+    """cached: run each problem without a trace once and reuse the result; a resumed run repeats it with the
+    same samples. resampled: once per trace, as in the paper."""
     trace_tag: str = "reasoning"
-    """A trace is what stands between <tag> and </tag>; without the tag, the whole completion."""
+    """The trace is the text between <tag> and </tag>; without the tag, the whole completion."""
     leak: Literal["count", "zero"] = "count"
-    """A trace that states the final answer (math) or holds a program (code) is counted, or gets reward 0."""
+    """A trace that states the final answer (math) or contains a program (code) is only counted, or gets
+    reward 0."""
 
     def __post_init__(self) -> None:
         check_positive("uplift", self, "repeats", "baseline_repeats")

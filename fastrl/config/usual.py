@@ -1,4 +1,4 @@
-"""The options that people turn: what `--help` shows first, by stage."""
+"""The usual options of each stage, which `--help` shows first."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ USUAL: dict[str, tuple[str, ...]] = {
     ),
     "subset": (*SAMPLING, "sizes", "noise", "shares", "sampling.max_new_tokens"),
 }  # fmt: skip
-OF_A_PIPELINE = ("model.path", "data.path", "data.limit", "train.num_steps", "train.learning_rate",
-                 "rollout.group_size", "reward.functions", "num_samples", "sizes", "negatives")  # fmt: skip
-"""Of each stage; the folder and the seed are the pipeline's."""
+PIPELINE = ("model.path", "data.path", "data.limit", "train.num_steps", "train.learning_rate",
+            "rollout.group_size", "reward.functions", "num_samples", "sizes", "negatives")  # fmt: skip
+"""The usual options of a pipeline's stages; folder and seed are options of the pipeline."""
 
 
 def usual_options(config: Any, options: Collection[str]) -> list[str]:
-    """Return those of a configuration's options that people turn, in the configuration's order."""
+    """Return the usual ones among a configuration's options, in the same order."""
     if not isinstance(config, PipelineConfig):
         return [name for name in options if name in USUAL[config.stage]]
     usual = {
         f"{name}.{option}"
         for name, stage in config.stages.items()
         for option in USUAL[stage.stage]
-        if option in OF_A_PIPELINE
+        if option in PIPELINE
     }
     return [name for name in options if name in usual or name.startswith("run.")]

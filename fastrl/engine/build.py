@@ -1,4 +1,4 @@
-"""Builds the engine that a configuration asks for, on the device that it asks for."""
+"""Build an engine from its configuration."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def choose_device(config: RunConfig) -> torch.device:
     """Return the device of run.device.
 
     Raises:
-        ValueError: cuda was asked for, and torch sees no CUDA device.
+        ValueError: device is cuda, but torch finds no CUDA device.
     """
     available = torch.cuda.is_available()
     if config.device == "cuda" and not available:
-        raise ValueError("[run] device: cuda was asked for, and torch sees no CUDA device; use cpu or auto")
+        raise ValueError("[run] device: expected cpu or auto, since torch finds no CUDA device, got 'cuda'")
     if config.device == "cpu" or not available:
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())
@@ -33,10 +33,10 @@ def engine_device(config: EngineConfig, device: torch.device) -> torch.device:
 
 
 def build_engine(model: CheckpointConfig, config: EngineConfig, device: torch.device) -> Engine:
-    """Load a checkpoint into an engine and return it awake.
+    """Load a checkpoint into an engine; the engine is awake.
 
     Raises:
-        ValueError: the kind is not one that builds, or vLLM is not installed.
+        ValueError: engine.kind is neither torch nor vllm, or vLLM is not installed.
     """
     device, source = engine_device(config, device), model_source(model.path)
     shared: dict[str, Any] = {
@@ -46,7 +46,7 @@ def build_engine(model: CheckpointConfig, config: EngineConfig, device: torch.de
         "trust_remote_code": model.trust_remote_code,
     }
     if config.kind == "vllm":
-        # here, since it is optional
+        # not at the top: vLLM is optional
         from fastrl.engine.vllm.engine import VllmEngine
 
         return VllmEngine(source, enforce_eager=config.enforce_eager, **shared)

@@ -1,4 +1,4 @@
-"""What every engine does with a request before it runs: checks, prompts as trees, end tokens."""
+"""Preparation of requests in all engines: checks, prompts as trees, end tokens, stop strings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastrl.types import Branch, PrefixTree, SamplingParams
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """What a model can be asked for. Every check raises a ValueError that names the field."""
+    """Limits of a model; each check raises a ValueError that names the field."""
 
     vocab_size: int
     max_model_len: int
@@ -59,7 +59,9 @@ class RequestLimits:
         if not temperature > 0:
             raise ValueError(f"[engine] temperature: expected > 0, got {temperature}")
         if starts is not None and len(starts) != len(sequences):
-            raise ValueError(f"[engine] starts: expected {len(sequences)}, one a sequence, got {len(starts)}")
+            raise ValueError(
+                f"[engine] starts: expected {len(sequences)}, one per sequence, got {len(starts)}"
+            )
         longest = max((len(sequence) for sequence in sequences), default=0)
         if longest > self.max_model_len:
             raise ValueError(
@@ -74,10 +76,10 @@ def prompt_trees(
 ) -> list[PrefixTree]:
     """Return each prompt as a tree with one empty branch that is sampled n times.
 
-    Raises: ValueError: n < 1, or there is not one seed per prompt.
+    Raises: ValueError: n < 1, or the number of seeds is not that of prompts.
     """
     if len(seeds) != len(prompts):
-        raise ValueError(f"[engine] seeds: expected {len(prompts)}, one a prompt, got {len(seeds)}")
+        raise ValueError(f"[engine] seeds: expected {len(prompts)}, one per prompt, got {len(seeds)}")
     if n < 1:
         raise ValueError(f"[engine] n: expected >= 1, got {n}")
     return [
@@ -90,7 +92,7 @@ def prompt_trees(
 
 
 def end_token_ids(tokenizer: Any, generation_config: Any) -> list[int]:
-    """Return the end tokens that the tokenizer and the model's generation config name."""
+    """Return the end tokens of the tokenizer and of the model's generation config."""
     found: set[int] = set()
     for holder in (tokenizer, generation_config):
         ids = getattr(holder, "eos_token_id", None)
@@ -99,9 +101,9 @@ def end_token_ids(tokenizer: Any, generation_config: Any) -> list[int]:
 
 
 def with_special_stops(tokenizer: Any, sampling: SamplingParams) -> SamplingParams:
-    """Turn stop strings that are special tokens into stop tokens: decoded text leaves special tokens out.
+    """Turn stop strings that are special tokens into stop tokens, since decoded text omits special tokens.
 
-    Raises: ValueError: a string has a special token and something else, which no text ever has.
+    Raises: ValueError: a string contains a special token and other text, so it could never occur.
     """
     special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
     special |= {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}

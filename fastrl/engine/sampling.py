@@ -1,4 +1,4 @@
-"""Draw tokens with random numbers that depend on the request alone."""
+"""Sampling of tokens with random numbers that depend only on the request, not on the batch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _mix_int(z: int) -> int:
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
-    return (z >> bits) & ((1 << (64 - bits)) - 1)  # torch's >> copies the sign
+    return (z >> bits) & ((1 << (64 - bits)) - 1)  # torch's >> is arithmetic; this is logical
 
 
 def _mix(z: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def _mix(z: Tensor) -> Tensor:
 
 
 def request_keys(seeds: Sequence[int], samples: Sequence[int]) -> list[int]:
-    """The stream of random numbers of each request, from (seed, sample index) alone; int64 values."""
+    """Return the key of each request's random stream, a function of (seed, sample index); int64 values."""
     return [
         _signed(_mix_int(_mix_int(seed & _MASK) + _GOLDEN * (sample + 1)))
         for seed, sample in zip(seeds, samples, strict=True)
@@ -46,14 +46,15 @@ def request_keys(seeds: Sequence[int], samples: Sequence[int]) -> list[int]:
 
 
 def uniforms(keys: Tensor, start: int | Tensor, count: int) -> Tensor:
-    """Random numbers of completion positions [start, start + count) of every request.
+    """Return the random numbers of completion positions [start, start + count) of every request.
 
         u[r, i] = splitmix64(keys[r], start[r] + i) >> 11, times 2^-53
 
     Args:
         keys: int64 [R], from `request_keys`.
         start: one for all, or int64 [R].
-    Returns: float64 [R, count] in [0, 1); the same bits on every device.
+    Returns: float64 [R, count] in [0, 1), bitwise equal on every device.
+    Source: splitmix64, Steele et al. 2014.
     """
     first = start[:, None] if isinstance(start, Tensor) else start
     steps = (first + torch.arange(1, count + 1, device=keys.device)) * _signed(_GOLDEN)

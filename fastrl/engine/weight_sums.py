@@ -1,4 +1,4 @@
-"""Sums over the bits of each weight: they say whether two models hold the same, without moving either."""
+"""Checksums of weights, to compare the weights of two models without copying them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 WeightSum = tuple[int, int]
-"""Sums of all words of a tensor, and of every other one: a lost, swapped or rounded tensor shows."""
+"""Sum of a tensor's bits as integers, and of every other element; changes if values are lost or swapped."""
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @torch.no_grad()
 def weight_sums(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, WeightSum]:
-    """Return the sums of each named tensor. Reads every weight once; copies to the host once.
+    """Return the checksums of each named tensor. Reads every weight once; one host sync.
 
-    A zero counts without its sign: a packed weight that is read back through its kernel has lost it.
+    -0 counts as 0, since weights that vLLM has packed lose the sign when they are read back.
     """
     names, sums = [], []
     for name, tensor in tensors:

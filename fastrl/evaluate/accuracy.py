@@ -1,4 +1,4 @@
-"""How often a model is right: avg@k, maj@k and pass@k over a set of problems, with their uncertainty."""
+"""Accuracy of a model on a set of problems: avg@k, maj@k and pass@k with confidence intervals."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ COUNTED_APART = (Verdict.NO_ANSWER, Verdict.UNREADABLE, Verdict.TIMEOUT, Verdict
 
 @dataclass(frozen=True, slots=True)
 class ProblemResult:
-    """The completions of one problem, and what became of them."""
+    """The graded completions of one problem."""
 
     problem: Problem
     completions: list[Completion]
     answers: list[str | None]
-    """As stated; None where none was."""
+    """Extracted answer of each completion; None if it has none."""
     verdicts: list[Verdict]
     wrong_counts: list[int]
-    """Votes of each wrong answer; those that the grader calls equal are one."""
+    """Votes of each distinct wrong answer, up to equality by the grader."""
 
     @property
     def num_correct(self) -> int:
         return self.verdicts.count(Verdict.CORRECT)
 
     def maj_text_at_k(self, k: int) -> float:
-        """Return maj@k of a vote by plain text: spellings of one answer are rivals."""
+        """Return maj@k of a vote by text, in which spellings of one answer are different answers."""
         texts = {text: 0 for text in self.answers if text is not None}
         right = dict(texts)
         for text, verdict in zip(self.answers, self.verdicts, strict=True):
@@ -60,11 +60,11 @@ class ProblemResult:
 
 @dataclass(frozen=True, slots=True)
 class EvalResult:
-    """An evaluation: every problem's part of it, and the numbers."""
+    """The results of an evaluation: graded completions and metrics."""
 
     problems: list[ProblemResult]
     metrics: dict[str, float]
-    """Means over problems; `name/low` and `name/high` are the ends of a 95 % interval."""
+    """Means over problems; `name/low` and `name/high` bound a 95 % confidence interval."""
 
     @property
     def completions(self) -> list[list[Completion]]:
@@ -86,17 +86,17 @@ def evaluate(
 
         avg@n = mean c / n,  pass@k = mean 1 - C(n-c, k) / C(n, k),  maj@k = mean P(majority of k is right)
 
-    maj@k: answers that the grader calls equal vote together; maj_text@k: equal texts alone do. k runs over
-    the powers of two up to n, and n. Beside them: mean_length in tokens, unfinished (ended by
-    max_new_tokens), and the share of each verdict that is neither right nor wrong.
+    In maj@k answers that the grader finds equal vote together; in maj_text@k only equal texts do. k runs over
+    the powers of two up to n, and n. Further metrics: mean_length in tokens, unfinished (fraction truncated
+    at max_new_tokens), and the fraction of each verdict other than correct and wrong.
 
     Args:
-        problems: at least one; sample j of a problem draws from (seed, its row, j) alone, so a subset of the
-            problems has the same completions.
+        problems: at least one. The seed of sample j depends only on (seed, row of the problem, j), so a
+            subset of the problems has the same completions.
         num_samples: n >= 1.
-        path: JSONL file to write every completion to.
-        ranks: that measure other problems at the same time; what is returned is of all of them. One of
-            several may have none.
+        path: JSONL file to which all completions are written.
+        ranks: ranks that evaluate other problems at the same time; the result covers all of them. With
+            several ranks, `problems` may be empty on some.
     """
     ranks = ranks or Ranks()
     if not problems and ranks.size == 1:
@@ -115,7 +115,7 @@ def evaluate(
 def graded(
     problems: Sequence[Problem], completions: Sequence[list[Completion]], grader: AnswerGrader
 ) -> list[ProblemResult]:
-    """Every completion's stated answer and its verdict; all of them in one call of the grader."""
+    """Extract and grade the answers of all completions in one call of the grader."""
     pairs = [
         (completion.text, problem.solution)
         for problem, samples in zip(problems, completions, strict=True)
@@ -132,7 +132,7 @@ def graded(
 
 
 def summarize(results: Sequence[ProblemResult], seed: int) -> dict[str, float]:
-    """The metrics of evaluate, from graded problems."""
+    """Return the metrics of `evaluate` from graded problems."""
     num_samples = len(results[0].verdicts)
     metrics = {"num_problems": float(len(results)), "num_samples": float(num_samples)}
 
@@ -141,7 +141,7 @@ def summarize(results: Sequence[ProblemResult], seed: int) -> dict[str, float]:
         metrics.update({name: mean(values), f"{name}/low": low, f"{name}/high": high})
 
     add(f"avg@{num_samples}", [result.num_correct / num_samples for result in results])
-    for k in powers_of_two(num_samples)[1:]:  # at k = 1 both are avg
+    for k in powers_of_two(num_samples)[1:]:  # at k = 1 all equal avg
         add(f"maj@{k}", [maj_at_k(r.num_correct, r.wrong_counts, r.num_unparsed, k) for r in results])
         add(f"maj_text@{k}", [r.maj_text_at_k(k) for r in results])
         add(f"pass@{k}", [pass_at_k(num_samples, r.num_correct, k) for r in results])
@@ -154,7 +154,7 @@ def summarize(results: Sequence[ProblemResult], seed: int) -> dict[str, float]:
 
 
 def write_completions(path: Path, results: Sequence[ProblemResult]) -> None:
-    """One line a completion: problem, answer, verdict, text."""
+    """Write one JSON line per completion: problem, answer, verdict, text."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for result in results:

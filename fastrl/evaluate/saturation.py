@@ -1,7 +1,7 @@
-"""When a run's training reward stops rising, and what held-out accuracy does before and after.
+"""Saturation of a run's training reward, and the gains in held-out accuracy before and after it.
 
-Definitions of arXiv 2604.18574, section 3.1, as they are printed and as they must be meant. Curves are plain
-sequences: rewards[t - 1] belongs to update t = 1 ... T; an evaluation curve is {update: value}.
+Definitions of arXiv 2604.18574, section 3.1, as printed and as evidently meant. rewards[t - 1] belongs to
+update t = 1 ... T; an evaluation curve is {update: value}.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 RAPID = 100
-"""t_sat below this, of a run on 8 problems, is rapid saturation."""
+"""A run on 8 problems with t_sat below this saturates rapidly."""
 Curve = Mapping[int, float]
 Rule = Callable[[Sequence[float]], bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gains:
-    """What an evaluation metric gained until saturation and after it."""
+    """Gains of an evaluation metric until saturation and after it."""
 
     point: int
-    """The evaluated update nearest to t_sat, the earlier one of two; M(t_sat) is read there."""
+    """Evaluated update nearest to t_sat (the earlier on a tie), where M(t_sat) is read."""
     until: float
     """Delta_sat = M(t_sat) - M(0)."""
     after: float
     """Delta*_post as printed: the maximum includes t_sat itself, so it is never negative."""
     strictly_after: float | None
-    """Delta*_post over later evaluations alone; None where there is none."""
+    """Delta*_post over later evaluations only; None if there are none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdvantageSplit:
-    """Shares of groups; they add up to 1."""
+    """Fractions of groups; they add up to 1."""
 
     too_easy: float
     too_hard: float
@@ -41,7 +41,7 @@ class AdvantageSplit:
 
 
 def ema(values: Sequence[float], span: int = 5) -> list[float]:
-    """Exponential moving average: e_1 = v_1,  e_t = e_(t-1) + 2 / (span + 1) * (v_t - e_(t-1))."""
+    """Return the exponential moving average: e_1 = v_1,  e_t = e_(t-1) + 2 / (span + 1) * (v_t - e_(t-1))."""
     if span < 1:
         raise ValueError(f"[saturation] span: expected >= 1, got {span}")
     check_finite("values", values)
@@ -50,18 +50,18 @@ def ema(values: Sequence[float], span: int = 5) -> list[float]:
 
 
 def saturation_step(rewards: Sequence[float], *, share: float = 0.99, tail: int = 50) -> int | None:
-    """The first update whose reward is as good as the best of the whole run.
+    """Return the first update whose reward reaches `share` of the maximum of the whole run.
 
         t_sat = min { t in 1 ... T - tail : rbar_t >= share * max over s in 1 ... T of rbar_s }
 
-    Single batches are noisy, which lifts the maximum and makes raw curves saturate late; beside it, report
-    saturation_step(ema(rewards)). A curve that is 0 throughout has t_sat = 1.
+    Noise of single batches raises the maximum and delays t_sat, so report saturation_step(ema(rewards)) as
+    well. A curve that is 0 throughout has t_sat = 1.
 
     Args:
-        rewards: mean over the prompts of an update of their group's mean reward.
-    Returns: None where no update fulfils it, as in any run of at most `tail` updates.
+        rewards: mean over an update's prompts of their group's mean reward.
+    Returns: None if no update qualifies, as in any run of at most `tail` updates.
     Raises:
-        ValueError: no reward, one that is NaN or infinite, or none that is >= 0.
+        ValueError: rewards are empty, not finite, or all negative.
     """
     check_finite("rewards", rewards)
     best = max(rewards)
@@ -72,16 +72,16 @@ def saturation_step(rewards: Sequence[float], *, share: float = 0.99, tail: int 
 
 
 def is_rapid(t_sat: int | None) -> bool:
-    """t_sat(8) < 100; a run that did not saturate is not rapid."""
+    """Return True if t_sat < 100; a run that did not saturate is not rapid."""
     return t_sat is not None and t_sat < RAPID
 
 
 def gains(curve: Curve, t_sat: int) -> Gains:
-    """Gains of an evaluated metric before and after saturation.
+    """Return the gains of an evaluation metric until saturation and after it.
 
         Delta_sat = M(t_sat) - M(0),   Delta*_post = max over t in [t_sat, T] of M(t) - M(t_sat)
 
-    M(t_sat) is M at the nearest evaluated update, and "after" means from that one on, or strictly later.
+    M(t_sat) is M at the nearest evaluated update; "after" includes that update or, strictly, does not.
 
     Args:
         curve: {update: value}, with update 0.
@@ -100,7 +100,7 @@ def gains(curve: Curve, t_sat: int) -> Gains:
 
 
 def gap_to_more_data(larger: Curve, smaller: Curve, t_sat: int) -> float:
-    """How far the run on more problems is ahead at the update at which the run on fewer saturates.
+    """Return the lead of the run on more problems at the update where the run on fewer problems saturates.
 
         G_sat(n', n) = M^n'(t_sat^n) - M^n(t_sat^n),   n' > n
 
@@ -112,17 +112,17 @@ def gap_to_more_data(larger: Curve, smaller: Curve, t_sat: int) -> float:
 
 
 def nearest(curve: Curve, t: int) -> int:
-    """The evaluated update nearest to t; of two that are alike near, the earlier one."""
+    """Return the evaluated update nearest to t, the earlier one on a tie."""
     return min(curve, key=lambda point: (abs(point - t), point))
 
 
 def advantage_split(groups: Sequence[Sequence[float]], solved: float = 1.0) -> AdvantageSplit:
-    """Which groups teach: too_easy have equal rewards >= solved, too_hard equal ones below it, effective the
-    rest.
+    """Return the fractions of groups by their rewards: equal and >= solved (too_easy), equal and below it
+    (too_hard), or not equal (effective).
 
     Args:
         groups: rewards of each group's rollouts, at least one.
-        solved: what a right answer earns.
+        solved: reward of a correct answer.
     """
     for group in groups:
         check_finite("group", group)
@@ -140,23 +140,23 @@ def advantage_split(groups: Sequence[Sequence[float]], solved: float = 1.0) -> A
 def has_saturated(
     rewards: Sequence[float], *, share: float = 0.99, patience: int = 50, span: int = 5
 ) -> bool:
-    """Whether the run, seen from its last update t, has stopped rising: a rule to stop early by.
+    """Return True if the reward has not risen in the last `patience` updates before t; for early stopping.
 
         b_s = max over u <= s of ema(rewards)_u;   saturated  <=>  b_(t - patience) >= share * b_t > 0
 
-    It is t_sat's definition, had the run ended now; it looks at nothing that is to come.
+    This is the definition of t_sat for a run that ends now, so it uses only past updates.
     """
     best = list(accumulate(ema(rewards, span), max))
     return len(best) > patience and best[-1] > 0 and best[-1 - patience] >= share * best[-1]
 
 
 def has_collapsed(values: Sequence[float], *, keep: float = 0.5, patience: int = 5, span: int = 5) -> bool:
-    """Whether something that should not fall has fallen for good: gold accuracy, entropy, distinct answers.
+    """Return True if a metric has collapsed, such as gold accuracy, entropy or distinct answers.
 
         b_s = max over u <= s of ema(values)_u;   collapsed  <=>  ema(values)_s < keep * b_s in the last
                                                                   `patience` updates s
 
-    It looks at nothing that is to come; values are >= 0.
+    Uses only past updates; values must be >= 0.
     """
     averages = ema(values, span)
     if min(values) < 0:
@@ -166,13 +166,13 @@ def has_collapsed(values: Sequence[float], *, keep: float = 0.5, patience: int =
 
 
 def first_alarm(values: Sequence[float], rule: Rule) -> int | None:
-    """The first update t at which rule(values[:t]) holds; None: it never does."""
+    """Return the first update t at which rule(values[:t]) holds; None if it never does."""
     return next((t for t in range(1, len(values) + 1) if rule(values[:t])), None)
 
 
 def check_finite(name: str, values: Sequence[float]) -> None:
     if not values:
         raise ValueError(f"[saturation] {name}: expected at least one number, got none")
-    for place, value in enumerate(values):
+    for index, value in enumerate(values):
         if not math.isfinite(value):
-            raise ValueError(f"[saturation] {name}: expected finite numbers, got {value} at place {place}")
+            raise ValueError(f"[saturation] {name}: expected finite numbers, got {value} at index {index}")

@@ -1,4 +1,4 @@
-"""An evaluation that ranks share: each measures some of the problems, and all know what came of all."""
+"""Sharing of an evaluation over ranks: each evaluates some problems, and all gather the results."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from fastrl.data import Problem
 from fastrl.runtime.distributed import Ranks
 
 R = TypeVar("R", bound=Any)
-"""A dataclass with `problem` and its `completions`."""
+"""A dataclass with the fields `problem` and `completions`."""
 
 
 def share(problems: Sequence[Problem], ranks: Ranks) -> list[Problem]:
-    """This rank's problems: as many as another's, or one less."""
-    return [problems[place] for place in ranks.share([1] * len(problems))]
+    """Return this rank's problems; the ranks' numbers differ by at most one."""
+    return [problems[index] for index in ranks.share([1] * len(problems))]
 
 
 def together(results: Sequence[R], ranks: Ranks) -> list[R]:
-    """All ranks' results, by their problems' rows; of several ranks without log-probs, which no number of an
-    evaluation is made of and which are half of what would be sent."""
+    """Return the results of all ranks in order of the problems' rows.
+
+    With several ranks log-probs are dropped: no metric uses them, and they are half of the data to send.
+    """
     if ranks.size == 1:
         return list(results)
     light = [
-        replace(result, completions=[replace(each, logprobs=[]) for each in result.completions])
+        replace(result, completions=[replace(c, logprobs=[]) for c in result.completions])
         for result in results
     ]
     return sorted(ranks.gather(light), key=lambda result: int(result.problem.index))

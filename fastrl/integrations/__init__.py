@@ -1,1 +1,1 @@
-"""fastrl inside other trainers. A module needs the package that it is named after."""
+"""fastrl in other trainers: TRL, verl, transformers. Each module needs the package in its name."""

@@ -1,4 +1,4 @@
-"""Requests that come one at a time leave in batches: engines want many, verl asks for one."""
+"""Collects single requests into batches for an engine; verl sends one request at a time."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ Answer = TypeVar("Answer")
 
 
 class Batcher(Generic[Item, Answer]):
-    """answer = await batcher(item): items that come within wait_s, at most `most`, are answered by one call.
+    """Batches awaited calls: `answer = await batcher(item)`.
 
-    Calls follow each other, in a thread of their own. What a call raises, each of its askers gets.
+    Items that arrive within wait_s go to one call of `answer`. Calls run one after another on a separate
+    thread. An exception of a call is raised for each of its items.
 
     Args:
-        answer: as many answers as items, in their order.
-        wait_s: seconds that the first item waits for others.
-        most: items of one call; at so many nobody waits.
+        answer: maps a list of items to as many answers, in order.
+        wait_s: longest time that an item waits for others, in seconds.
+        most: largest batch; a full batch is sent at once.
     """
 
     def __init__(
@@ -37,21 +38,22 @@ class Batcher(Generic[Item, Answer]):
         future: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append((item, future))
         if len(self._waiting) >= self.most:
-            self._leave(loop)
+            self._send(loop)
         elif self._timer is None:
-            self._timer = loop.call_later(self.wait_s, self._leave, loop)
+            self._timer = loop.call_later(self.wait_s, self._send, loop)
         return await future
 
-    def _leave(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _send(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start a call with the waiting items."""
         if self._timer is not None:
             self._timer.cancel()
         waiting, self._waiting, self._timer = self._waiting, [], None
         work = loop.run_in_executor(self._thread, self.answer, [item for item, _ in waiting])
-        work.add_done_callback(lambda done: hand_out(done, [future for _, future in waiting]))
+        work.add_done_callback(lambda done: set_results(done, [future for _, future in waiting]))
 
 
-def hand_out(done: asyncio.Future[Any], futures: Sequence[asyncio.Future[Any]]) -> None:
-    """The answers, or what was raised, to those who still wait."""
+def set_results(done: asyncio.Future[Any], futures: Sequence[asyncio.Future[Any]]) -> None:
+    """Set the call's answers or its exception on the futures that are not cancelled."""
     error = done.exception()
     if error is None and len(done.result()) != len(futures):
         error = RuntimeError(f"[batcher] answers: expected {len(futures)}, got {len(done.result())}")

@@ -1,9 +1,9 @@
-"""fastrl's rewards, made of a path and options, for trainers that only call them.
+"""Builds fastrl's rewards for other trainers, from a model path and options.
 
     transfer = transfer_reward("receiver/", tokenizer, max_new_tokens=512, num_cuts=2)
     GRPOTrainer(model, [answer_reward(), transfer], ...)   # the dataset has a column `solution`
 
-Each is called as TRL calls reward functions: reward(prompts, completions, completion_ids, **columns).
+Rewards have TRL's signature of reward functions: reward(prompts, completions, completion_ids, **columns).
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ ANSWER_WORKERS, ANSWER_TIMEOUT_S = 2, 5.0
 def answer_reward(
     *, answer_workers: int = ANSWER_WORKERS, answer_timeout_s: float = ANSWER_TIMEOUT_S
 ) -> AnswerReward:
-    """1 where the stated answer is the column `solution`, otherwise 0.
+    """Build a reward of 1 if the stated answer equals the column `solution`, else 0.
 
     Args:
-        answer_workers: grading processes.
-        answer_timeout_s: of one answer.
+        answer_workers: number of grading processes.
+        answer_timeout_s: timeout per answer, in seconds.
     """
     return AnswerReward(AnswerGrader(answer_workers, answer_timeout_s))
 
 
 def format_reward(*, pattern: str | None = None) -> FormatReward:
-    """1 where the completion has the form of `pattern`; None: one boxed answer at its end."""
+    """Build a reward of 1 if the completion matches `pattern`, else 0. None: one boxed answer at the end."""
     return FormatReward(pattern)
 
 
@@ -65,17 +65,17 @@ def transfer_reward(
     answer_timeout_s: float = ANSWER_TIMEOUT_S,
     **options: Any,
 ) -> TransferReward:
-    """Share of a frozen receiver's continuations of a cut completion that reach the column `solution`.
+    """Build the transfer reward: the fraction of a frozen receiver's continuations that reach `solution`.
 
     Args:
         receiver: folder or hub name of the frozen model.
-        tokenizer: the policy's, or where it is saved.
+        tokenizer: the policy's tokenizer, or its folder or hub name.
         max_new_tokens: longest completion (TRL's max_completion_length).
-        seed: of the cuts and the continuations.
-        engine: how the receiver generates; None: the embedded engine.
+        seed: seed of cuts and continuations.
+        engine: options of the receiver's engine; None: the embedded engine.
         options: fields of TransferConfig, such as num_cuts, num_continuations, temperature, mode.
     Raises:
-        TypeError: no such option.   ValueError: a value that an option does not take.
+        TypeError: an unknown option.   ValueError: an invalid value.
     """
     config = TransferConfig(receiver=CheckpointConfig(path=receiver), **options)
     if isinstance(tokenizer, str):
@@ -84,8 +84,8 @@ def transfer_reward(
         )
     where = choose_device(RunConfig(device=device))
     grader = AnswerGrader(answer_workers, answer_timeout_s)
-    asked = build_engine(config.receiver, engine or EngineConfig(), where)
-    return TransferReward(asked, tokenizer, grader, config, max_new_tokens=max_new_tokens, seed=seed)
+    built = build_engine(config.receiver, engine or EngineConfig(), where)
+    return TransferReward(built, tokenizer, grader, config, max_new_tokens=max_new_tokens, seed=seed)
 
 
 def uplift_reward(
@@ -99,27 +99,27 @@ def uplift_reward(
     answer_timeout_s: float = ANSWER_TIMEOUT_S,
     **options: Any,
 ) -> UpliftReward:
-    """What the completion, a trace, is worth to a frozen executor that reads it.
+    """Build the uplift reward: how much a completion, used as a trace, helps a frozen executor.
 
-    The dataset has the columns `question` and `solution` (math) or `tests` (code).
+    The dataset needs the columns `question`, and `solution` (math) or `tests` (code).
 
     Args:
         executor: folder or hub name of the frozen model.
-        engine: how the executor generates; None: the embedded engine.
+        engine: options of the executor's engine; None: the embedded engine.
         executor_options: fields of ExecutorConfig, such as task, prompt_with_trace, max_new_tokens.
         options: fields of UpliftConfig, such as form, reward_model, repeats, baseline_repeats.
     Raises:
-        TypeError: no such option.   ValueError: a value that an option does not take.
+        TypeError: an unknown option.   ValueError: an invalid value.
     """
-    asked = ExecutorConfig(model=CheckpointConfig(path=executor), **(executor_options or {}))
-    config = UpliftConfig(executor=asked, **options)
+    executor_config = ExecutorConfig(model=CheckpointConfig(path=executor), **(executor_options or {}))
+    config = UpliftConfig(executor=executor_config, **options)
     if config.needs_quality and not config.reward_model:
         raise ValueError(f"[uplift] reward_model: expected a folder, as form is {config.form}, got ''")
     where = choose_device(RunConfig(device=device))
     scorer = None
     if config.needs_quality:
-        dtype = compute_dtype(asked.model, where)
+        dtype = compute_dtype(executor_config.model, where)
         scorer = RubricScorer(RubricModel.load(config.reward_model, where, dtype))
     answer = AnswerConfig(workers=answer_workers, timeout_s=answer_timeout_s)
-    built = build_executor(asked, engine or EngineConfig(), where, answer)
+    built = build_executor(executor_config, engine or EngineConfig(), where, answer)
     return UpliftReward(built, config, scorer, seed)

@@ -1,4 +1,4 @@
-"""fastrl inside TRL 1.16: our kernel behind its fused head, our trainer and rewards beside it.
+"""fastrl in TRL 1.16: fastrl's kernel as TRL's fused head, and fastrl's trainer and rewards.
 
     import fastrl.integrations.trl as fastrl_trl
 
@@ -7,7 +7,7 @@
 
     trainer = fastrl_trl.FastGRPOTrainer(model, ...)      # one-pass loss, shared prefixes, dynamic sampling
 
-The trainer needs no enable(); its update does not pass TRL's fused head.
+FastGRPOTrainer needs no enable(): its update does not use TRL's fused head.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ HEAD, COMPACTS = "_ChunkedLogProbFunction", "_use_triton"
 SERVED = {"log_probs", "entropy", "is_top1"}
 Outputs = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
-_theirs: dict[str, Any] = {}
-"""What stood in trl.trainer.utils before; empty while disabled."""
+_originals: dict[str, Any] = {}
+"""TRL's own functions of trl.trainer.utils while enabled; empty while disabled."""
 
 
 class Enabled:
-    """Leaving the with-block disables."""
+    """A context manager that calls disable() at the end of the block."""
 
     def __enter__(self) -> Enabled:
         return self
@@ -53,40 +53,40 @@ class Enabled:
 
 
 def enable(backend: Backend = "auto") -> Enabled:
-    """Log-probs and entropies of TRL's trainers come from linear_logprob, whenever the trainers were made.
+    """Let all TRL trainers compute log-probs and entropies with linear_logprob, also those already built.
 
-    Contract and results stay TRL's, but for: logits are float32, not rounded to the model's dtype; a tie
-    counts as top-1; on a CPU only the tokens that have a label are scored, as TRL does on a GPU. What we have
-    not (log_sum_sq_probs and mean_logits, of DPO's and KTO's options; DeepSpeed ZeRO-3, which takes the head
-    apart before the backward) TRL computes itself, after one warning.
+    The interface and the results stay TRL's, with three exceptions. Logits are float32, not rounded to the
+    model's dtype. A tie counts as top-1. On a CPU only tokens with a label are scored, as TRL does on a GPU.
+    TRL's own head is used, after one warning, for the outputs log_sum_sq_probs and mean_logits (options of
+    DPO and KTO) and with DeepSpeed ZeRO-3, which shards the head's weights again before the backward pass.
 
     Args:
-        backend: of linear_logprob.
-    Returns: a handle; `with enable():` disables at the end of the block.
+        backend: backend of linear_logprob.
+    Returns: a context manager; `with enable():` disables at the end of the block.
     Raises:
-        RuntimeError: TRL is not 1.16, or its fused head is not the one we know.
+        RuntimeError: TRL is not 1.16, or its fused head has another signature.
     """
     check_version()
-    if not _theirs:
+    if not _originals:
         check_fused_head(getattr(utils, HEAD, None), COMPACTS in vars(utils))
-        _theirs.update({name: getattr(utils, name) for name in (HEAD, COMPACTS)})
-    setattr(utils, HEAD, FusedHead(backend, _theirs[HEAD]))
-    setattr(utils, COMPACTS, lambda device: device.type == "cpu" or _theirs[COMPACTS](device))
+        _originals.update({name: getattr(utils, name) for name in (HEAD, COMPACTS)})
+    setattr(utils, HEAD, FusedHead(backend, _originals[HEAD]))
+    setattr(utils, COMPACTS, lambda device: device.type == "cpu" or _originals[COMPACTS](device))
     return Enabled()
 
 
 def disable() -> None:
-    """TRL's own again. Nothing happens where it is."""
-    for name, value in _theirs.items():
+    """Restore TRL's own functions; does nothing if they are in place."""
+    for name, value in _originals.items():
         setattr(utils, name, value)
-    _theirs.clear()
+    _originals.clear()
 
 
 class FusedHead:
-    """Stands where TRL has an autograd function, and is called as that."""
+    """Replaces TRL's autograd function of the fused head; same `apply` signature."""
 
-    def __init__(self, backend: Backend, theirs: Any) -> None:
-        self.backend, self.theirs = backend, theirs
+    def __init__(self, backend: Backend, original: Any) -> None:
+        self.backend, self.original = backend, original
         self.warned: set[str] = set()
 
     def apply(
@@ -101,14 +101,17 @@ class FusedHead:
         logit_scale: float = 1.0,
         outputs: tuple[str, ...] = ("entropy", "log_sum_sq_probs", "mean_logits", "is_top1"),
     ) -> Outputs:
-        """[N, H], [V, H], [V], [N] -> log-probs, entropy, (not ours,) (not ours,) is_top1, each [N]."""
-        if unserved := what_is_not_served(outputs):
+        """Map [N, H], [V, H], [V], [N] to log-probs, entropy, None, None, is_top1, each [N].
+
+        Unsupported outputs go to TRL's own function, after one warning.
+        """
+        if unserved := unsupported(outputs):
             self._warn(unserved)
-            theirs: Outputs = self.theirs.apply(
+            original: Outputs = self.original.apply(
                 hidden, weight, bias, targets, temperature, chunk_size, final_logit_softcapping, logit_scale,
                 outputs,
             )  # fmt: skip
-            return theirs
+            return original
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         with torch.autocast(device, enabled=False):
@@ -127,12 +130,12 @@ class FusedHead:
 
     def _warn(self, unserved: str) -> None:
         if unserved not in self.warned:
-            warnings.warn(f"[trl] fused head: fastrl does not serve {unserved}; TRL computes this itself")
+            warnings.warn(f"[trl] fused head: fastrl does not support {unserved}; TRL's own head is used")
             self.warned.add(unserved)
 
 
-def what_is_not_served(outputs: tuple[str, ...]) -> str:
-    """What is asked for that linear_logprob has not; empty where it has all."""
+def unsupported(outputs: tuple[str, ...]) -> str:
+    """Return the names of requested features that linear_logprob lacks; "" if it has all."""
     if is_deepspeed_zero3_enabled():  # type: ignore[no-untyped-call]
         return "DeepSpeed ZeRO-3"
     return " and ".join(sorted(set(outputs) - SERVED))

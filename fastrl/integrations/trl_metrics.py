@@ -1,4 +1,4 @@
-"""The metrics of a loss, under the names that TRL logs them by."""
+"""Metrics of the loss under TRL's names."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def loss_metrics(
     trainer: Any, config: LossConfig, inputs: dict[str, Any], packed: PackedRows, trained: Tensor,
     out: LossOutput,
 ) -> dict[str, float]:  # fmt: skip
-    """entropy, kl and the shares of clipped ratios; over processes.
+    """Compute entropy, kl and fractions of clipped ratios over all processes.
 
-    Rows without an advantage are not run where nothing but an advantage moves the policy: they count among
-    the tokens that were not clipped, and not in the entropy.
+    Without a KL term and an entropy bonus, rows with zero advantage are not run: their tokens count as not
+    clipped and are excluded from the entropy.
 
     Args:
-        trained: [B, C] bool, the tokens that the loss speaks of.
+        trained: [B, C] bool, the tokens in the loss.
     """
     total = trained.sum()
     used = packed.of(trained) & out.computed
@@ -57,7 +57,7 @@ def loss_metrics(
 
 
 def mean(trainer: Any, total: Tensor, count: Tensor) -> float:
-    """Over processes; 0 of nothing."""
+    """Return total / count, summed over processes; 0 if the count is 0."""
     both = torch.stack([total.float(), count.float()]).detach()
     total, count = trainer.accelerator.reduce(both, reduction="sum")
     return (total / count.clamp(min=1)).item()

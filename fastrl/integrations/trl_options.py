@@ -1,4 +1,4 @@
-"""Which TRL we stand on, and what of a GRPOConfig FastGRPOTrainer honours: the rest is refused by name."""
+"""Checks TRL's version and the options of GRPOConfig that FastGRPOTrainer supports."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ HEAD_PARAMETERS = (
 )  # fmt: skip
 LOSS_TYPES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo")
 PER_MICROBATCH = ("grpo", "bnpo", "dr_grpo")
-"""Loss types that TRL averages over a micro-batch, and then over the micro-batches of a step."""
+"""Loss types that TRL averages within a micro-batch, and then over the step's micro-batches."""
 
 
 def check_version() -> None:
-    """Raises RuntimeError where TRL is not the release that this was written for."""
+    """Raise RuntimeError if TRL is not a supported release."""
     found = version("trl")
     if not found.startswith(KNOWN):
         raise RuntimeError(f"[trl] version: expected {KNOWN}x, got {found}; pip install 'trl>=1.16,<1.17'")
 
 
 def check_fused_head(function: Any, compacts: bool) -> None:
-    """Raises RuntimeError where TRL's fused head does not take what ours takes."""
+    """Raise RuntimeError if TRL's fused head has another signature than FusedHead."""
     found = None if function is None else tuple(inspect.signature(function.forward).parameters)
     if found != HEAD_PARAMETERS or not compacts:
         raise RuntimeError(f"[trl] fused head: expected {', '.join(HEAD_PARAMETERS)}, got {found}")
 
 
 def check_options(args: Any, max_refills: int) -> None:
-    """Raises ValueError naming an option of a GRPOConfig that FastGRPOTrainer would not honour."""
+    """Raise ValueError naming an option of a GRPOConfig that FastGRPOTrainer does not support."""
 
     def expect(name: str, fits: bool, expected: str) -> None:
         if not fits:
@@ -69,7 +69,7 @@ def check_options(args: Any, max_refills: int) -> None:
 
 
 def loss_config(trainer: Any) -> LossConfig:
-    """A trainer's loss, but for the entropy bonus, whose weight depends on the micro-batch."""
+    """Return the trainer's loss options without the entropy bonus: its weight depends on the micro-batch."""
     args = trainer.args
     sequences = args.importance_sampling_level == "sequence"
     cispo = args.loss_type == "cispo"
@@ -88,10 +88,10 @@ def loss_config(trainer: Any) -> LossConfig:
 
 
 def denominator(trainer: Any, inputs: dict[str, Any], num_trained: int) -> float:
-    """What a micro-batch's summed loss is divided by, so that it is TRL's, scaled for accumulation.
+    """Return the denominator that makes a micro-batch's summed loss equal TRL's, scaled for accumulation.
 
     Args:
-        num_trained: tokens of the micro-batch that the loss speaks of.
+        num_trained: number of the micro-batch's tokens in the loss.
     """
     training, args = trainer.model.training, trainer.args
     accumulated = trainer.current_gradient_accumulation_steps if training else 1

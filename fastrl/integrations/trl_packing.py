@@ -1,4 +1,4 @@
-"""TRL's padded batches without their padding: prompts that rows share are read once."""
+"""Packs TRL's padded batches: removes padding and merges shared prompts."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ WithHead = Callable[[Tensor, LmHead], Any]
 
 
 def prepare(model: Any) -> None:
-    """The model of a TRL trainer takes forests of tokens from here on, and still what it took before.
+    """Let the model of a TRL trainer accept packed prefix trees in addition to its usual inputs.
 
-    model(packed=run) is run(model) inside the model's forward, so that what wraps the model (data
-    parallelism, an adapter, autocast) takes part as in any forward.
+    model(packed=run) calls run(model) inside the model's forward, so that wrappers (data parallelism,
+    adapters, autocast) take part as in any forward pass.
     """
     config = model.config.get_text_config()
     check_layers(model, PREFIX)
@@ -45,16 +45,16 @@ def prepare(model: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class PackedRows:
-    """Some rows of a padded batch; T tokens of their completions are predicted."""
+    """Packed rows of a padded batch, with T completion tokens to predict."""
 
     rows: Tensor
-    """[S] int64, which of the batch's rows these are."""
+    """[S] int64, indices of the packed rows in the batch."""
     tokens: Tensor
-    """[B, C] bool, the T tokens: row by row, from left to right."""
+    """[B, C] bool, the T tokens, in row-major order."""
     batch: PackedBatch
 
     def of(self, values: Tensor) -> Tensor:
-        """Take the T tokens' values out of [B, C]."""
+        """Select the T tokens' values from [B, C]."""
         return values[self.tokens]
 
     def of_optional(self, values: Tensor | None) -> Tensor | None:
@@ -62,11 +62,11 @@ class PackedRows:
         return None if values is None else self.of(values)
 
     def run(self, model: Any, with_head: WithHead, float_head: bool) -> Any:
-        """with_head of the hidden states [T, D] that predict the tokens, and of the model's head.
+        """Run the model; return with_head(hidden [T, D], head) for the states that predict the tokens.
 
         Args:
-            model: as the trainer holds it, wrapped or not.
-            float_head: the head works in float32 (cast_lm_head_to_fp32).
+            model: the trainer's model, wrapped or not.
+            float_head: compute the head in float32 (cast_lm_head_to_fp32).
         """
 
         def inside(causal: Any) -> Any:
@@ -92,13 +92,14 @@ class PackedRows:
 def pack_rows(
     ids: Tensor, seen: Tensor, width: int, rows: Tensor | None = None, share: bool = True
 ) -> PackedRows:
-    """Rows of a padded batch, end to end, what they begin with alike merged.
+    """Pack rows of a padded batch, and merge their shared prefixes.
 
     Args:
         ids: [B, L] tokens, padded on either side.
-        seen: [B, L] true where a token is no padding.
-        width: C, columns of completions: the last ones.
-        rows: [S] the rows to take; None: those that have a completion.
+        seen: [B, L], true for tokens that are not padding.
+        width: C, the number of completion columns, the last ones.
+        rows: [S] rows to pack; None: all rows with a completion.
+        share: merge shared prefixes.
     """
     seen = seen.bool()
     if rows is None:

@@ -1,4 +1,4 @@
-"""TRL's generation batches: groups without signal leave, others come, rows of a prompt stay together."""
+"""Edits TRL's generation batches: replaces groups without signal, keeps rows of a prompt together."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Batch = dict[str, Any]
 
 
 def groups_with_signal(batch: Mapping[str, Tensor], group_size: int) -> Tensor:
-    """[rows / group_size] bool: the rewards of a group differ. Its rows stand one after the other."""
+    """Return [rows / group_size] bool, true if a group's rewards differ; groups are consecutive rows."""
     return (batch["advantages"].view(-1, group_size) != 0).any(1)
 
 
 def rows_of(groups: Tensor, group_size: int) -> Tensor:
-    """Indices of the rows of chosen groups."""
+    """Return the indices of the selected groups' rows."""
     places = torch.arange(group_size, device=groups.device)
     return (groups.nonzero() * group_size + places).flatten()
 
 
 def take(batch: Batch, rows: Tensor) -> Batch:
-    """The rows of everything that has rows."""
+    """Select rows of all tensors of a batch; scalars stay."""
     return {
         name: value[rows] if isinstance(value, Tensor) and value.dim() else value
         for name, value in batch.items()
@@ -35,7 +35,7 @@ def take(batch: Batch, rows: Tensor) -> Batch:
 
 
 def merge(batches: Sequence[Batch], pad_token_id: int) -> Batch:
-    """Rows of several batches in one: prompts are padded on the left, all else on the right."""
+    """Concatenate batches; prompts are padded on the left, everything else on the right."""
     merged: Batch = {}
     for name, first in batches[0].items():
         values = [batch[name] for batch in batches]
@@ -52,13 +52,13 @@ def merge(batches: Sequence[Batch], pad_token_id: int) -> Batch:
 
 
 def padded(values: Tensor, width: int, fill: int, left: bool) -> Tensor:
-    """[B, less] -> [B, width]."""
+    """Pad [B, n] to [B, width]."""
     missing = width - values.shape[1]
     return F.pad(values, (missing, 0) if left else (0, missing), value=fill)
 
 
 def draw(num_rows: int, count: int, *place: int | str) -> list[int]:
-    """`count` rows of a dataset, without repetition where there are enough; a function of seed and place."""
+    """Draw `count` dataset rows, without repetition if there are enough; depends only on `place`."""
     chance = random.Random(seed_of(*place))
     if count <= num_rows:
         return chance.sample(range(num_rows), count)
@@ -66,8 +66,10 @@ def draw(num_rows: int, count: int, *place: int | str) -> list[int]:
 
 
 def regroup(batches: Sequence[Batch], pad_token_id: int) -> list[Batch]:
-    """The same rows in as many batches, those of a prompt one after the other, prompts in the order in which
-    the first of each stood."""
+    """Redistribute the rows over as many batches so that rows of a prompt are consecutive.
+
+    Prompts keep the order of their first rows.
+    """
     whole = merge(batches, pad_token_id)
     first: dict[tuple[int, ...], int] = {}
     kept = zip(whole["prompt_ids"].tolist(), whole["prompt_mask"].tolist(), strict=True)

@@ -1,5 +1,4 @@
-"""TRL's GRPOTrainer with fastrl's update: one pass from hidden states to gradients, shared prefixes, and
-groups without signal drawn again."""
+"""FastGRPOTrainer: TRL's GRPOTrainer with fastrl's loss, shared prefixes and dynamic sampling."""
 
 from __future__ import annotations
 
@@ -28,23 +27,24 @@ from fastrl.policy.head import LmHead
 
 
 class FastGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
-    """GRPOTrainer whose loss and gradients are the same, and cost less.
+    """GRPOTrainer with the same loss and gradients at lower cost.
 
-    What rows of a micro-batch begin with alike (the prompt of a group) goes through the model once; padding
-    does not, nor, where beta and entropy_coef are 0, a row without advantage. The head's logits are made
-    once, and the gradients with them. Everything else is TRL's: generation, rewards, advantages, logs.
+    Shared prefixes of a micro-batch's rows (a group's prompt) are computed once. Padding is not computed,
+    nor, if beta and entropy_coef are 0, rows without advantage. One pass computes logits and gradients of the
+    head. Generation, rewards, advantages and logs are TRL's.
 
     Args:
-        max_refills: dynamic sampling (DAPO): groups whose rewards are all equal leave the generation batch,
-            and other prompts are drawn in their places, so often at most; then equal groups fill up. 0: off.
-        keep_groups: rows of one prompt come into one micro-batch, where they fit, so that they share it. TRL
-            shuffles rows: with false its micro-batches are kept.
-    Options of GRPOConfig are honoured; those that are not are refused by name, with a ValueError: losses
-    sapo, luspo and vespo, top_entropy_quantile, use_adaptive_entropy, entropy_coef with grpo,
-    off_policy_mask_threshold, vllm_importance_sampling_clip_min, images, the auxiliary loss of experts,
-    torch_compile, DeepSpeed and FSDP.
-    Metrics are TRL's; entropy is that of rows that were run. With max_refills also dynamic_sampling/refills
-    and dynamic_sampling/signal, the share of sampled groups whose rewards differ.
+        max_refills: dynamic sampling (DAPO): groups with equal rewards are replaced by groups of other
+            prompts, for at most this many rounds; remaining places keep groups without signal. 0: off.
+        keep_groups: put rows of one prompt into one micro-batch if they fit, so that they share it. False:
+            keep TRL's shuffled micro-batches.
+    Raises:
+        ValueError: an unsupported option of GRPOConfig; names it. Unsupported are the losses sapo, luspo and
+            vespo, top_entropy_quantile, use_adaptive_entropy, entropy_coef with grpo,
+            off_policy_mask_threshold, vllm_importance_sampling_clip_min, images, the experts' auxiliary loss,
+            torch_compile, DeepSpeed and FSDP.
+    Metrics are TRL's; entropy covers only rows that were run. With max_refills also dynamic_sampling/refills
+    and dynamic_sampling/signal, the fraction of sampled groups whose rewards differ.
     """
 
     def __init__(
@@ -61,9 +61,9 @@ class FastGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         if self.aux_loss_enabled:
             refuse("trl", "router_aux_loss_coef", "0 in FastGRPOTrainer", self.router_aux_loss_coef)
         if max_refills and isinstance(self.train_dataset, IterableDataset):
-            refuse("trl", "max_refills", "0 where the dataset is a stream", max_refills)
+            refuse("trl", "max_refills", "0 for an IterableDataset", max_refills)
         self.max_refills, self.keep_groups = max_refills, keep_groups
-        loss_config(self)  # which checks values
+        loss_config(self)  # LossConfig checks the values
         for model in (self.model, self.ref_model):
             if model is not None:
                 causal = self.accelerator.unwrap_model(model)
@@ -101,12 +101,12 @@ class FastGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return merged
 
     def _missing(self, groups: int) -> int:
-        """Of the process that misses most, so that all take part in what all gather."""
+        """Return the largest number of missing groups over processes, so that all join the same rounds."""
         here = torch.tensor([groups], device=self.accelerator.device)
         return max(0, int(self.accelerator.gather(here).max()))
 
     def _drawn(self, groups: int, refill: int) -> list[dict[str, Any]]:
-        """Rows of new prompts, each as often as a group has members."""
+        """Draw dataset rows of new prompts, each repeated num_generations times."""
         place = (self.args.seed, "refill", self._step, self.accelerator.process_index, refill)
         chosen = draw(len(self.train_dataset), groups, *place)
         return [dict(self.train_dataset[row]) for row in chosen for _ in range(self.num_generations)]
@@ -126,7 +126,7 @@ class FastGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         batch_size: int | None = None, compute_entropy: bool = False, compute_aux_loss: bool = False,
         **images: Any,
     ) -> tuple[Tensor, Tensor | None, None]:  # fmt: skip
-        """[B, logits_to_keep] twice, without gradient: what old policies and the reference are asked for."""
+        """Return log-probs and entropies [B, logits_to_keep], for old and reference policies, no gradient."""
         refuse_images(images)
         shape = (len(input_ids), logits_to_keep)
         logprobs, entropy = (torch.zeros(shape, device=input_ids.device) for _ in range(2))
@@ -134,9 +134,9 @@ class FastGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             rows = slice(start, start + size)
             packed = pack_rows(input_ids[rows], attention_mask[rows], logits_to_keep)
             if len(packed.rows):
-                part, doubt = self._scores(model, packed)
-                logprobs[rows] = logprobs[rows].masked_scatter(packed.tokens, part)
-                entropy[rows] = entropy[rows].masked_scatter(packed.tokens, doubt)
+                packed_logprobs, packed_entropy = self._scores(model, packed)
+                logprobs[rows] = logprobs[rows].masked_scatter(packed.tokens, packed_logprobs)
+                entropy[rows] = entropy[rows].masked_scatter(packed.tokens, packed_entropy)
         return logprobs, entropy if compute_entropy else None, None
 
     def _compute_loss(self, model: Any, inputs: Batch) -> Tensor:
@@ -146,7 +146,7 @@ class FastGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         num_trained = int(trained.sum())
         divisor = denominator(self, inputs, num_trained)
         accumulated = self.current_gradient_accumulation_steps if mode == "train" else 1
-        # TRL's bonus is a mean over the micro-batch's tokens, ours is divided as the loss is
+        # TRL averages the bonus over the micro-batch's tokens; fastrl divides it by the loss's denominator
         bonus = self.entropy_coef * divisor / (max(1, num_trained) * accumulated)
         config = replace(loss_config(self), entropy_coef=bonus)
         packed = self._packed(inputs, config)
@@ -164,7 +164,7 @@ class FastGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return out.loss
 
     def _packed(self, inputs: Batch, config: LossConfig) -> PackedRows:
-        """The rows that move the policy; the first one, scored for nothing, where none does."""
+        """Pack the rows that contribute to the gradient; if there are none, one dummy row."""
         ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
         seen = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
         width = inputs["completion_ids"].shape[1]
@@ -207,4 +207,4 @@ class FastGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
 def refuse_images(inputs: Batch) -> None:
     if inputs.get("pixel_values") is not None:
-        refuse("trl", "images", "text alone in FastGRPOTrainer", "pixel_values")
+        refuse("trl", "images", "only text in FastGRPOTrainer", "pixel_values")

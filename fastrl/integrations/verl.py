@@ -1,9 +1,10 @@
-"""fastrl's policy losses under verl's names; importing this registers them with verl.
+"""Registers fastrl's policy losses with verl when imported.
 
     actor_rollout_ref.actor.policy_loss.loss_mode=fastrl_ppo   # fastrl_gspo, fastrl_cispo, fastrl_reinforce
 
-They take what verl's own take and give the same: verl's clip ranges, dual clip, aggregation over the global
-batch and rollout weights. Where fastrl is installed, verl loads this itself (entry point verl.plugins).
+They have the signature and the results of verl's own losses: clip ranges, dual clip, aggregation over the
+global batch, and rollout weights. verl imports this module itself if fastrl is installed (entry point
+verl.plugins).
 """
 
 from __future__ import annotations
@@ -43,19 +44,19 @@ def policy_loss(
     *,
     loss_type: LossType,
 ) -> tuple[Tensor, dict[str, float]]:
-    """[B, L] each -> the loss, aggregated as verl does, and verl's metrics.
+    """Compute the loss of [B, L] tensors with verl's aggregation, and verl's metrics.
 
     Args:
-        config: verl's ActorConfig; its clip ranges and global_batch_info are read.
-        rollout_is_weights: verl's weights of a rollout correction.
-        loss_type: of fastrl's losses: dapo (verl's vanilla), gspo, cispo or rloo (reinforce).
+        config: verl's ActorConfig; its clip ranges and global_batch_info are used.
+        rollout_is_weights: importance weights of verl's rollout correction.
+        loss_type: fastrl's loss: dapo (verl's vanilla), gspo, cispo or rloo (reinforce).
     Raises:
-        ValueError: no such aggregation, or data parallelism without the sizes of the global batch.
+        ValueError: an unknown aggregation, or data parallelism without the sizes of the global batch.
     """
     mask = response_mask.bool()
     lengths = mask.sum(1)
     wanted = token_weights(mask, loss_agg_mode, **config.global_batch_info)
-    if loss_type == "gspo":  # whose op has 1 / length in it
+    if loss_type == "gspo":  # grpo_loss divides gspo by the length
         wanted = wanted * lengths[:, None]
     if rollout_is_weights is not None:
         wanted = wanted * rollout_is_weights
@@ -65,7 +66,7 @@ def policy_loss(
     out = grpo_loss(
         log_prob[mask],
         cu_seqlens=bounds,
-        advantages=(advantages * wanted)[mask],  # a loss is proportional to its advantage
+        advantages=(advantages * wanted)[mask],  # losses are proportional to the advantage
         loss_mask=torch.ones(int(bounds[-1]), dtype=torch.bool, device=mask.device),
         old_logprobs=old,
         config=ours,
@@ -82,7 +83,7 @@ def token_weights(
     global_batch_size: float | None = None,
     loss_scale_factor: float | None = None,
 ) -> Tensor:
-    """[B, 1]: what a row's tokens weigh in verl's aggregation, whose gradients ranks then average."""
+    """Return the weight of each row's tokens in verl's aggregation, [B, 1]; ranks average the gradients."""
     if loss_agg_mode not in AGGREGATIONS:
         refuse("verl", "loss_agg_mode", " or ".join(AGGREGATIONS), loss_agg_mode)
     lengths = mask.sum(1, keepdim=True).double()
@@ -104,7 +105,7 @@ def token_weights(
 
 
 def loss_config(config: Any, loss_type: LossType) -> LossConfig:
-    """Of verl's ActorConfig."""
+    """Convert verl's ActorConfig."""
     low = config.clip_ratio if config.clip_ratio_low is None else config.clip_ratio_low
     high = config.clip_ratio if config.clip_ratio_high is None else config.clip_ratio_high
     return LossConfig(
@@ -121,7 +122,7 @@ def loss_config(config: Any, loss_type: LossType) -> LossConfig:
 def metrics(
     old: Tensor, current: Tensor, advantages: Tensor, mask: Tensor, config: LossConfig
 ) -> dict[str, float]:
-    """Under verl's names; means over the micro-batch."""
+    """Compute verl's metrics, as means over the micro-batch."""
     log_ratio = (current - old) * mask
     found = {"actor/ppo_kl": mean(-log_ratio, mask)}
     if config.loss_type == "rloo":
@@ -145,7 +146,7 @@ def mean(values: Tensor, mask: Tensor) -> float:
 
 
 def register() -> None:
-    """Raises RuntimeError where verl is not the release that this was written for."""
+    """Register the losses; raise RuntimeError if verl is not a supported release."""
     found = version("verl")
     if not found.startswith(KNOWN):
         raise RuntimeError(f"[verl] version: expected {KNOWN}x, got {found}")

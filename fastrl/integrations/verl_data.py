@@ -1,4 +1,4 @@
-"""Problems in verl's columns.
+"""Converts files of problems to verl's Parquet format.
 
 python -m fastrl.integrations.verl_data train.jsonl train.parquet
 """
@@ -14,7 +14,7 @@ from fastrl.data.problems import Problem, load_problems
 
 
 def verl_row(problem: Problem, data_source: str, ability: str, split: str) -> dict[str, Any]:
-    """One row as verl reads it: extra_info has what its reward functions are given beside the answer."""
+    """Return a row in verl's format; extra_info is passed to reward functions in addition to the answer."""
     return {
         "data_source": data_source,
         "prompt": [dict(message) for message in problem.messages],
@@ -27,7 +27,7 @@ def verl_row(problem: Problem, data_source: str, ability: str, split: str) -> di
 def write_parquet(
     data: DataConfig, out: Path, *, data_source: str = "fastrl", ability: str = "math", split: str = "train"
 ) -> int:
-    """The problems of a JSONL, Parquet or CSV file, as verl's data.train_files. Returns how many."""
+    """Write the problems of a JSONL, Parquet or CSV file for verl's data.train_files; return their number."""
     import pyarrow
     import pyarrow.parquet
 

@@ -1,6 +1,6 @@
-"""What the entry point of group verl.plugins loads on `import verl`, in the driver and in every worker.
+"""Entry point of group verl.plugins, imported with verl in the driver and in every worker.
 
-verl drops a plugin that fails without a word: here it is said.
+verl skips a failing plugin silently, so this module logs a warning.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""fastrl's rewards in verl: a function for answers, and a reward manager whose engines see whole batches.
+"""fastrl's rewards in verl: compute_score for answers, and a reward manager that batches requests.
 
     reward.custom_reward_function.path=pkg://fastrl.integrations.verl_rewards        # compute_score
 
@@ -6,7 +6,7 @@
     +reward.custom_reward_function.reward_kwargs.answer.weight=1
     +reward.custom_reward_function.reward_kwargs.transfer.receiver=receiver/
 
-Each worker of the reward loop has its own receiver: take one worker, unless there is memory for more.
+Each worker of the reward loop loads its own receiver: use one worker unless there is memory for more.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _answer() -> Any:
 def compute_score(
     data_source: str, solution_str: str, ground_truth: Any, extra_info: Any = None, **others: Any
 ) -> Score:
-    """1 where the answer that solution_str states is ground_truth, otherwise 0; verl's signature."""
+    """Return score 1 if the answer stated in solution_str equals ground_truth, else 0; verl's signature."""
     (score,) = _answer()([""], [solution_str], solution=[ground_truth])
     return {"score": float(score), "acc": float(score)}
 
@@ -46,16 +46,16 @@ class Sample:
     """One rollout."""
 
     prompt: Any
-    """Its messages."""
+    """The prompt's messages."""
     completion: str
     completion_ids: list[int]
     step: int
     columns: dict[str, Any]
-    """solution, question, and what else extra_info holds."""
+    """solution, and the entries of extra_info, such as question."""
 
     @property
     def place(self) -> int:
-        """What random draws depend on: verl says not which rollout of its group this is."""
+        """Return the rollout's id for random draws, a hash, since verl passes no rollout number."""
         return seed_of("verl", str(self.prompt), *self.completion_ids)
 
 
@@ -66,10 +66,10 @@ class Weighted:
 
 
 def score(rewards: dict[str, Weighted], samples: Sequence[Sample]) -> list[Score]:
-    """Of each sample the weighted sum of its rewards, and each of them; nan for one that says nothing.
+    """Return each sample's weighted sum of rewards and the single rewards; NaN for a reward of None.
 
     Raises:
-        ValueError: a sample that no reward scores.
+        ValueError: all rewards of a sample are None.
     """
     ordered = sorted(samples, key=lambda sample: (str(sample.prompt), sample.place))  # groups together
     columns = {name: [sample.columns.get(name) for sample in ordered] for name in ordered[0].columns}
@@ -86,20 +86,20 @@ def score(rewards: dict[str, Weighted], samples: Sequence[Sample]) -> list[Score
     }
     found: dict[int, Score] = {}
     for row, sample in enumerate(ordered):
-        said = {name: each[row] for name, each in values.items()}
-        given = [rewards[name].weight * value for name, value in said.items() if value is not None]
+        own = {name: each[row] for name, each in values.items()}
+        given = [rewards[name].weight * value for name, value in own.items() if value is not None]
         if not given:
-            raise ValueError(f"[verl] rewards: expected a number of at least one, got None of {list(said)}")
-        apart = {name: float("nan") if value is None else value for name, value in said.items()}
-        found[id(sample)] = {"score": sum(given), **apart}
+            raise ValueError(f"[verl] rewards: expected at least one number, got None from {list(own)}")
+        single = {name: float("nan") if value is None else value for name, value in own.items()}
+        found[id(sample)] = {"score": sum(given), **single}
     return [found[id(sample)] for sample in samples]
 
 
 def build(functions: dict[str, dict[str, Any]], tokenizer: Any, longest: int) -> dict[str, Weighted]:
-    """Rewards by name, of options as configuration holds them; weight is an option of all, by default 1.
+    """Build rewards by name from their options; each also takes `weight`, by default 1.
 
     Raises:
-        ValueError: no reward, or one of another name.   TypeError: no such option of a reward.
+        ValueError: no reward, or an unknown name.   TypeError: an unknown option.
     """
     makers: dict[str, Callable[..., Any]] = {
         "answer": answer_reward,
@@ -120,7 +120,7 @@ def build(functions: dict[str, dict[str, Any]], tokenizer: Any, longest: int) ->
 
 @register("fastrl")
 class FastRewardManager(RewardManagerBase):  # type: ignore[misc]
-    """verl's reward loop asks for one rollout; those that it asks for together are scored together."""
+    """Scores concurrent requests of verl's reward loop, each for one rollout, as one batch."""
 
     def __init__(
         self, config: Any, tokenizer: Any, compute_score: Any, reward_router_address: str | None = None,
@@ -137,7 +137,7 @@ class FastRewardManager(RewardManagerBase):  # type: ignore[misc]
         self.batcher: Batcher[Sample, Score] = Batcher(lambda samples: score(rewards, samples))
 
     async def run_single(self, data: Any) -> dict[str, Any]:
-        """The last sequence of `data`: {"reward_score", "reward_extra_info"}."""
+        """Score the last sequence of `data`: {"reward_score", "reward_extra_info"}."""
         found = await self.batcher(self._sample(data[-1:]))
         return {"reward_score": found["score"], "reward_extra_info": found}
 
@@ -145,10 +145,10 @@ class FastRewardManager(RewardManagerBase):  # type: ignore[misc]
         item = data[0]
         ids, mask = item.batch["responses"], item.batch["attention_mask"]
         valid = ids[: int(mask[-len(ids) :].sum())]
-        apart = item.non_tensor_batch
-        columns = dict(apart.get("extra_info") or {})
-        columns["solution"] = apart["reward_model"]["ground_truth"]
-        prompt = apart.get("raw_prompt")
+        fields = item.non_tensor_batch
+        columns = dict(fields.get("extra_info") or {})
+        columns["solution"] = fields["reward_model"]["ground_truth"]
+        prompt = fields.get("raw_prompt")
         if prompt is None:
             refuse("verl", "raw_prompt", "messages (data.return_raw_chat=True)", None)
         return Sample(

@@ -1,10 +1,10 @@
-"""Checkpoints that are whole or absent: written aside, renamed when complete, checked by digest when read.
+"""Atomic checkpoints: written to a temporary folder, renamed when complete, verified by digest when read.
 
 step-000050/       a plain Hugging Face folder: weights, config.json, tokenizer, and README.md, its model card
     adapter/       the adapters, if only they are trained; the weights above have them merged
-    trainer_state/ optimizer.safetensors and state.json, which only going on with the run needs
+    trainer_state/ optimizer.safetensors and state.json, only for resuming the run
 
-The files are the same whatever the number of ranks.
+The files do not depend on the number of ranks.
 """
 
 from __future__ import annotations
@@ -32,19 +32,20 @@ from fastrl.runtime.files import is_inside, open_regular
 
 log = logging.getLogger(__name__)
 TRAINER_STATE = "trainer_state"
-"""Of a checkpoint, with what is no part of the model: programs that load all weights of a folder take only
-the model's."""
+"""Subfolder of a checkpoint with the trainer's files, so that programs which load all weight files of a
+folder find only the model's."""
 STATE, OPTIMIZER, CARD = "state.json", "optimizer.safetensors", "README.md"
 SCORE = "score"
-"""In a checkpoint's state, where it takes part in the choice of the best: higher is better."""
+"""Key in a checkpoint's state with its score; the checkpoint with the highest is kept."""
 
 
 class Saver:
-    """Writes a run's checkpoints, one at a time, and drops the oldest beyond `keep_last`, but not the best.
+    """Writes a run's checkpoints one at a time, and removes all but the last `keep_last` and the best.
 
     Args:
-        folder: of the checkpoints; all ranks see it.
-        background: training goes on from a copy in host memory, of this rank's part, while it is written.
+        folder: folder of the checkpoints, on a file system that all ranks share.
+        background: write in a thread, from a copy of this rank's part in host memory, while training
+            continues.
     """
 
     def __init__(
@@ -58,12 +59,13 @@ class Saver:
     def save(
         self, policy: Policy, optimizer: torch.optim.Optimizer, state: dict[str, Any], card: str = ""
     ) -> Path:
-        """Write folder/step-N; every rank calls it. `state` holds step and data position, and SCORE if any;
-        random numbers are functions of (seed, step), so there is no generator state to keep.
+        """Write folder/step-N and return it; all ranks call it.
 
         Args:
-            card: the text of README.md, on the first rank. "": there is none.
-        Raises: OSError: this checkpoint, or the one before in the background, could not be written.
+            state: step, data position, and SCORE if any. Random numbers depend on (seed, step), so there is
+                no generator state.
+            card: text of README.md, on the first rank; "": no README.md.
+        Raises: OSError: this checkpoint, or the previous one in the background, could not be written.
         """
         self.wait()
         final = self.folder / f"step-{state['step']:06d}"
@@ -88,7 +90,7 @@ class Saver:
         return final
 
     def wait(self) -> None:
-        """Until the last one is on disk. Raises: OSError: it could not be written."""
+        """Wait until the last checkpoint is on disk. Raises OSError if it could not be written."""
         if self._writing is not None:
             writing, self._writing = self._writing, None
             writing.result()
@@ -97,7 +99,7 @@ class Saver:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        """Waits for the last one. After an error elsewhere nobody may come to meet this rank: it is left."""
+        """Wait for the last checkpoint, but not after an error, when other ranks may not join in."""
         if kind is None:
             self.wait()
         self._thread.shutdown(wait=kind is None)
@@ -105,7 +107,7 @@ class Saver:
     def _write(
         self, partial: Path, final: Path, files: Mapping[str, Mapping[str, Rows]], state: dict[str, Any]
     ) -> None:
-        """This rank's part of it; the first completes it when all have done theirs."""
+        """Write this rank's part; the first rank completes the checkpoint when all have written theirs."""
         first, failed = self.ranks.first, list[tuple[int, str]]()
         try:
             for name, tensors in files.items():
@@ -118,9 +120,9 @@ class Saver:
         if failed := self.ranks.gather_in_background(failed):
             raise OSError(*failed[0], str(partial))
         inside = sorted(path for path in partial.rglob("*") if path.is_file() and path.name != CARD)
-        mine = inside[self.ranks.rank :: self.ranks.size]
+        own = inside[self.ranks.rank :: self.ranks.size]
         digests = self.ranks.gather_in_background(
-            [(str(path.relative_to(partial)), digest(path)) for path in mine]
+            [(str(path.relative_to(partial)), digest(path)) for path in own]
         )
         if first:
             complete(partial, final, {**state, "files": dict(sorted(digests))})
@@ -131,7 +133,7 @@ class Saver:
 def parts_of(
     policy: Policy, optimizer: torch.optim.Optimizer, rank: int, copied: bool
 ) -> dict[str, dict[str, Rows]]:
-    """File -> tensor -> the rows that this rank writes."""
+    """Return {file: {tensor: rows that this rank writes}}."""
     moments = optimizer_tensors(policy, optimizer)
     tensors = {**policy.weight_files(), f"{TRAINER_STATE}/{OPTIMIZER}": moments}
     files = {file: rows_of(of, rank) for file, of in tensors.items()}
@@ -141,11 +143,11 @@ def parts_of(
 
 
 def complete(partial: Path, final: Path, state: dict[str, Any]) -> None:
-    """Everything is written: now it is on the disk, and then it has its name."""
+    """Write state.json, flush all files to disk and give the checkpoint its final name."""
     own = partial / TRAINER_STATE / STATE
     own.write_text(json.dumps(state, indent=2) + "\n")
     for path in partial.rglob("*.safetensors"):
-        path.chmod(own.stat().st_mode)  # safetensors keeps other users out, whatever the umask
+        path.chmod(own.stat().st_mode)  # safetensors ignores the umask and denies other users
     sync_all(partial)
     remove(final)
     partial.rename(final)
@@ -153,7 +155,7 @@ def complete(partial: Path, final: Path, state: dict[str, Any]) -> None:
 
 
 def remove(checkpoint: Path) -> None:
-    """Take the name away first, then the files: no death in between leaves a folder with some of them."""
+    """Remove a checkpoint: rename it first, so that a kill never leaves an incomplete one under its name."""
     dropped = checkpoint.with_name(f".{checkpoint.name}.dropped")
     shutil.rmtree(dropped, ignore_errors=True)
     if checkpoint.exists():
@@ -161,15 +163,15 @@ def remove(checkpoint: Path) -> None:
         shutil.rmtree(dropped)
 
 
-def drop_remains(folder: Path) -> None:
-    """Remove what a death left of checkpoints that were being written or removed; it is never read."""
+def remove_partial(folder: Path) -> None:
+    """Remove checkpoints that a killed process left half written or half removed."""
     for pattern in (".step-*.partial", ".step-*.dropped"):
         for path in folder.glob(pattern):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def drop_old(folder: Path, keep_last: int) -> None:
-    """All but the last ones and the best: the highest score, of equal ones the later."""
+    """Remove all checkpoints but the last `keep_last` and the best (highest score, the later on a tie)."""
     paths = complete_checkpoints(folder)
     scores = {path: state[SCORE] for path in paths if SCORE in (state := read_state(path))}
     best = max(scores, key=lambda path: (scores[path], path.name), default=None)
@@ -179,26 +181,28 @@ def drop_old(folder: Path, keep_last: int) -> None:
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
-    """step-* folders, oldest first."""
+    """Return the step-* folders, oldest first."""
     return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 
 def latest_checkpoint(folder: Path, ranks: Ranks | None = None) -> Path | None:
-    """The newest checkpoint whose files are all as they were written; damaged ones are named, passed over.
-    Ranks share the reading, and agree."""
+    """Return the newest intact checkpoint, the same on all ranks; None if there is none.
+
+    Ranks share the verification. Damaged checkpoints are skipped with a warning.
+    """
     ranks = ranks or Ranks()
     found = ranks.gather([path.name for path in complete_checkpoints(folder)] if ranks.first else [])
     for path in (folder / name for name in reversed(found)):
-        damage = ranks.gather([one for one in [damaged(path, ranks)] if one is not None])
+        damage = ranks.gather([reason for reason in [damaged(path, ranks)] if reason is not None])
         if not damage:
             return path
         if ranks.first:
-            log.warning("checkpoint %s passed over: %s", path, damage[0])
+            log.warning("checkpoint %s skipped: %s", path, damage[0])
     return None
 
 
 def damaged(path: Path, ranks: Ranks | None = None) -> str | None:
-    """What is wrong with a checkpoint, as far as this rank's share of its files goes; None: nothing."""
+    """Return how a checkpoint is damaged, as far as this rank's share of its files shows; None: intact."""
     rank, size = (0, 1) if ranks is None else (ranks.rank, ranks.size)
     if not trainer_file(path, STATE).exists():
         return f"{STATE} is missing"
@@ -207,18 +211,18 @@ def damaged(path: Path, ranks: Ranks | None = None) -> str | None:
         return f"{STATE} is unreadable"
     for name, expected in list(files.items())[rank::size]:
         if not is_inside(path, name):
-            return f"{STATE} names {name!r}, which is not inside"
+            return f"{STATE} names {name!r}, which is outside the folder"
         if not (path / name).exists():
             return f"{name} is missing"
         if not (path / name).is_file():
-            return f"{name} is no regular file"
+            return f"{name} is not a regular file"
         if digest(path / name) != expected:
-            return f"{name} is not what was written"
+            return f"{name} has changed since it was written"
     return None
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Of a checkpoint; empty where it can't be read."""
+    """Return a checkpoint's state; empty if it can't be read."""
     try:
         with open_regular(trainer_file(path, STATE)) as file:
             state = json.loads(file.read())
@@ -228,7 +232,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def load_optimizer(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Fill the optimiser from a checkpoint; returns its state. Weights are loaded with the policy."""
+    """Load the optimiser from a checkpoint; return the checkpoint's state. The policy loads the weights."""
     with safe_open(trainer_file(path, OPTIMIZER), framework="pt") as file:
         restore_optimizer(policy, optimizer, file)
     state: dict[str, Any] = json.loads(trainer_file(path, STATE).read_text())
@@ -236,12 +240,13 @@ def load_optimizer(path: Path, policy: Policy, optimizer: torch.optim.Optimizer)
 
 
 def trainer_file(checkpoint: Path, name: str) -> Path:
-    """Return where a checkpoint has a file of the trainer: those of fastrl 0.1 have it next to the model."""
+    """Return the path of a trainer's file in a checkpoint; fastrl 0.1 wrote it next to the model."""
     before = checkpoint / name
     return before if before.exists() else checkpoint / TRAINER_STATE / name
 
 
 def digest(path: Path) -> str:
+    """Return the SHA-256 of a regular file."""
     whole = hashlib.sha256()
     with open_regular(path) as file:
         while block := file.read(1 << 20):

@@ -1,4 +1,4 @@
-"""The language-model head of a Hugging Face decoder: its weight and the scaling of its logits."""
+"""The LM head of a Hugging Face decoder: weight, bias and logit scaling."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class LmHead:
-    """logits = softcap * tanh(z / softcap), without softcap: z = logit_scale * (hidden weight^T + bias)."""
+    """The parameters of an LM head.
+
+    z = logit_scale * (hidden weight^T + bias);   logits = softcap * tanh(z / softcap), or z without softcap
+    """
 
     weight: Tensor
     bias: Tensor | None
@@ -18,15 +21,12 @@ class LmHead:
     softcap: float | None
 
     def options(self) -> dict[str, Any]:
-        """Return all but the weight, as the keywords of `fastrl.ops.linear_logprob`."""
+        """Return all but the weight as keyword arguments of `fastrl.ops.linear_logprob`."""
         return {"bias": self.bias, "logit_scale": self.logit_scale, "softcap": self.softcap}
 
 
 def lm_head_of(model: Any) -> LmHead:
-    """Read the head of any Hugging Face decoder.
-
-    Raises: ValueError: the model has none.
-    """
+    """Return the head of a Hugging Face decoder. Raises ValueError if it has none."""
     layer, config = model.get_output_embeddings(), model.config.get_text_config()
     if layer is None:
         raise ValueError(

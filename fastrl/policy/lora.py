@@ -1,4 +1,4 @@
-"""Low-rank adapters inside a Hugging Face model (peft), and the weights that they make."""
+"""LoRA adapters in a Hugging Face model (peft), and the merged weights."""
 
 from __future__ import annotations
 
@@ -18,21 +18,25 @@ from fastrl.config import AdapterConfig
 
 ADAPTER = "default"
 FOLDER = "adapter"
-"""Of a checkpoint, with the adapters as peft saves them."""
+"""Subfolder of a checkpoint with the adapters in peft's format."""
 WEIGHTS, PREFIX = "adapter_model.safetensors", "base_model.model."
 
 
 def check_peft(config: AdapterConfig, section: str = "") -> None:
-    """Adapters are asked for: the package that makes them is there. section: that holds [lora]."""
+    """Raise ValueError if the configuration has adapters and peft is not installed.
+
+    Args:
+        section: prefix of the section lora in messages, such as "model.".
+    """
     if config.rank and find_spec("peft") is None:
         raise ValueError(
-            f"[{section}lora] rank: expected 0 where peft is not installed (pip install 'peft>=0.17'), "
+            f"[{section}lora] rank: expected 0 if peft is not installed (pip install 'peft>=0.17'), "
             f"got {config.rank}"
         )
 
 
 def layers_to_adapt(model: Any, target_modules: Collection[str] = ()) -> dict[str, Any]:
-    """A decoder's linear layers by name, its head left out; with target_modules, those so called."""
+    """Return a decoder's linear layers by name, without the LM head; with target_modules, only those."""
     head = model.get_output_embeddings()
     return {
         name: layer
@@ -43,20 +47,20 @@ def layers_to_adapt(model: Any, target_modules: Collection[str] = ()) -> dict[st
 
 
 def linear_layers(model: Any) -> list[str]:
-    """What a decoder's linear layers are called."""
+    """Return the distinct last names of a decoder's linear layers, such as q_proj."""
     return sorted({last_part(name) for name in layers_to_adapt(model)})
 
 
 def last_part(name: str) -> str:
-    """model.layers.0.self_attn.q_proj -> q_proj"""
+    """Return the last part of a dotted name: model.layers.0.self_attn.q_proj -> q_proj."""
     return name.rpartition(".")[2]
 
 
 def add_adapters(model: Any, config: AdapterConfig, seed: int, dropout: float = 0.0) -> None:
-    """W becomes W + alpha / rank * B A in linear layers, in place; everything else is frozen.
+    """Add adapters to linear layers in place, W -> W + alpha / rank * B A, and freeze everything else.
 
-    A is drawn by the seed, B is zero: nothing changes yet. Dropout acts on what goes into A, in train mode.
-    Experts that are one tensor are no linear layers, and stay as they are.
+    A is initialised from the seed and B is 0, so the model's output does not change yet. Dropout is on the
+    input of A, in train mode. Experts stored as one tensor are not linear layers and get no adapter.
     """
     check_peft(config)
     import peft
@@ -74,35 +78,38 @@ def add_adapters(model: Any, config: AdapterConfig, seed: int, dropout: float = 
 
 
 def adapted_layers(model: Any) -> dict[str, Any]:
-    """peft's layers by their names in the model."""
+    """Return the layers with an adapter, by name."""
     return {name: layer for name, layer in model.named_modules() if hasattr(layer, "get_delta_weight")}
 
 
 def adapter_weights(model: Any) -> dict[str, Tensor]:
-    """A and B of every adapted layer, by name; nothing where there are no adapters."""
+    """Return A and B of every adapted layer, by name; empty without adapters."""
     return {name: p.detach() for name, p in model.named_parameters() if ".lora_" in name}
 
 
 def save_adapters(model: Any, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
-    """A folder that peft.PeftModel.from_pretrained(the model without adapters, folder) takes. weights: of the
-    adapters, as adapter_weights has them; None: the model's own."""
+    """Write a folder that peft.PeftModel.from_pretrained(model without adapters, folder) loads.
+
+    Args:
+        weights: the adapters' weights in the form of adapter_weights; None: the model's own.
+    """
     weights = adapter_weights(model) if weights is None else weights
     config = copy(model.peft_config[ADAPTER])
     config.inference_mode, config.base_model_name_or_path = True, model.name_or_path
-    config.target_modules = sorted(config.target_modules)  # peft's is a set: the same file in every process
+    config.target_modules = sorted(config.target_modules)  # peft's set has a random order
     config.save_pretrained(folder)
     named = {saved_name(name): weight.contiguous() for name, weight in weights.items()}
     save_file(named, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def load_adapters(model: Any, folder: Path) -> None:
-    """save_adapters' inverse, into adapters that are there.
+    """Load weights that save_adapters wrote into the model's adapters.
 
-    Raises: ValueError: they are the weights of other adapters.
+    Raises: ValueError: the saved adapters have other layers or another rank.
     """
     own = {saved_name(name): weight for name, weight in adapter_weights(model).items()}
     weights = load_file(folder / WEIGHTS)
-    shapes, saved = ({name: w.shape for name, w in each.items()} for each in (own, weights))
+    shapes, saved = ({name: w.shape for name, w in tensors.items()} for tensors in (own, weights))
     if shapes != saved:
         differing = sorted(name for name in {*shapes, *saved} if shapes.get(name) != saved.get(name))
         raise ValueError(
@@ -113,13 +120,13 @@ def load_adapters(model: Any, folder: Path) -> None:
 
 
 def saved_name(name: str) -> str:
-    """peft leaves an adapter's name out of those of its tensors, and puts those of its own modules before."""
+    """Return a tensor's name in peft's files, which omit the adapter's name and prefix peft's own modules."""
     return PREFIX + name.replace(f".{ADAPTER}.weight", ".weight")
 
 
 @contextmanager
 def switched_off(model: Any) -> Iterator[None]:
-    """The model computes what it did before it had adapters, to the bit."""
+    """Disable the adapters within the block; the model's output is then bitwise that without adapters."""
     layers = list(adapted_layers(model).values())
     for layer in layers:
         layer.enable_adapters(False)
@@ -132,9 +139,9 @@ def switched_off(model: Any) -> Iterator[None]:
 
 @torch.no_grad()
 def merged_weights(model: Any) -> dict[str, Tensor]:
-    """The model's state under the names it has without adapters, each weight with its adapter added.
+    """Return the model's state dict with merged adapters, under the names of the model without adapters.
 
-    The model is left as it is: adding and taking away again would round its weights.
+    The model itself is not changed: adding and subtracting an adapter would round its weights.
     """
     weights = {
         name.replace(".base_layer.", "."): value
@@ -147,8 +154,11 @@ def merged_weights(model: Any) -> dict[str, Tensor]:
 
 
 def merged_parameters(model: Any, changed_only: bool = False) -> Iterator[tuple[str, Tensor]]:
-    """Parameters as in merged_weights, tied ones once, one made at a time. changed_only: those that have an
-    adapter."""
+    """Yield the parameters of merged_weights one by one, tied ones once.
+
+    Args:
+        changed_only: only parameters with an adapter.
+    """
     layers = adapted_layers(model)
     for name, parameter in model.named_parameters():
         path, _, last = name.rpartition(".base_layer.")

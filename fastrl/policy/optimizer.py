@@ -1,4 +1,4 @@
-"""AdamW, and its state as named tensors, so that a checkpoint holds no pickle."""
+"""AdamW, and its state as named tensors, so that checkpoints need no pickle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 def make_optimizer(policy: Policy, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW over the trainable weights; norms and biases are not decayed."""
+    """Return AdamW over the trainable weights; tensors with one dimension get no weight decay."""
     decayed = [p for p in policy.parameters() if p.ndim >= 2]
     plain = [p for p in policy.parameters() if p.ndim < 2]
     groups = [
@@ -27,7 +27,7 @@ def make_optimizer(policy: Policy, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """lr * min(1, (step + 1) / warmup_steps)."""
+    """Return learning_rate * min(1, (step + 1) / warmup_steps)."""
     return config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
 
 
@@ -35,12 +35,14 @@ def apply_gradients(
     policy: Policy, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int,
     bad_steps: BadSteps | None = None,
 ) -> float:  # fmt: skip
-    """One optimiser step with the gradients clipped; returns their norm before. A bad gradient changes
-    nothing; where it is one too many, FloatingPointError is raised."""
+    """Clip the gradients and take an optimiser step; return the norm before clipping. One host sync.
+
+    A bad gradient is skipped. Raises FloatingPointError if there are too many (BadSteps.skips).
+    """
     policy.reshard()
     for parameter in policy.parameters():
         if parameter.grad is None:
-            # no sequence has had one since this process began; one that began earlier would have zeros
+            # None only before the first gradient of this process; 0 makes a resumed run equal
             parameter.grad = torch.zeros_like(parameter)
     clipped = torch.nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
     norm = float(gather(clipped, policy.device))
@@ -55,7 +57,7 @@ def apply_gradients(
 
 
 def optimizer_tensors(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """`<parameter>/<moment>` -> tensor, sharded as its parameter is."""
+    """Return {"<parameter>/<moment>": tensor}, sharded like its parameter."""
     policy.reshard()
     tensors = {}
     for name, parameter in policy.model.named_parameters():
@@ -65,7 +67,7 @@ def optimizer_tensors(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[
 
 
 def restore_optimizer(policy: Policy, optimizer: torch.optim.Optimizer, file: Any) -> None:
-    """The inverse of optimizer_tensors; file: an open safetensors file of them."""
+    """Load the optimiser's state from an open safetensors file of optimizer_tensors."""
     policy.reshard()
     names = set(file.keys())
     for name, parameter in policy.model.named_parameters():

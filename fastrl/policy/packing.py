@@ -1,5 +1,4 @@
-"""Sequences laid end to end, or merged where they begin alike: no padding reaches the model, and the head
-sees trained tokens only."""
+"""Packing of sequences without padding, optionally with shared prefixes; the head sees only loss tokens."""
 
 from __future__ import annotations
 
@@ -16,23 +15,23 @@ from fastrl.types import TrainSequence
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
-    """N input tokens of S sequences; T hidden states predict a trained token."""
+    """N input tokens of S sequences, of which T hidden states predict a loss token."""
 
     input_ids: Tensor
     """[N] int64."""
     position_ids: Tensor
     """[N] int64, from 0 in each sequence."""
     tree: TreeLayout
-    """Which of the N sees which."""
+    """Prefix tree of the N tokens, which defines attention."""
     cu_seqlens: Tensor | None
-    """[S+1] int32, where each sequence starts among the N; None where sequences share tokens."""
+    """[S+1] int32, offsets of the sequences in the N tokens; None if sequences share tokens."""
     max_seqlen: int
     rows: Tensor
-    """[T] int64, which of the N hidden states predict; a shared one may stand there several times."""
+    """[T] int64, indices in N of the hidden states that predict; a shared one may occur several times."""
     ids: Tensor
-    """[T] int64, the token each row predicts."""
+    """[T] int64, the tokens predicted."""
     row_cu_seqlens: Tensor
-    """[S+1] int32, where each sequence starts among the T."""
+    """[S+1] int32, offsets of the sequences in the T rows."""
 
     @property
     def num_tokens(self) -> int:
@@ -42,11 +41,15 @@ class PackedBatch:
 def pack(
     sequences: Sequence[TrainSequence], device: torch.device, share_prefixes: bool = False
 ) -> PackedBatch:
-    """Lay sequences end to end, or with share_prefixes merge what they begin with alike. A sequence's last
-    token is only ever predicted, so it is not an input."""
+    """Concatenate sequences, or with share_prefixes merge their common prefixes.
+
+    A sequence's last token is only predicted, so it is not an input.
+
+    Raises: ValueError: a sequence has fewer than 2 tokens.
+    """
     lengths = [len(sequence.token_ids) - 1 for sequence in sequences]
     if min(lengths, default=1) < 1:
-        raise ValueError("[pack] token_ids: expected at least 2 tokens a sequence (one to predict from)")
+        raise ValueError("[pack] token_ids: expected at least 2 tokens per sequence (one to predict from)")
     inputs = np.concatenate([np.asarray(s.token_ids[:-1], dtype=np.int64) for s in sequences])
     targets = np.concatenate([np.asarray(s.token_ids[1:], dtype=np.int64) for s in sequences])
     trained = np.concatenate([np.asarray(s.loss_mask[1:], dtype=bool) for s in sequences])
@@ -74,49 +77,49 @@ def pack(
 
 
 def cumulative(lengths: Sequence[int]) -> np.ndarray:
-    """[S+1] int32: 0, then the running sum."""
+    """Return [S+1] int32: 0, then the cumulative sum of lengths."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
 
 
 def microbatches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices grouped so that a group's lengths sum to at most `budget`, neighbours in length together.
+    """Group indices into micro-batches of at most `budget` tokens, with similar lengths together.
 
-    A sequence longer than the budget gets a group of its own: it can't be split.
+    A sequence longer than the budget is a micro-batch of its own.
     """
-    groups: list[list[int]] = []
+    batches: list[list[int]] = []
     room = 0
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if not groups or lengths[index] > room:
-            groups.append([])
+        if not batches or lengths[index] > room:
+            batches.append([])
             room = budget
-        groups[-1].append(index)
+        batches[-1].append(index)
         room -= lengths[index]
-    return groups
+    return batches
 
 
 def shared_microbatches(
     tokens: Sequence[Sequence[int]], groups: Sequence[int], budget: int
 ) -> list[list[int]]:
-    """Indices grouped so that the distinct prefixes of a group, its tokens once merged, are at most `budget`.
+    """Group indices into micro-batches of at most `budget` tokens, where shared prefixes count once.
 
-    Sequences of a group stay together where the budget holds them all, and are split in the order of their
-    tokens where it does not. A sequence longer than the budget gets a micro-batch of its own.
+    The sequences of a group stay together if they fit into the budget; otherwise they are split in
+    lexicographic order. A sequence longer than the budget is a micro-batch of its own.
 
     Args:
         tokens: the tokens of each sequence.
-        groups: which sequences to keep together, for each the number of its group.
+        groups: the group of each sequence.
     """
     members: dict[int, list[int]] = {}
     for index in sorted(range(len(tokens)), key=lambda i: (tokens[i], i)):
         members.setdefault(groups[index], []).append(index)
-    arrays = [np.asarray(each, dtype=np.int64) for each in tokens]
+    arrays = [np.asarray(ids, dtype=np.int64) for ids in tokens]
     batches: list[list[int]] = []
     room, last = 0, None
     for group in members.values():
-        alone = [new_tokens(arrays, before, i) for before, i in zip([None, *group], group, strict=False)]
-        joining = new_tokens(arrays, last, group[0]) + sum(alone[1:])
-        if joining > room and sum(alone) <= budget:
-            room = 0  # the group is whole in the next one
+        sizes = [new_tokens(arrays, before, i) for before, i in zip([None, *group], group, strict=False)]
+        joining = new_tokens(arrays, last, group[0]) + sum(sizes[1:])
+        if joining > room and sum(sizes) <= budget:
+            room = 0  # the whole group fits into the next micro-batch
         for index in group:
             added = new_tokens(arrays, last, index)
             if not batches or added > room:
@@ -128,7 +131,7 @@ def shared_microbatches(
 
 
 def new_tokens(arrays: Sequence[np.ndarray], before: int | None, index: int) -> int:
-    """Tokens that a sequence adds to one sorted before it: all but those that both begin with."""
+    """Return how many tokens of a sequence follow its common prefix with the sequence `before`."""
     if before is None:
         return len(arrays[index])
     length = min(len(arrays[before]), len(arrays[index]))

@@ -1,12 +1,12 @@
-"""prefix_attention in any Hugging Face model, and in trainers that are made of one.
+"""prefix_attention as an attention implementation of Hugging Face models.
 
     import fastrl.policy.prefix_attention
     model = AutoModelForCausalLM.from_pretrained(name, attn_implementation="fastrl_prefix")
     model(forest_tokens, position_ids=depths, prefix_layout=TreeLayout.of(forest, device))
 
-Without a layout it is the model's ordinary causal attention, with what transformers itself makes of
-position_ids and attention_mask: packed rows (positions that restart) are not mixed, padding on either side
-is seen by nobody. Steps with a key-value cache are plain attention, so that generate() works.
+Without a layout it is ordinary causal attention, with transformers' meaning of position_ids and
+attention_mask: packed sequences (positions that restart) are not mixed, and padding on either side is masked.
+Steps with a KV cache use plain attention, so generate() works.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from transformers.masking_utils import sdpa_mask
 from fastrl.ops import TreeLayout, prefix_attention
 
 PREFIX = "fastrl_prefix"
-BEGINS, VACANT, AHEAD = 1, 2, 4
-"""Marks of a token: it does not see the one before; it is padding; the one before sees it."""
+STARTS, PADDING, SEEN_EARLIER = 1, 2, 4
+"""Flags of a token: it starts a sequence; it is padding; the token before it attends to it (not causal)."""
 
 _layouts: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
@@ -36,13 +36,17 @@ def attend(
     *, prefix_layout: TreeLayout | None = None, scaling: float | None = None, dropout: float = 0.0,
     sliding_window: int | None = None, softcap: float | None = None, **kwargs: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """[B, Hq, N, K] and [B, Hkv, N, K] twice -> [B, N, Hq, K]; the rows are one forest, end to end."""
+    """Return attention [B, N, Hq, K] of query [B, Hq, N, K], key and value [B, Hkv, N, K].
+
+    Args:
+        prefix_layout: the prefix tree of all B * N tokens; None: derived from the attention mask.
+    """
     refuse_unsupported(kwargs)
     if dropout:
         raise ValueError(f"[{PREFIX}] dropout: expected 0, got {dropout}")
     if torch.is_autocast_enabled(query.device.type):
         dtype = torch.get_autocast_dtype(query.device.type)
-        query, key, value = (each.to(dtype) for each in (query, key, value))
+        query, key, value = (tensor.to(dtype) for tensor in (query, key, value))
     batch, num_heads, length, _ = query.shape
     if attention_mask is not None and attention_mask.dim() == 4:
         return masked_attention(query, key, value, attention_mask, scaling, softcap), None
@@ -51,7 +55,7 @@ def attend(
             f"[{PREFIX}] attention_mask: expected one over {key.shape[2]} cached tokens, got none"
         )
     tree = prefix_layout or layout_of(attention_mask, batch, length, query.device)
-    q, k, v = (each.transpose(1, 2).flatten(0, 1) for each in (query, key, value))
+    q, k, v = (tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value))
     out = prefix_attention(q, k, v, tree, scaling=scaling, softcap=softcap, window=sliding_window)
     return out.view(batch, length, num_heads, -1), None
 
@@ -59,17 +63,21 @@ def attend(
 def masked_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None, softcap: float | None
 ) -> Tensor:
-    """A step with a cache: [B, N, Hq, K]; mask [B, 1, N, cached tokens], true or 0 where a token is seen."""
+    """Return attention [B, N, Hq, K] of a step with a KV cache.
+
+    Args:
+        mask: [B, 1, N, cached tokens], True or 0 at tokens that are attended to.
+    """
     if softcap is None:
         grouped = query.shape[1] != key.shape[1]
         out = F.scaled_dot_product_attention(query, key, value, mask, scale=scaling, enable_gqa=grouped)
         return out.transpose(1, 2)
-    shared_by = query.shape[1] // key.shape[1]
-    key, value = (each.repeat_interleave(shared_by, dim=1) for each in (key, value))
+    group = query.shape[1] // key.shape[1]
+    key, value = (tensor.repeat_interleave(group, dim=1) for tensor in (key, value))
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = softcap * torch.tanh((query @ key.transpose(-1, -2)).float() * scaling / softcap)
-    seen = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
-    return (seen.softmax(-1).to(value.dtype) @ value).transpose(1, 2)
+    masked = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+    return (masked.softmax(-1).to(value.dtype) @ value).transpose(1, 2)
 
 
 def mark_tokens(
@@ -77,7 +85,7 @@ def mark_tokens(
     q_offset: int = 0, kv_offset: int = 0, attention_mask: Tensor | None = None,
     device: torch.device | str = "cpu", use_vmap: bool = False, **kwargs: Any,
 ) -> Tensor | None:  # fmt: skip
-    """What transformers would build a mask of, as [B, N] marks; with a cache, the mask itself."""
+    """Return the flags [B, N] of all tokens in place of transformers' mask; with a KV cache, the mask."""
     if q_length != kv_length or bool(q_offset != 0) or kv_offset:
         mask: Tensor | None = sdpa_mask(
             batch_size=batch_size, q_length=q_length, kv_length=kv_length, q_offset=q_offset,
@@ -86,7 +94,7 @@ def mark_tokens(
         )  # fmt: skip
         return mask
     if use_vmap:
-        raise ValueError(f"[{PREFIX}] attention: this model changes who sees whom, which is not supported")
+        raise ValueError(f"[{PREFIX}] attention: this model modifies the mask, which is not supported")
     rows, head = (
         torch.arange(batch_size, device=device)[:, None],
         torch.zeros((), dtype=torch.long, device=device),
@@ -94,18 +102,18 @@ def mark_tokens(
     tokens = torch.arange(q_length, device=device)
     before, after = tokens[None, :-1], tokens[None, 1:]
     marks = torch.zeros(batch_size, q_length, dtype=torch.uint8, device=device)
-    marks[:, :1] = BEGINS
-    marks[:, 1:] |= BEGINS * ~mask_function(rows, head, after, before)
-    marks[:, 1:] |= AHEAD * mask_function(rows, head, before, after)
+    marks[:, :1] = STARTS
+    marks[:, 1:] |= STARTS * ~mask_function(rows, head, after, before)
+    marks[:, 1:] |= SEEN_EARLIER * mask_function(rows, head, before, after)
     if attention_mask is not None:
-        vacant = ~attention_mask.to(device=device, dtype=torch.bool)
-        marks |= VACANT * vacant
-        marks[:, 1:] |= BEGINS * (vacant[:, 1:] != vacant[:, :-1])
+        padding = ~attention_mask.to(device=device, dtype=torch.bool)
+        marks |= PADDING * padding
+        marks[:, 1:] |= STARTS * (padding[:, 1:] != padding[:, :-1])
     return marks
 
 
 def layout_of(marks: Tensor | None, batch: int, length: int, device: torch.device) -> TreeLayout:
-    """The layout of a batch's rows end to end, made once a forward pass. A GPU is waited for."""
+    """Return the layout of a batch's sequences, cached per forward pass. Costs one host sync."""
     if marks is None:
         return TreeLayout.packed(np.arange(batch + 1) * length, device)
     if marks not in _layouts:
@@ -115,17 +123,17 @@ def layout_of(marks: Tensor | None, batch: int, length: int, device: torch.devic
 
 
 def _read(marks: np.ndarray, device: torch.device) -> TreeLayout:
-    if (marks & AHEAD).any():
+    if (marks & SEEN_EARLIER).any():
         raise ValueError(f"[{PREFIX}] attention: expected causal attention, got tokens that see later ones")
-    begins, vacant = (marks & BEGINS) > 0, (marks & VACANT) > 0
-    resumed = vacant[:, :-1] & ~vacant[:, 1:]
-    if (resumed.sum(1) + ~vacant[:, 0] > 1).any():
+    starts, padding = (marks & STARTS) > 0, (marks & PADDING) > 0
+    resumed = padding[:, :-1] & ~padding[:, 1:]
+    if (resumed.sum(1) + ~padding[:, 0] > 1).any():
         raise ValueError(f"[{PREFIX}] attention_mask: expected padding at the ends of a row, got some inside")
-    return TreeLayout.packed(np.append(np.flatnonzero(begins), begins.size), device)
+    return TreeLayout.packed(np.append(np.flatnonzero(starts), starts.size), device)
 
 
 def refuse_unsupported(kwargs: dict[str, Any]) -> None:
-    """Attention sinks."""
+    """Raise ValueError for attention sinks (s_aux)."""
     if kwargs.get("s_aux") is not None:
         raise ValueError("[model] attention: this model's attention needs s_aux, which is not supported")
 

@@ -1,5 +1,4 @@
-"""A model sharded over all ranks (FSDP2): each holds some rows of every weight, of their gradients and of the
-optimiser's moments, and a layer is whole only while it computes."""
+"""Sharding of a model over ranks (FSDP2): each holds some rows of every weight, gradient and moment."""
 
 from __future__ import annotations
 
@@ -23,25 +22,25 @@ from torch.distributed.tensor import DTensor, Shard
 from fastrl.config import TrainConfig
 
 BODY = "last_hidden_state"
-"""The method that runs a sharded model's decoder; its head is whole from then until the backward is over."""
+"""The method that runs a sharded model's decoder; its head stays gathered until the backward pass ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sharding:
-    """How a model is sharded over the ranks."""
+    """Options of sharding over the ranks."""
 
     offload: bool = False
-    """Rows that are not in use wait in host memory."""
+    """Keep shards in host memory while they are not in use."""
     gradients: bool = False
-    """Gradients are summed over the ranks after every micro-batch, and never kept whole."""
+    """Reduce-scatter gradients after every micro-batch, so that none is kept whole."""
 
     def home(self, device: torch.device) -> torch.device:
-        """Return where rows wait that are not in use."""
+        """Return the device of shards that are not in use."""
         return torch.device("cpu") if self.offload else device
 
     @classmethod
     def of(cls, config: TrainConfig) -> Sharding | None:
-        """Return what config asks for; None if it does not, or if there is one rank."""
+        """Return the options of the train section; None without train.shard or with one rank."""
         if not config.shard or not dist.is_initialized() or dist.get_world_size() == 1:
             return None
         return cls(config.offload, config.shard_gradients)
@@ -50,25 +49,26 @@ class Sharding:
 def shard(
     model: Any, sharding: Sharding, device: torch.device, dtype: torch.dtype, exact: Sequence[nn.Module] = ()
 ) -> None:
-    """Shard a decoder, or an outline of one, in place: each layer, then the rest with its head.
+    """Shard a decoder in place, also one on the meta device: each layer, then the rest with the head.
 
-    Weights keep their type, layers compute in `dtype`, gradients are summed in float32: a loss here has one
-    denominator for all ranks, so that no mean is taken.
+    Weights keep their dtype, layers compute in `dtype`, and gradients are summed in float32. No mean is
+    taken, since the loss has one denominator for all ranks.
 
-    exact: modules of it that compute in the type of their weights, and are whole only while they do.
+    Args:
+        exact: modules that compute in the dtype of their weights; each is sharded on its own.
     Raises:
-        ValueError: the model does not say what its layers are.
+        ValueError: the model does not name its layer classes.
     """
     offload = CPUOffloadPolicy(pin_memory=device.type == "cuda")
-    how: dict[str, Any] = {"mesh": init_device_mesh(device.type, (dist.get_world_size(),))}
-    how |= {"offload_policy": offload} if sharding.offload else {}
+    options: dict[str, Any] = {"mesh": init_device_mesh(device.type, (dist.get_world_size(),))}
+    options |= {"offload_policy": offload} if sharding.offload else {}
     for module in exact:
-        fully_shard(module, **how)
+        fully_shard(module, **options)
     if dtype != torch.float32:
-        how["mp_policy"] = MixedPrecisionPolicy(dtype, torch.float32, cast_forward_inputs=False)
+        options["mp_policy"] = MixedPrecisionPolicy(dtype, torch.float32, cast_forward_inputs=False)
     for layer in decoder_layers(model):
-        fully_shard(layer, **how)
-    fully_shard(model, reshard_after_forward=False, **how)
+        fully_shard(layer, **options)
+    fully_shard(model, reshard_after_forward=False, **options)
 
     def last_hidden_state(**inputs: Any) -> Tensor:
         hidden: Tensor = model.base_model(**inputs).last_hidden_state
@@ -76,12 +76,13 @@ def shard(
 
     setattr(model, BODY, last_hidden_state)
     register_fsdp_forward_method(model, BODY)
-    for each in sharded_modules(model):
-        each.set_gradient_divide_factor(1.0)
-        each.set_force_sum_reduction_for_comms(True)  # gloo has no other
+    for sharded in sharded_modules(model):
+        sharded.set_gradient_divide_factor(1.0)
+        sharded.set_force_sum_reduction_for_comms(True)  # gloo supports only sums
 
 
 def decoder_layers(model: Any) -> list[nn.Module]:
+    """Return the decoder's layers. Raises ValueError if the model does not name their classes."""
     kinds = set(model._no_split_modules or ())
     layers = [module for module in model.modules() if type(module).__name__ in kinds]
     if not layers:
@@ -92,11 +93,12 @@ def decoder_layers(model: Any) -> list[nn.Module]:
 
 
 def sharded_modules(model: nn.Module) -> list[FSDPModule]:
+    """Return the modules that are sharded on their own."""
     return [module for module in model.modules() if isinstance(module, FSDPModule)]
 
 
 def gather(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return the whole of a sharded tensor, on every rank, on `device`; any other tensor as it is."""
+    """Return a sharded tensor gathered on `device` of every rank; any other tensor as it is."""
     if not isinstance(tensor, DTensor):
         return tensor
     here: Any = tensor.to(device)
@@ -104,8 +106,8 @@ def gather(tensor: Tensor, device: torch.device) -> Tensor:
     return whole
 
 
-def most_over_ranks(count: int) -> int:
-    """Return the largest of all ranks' counts."""
+def max_over_ranks(count: int) -> int:
+    """Return the maximum of all ranks' counts."""
     counts = torch.tensor(count)
     dist.all_reduce(counts, dist.ReduceOp.MAX)
     return int(counts)
@@ -113,28 +115,28 @@ def most_over_ranks(count: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The part of a tensor that this rank has."""
+    """This rank's rows of a tensor."""
 
     values: Tensor | None
-    """shape[0] rows or fewer; None: another rank has it all."""
+    """At most shape[0] rows; None: another rank has the whole tensor."""
     shape: tuple[int, ...]
-    """Of the whole tensor."""
+    """Shape of the whole tensor."""
     dtype: torch.dtype
     first: int = 0
-    """The tensor's row that values begin with."""
+    """Index in the whole tensor of the first row of `values`."""
 
     @classmethod
     def of(cls, tensor: Tensor, rank: int) -> Rows:
-        """Return this rank's rows; what is not sharded is the first rank's."""
+        """Return this rank's rows; a tensor that is not sharded belongs to the first rank."""
         shape, dtype = tuple(tensor.shape), tensor.dtype
         if isinstance(tensor, DTensor):
-            # what was computed of sharded tensors may have come out sharded otherwise
+            # results of operations on sharded tensors may have other placements
             by_rows = tensor.redistribute(placements=[Shard(0)]).to_local()
             return cls(by_rows, shape, dtype, first_row(shape[0], tensor.device_mesh.size(), rank))
         return cls(tensor if rank == 0 else None, shape, dtype)
 
     def copied(self) -> Rows:
-        """Return a copy in host memory of its own."""
+        """Return a copy in host memory."""
         if self.values is None:
             return self
         return Rows(self.values.detach().to("cpu", copy=True), self.shape, self.dtype, self.first)
@@ -145,13 +147,18 @@ def rows_of(tensors: Mapping[str, Tensor], rank: int) -> dict[str, Rows]:
 
 
 def first_row(num_rows: int, size: int, rank: int) -> int:
-    """FSDP2 gives rank r the rows from r * ceil(num_rows / size) on."""
+    """Return the first row of a rank's shard: FSDP2 gives rank r rows from r * ceil(num_rows / size) on."""
     return min(rank * -(-num_rows // size), num_rows)
 
 
 def read_like(parameter: Tensor, file: Any, name: str, where: torch.device | None = None) -> Tensor:
-    """Read a tensor of an open safetensors file, sharded as its parameter is: only this rank's rows are read.
-    A single number is never sharded. where: the device it is put on; None: the parameter's."""
+    """Read a tensor of an open safetensors file, sharded like its parameter; only this rank's rows are read.
+
+    A scalar is never sharded.
+
+    Args:
+        where: device of the result; None: the parameter's.
+    """
     if not isinstance(parameter, DTensor):
         whole: Tensor = file.get_tensor(name)
         return whole.to(where or parameter.device)
@@ -161,7 +168,7 @@ def read_like(parameter: Tensor, file: Any, name: str, where: torch.device | Non
         number: Tensor = file.get_tensor(name)
         return number.to(where or local.device)
     first = first_row(parameter.shape[0], mesh.size(), mesh.get_local_rank())
-    # from_local would move what waits in host memory
+    # from_local would move offloaded shards to the device
     sharded: Tensor = torch.zeros_like(parameter.detach(), device=where)
     if len(local) and isinstance(sharded, DTensor):
         sharded.to_local().copy_(saved[first : first + len(local)])

@@ -1,5 +1,5 @@
-"""Weights of a model that is sharded over ranks, read so that none of them ever holds it whole: its outline
-has shapes and no memory, and each rank reads its own rows of every tensor."""
+"""Loading of a sharded model without ever holding it whole: it is created on the meta device, and each rank
+reads its own rows of every tensor."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ from fastrl.policy.shard import first_row, read_like
 
 log = logging.getLogger(__name__)
 Read = Callable[[str, Tensor, torch.device], Tensor]
-"""Name, a tensor like it, where to -> the tensor there, sharded as the other is."""
+"""(name, tensor to imitate, device) -> the named tensor on that device, with the same shape and sharding."""
 
 
 def outline(source: str, kind: Any = AutoModelForCausalLM, **options: Any) -> Any:
-    """kind.from_pretrained(source, dtype=float32, **options) before its weights are read: parameters are on
-    the meta device, buffers as they are computed.
+    """Return kind.from_pretrained(source, dtype=float32, **options) without its weights.
 
-    kind: AutoModelForCausalLM or AutoModel.
+    Parameters are on the meta device; buffers are computed as usual.
+
+    Args:
+        kind: AutoModelForCausalLM or AutoModel.
     Raises: ValueError: the weights are quantised.
     """
     trust = options["trust_remote_code"]
@@ -52,7 +54,7 @@ def outline(source: str, kind: Any = AutoModelForCausalLM, **options: Any) -> An
 
 
 def generation_config(source: str) -> GenerationConfig:
-    """Of its own file; of config.json where there is none."""
+    """Return the model's generation config, from its own file or else from config.json."""
     own = cached_file(source, GENERATION_CONFIG_NAME, _raise_exceptions_for_missing_entries=False)
     options: dict[str, Any] = {} if own else {"config_file_name": CONFIG_NAME, "_from_model_config": True}
     return GenerationConfig.from_pretrained(source, **options)
@@ -60,12 +62,14 @@ def generation_config(source: str) -> GenerationConfig:
 
 @contextmanager
 def parameters_on_meta() -> Iterator[None]:
-    """Modules made inside have parameters without memory; their buffers, such as rotary frequencies, have."""
+    """Put parameters of modules created in the block on the meta device, but not buffers."""
     register = nn.Module.register_parameter
     modules: Any = nn.Module
 
     def without_memory(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        if parameter is not None and not parameter.is_meta:  # a tied one is, and stays the same object
+        if (
+            parameter is not None and not parameter.is_meta
+        ):  # a tied one is already, and stays the same object
             parameter = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
         register(module, name, parameter)
 
@@ -78,38 +82,40 @@ def parameters_on_meta() -> Iterator[None]:
 
 @contextmanager
 def stand_ins(model: nn.Module) -> Iterator[None]:
-    """Inside, parameters on the meta device are in host memory and of one number each, seen in their shapes:
-    adapters are made where their layers' weights are, and draw numbers."""
-    places = [
+    """Replace meta parameters by expanded scalars in host memory within the block.
+
+    peft creates adapters on the device of the layer's weight, where they must be initialised.
+    """
+    replaced = [
         (module, name, parameter)
         for module in model.modules()
         for name, parameter in module.named_parameters(recurse=False)
         if parameter.is_meta
     ]
-    for module, name, parameter in places:
-        number = torch.zeros((), dtype=parameter.dtype).expand(parameter.shape)
-        module.register_parameter(name, nn.Parameter(number, parameter.requires_grad))
+    for module, name, parameter in replaced:
+        scalar = torch.zeros((), dtype=parameter.dtype).expand(parameter.shape)
+        module.register_parameter(name, nn.Parameter(scalar, parameter.requires_grad))
     try:
         yield
     finally:
-        for module, name, parameter in places:
+        for module, name, parameter in replaced:
             frozen = not module.get_parameter(name).requires_grad
             parameter.requires_grad_(not frozen)
             module.register_parameter(name, parameter)
 
 
 def fill(model: Any, source: str, where: torch.device, device: torch.device, load: Callable[[], Any]) -> None:
-    """The weights of an outline that is sharded by now, to the bit what `load` reads.
+    """Load the weights of a sharded model on the meta device; bitwise what `load` reads.
 
-    Files that name tensors as the model does, or a bare decoder's as a model with a head does, are read by
-    every rank, its own rows alone. Others (mixtures of experts, files of a bare decoder for a model with a
-    head) are converted while they are read: the first rank reads them whole, and sends one tensor after the
-    other.
+    If the files name tensors as the model does (or, for a bare decoder, as its causal model does), every rank
+    reads only its own rows. Other files (mixtures of experts, files of a bare decoder for a model with a
+    head) need a conversion: the first rank loads the whole model and broadcasts one tensor after another.
 
     Args:
-        where: sharded parameters are to be.   device: the one that ranks send from.
-        load: makes the model whole, on the first rank.
-    Raises: ValueError: a tensor of the files has another shape.
+        where: device of the shards.
+        device: device for the broadcast.
+        load: loads the whole model, on the first rank.
+    Raises: ValueError: a tensor in the files has another shape.
     """
     files = weight_files(source)
     waiting = tensors_to_read(model)
@@ -127,7 +133,7 @@ def fill(model: Any, source: str, where: torch.device, device: torch.device, loa
 
 
 def tensors_to_read(model: nn.Module) -> list[tuple[list[str], Tensor]]:
-    """Parameters on the meta device and buffers that checkpoints hold, each with all the names it has."""
+    """Return meta parameters and persistent buffers, each with all its names."""
     found: dict[int, tuple[list[str], Tensor]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if parameter.is_meta:
@@ -138,27 +144,32 @@ def tensors_to_read(model: nn.Module) -> list[tuple[list[str], Tensor]]:
 
 
 def why_converted(model: Any, waiting: list[tuple[list[str], Tensor]], files: dict[str, str]) -> str:
-    """Why the files' tensors are not the model's as they are; empty: they are."""
+    """Return why the files' tensors need a conversion; "" if they do not."""
     plain = [saved_names(model, names) for names, _ in waiting]
     if absent := [names[0] for names in plain if not set(names) & files.keys()]:
         return f"its files have no {absent[0]}"
     if doubled := [names for names in plain if len(set(names) & files.keys()) > 1]:
         return f"its files have both {' and '.join(doubled[0])}, which are tied"
-    if any(isinstance(each, WeightConverter) for each in get_model_conversion_mapping(model)):
+    if any(isinstance(entry, WeightConverter) for entry in get_model_conversion_mapping(model)):
         return "its tensors are converted"
     return ""
 
 
 def saved_names(model: Any, names: list[str], bare: bool = False) -> list[str]:
-    """What a tensor may be called in a file: its layer may have an adapter here, and a head there. bare: as
-    the model itself has it."""
+    """Return the names that a tensor may have in a file: without adapters, and with a causal model's prefix.
+
+    Args:
+        bare: only the names in the model itself.
+    """
     plain = [name.replace(".base_layer.", ".") for name in names]
     return plain if bare else plain + [f"{model.base_model_prefix}.{name}" for name in plain]
 
 
 def from_files(files: dict[str, str]) -> Read:
+    """Return a reader of this rank's rows from safetensors files."""
+
     def read(name: str, like: Tensor, where: torch.device) -> Tensor:
-        # opened for each tensor: pages of a file that stays open count as this process's memory
+        # reopened for each tensor, since mapped pages of an open file count as this process's memory
         with safe_open(files[name], framework="pt") as file:
             shape = tuple(file.get_slice(name).get_shape())
             if shape != tuple(like.shape):
@@ -169,6 +180,7 @@ def from_files(files: dict[str, str]) -> Read:
 
 
 def sent_by_first(load: Callable[[], Any], device: torch.device) -> Read:
+    """Return a reader of tensors that the first rank loads and broadcasts."""
     weights: dict[str, Tensor] = load().state_dict() if dist.get_rank() == 0 else {}
 
     def read(name: str, like: Tensor, where: torch.device) -> Tensor:
@@ -189,7 +201,7 @@ def sent_by_first(load: Callable[[], Any], device: torch.device) -> Read:
 
 
 def put(model: nn.Module, names: list[str], tensor: Tensor, trained: bool) -> None:
-    """One parameter under all of its names."""
+    """Register one parameter under all its names."""
     parameter = nn.Parameter(tensor, trained)
     for name in names:
         owner, _, last = name.rpartition(".")
@@ -197,7 +209,7 @@ def put(model: nn.Module, names: list[str], tensor: Tensor, trained: bool) -> No
 
 
 def weight_files(source: str) -> dict[str, str]:
-    """Tensor -> the safetensors file that has it, of a folder or a hub name."""
+    """Return {tensor: safetensors file} of a folder or a hub name."""
     shards: Any = get_checkpoint_shard_files
     paths = [cached_file(source, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False)]
     if paths[0] is None:

@@ -1,4 +1,4 @@
-"""Where a model's files are: in the folder or under the hub name of its path, or made of a .gguf file."""
+"""The source of a model's files: a folder, a hub name, or a converted .gguf file."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from fastrl.config import refuse
 from fastrl.runtime.cache import cache_root, make_once, one_at_a_time, sync_all
 
 NEEDED = {"gguf": "gguf>=0.10", "accelerate": "accelerate"}
-"""What transformers reads .gguf files with, as pip knows it."""
+"""Packages that transformers needs to read .gguf files, with pip's requirement for each."""
 UNREADABLE = (ValueError, KeyError, IndexError, NotImplementedError, struct.error)
-"""What comes out of transformers for a torn file, or one of an architecture that it does not know."""
+"""Errors that transformers raises for a damaged file or an unknown architecture."""
 
 
 def model_source(path: str, section: str = "model") -> str:
-    """Return what from_pretrained takes for a model's path: the path, or the folder of a .gguf file.
+    """Return the argument of from_pretrained for a model's path: the path, or the folder of a .gguf file.
 
-    The file is converted once, into $FASTRL_CACHE/gguf/NAME-HASH: a plain Hugging Face folder of float32
-    weights, dequantised as transformers does it, with its tokenizer. HASH is of the file's bytes.
+    A .gguf file is converted once, into $FASTRL_CACHE/gguf/NAME-HASH: a plain Hugging Face folder with the
+    tokenizer and float32 weights, dequantised by transformers. HASH is that of the file's bytes.
 
     Args:
-        section: of the configuration, for errors.
+        section: section of the configuration, for errors.
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a package to read it is missing, or transformers can't read this one; weights of a folder
-            lie outside it.
+        FileNotFoundError: the .gguf file does not exist.
+        ValueError: a package to read it is missing, transformers can't read it, or a folder's weights are
+            outside the folder.
     """
     file = Path(path)
     if file.is_dir():
@@ -50,11 +50,11 @@ def model_source(path: str, section: str = "model") -> str:
     with one_at_a_time(folder):
         if not folder.is_dir():
             if missing := [wanted for name, wanted in NEEDED.items() if find_spec(name) is None]:
-                install = " ".join(f"'{each}'" for each in missing)
+                install = " ".join(f"'{package}'" for package in missing)
                 refuse(
                     section,
                     "path",
-                    f"a folder or hub name where these are not installed: pip install {install}",
+                    f"a folder or hub name, since .gguf needs packages not installed: pip install {install}",
                     path,
                 )
             print(f"fastrl: converting {path} to {folder}, once", file=sys.stderr, flush=True)
@@ -63,12 +63,10 @@ def model_source(path: str, section: str = "model") -> str:
 
 
 def check_weight_files(folder: Path, section: str) -> None:
-    """Refuse a folder whose weights are not its own regular files.
+    """Raise ValueError if a folder's weights are not regular files inside the folder.
 
-    An index can name any path, and a device is read for ever. Links to regular files are let pass, since the
+    An index can name any path, and reading a device never ends. Links to regular files are allowed, since the
     hub's cache consists of them.
-
-    Raises: ValueError: names the file.
     """
     names = [path.name for path in folder.glob("*.safetensors")]
     for index in sorted(folder.glob("*.safetensors.index.json")):
@@ -89,7 +87,7 @@ def check_weight_files(folder: Path, section: str) -> None:
 
 @lru_cache
 def digest(file: Path, size: int, changed_ns: int) -> str:
-    """Return the first 16 digits of a file's SHA-256; size and time say when to read it again."""
+    """Return the first 16 digits of a file's SHA-256; size and time are the key of its cache."""
     whole = hashlib.sha256()
     with file.open("rb") as opened:
         while block := opened.read(1 << 20):
@@ -115,7 +113,7 @@ def convert(file: Path, folder: Path, section: str) -> None:
             raise ValueError(
                 f"[{section}] path: expected a .gguf file that transformers reads, got {str(file)!r}: {error}"
             ) from error
-        # it says how the file is quantised, and these weights are not
+        # the config describes the file's quantisation, but these weights are dequantised
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
         model.hf_quantizer = None
@@ -125,5 +123,5 @@ def convert(file: Path, folder: Path, section: str) -> None:
 
 
 def without_bars() -> AbstractContextManager[Any]:
-    """Drop the bars that are drawn meanwhile, unless somebody watches; log messages go another way."""
+    """Return a context that hides progress bars unless stderr is a terminal."""
     return nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())

@@ -1,8 +1,7 @@
-"""safetensors files that many ranks write at once, each its own rows, without sending any.
+"""safetensors files that many ranks write at once, each its own rows, without communication.
 
-A tensor lies in the file row after row, and FSDP2 gives a rank neighbouring rows: a range of bytes whose
-place follows from the shapes alone. So a file looks the same whatever number of ranks wrote it, and any
-number reads it. The folder must be on a file system that all of them see.
+A tensor is stored row by row, and FSDP2 gives each rank consecutive rows, so a rank's byte range follows from
+the shapes. The file does not depend on the number of ranks. Its folder must be on a shared file system.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ ALIGNMENT = 8
 
 
 def write_rows(path: Path, tensors: Mapping[str, Rows], first: bool) -> None:
-    """Write this rank's rows; every rank calls it with the same names, shapes and types, whenever it likes.
+    """Write this rank's rows; all ranks call it with the same names, shapes and dtypes, in any order.
 
     Args:
-        first: this rank writes what describes them too.
-    Raises: OSError: the disk is full, or not there.
+        first: True on the rank that also writes the header.
+    Raises: OSError: the file can't be written, or the disk is full.
     """
     header, starts, size = layout(tensors)
     file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
     try:
         if first:
-            os.ftruncate(file, size)  # never shorter than what others have written
+            os.ftruncate(file, size)  # the final size, so data of other ranks is never cut
             write_at(file, memoryview(header), 0)
         for name, rows in tensors.items():
             if rows.values is None or not rows.values.numel():
@@ -49,7 +48,7 @@ def write_rows(path: Path, tensors: Mapping[str, Rows], first: bool) -> None:
 
 
 def layout(tensors: Mapping[str, Rows]) -> tuple[bytes, dict[str, int], int]:
-    """The file's beginning, where each tensor begins, and the file's size, in bytes."""
+    """Return the header, the offset of each tensor, and the file's size, in bytes."""
     described: dict[str, object] = {"__metadata__": {"format": "pt"}}
     starts: dict[str, int] = {}
     end = 0
@@ -72,8 +71,8 @@ def bytes_of(values: Tensor) -> memoryview:
     return values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
-def write_at(file: int, data: memoryview, place: int) -> None:
-    """All of it: one call may write less."""
+def write_at(file: int, data: memoryview, offset: int) -> None:
+    """Write all data at an offset; one call of pwrite may write less."""
     while data:
-        written = os.pwrite(file, data, place)
-        data, place = data[written:], place + written
+        written = os.pwrite(file, data, offset)
+        data, offset = data[written:], offset + written

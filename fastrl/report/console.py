@@ -1,4 +1,4 @@
-"""Progress for people: a live view on a terminal, plain lines in a file or a batch job; both on stderr."""
+"""Progress on stderr: a live view on a terminal, plain lines in a file or batch job."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from fastrl.report.page.curves import phases_of
 from fastrl.report.sparkline import sparkline
 
 EVERY_S = 5.0
-"""Between plain lines."""
+"""Seconds between plain lines."""
 REFRESH_S = 0.5
-"""Between two looks at the work for the live view."""
+"""Seconds between updates of the live view."""
 SHOWN = {
     "reward": "reward",
     "rewards/answer/mean": "answer",
@@ -47,19 +47,17 @@ SHOWN = {
 
 
 class Console:
-    """Shows how far work has come, and each step's metrics as they come. Close it, or use it in a with
-    statement.
+    """Shows progress and each step's metrics. Close it, or use it in a with statement.
 
-    A terminal gets a line with rate and time left that a thread keeps up to date, and a table of the metrics;
-    a file or a pipe gets plain lines. What is shown costs the work nothing but `log`.
+    A terminal gets a line with rate and time left, updated by a thread, and a table of the metrics; a file or
+    pipe gets plain lines. Only `log` takes time on the caller's thread.
 
     Args:
         total: units of the whole work; None: not known yet.
-        file: where to; None: stderr.
-        unit: of what is counted, in the singular.
-        every_s: seconds between plain lines, which come also while nothing is logged; None: a line for each
-            `log`, and no others.
-        watch: looks at the work, in that thread; None: there is nothing to say between two logs.
+        file: output; None: stderr.
+        unit: name of the counted unit, singular.
+        every_s: seconds between plain lines, printed even if nothing is logged; None: one line per `log`.
+        watch: called by the thread for the current state; None as its result skips the update.
     """
 
     def __init__(
@@ -71,26 +69,26 @@ class Console:
         self.history: dict[str, list[float]] = {}
         self.latest: tuple[Mapping[str, float], Mapping[str, Any]] = {}, {}
         self.done, self.pace, self.printed = 0, Pace(unit), time.perf_counter()
-        self.told: int | None = None
-        """What was done by the last plain line."""
+        self.printed_done: int | None = None
+        """Units done at the last plain line."""
         self.lock, self.stopped = RLock(), Event()
         self.live: Live | None = None
         if self.rich.is_terminal and not self.rich.is_dumb_terminal:
-            # what others print to stdout goes above the live view only where both are one terminal
+            # prints to stdout go above the live view only if stdout is the same terminal
             self.live = Live(console=self.rich, auto_refresh=False, redirect_stdout=sys.stdout.isatty())
             self.live.start()
-        self.thread = Thread(target=self._keep_up, daemon=True, name="progress")
+        self.thread = Thread(target=self._refresh_loop, daemon=True, name="progress")
         if self.live is not None or every_s is not None:
             self.thread.start()
 
     def begin(self, done: int, total: int | None) -> None:
-        """So many are done already, of so many; rate and time left count from here."""
+        """Set the units done and the total; rate and time left count from here."""
         with self.lock:
             self.done, self.total = done, total
             self.pace.begin(done)
 
     def log(self, done: int, metrics: Mapping[str, Any]) -> None:
-        """Show one step; eval/ metrics and those of SHOWN, others are in metrics.jsonl."""
+        """Show one step's eval/ metrics and those in SHOWN; metrics.jsonl has all of them."""
         shown = {SHOWN[name]: metrics[name] for name in SHOWN if known(metrics.get(name))}
         shown |= {name: value for name, value in metrics.items() if is_headline(name) and known(value)}
         with self.lock:
@@ -103,16 +101,16 @@ class Console:
                 self._print(Glance())
 
     def say(self, text: str) -> None:
-        """A line of its own; above the live view on a terminal."""
+        """Print a line, on a terminal above the live view."""
         self.rich.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Show the end of it; the live view stays on the terminal as it was last."""
+        """Show the final state; the last live view stays on the terminal."""
         self.stopped.set()
         if self.thread.is_alive():
             self.thread.join()
         if self.live is not None or self.every_s is not None:
-            self._look(last=True)
+            self._update(last=True)
         if self.live is not None:
             self.live.stop()
 
@@ -124,31 +122,31 @@ class Console:
     ) -> None:
         self.close()
 
-    def _keep_up(self) -> None:
+    def _refresh_loop(self) -> None:
         while not self.stopped.wait(REFRESH_S):
             if self.live is not None or self._is_due():
-                self._look()
+                self._update()
 
     def _is_due(self) -> bool:
         return self.every_s is None or time.perf_counter() - self.printed >= self.every_s
 
-    def _look(self, last: bool = False) -> None:
-        """Show the work as it stands now; a last plain line only if there is more to say than before."""
+    def _update(self, last: bool = False) -> None:
+        """Show the current state; the last plain line is skipped if nothing was done since the previous."""
         glance = self.watch()
         if glance is None:
             return
         with self.lock:
             if glance.done is not None:
-                if self.pace.first in (None, glance.done):  # starting up is no part of the rate
+                if self.pace.first in (None, glance.done):  # the rate excludes start-up
                     self.pace.begin(glance.done)
                 self.done, self.total = glance.done, glance.total
             if self.live is not None:
                 self.live.update(self.view(glance), refresh=True)
-            elif not last or self.done != self.told:
+            elif not last or self.done != self.printed_done:
                 self._print(glance)
 
     def view(self, glance: Glance) -> Group:
-        """The line, cut to the terminal's width, and the table of what was logged."""
+        """Return the progress line, cut to the terminal's width, and the table of logged metrics."""
         of = "" if self.total is None else f" of {self.total}"
         parts = [f"{self.unit} {self.done}{of}", *self.pace.text(self.done, self.total), glance.doing]
         line = Text(", ".join(filter(None, parts)), no_wrap=True, overflow="ellipsis")
@@ -168,14 +166,14 @@ class Console:
         line = plain_line(self.done, self.total, shown, metrics, self.unit)
         if self.every_s is not None:
             line = " | ".join(filter(None, [line, *self.pace.text(self.done, self.total), glance.doing]))
-        self.printed, self.told = time.perf_counter(), self.done
+        self.printed, self.printed_done = time.perf_counter(), self.done
         self.say(line)
 
 
 def plain_line(
     done: int, total: int | None, shown: Mapping[str, float], metrics: Mapping[str, Any], unit: str = "step"
 ) -> str:
-    """step 12/60 | reward 0.71 | ... | 1.4s"""
+    """Format a line such as `step 12/60 | reward 0.71 | ... | 1.4s`."""
     counted = f"{unit} {done}" if total is None else f"{unit} {done}/{total}"
     parts = [counted, *(f"{name} {number(value)}" for name, value in shown.items())]
     phases, _ = phases_of(list(metrics))
@@ -189,7 +187,7 @@ HEADLINES = (
 
 
 def is_headline(name: str) -> bool:
-    """eval/avg@4, but not its interval's ends, which the plot shows."""
+    """Return True for eval/avg@4 and the like, without their intervals' bounds."""
     return name.startswith(HEADLINES) and name.count("/") == 1
 
 
@@ -198,5 +196,5 @@ def known(value: object) -> TypeGuard[float]:
 
 
 def number(value: float) -> str:
-    """Four significant digits, without an exponent where that is readable."""
+    """Format with four significant digits, with an exponent below 1e-3 and from 1e5."""
     return f"{value:.4g}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.2e}"

@@ -1,4 +1,4 @@
-"""Files of a run that is still going on: lines as they come, never half of one."""
+"""Reads files of a run in progress: new complete lines, and live.json."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import IO, Any
 
 Line = dict[str, Any]
 LIVE = "live.json"
-"""Written while a stage works: see pulse."""
+"""State of a running stage; see pulse."""
 
 
 class FollowedLines:
-    """The lines of a JSONL file that grows. Each `read` costs what is new; a file that was replaced, as a
-    resumed run does with its metrics, is read again."""
+    """The lines of a growing JSONL file. Each `read` parses only new lines; a replaced file, such as the
+    metrics of a resumed run, is read again from the start."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -23,7 +23,7 @@ class FollowedLines:
         self._offset, self._inode = 0, 0
 
     def read(self) -> list[Line]:
-        """Return all whole lines up to now; none of a file that is not there."""
+        """Return all complete lines so far; none if the file does not exist."""
         try:
             with self.path.open("rb") as file:
                 self._take(file)
@@ -43,7 +43,7 @@ class FollowedLines:
 
 
 def read_live(folder: Path) -> tuple[dict[str, Any], float] | None:
-    """Return live.json and the seconds since it was written; None: no stage is at work, or none says so."""
+    """Return live.json and the seconds since it was written; None if there is no live.json."""
     path = folder / LIVE
     try:
         return json.loads(path.read_text()), max(0.0, time.time() - path.stat().st_mtime)

@@ -1,4 +1,4 @@
-"""An HTML page as one file: the one place that writes the frame of a page."""
+"""The frame of a self-contained HTML page, with its content security policy."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ td, th { border-bottom: 1px solid var(--line); padding: .2rem .8rem; text-align:
 pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 small { opacity: .75; }
 """
-"""Of a plain page, to which a page adds its own."""
+"""Base style; pages append their own."""
 
 
 def document(title: str, body: str, style: str, script: str = "", connects: bool = False) -> str:
-    """The page's text. Its policy lets this style and this script act, no other, and asks for nothing at all.
+    """Return the page. Its content security policy allows only this style and script, and no requests.
 
     Args:
-        title: text.
-        body: markup, in which all text is escaped.
-        connects: the script may ask the server that the page came from, and no other.
+        title: plain text.
+        body: markup; the caller has escaped all text in it.
+        connects: allow requests to the page's own server.
     """
     allowed = [f"style-src '{digest(style)}'", *([f"script-src '{digest(script)}'"] if script else [])]
     allowed += ["connect-src 'self'"] if connects else []
@@ -39,5 +39,5 @@ def document(title: str, body: str, style: str, script: str = "", connects: bool
 
 
 def digest(source: str) -> str:
-    """By which a policy names a style or a script."""
+    """Return the hash by which a content security policy names a style or script."""
     return "sha256-" + b64encode(hashlib.sha256(source.encode()).digest()).decode()

@@ -1,4 +1,4 @@
-"""How sure one can be of a mean over seeds: Student's t, without a statistics package."""
+"""Confidence intervals of means over seeds: Student's t, without a statistics package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cache
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A mean and where it lies; of one value, low and high are None: nothing is known."""
+    """A mean and its confidence interval; low and high are None for a single value."""
 
     mean: float
     low: float | None
@@ -19,11 +19,11 @@ class Interval:
 
 
 def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """Interval of the mean of independent values, such as one number a seed.
+    """Compute the interval of the mean of independent values, such as one value per seed.
 
         mean +- t_((1 + level) / 2, n - 1) * s / sqrt(n),   s^2 = sum of (v - mean)^2 / (n - 1)
 
-    It takes the values as normally distributed, which no handful of seeds can show.
+    Assumes normally distributed values, which a few seeds cannot confirm.
 
     Args:
         values: finite, at least one.
@@ -42,7 +42,7 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
 
 @cache
 def t_quantile(share: float, freedom: int) -> float:
-    """The t below which `share` of Student's distribution lies.
+    """Return the quantile of Student's t distribution at `share`.
 
     Args:
         share: in [0.5, 1).
@@ -64,7 +64,7 @@ def t_quantile(share: float, freedom: int) -> float:
 
 
 def _within(angle: float, freedom: int) -> float:
-    """P(|T| <= sqrt(freedom) * tan(angle)); the finite sums of Abramowitz and Stegun 26.7.3 and 26.7.4."""
+    """Return P(|T| <= sqrt(freedom) * tan(angle)) by Abramowitz and Stegun 26.7.3 and 26.7.4."""
     odd = freedom % 2
     term, total = (math.cos(angle) if odd else 1.0), 0.0
     for k in range(2 + odd, freedom + 1, 2):
@@ -75,10 +75,10 @@ def _within(angle: float, freedom: int) -> float:
 
 
 def mean_curve(curves: Sequence[tuple[Sequence[int], Sequence[float]]]) -> dict[int, Interval]:
-    """{step: interval of the mean over the curves that have a value there}, by step.
+    """Return {step: interval of the mean over the curves with a value at this step}.
 
     Args:
-        curves: steps and values of each.
+        curves: (steps, values) of each curve.
     """
     at: dict[int, list[float]] = {}
     for steps, values in curves:

@@ -1,4 +1,4 @@
-"""Curves of one or several runs, out of their metrics.jsonl: a PNG of small multiples, and lines of text."""
+"""Plots metrics of one or several runs: a PNG with a panel per metric, or lines of text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from fastrl.report.sparkline import sparkline
 from fastrl.runtime.run import read_metrics
 
-# Colours that stay apart for colour-blind readers and in print.
+# distinguishable for colour-blind readers and in print (Okabe and Ito)
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 PANELS = ("reward", "frac_reward_zero_std", "entropy", "kl", "completions/mean_length", "grad_norm", "loss")
 PROBES = (
@@ -19,22 +19,22 @@ PROBES = (
     "faithfulness/corruption", "diversity/effective", "diversity/faithful/effective",
 )  # fmt: skip
 MOST_OTHERS = 6
-"""Panels of a run that logs none of the metrics above."""
+"""Largest number of panels of a run that logs none of the metrics above."""
 SPARSE = ("eval/", "faithfulness/", "diversity/")
-"""Measured now and then: a point each."""
+"""Metrics that are not measured in every step: plotted with markers."""
 COLUMNS = 3
 INK = "#333333"
 
 
 @dataclass(frozen=True, slots=True)
 class RunCurves:
-    """A run's name and its lines of metrics."""
+    """A run's name and its metrics by step."""
 
     name: str
     lines: list[dict[str, Any]]
 
     def series(self, metric: str) -> tuple[list[int], list[float]]:
-        """Steps and values where the metric is known."""
+        """Return the steps and values at which the metric was logged."""
         points = [(line["step"], line[metric]) for line in self.lines if line.get(metric) is not None]
         return [step for step, _ in points], [value for _, value in points]
 
@@ -42,18 +42,18 @@ class RunCurves:
 def plot_run(
     run_dirs: Sequence[str | Path], out: str | Path | None = None, metrics: Sequence[str] = ()
 ) -> Path:
-    """Draw the runs' curves over each other, a panel a metric; returns the PNG's path.
+    """Draw the runs' curves, one panel per metric; return the PNG's path.
 
-    Thin lines are the steps' own values, thick ones their running mean; an evaluation's band is its 95 %
-    interval over problems.
+    Thin lines are values per step, thick ones running means; an evaluation's band is its 95 % interval over
+    problems.
 
     Args:
-        run_dirs: run folders; each one's name is its label.
+        run_dirs: run folders; their names are the labels.
         out: the file to write. None: curves.png in the first run's folder.
-        metrics: what to draw; none: choose_panels.
+        metrics: metrics to draw; empty: choose_panels decides.
     Raises:
-        FileNotFoundError: a folder without metrics.   ValueError: no folder, no step in any, or a metric that
-            none of them has.
+        FileNotFoundError: a folder has no metrics.   ValueError: no folder, no logged step, or an unknown
+            metric.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -79,7 +79,7 @@ def plot_run(
 
 
 def read_runs(run_dirs: Sequence[str | Path]) -> list[RunCurves]:
-    """The runs' metrics, under names that tell them apart."""
+    """Read the runs' metrics; names are the folders' names, or their paths if names repeat."""
     if not run_dirs:
         raise ValueError("[plot] runs: expected at least one run folder, got none")
     folders = [Path(folder) for folder in run_dirs]
@@ -100,8 +100,10 @@ def read_runs(run_dirs: Sequence[str | Path]) -> list[RunCurves]:
 
 
 def choose_panels(runs: Sequence[RunCurves], metrics: Sequence[str] = ()) -> list[str]:
-    """The metrics that are asked for; or else evaluations and rewards first, then how the policy behaves, and
-    only what was logged. A stage that logs none of these, since it trains nothing, has what it logs."""
+    """Return the given metrics, or by default those logged of evaluations, rewards, PROBES and PANELS.
+
+    A stage that logs none of these gets its first metrics.
+    """
     logged = {
         name: None
         for run in runs
@@ -127,12 +129,12 @@ EVALUATIONS = (
 
 
 def is_evaluation(name: str) -> bool:
-    """eval/avg@16, eval/maj@16, eval/transfer_auc and the like; not their interval's ends."""
+    """Return True for eval/avg@16, eval/transfer_auc and the like, without their intervals' bounds."""
     return name.startswith(EVALUATIONS) and name.count("/") == 1
 
 
 def is_smaller_k(name: str, logged: Collection[str]) -> bool:
-    """eval/pass@2 where there is eval/pass@4."""
+    """Return True for eval/pass@2 if eval/pass@4 is logged too."""
     kind, _, k = name.partition("@")
     if not k.isdigit():
         return False
@@ -168,7 +170,7 @@ def draw_interval(axes: Any, run: RunCurves, metric: str, color: str) -> None:
 
 
 def running_mean(values: Sequence[float], window: int = 5) -> list[float]:
-    """Mean of each value and up to window - 1 before it."""
+    """Average each value with up to window - 1 values before it."""
     means = []
     for end in range(1, len(values) + 1):
         recent = values[max(0, end - window) : end]
@@ -177,7 +179,7 @@ def running_mean(values: Sequence[float], window: int = 5) -> list[float]:
 
 
 def text_curves(run_dirs: Sequence[str | Path], width: int = 48, metrics: Sequence[str] = ()) -> str:
-    """The same panels for a terminal: first value, curve, last value, a line a run and metric."""
+    """Return the same panels as text: one line per metric and run with first value, curve, last value."""
     runs = read_runs(run_dirs)
     lines = []
     label = max(len(run.name) for run in runs)

@@ -1,4 +1,4 @@
-"""live.json: what a stage is doing this moment, for those who watch its folder; gone when it has ended."""
+"""Writes live.json, the current state of a running stage; deleted when the stage ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EVERY_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
-    """A stage at one moment."""
+    """The state of a running stage."""
 
     pid: int
     doing: str
@@ -28,16 +28,16 @@ class Live:
     total: int | None
     unit: str
     memory_gib: float
-    """Most that the process had, of the host's."""
+    """Peak host memory of the process."""
     device_gib: float
-    """Most that it had of a GPU's."""
+    """Peak GPU memory reserved by the process."""
 
 
 class Pulse:
-    """Writes live.json from a thread of its own, about once a second, until it is closed.
+    """Writes live.json from its own thread, about once per second, until it is closed.
 
     Args:
-        look: the stage now.
+        look: returns the stage's state.
     """
 
     def __init__(self, run: Run, look: Callable[[], Live]) -> None:
@@ -55,12 +55,12 @@ class Pulse:
         while not self.stopped.wait(EVERY_S):
             try:
                 write_atomic(self.path, json.dumps(asdict(self.look())) + "\n")
-            except OSError:  # a full disk is the stage's to report
+            except OSError:  # the stage itself reports a full disk
                 continue
 
 
 def live(doing: str, done: int, total: int | None, unit: str) -> Live:
-    """Return this process's state, with its memory."""
+    """Return the state of this process, with its memory."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB; bytes on a Mac
     initialised = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     device = torch.cuda.max_memory_reserved() if initialised else 0

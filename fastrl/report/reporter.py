@@ -1,4 +1,4 @@
-"""Where metrics go: metrics.jsonl, the console, trackers; from the rank that writes only."""
+"""Sends metrics to metrics.jsonl, the console and trackers, only on the rank that writes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from fastrl.runtime.run import Run
 
 
 class Reporter:
-    """Open while a stage works; closes trackers and the live view whatever ends it.
+    """Reports a stage's progress; a context manager that closes trackers and the live view on any exit.
 
-    A stage that trains counts steps: `log`. Another one counts its units, whose number it learns on the way:
-    `found` for what lies on disk, `expect` for what is to be done, `advance` for what was done.
+    A training stage calls `log` per step. Other stages count units whose total grows: `found` adds units done
+    by an earlier run, `expect` units to do, and `advance` units done.
 
     Args:
-        unit: of what is counted, in the singular.
+        unit: name of the counted unit, singular.
     """
 
     def __init__(self, run: Run, config: Config, unit: str = "step") -> None:
@@ -34,16 +34,16 @@ class Reporter:
         self.trackers: list[Tracker] = []
         self.pulse: Pulse | None = None
         if not isinstance(config, Learns):
-            run.rewind()  # a line that a kill tore; no step is done again
+            run.rewind()  # drops a last line that a kill truncated
         if run.writes:
             self.trackers = open_trackers(config.run.report_to, run.folder, to_dict(config))
-            # a step of rl is long, and worth a line of its own
+            # steps of rl are long: print a line for each
             every_s = None if config.stage == "rl" else EVERY_S
             self.console = Console(self.total, unit=unit, every_s=every_s, watch=self.glance)
             self.pulse = Pulse(run, lambda: live(self.glance().doing, self.done, self.total, unit))
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write the step's line, with the time of its phases, and show it."""
+        """Write the step's metrics with the times of its phases, and show them."""
         self.done = step
         line = self.run.log(step, dict(metrics))
         if self.console is not None:
@@ -53,33 +53,33 @@ class Reporter:
             tracker.log(step, numbers)
 
     def found(self, number: int) -> None:
-        """So many units more were done by an earlier run."""
+        """Add units that an earlier run has done."""
         self.done, self.total = self.done + number, self.total + number
         self._begin()
 
     def expect(self, number: int) -> None:
-        """So many units more are to be done by this rank."""
+        """Add units that this rank has to do."""
         self.total += number
         self._begin()
 
     def advance(self, number: int, metrics: Mapping[str, float]) -> None:
-        """So many units more are done; the metrics speak of these."""
+        """Add finished units, with metrics about them."""
         if self.console is not None:
             self.console.total = self.total
         self.log(self.done + number, metrics)
 
     def watch(self, engine: Engine) -> Engine:
-        """Show the tokens that an engine samples as they come; returns it."""
+        """Show the number of tokens that the engine has sampled; return the engine."""
         self.engine = engine
         return engine
 
     def say(self, text: str) -> None:
-        """A line for people, beside the steps."""
+        """Print a line on the console."""
         if self.console is not None:
             self.console.say(text)
 
     def glance(self) -> Glance:
-        """The phase that goes on and since when; with an engine, the tokens that it has sampled."""
+        """Return the current phase and its duration, with the tokens sampled by a watched engine."""
         parts = [f"{self.run.phase} {duration(time.perf_counter() - self.run.since)}"]
         if self.engine is not None:
             parts.append(f"{self.engine.stats().generated_tokens} tokens sampled")

@@ -10,9 +10,9 @@ BARS = "▁▂▃▄▅▆▇█"
 
 
 def sparkline(values: Sequence[float | None], width: int = 40) -> str:
-    """Block characters from the lowest to the highest value; longer series are averaged into `width` bins.
+    """Draw the values as block characters, lowest to highest; longer series are averaged into `width` bins.
 
-    A bin without a finite value is a blank; a flat curve is drawn at the bottom.
+    A bin without a finite value is blank; a flat curve is drawn at the bottom.
     """
     if width < 1:
         raise ValueError(f"[sparkline] width: expected >= 1, got {width}")

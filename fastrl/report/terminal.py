@@ -1,4 +1,4 @@
-"""A terminal that shows one page and takes one key; left as it was found, whatever happens."""
+"""Shows a page on the terminal until a key is pressed, and restores the terminal on any exit."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ HOME, TO_LINE_END, TO_PAGE_END = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 def is_terminal() -> bool:
-    """Return whether a page can be shown and a key be pressed."""
+    """Return True if stdin and stdout are a terminal that can show a page."""
     return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def show_until_key(page: Callable[[int, int], Sequence[str]], every_s: float, keys: str = "qQ\x04") -> None:
-    """Draw page(columns, lines) again and again, until one of the keys is pressed, or the terminal is gone.
+    """Redraw page(columns, lines) every every_s seconds until a key of `keys` or the terminal closes.
 
     Args:
-        page: printable lines that fit.
+        page: returns printable lines that fit.
     Raises:
         KeyboardInterrupt: at Ctrl-C.
     """
@@ -32,12 +32,12 @@ def show_until_key(page: Callable[[int, int], Sequence[str]], every_s: float, ke
         while True:
             draw(page(*shutil.get_terminal_size()))
             ready, _, _ = select.select([sys.stdin], [], [], every_s)
-            if ready and os.read(sys.stdin.fileno(), 1).decode("latin-1") in keys:  # "" when it is gone
+            if ready and os.read(sys.stdin.fileno(), 1).decode("latin-1") in keys:  # "" if it closed
                 return
 
 
 def draw(lines: Sequence[str]) -> None:
-    """Over what was there, so that nothing flickers."""
+    """Overwrite the previous page, which avoids flicker."""
     whole = "\r\n".join(line + TO_LINE_END for line in lines)
     sys.stdout.write(f"{HOME}{whole}{TO_PAGE_END}")
     sys.stdout.flush()
@@ -45,7 +45,7 @@ def draw(lines: Sequence[str]) -> None:
 
 @contextmanager
 def one_key_at_a_time() -> Iterator[None]:
-    """Keys come without Enter and are not shown; the page is a screen of its own, which goes at the end."""
+    """Read keys without Enter or echo, on the alternate screen, and restore the terminal afterwards."""
     before = termios.tcgetattr(sys.stdin)
     tty.setcbreak(sys.stdin)
     sys.stdout.write(HIDE)

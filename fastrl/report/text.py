@@ -1,4 +1,4 @@
-"""Text of models, logs and folders on a terminal: nothing of it may move the cursor or change a colour."""
+"""Makes untrusted text safe for a terminal: no control or escape characters."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ TAIL_BYTES = 4096
 
 
 def printable(text: str) -> str:
-    """Return the text with white space as single blanks and every other character that can't be seen (escape,
-    bell, direction marks, half surrogates) as a dot; an escape sequence so loses what makes it one."""
+    """Return the text with whitespace runs as single spaces, and every other non-printable character (escape,
+    bell, direction marks, lone surrogates) as a dot."""
     return "".join(each if each.isprintable() else "·" for each in " ".join(text.split()))
 
 
 def fitted(text: str, width: int) -> str:
-    """Return the text in at most `width` columns of a terminal, the last one an ellipsis where it was cut."""
+    """Cut the text to at most `width` terminal columns, ending in an ellipsis if it was cut."""
     if cell_len(text) <= width:
         return text
     return set_cell_size(text, width - 1) + "…" if width > 1 else "…"[:width]
 
 
 def last_line(path: Path) -> str:
-    """Return the last line of a file that is being written, printable, of its last 4 KiB; "" without one."""
+    """Return the last complete, non-empty line within a file's last 4 KiB, printable; "" if there is none."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))

@@ -1,4 +1,4 @@
-"""Experiment trackers behind one small class. metrics.jsonl stays the truth; these show it elsewhere."""
+"""Experiment trackers (trackio, wandb, TensorBoard) behind one interface; they mirror metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MODULES = {"trackio": "trackio", "wandb": "wandb", "tensorboard": "tensorboard"}
 
 
 class Tracker(Protocol):
-    """Somewhere that numbers go to, step by step."""
+    """A destination of metrics by step."""
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
 
@@ -23,7 +23,7 @@ class Tracker(Protocol):
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Refuse a tracker whose package is not installed, before anything starts."""
+    """Raise ValueError for an unknown tracker, or one whose package is not installed."""
     for name in names:
         if name not in MODULES:
             raise ValueError(f"[run] report_to: expected some of {', '.join(MODULES)}, got {name!r}")
@@ -34,12 +34,12 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def open_trackers(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> list[Tracker]:
-    """The trackers of a run, named after its folder; a resumed run goes on in the same place.
+    """Open the trackers of a run, named after its folder; a resumed run continues the same tracker run.
 
     Args:
-        names: of trackio, wandb, tensorboard.
+        names: any of trackio, wandb, tensorboard.
         folder: the run folder.
-        config: nested plain values, shown beside the curves.
+        config: nested plain values, shown with the curves.
     """
     check_trackers(names)
     return [
@@ -49,7 +49,7 @@ def open_trackers(names: Sequence[str], folder: Path, config: Mapping[str, Any])
 
 
 def run_id(folder: Path) -> str:
-    """The same for a run folder as long as it exists: what a resumed run is recognised by."""
+    """Return the run folder's id, created on first use, by which trackers recognise a resumed run."""
     file = folder / "run-id"
     if not file.exists():
         write_atomic(file, uuid4().hex[:8] + "\n")
@@ -57,7 +57,7 @@ def run_id(folder: Path) -> str:
 
 
 class WandbLike:
-    """wandb, and trackio, which has its interface."""
+    """Tracker for wandb and for trackio, which has the same interface."""
 
     def __init__(self, module: str, folder: Path, config: Mapping[str, Any]) -> None:
         self.module = import_module(module)
@@ -73,7 +73,7 @@ class WandbLike:
 
 
 class TensorBoard:
-    """Event files in the run folder's tensorboard/."""
+    """Tracker that writes event files to the run folder's tensorboard/."""
 
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter

@@ -1,4 +1,4 @@
-"""A run folder as a page of a terminal: how far it is, its numbers, alarms, the last completions."""
+"""Terminal page of a run folder: progress, metrics, alarms, the last completions."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ FIRST = (
     "reward", "loss", "accuracy", "completions/mean_length", "completions/clipped_ratio", "num_tokens",
     "frac_reward_zero_std", "entropy", "kl", "grad_norm", "learning_rate",
 )  # fmt: skip
-"""After evaluations and the reward's components, in this order; then others, as far as there is room."""
+"""Metrics listed after evaluations and rewards, in this order; others follow if there is room."""
 QUIET_S = 10.0
-"""A stage that has not written live.json for so long does not work any more, or hangs."""
+"""Seconds without an update of live.json after which a stage counts as stopped or hanging."""
 NAME, VALUE, SHARE_OF_COMPLETIONS = 28, 10, 0.45
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """A run folder as it was when it was read."""
+    """A snapshot of a run folder."""
 
     title: str
     kind: str
     lines: Sequence[Line]
     total: int | None
-    """Steps of the whole run; None: only a running stage knows."""
+    """Steps of the whole run; None for stages without steps."""
     live: tuple[dict[str, Any], float] | None
     completions: Sequence[Line]
     completions_of: int
@@ -41,10 +41,10 @@ class Moment:
 
 
 class WatchedRun:
-    """Reads a run's folder, again and again; what it has read it does not read again.
+    """Reads a run's folder repeatedly; each read parses only new lines.
 
     Raises:
-        FileNotFoundError: neither a run folder nor a pipeline's.
+        FileNotFoundError: the folder is neither a run folder nor a pipeline's.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -56,14 +56,14 @@ class WatchedRun:
         self.files: dict[Path, FollowedLines] = {}
 
     def stage(self) -> Path | None:
-        """Return the run's folder; of a pipeline, the folder of the stage that began last, if any has."""
+        """Return the run's folder; for a pipeline, its latest stage's folder, or None before the first."""
         if (self.folder / "config.yaml").is_file():
             return self.folder
         begun = [path.parent for path in self.folder.glob("*/config.yaml")]
         return max(begun, key=lambda path: (path / "config.yaml").stat().st_mtime, default=None)
 
     def read(self) -> Moment:
-        """Return the run as it is now."""
+        """Return a snapshot of the run."""
         title, stage = self.folder.resolve().name, self.stage()
         if stage is None:
             return Moment(
@@ -90,7 +90,7 @@ class WatchedRun:
         )  # fmt: skip
 
     def is_finished(self, moment: Moment) -> bool:
-        """Return whether nothing more will come: the last step is there, or the file that ends a stage."""
+        """Return True if the last step is logged, or the file that ends a stage exists."""
         stage = self.stage()
         if moment.live is not None or stage is None:
             return False
@@ -110,18 +110,18 @@ def page(moment: Moment, finished: bool, width: int, height: int) -> list[str]:
 
 
 def printable_line(line: str) -> str:
-    """As printable, but blanks stay: they make the columns."""
+    """Apply `printable` but keep runs of spaces, which align the columns."""
     return " ".join(printable(word) for word in line.split(" "))
 
 
 def headline(moment: Moment, finished: bool) -> str:
-    """run | rl | step 12 of 60 | 3.1 s a step, about 2m to go | running"""
+    """Format a line such as `run | rl | step 12 of 60 | 3.1s/step | about 2m to go`."""
     step = moment.lines[-1]["step"] if moment.lines else 0
     of = "" if moment.total is None else f" of {moment.total}"
     parts = [moment.title, moment.kind, f"step {step}{of}"]
-    seconds = seconds_a_step(moment.lines)
+    seconds = seconds_per_step(moment.lines)
     if seconds:
-        parts.append(f"{number(seconds)}s a step")
+        parts.append(f"{number(seconds)}s/step")
         if moment.total is not None and step < moment.total:
             parts.append(f"about {duration(seconds * (moment.total - step))} to go")
     if finished:
@@ -131,20 +131,20 @@ def headline(moment: Moment, finished: bool) -> str:
     return " | ".join(parts)
 
 
-def seconds_a_step(lines: Sequence[Line]) -> float | None:
-    """Return the mean time of the last steps, from their phases."""
+def seconds_per_step(lines: Sequence[Line]) -> float | None:
+    """Return the mean time of the last steps, as the sum of their phases; None if unknown."""
     recent = [line for line in lines[-10:] if line["step"] > 0]
     times = [sum(line[name] or 0.0 for name in phases_of(list(line))[0]) for line in recent]
     return sum(times) / len(times) if times and sum(times) else None
 
 
 def state(moment: Moment) -> list[str]:
-    """What a stage is doing this moment, and the memory that it has."""
+    """Return a line with the stage's current activity and memory, if there is a live.json."""
     if moment.live is None:
         return []
     now, age = moment.live
     if age > QUIET_S:
-        return [f"nothing heard for {duration(age)}; it was at: {now['doing']}"]
+        return [f"no update for {duration(age)}; last activity: {now['doing']}"]
     total = "" if not now["total"] else f" of {now['total']}"
     memory = f"memory {number(now['memory_gib'])} GiB"
     if now["device_gib"]:
@@ -153,7 +153,7 @@ def state(moment: Moment) -> list[str]:
 
 
 def alarms(lines: Sequence[Line]) -> list[str]:
-    """Alarms that the last step raises."""
+    """Return a line per alarm that the last step raised."""
     raised = [
         name for name, value in (lines[-1] if lines else {}).items() if name.startswith("alarm/") and value
     ]
@@ -161,9 +161,9 @@ def alarms(lines: Sequence[Line]) -> list[str]:
 
 
 def table(lines: Sequence[Line], width: int, most: int) -> list[str]:
-    """name, last value, curve: a line for each of the first `most` metrics."""
-    speed = tokens_a_second(lines)
-    found = [] if speed is None else [f"{'tokens a second':<{NAME}}{number(speed):>{VALUE}}"]
+    """Return one line per metric with name, last value and curve, at most `most`."""
+    speed = tokens_per_second(lines)
+    found = [] if speed is None else [f"{'tokens/s':<{NAME}}{number(speed):>{VALUE}}"]
     names = dict.fromkeys(name for line in lines for name in line)
     for name in sorted(names, key=rank_of):
         if len(found) >= most:
@@ -179,7 +179,7 @@ def table(lines: Sequence[Line], width: int, most: int) -> list[str]:
 
 
 def rank_of(name: str) -> tuple[int, int]:
-    """Rewards first, then evaluations, then FIRST, phases' times, and engines' counts last."""
+    """Return the sort key of a metric: reward, evaluations and reward components, FIRST, others, engine/."""
     if name == "reward":
         return 0, 0
     if name.startswith(("eval/", "rewards/")):
@@ -189,15 +189,15 @@ def rank_of(name: str) -> tuple[int, int]:
     return (4 if name.startswith("engine/") else 3), 0
 
 
-def tokens_a_second(lines: Sequence[Line]) -> float | None:
-    """Return the tokens of the last steps over their time."""
+def tokens_per_second(lines: Sequence[Line]) -> float | None:
+    """Return the tokens of the last steps divided by their time; None if unknown."""
     recent = [line for line in lines[-10:] if known(line.get("num_tokens"))]
-    seconds = seconds_a_step(recent)
+    seconds = seconds_per_step(recent)
     return sum(line["num_tokens"] for line in recent) / (seconds * len(recent)) if seconds else None
 
 
 def completions(moment: Moment, width: int) -> list[str]:
-    """The last step's completions, two lines each: what became of it and the prompt, then its end."""
+    """Return the last step's completions, two lines each: outcome and prompt, then the completion's end."""
     found = [] if not moment.completions else ["", f"completions of step {moment.completions_of}"]
     for row in moment.completions:
         text = printable(str(row["completion"]))

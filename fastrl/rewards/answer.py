@@ -1,4 +1,4 @@
-"""The outcome reward: is the stated answer the gold one?"""
+"""The answer reward: 1 if the answer equals the gold answer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ COUNTED_APART = (Verdict.NO_ANSWER, Verdict.UNREADABLE, Verdict.TIMEOUT, Verdict
 
 
 class AnswerReward:
-    """1 for a right answer, otherwise 0.
+    """Reward 1 for a correct answer, otherwise 0.
 
-    Logs the verdict of every row, and the shares of those that are neither right nor wrong: verify/no_answer,
-    verify/unreadable, verify/timeout, verify/error.
+    Logs every completion's verdict, and the fraction of each verdict other than correct and wrong:
+    verify/no_answer, verify/unreadable, verify/timeout, verify/error.
     """
 
     def __init__(self, grader: AnswerGrader) -> None:

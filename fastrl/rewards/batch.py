@@ -1,4 +1,4 @@
-"""What every reward does with the batch it is called with."""
+"""Types and helpers for the batch that a reward is called with."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class TrainerState(Protocol):
 
 
 def completion_text(completion: CompletionInput) -> str:
-    """The text of a completion, plain or conversational."""
+    """Return the text of a completion, plain or conversational."""
     if isinstance(completion, str):
         return completion
     return "".join(message["content"] for message in completion)
 
 
 def group_indexes(prompts: Sequence[object]) -> list[int]:
-    """Number of each row's group: rows with the same prompt in a row are one group."""
+    """Return the group number of each completion: consecutive equal prompts are one group."""
     groups: list[int] = []
     for index, prompt in enumerate(prompts):
         same = index > 0 and prompt == prompts[index - 1]
@@ -35,8 +35,11 @@ def group_indexes(prompts: Sequence[object]) -> list[int]:
 
 
 def group_numbers(prompts: Sequence[object], group_ids: Sequence[int] | None) -> list[int]:
-    """Number of each row's group, from 0 in the order of first sight: groups are what the trainer numbers so
-    (fastrl does; a problem drawn twice in a row makes two of them), or else what group_indexes finds."""
+    """Return the group number of each completion, from 0 in order of first occurrence.
+
+    Groups are those of the trainer's group_ids, which separate a problem that is drawn twice in a row;
+    without them those of group_indexes.
+    """
     if group_ids is None:
         return group_indexes(prompts)
     seen: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""Where a rollout is cut, and what a receiver with another tokenizer gets to read."""
+"""Cuts of rollouts: the position, and the prefix in the tokens of a receiver with another tokenizer."""
 
 from __future__ import annotations
 
@@ -11,37 +11,38 @@ from fastrl.data.prompts import encode_inside
 from fastrl.grading import answer_start
 from fastrl.runtime.seeding import seed_of
 
-BROKEN = "\ufffd"  # what decoders write for the bytes of an unfinished character
+BROKEN = "\ufffd"  # decoders write this for the bytes of an incomplete character
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """The beginning of a rollout."""
+    """A prefix of a rollout."""
 
     tau: float
+    """Fraction of the rollout to keep, in (0, 1]."""
     position: int
-    """Tokens of the rollout that are kept."""
+    """Number of tokens kept."""
     text: str
-    """What they say, without a broken last character."""
+    """Text of the kept tokens, without an incomplete last character."""
     receiver_ids: list[int]
-    """The same in the receiver's tokens."""
+    """The text in the receiver's tokens."""
     has_answer: bool
-    """Whether the text has begun to give its answer."""
+    """True if the answer has begun in the text."""
 
 
 def draw_tau(*path: int | str) -> float:
-    """tau ~ U(0, 1], a function of the path alone: one of k / 2^53 for k = 1 ... 2^53."""
+    """Return tau ~ U(0, 1], one of k / 2^53 for k = 1 ... 2^53, as a function of the path only."""
     return ((seed_of(*path) >> 10) + 1) / 2**53
 
 
 class Cutter:
-    """Cuts the policy's rollouts for a receiver.
+    """Truncation of the policy's rollouts for a receiver.
 
-        position = floor(tau * length), and before the first answer marker with strip_answer
+        position = floor(tau * length); with strip_answer at most the start of the first answer marker
 
-    The length counts the tokens before the end token. The kept tokens are decoded, an unfinished last
-    character is dropped, and the text is encoded again; where the two vocabularies are equal, the ids are
-    taken as they are, and the position steps back instead.
+    The length excludes the end token. The kept tokens are decoded, an incomplete last character is dropped,
+    and the text is encoded with the receiver's tokenizer. With equal vocabularies the ids are used directly,
+    and the position moves back over an incomplete character.
     """
 
     def __init__(self, policy_tokenizer: Any, receiver_tokenizer: Any, *, strip_answer: bool) -> None:
@@ -54,14 +55,14 @@ class Cutter:
         )
 
     def cut(self, completion_ids: Sequence[int], taus: Sequence[float]) -> list[Cut]:
-        """One cut a tau."""
+        """Return one cut per tau."""
         token_ids = list(completion_ids)
         while token_ids and not self._text(token_ids[-1:]):
             token_ids.pop()
         start = answer_start(self._text(token_ids))
-        most = self._before(token_ids, start) if self.strip_answer else len(token_ids)
+        limit = self._before(token_ids, start) if self.strip_answer else len(token_ids)
         return [
-            self._cut_at(token_ids, tau, min(math.floor(tau * len(token_ids)), most), start) for tau in taus
+            self._cut_at(token_ids, tau, min(math.floor(tau * len(token_ids)), limit), start) for tau in taus
         ]
 
     def _cut_at(self, token_ids: list[int], tau: float, position: int, start: int | None) -> Cut:
@@ -74,12 +75,12 @@ class Cutter:
         else:
             text = text.rstrip(BROKEN)
             receiver_ids = encode_inside(self.receiver_tokenizer, text)
-        # a heading that is cut may look like an answer: the whole rollout says where that begins
+        # a truncated heading may look like an answer, so `start` comes from the whole rollout
         has_answer = start is not None and len(text) > start and answer_start(text) is not None
         return Cut(tau=tau, position=position, text=text, receiver_ids=receiver_ids, has_answer=has_answer)
 
     def _before(self, token_ids: list[int], start: int | None) -> int:
-        """Return the most tokens whose text ends where the answer begins, or before."""
+        """Return the largest number of tokens whose text ends before the answer starts."""
         if start is None:
             return len(token_ids)
         low, high = 0, len(token_ids)

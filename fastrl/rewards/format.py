@@ -1,4 +1,4 @@
-"""The format reward: is the answer where a reader looks for it?"""
+"""The format reward: 1 if the completion has the required form."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fastrl.rewards.batch import CompletionInput, completion_text
 
 
 class FormatReward:
-    r"""1 for a completion in the required form, otherwise 0.
+    r"""Reward 1 for a completion in the required form, otherwise 0.
 
     Args:
-        pattern: regular expression that must match the whole completion but for outer spaces. None: exactly
+        pattern: regular expression that must match the whole completion, without outer spaces. None: exactly
             one \boxed{...}, not empty, with at most max_tail characters after it.
-        max_tail: closing brackets, dollar signs and a last word or two.
+        max_tail: characters allowed after the box, such as closing brackets, dollar signs or a last word.
     """
 
     def __init__(self, pattern: str | None = None, max_tail: int = 32) -> None:
@@ -38,5 +38,5 @@ class FormatReward:
             return self.pattern.fullmatch(text) is not None
         if text.count("\\boxed") != 1:
             return False
-        boxes, _ = find_boxes(text)  # an unfinished box is no box
+        boxes, _ = find_boxes(text)  # only closed boxes
         return any(len(text) - box.stop <= self.max_tail for box in boxes)

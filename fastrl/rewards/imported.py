@@ -1,4 +1,4 @@
-"""Rewards of your own: a function that a dotted path names."""
+"""Custom rewards: functions given by a dotted path."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from fastrl.config.rl import BUILT_IN_REWARDS
 
 
 def imported_reward(path: str) -> Callable[..., Any]:
-    """Return my_package.module.function, which has TRL's reward signature.
+    """Import a reward with TRL's signature by its dotted path, such as my_package.module.function.
 
     Raises:
-        ValueError: no dotted path, or no such function.   ModuleNotFoundError: no such module.
+        ValueError: the path has no dot, or the module has no such function.
+        ModuleNotFoundError: the module does not exist.
     """
     module, _, name = path.rpartition(".")
     if not module:

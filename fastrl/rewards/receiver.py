@@ -1,4 +1,4 @@
-"""A frozen model that continues rollouts of the policy, cut at some point, and grades what comes out."""
+"""The receiver: a frozen model that continues truncated rollouts of the policy; its answers are graded."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from fastrl.types import Branch, Completion, FinishReason, PrefixTree, SamplingP
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Continuation:
-    """What the receiver wrote after a cut."""
+    """One continuation of a cut by the receiver."""
 
     text: str
     finish_reason: FinishReason
     verdict: Verdict | None
-    """The verdict on prefix + text; None for one that did not finish, which counts as wrong."""
+    """Verdict on prefix + text; None if it did not finish, which counts as wrong."""
 
     @property
     def correct(self) -> bool:
@@ -33,33 +33,32 @@ class Continuation:
 
 
 class CutIndex:
-    """Where the cuts of each rollout are among the prefix trees: equal prompts in a row share a tree."""
+    """Map from rollouts and cuts to prefix trees and branches; consecutive equal prompts share a tree."""
 
     def __init__(self, prompts: Sequence[Any], cuts: Sequence[Sequence[Cut]]) -> None:
         self.trees = group_indexes(prompts)
-        """[rollout] number of its tree."""
+        """[rollout] index of its tree."""
         self.branches: list[list[tuple[int, int]]] = []
         """[rollout][cut] (tree, branch)."""
-        taken = [0] * (max(self.trees, default=-1) + 1)
+        sizes = [0] * (max(self.trees, default=-1) + 1)
         for tree, own_cuts in zip(self.trees, cuts, strict=True):
-            self.branches.append([(tree, taken[tree] + k) for k in range(len(own_cuts))])
-            taken[tree] += len(own_cuts)
+            self.branches.append([(tree, sizes[tree] + k) for k in range(len(own_cuts))])
+            sizes[tree] += len(own_cuts)
 
 
 class Receiver:
-    """Continues cuts of the policy's rollouts and grades what comes out.
+    """A frozen model that continues cuts of the policy's rollouts, and grading of its answers.
 
-    The receiver gets the question in its own chat template and the kept text as the beginning of its answer,
-    never the gold answer. All continuations of a call are one request to its engine, all cuts of one question
-    one prefix tree.
+    The receiver gets the question in its own chat template and the prefix as the beginning of its answer, but
+    never the gold answer. A call makes one request to the engine, with one prefix tree per question.
 
     Args:
-        engine: the frozen model.
-        policy_tokenizer: of the model whose rollouts are cut.
+        engine: engine of the frozen model.
+        policy_tokenizer: tokenizer of the model whose rollouts are cut.
         grader: compares prefix + continuation with the gold answer.
-        config: the receiver itself, num_cuts and tau_shared_in_group are not read.
+        config: options; receiver, num_cuts and tau_shared_in_group are not read.
         max_new_tokens: longest rollout; a continuation may have max_new_tokens - position + slack_tokens.
-        stop: strings that end a continuation in mode "sample", in addition to the tokenizer's end token.
+        stop: stop strings in mode "sample", in addition to the tokenizer's end token.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class Receiver:
         self.forcing_ids = encode_inside(engine.tokenizer, config.forcing_text)
 
     def check_capacity(self, prompts: Sequence[Any]) -> None:
-        """Raise ValueError if the receiver could not hold a rollout and its continuation."""
+        """Raise ValueError if a prompt, a rollout and its continuation exceed the receiver's context."""
         longest = max((len(self._prompt_ids(prompt)) for prompt in prompts), default=0)
         forced = len(self.forcing_ids) + self.config.answer_tokens
         after = self.config.slack_tokens if self.config.mode == "sample" else forced
@@ -96,19 +95,19 @@ class Receiver:
         whole: Sequence[Sequence[int]] = (),
         temperature: float = 1.0,
     ) -> tuple[list[list[list[Continuation]]], list[list[float]]]:
-        """Return graded continuations [rollout][cut][sample]. Equal prompts stand next to each other.
+        """Continue every cut and grade the results; in mode "force" the forcing text follows the cut.
 
-        seed, ids: cut k of rollout i draws from (seed, ids[i], k); None: ids are the rollouts' indexes.
-        whole: rollouts in the receiver's tokens, whose log-probs at `temperature` [rollout][token] come out
-            of the same prefill.
-
-        In mode "force" the forcing text comes between cut and continuation.
+        Args:
+            prompts: of each rollout; equal prompts must be consecutive.
+            seed, ids: the seed of cut k of rollout i is (seed, ids[i], k); ids None: the rollouts' indices.
+            whole: whole rollouts in the receiver's tokens, to score at `temperature` in the same prefill.
+        Returns: continuations [rollout][cut][sample], and log-probs of `whole` [rollout][token].
         """
         trees = self._trees(prompts, cuts, seed, range(len(prompts)) if ids is None else ids)
         stop = (self.config.forcing_end,) if self.config.mode == "force" else self.stop
         sampling = SamplingParams(temperature=self.config.temperature, top_p=self.config.top_p, stop=stop)
         index = CutIndex(prompts, cuts)
-        found, logprobs = self._ask(trees, sampling, index.trees, whole, temperature)
+        found, logprobs = self._generate(trees, sampling, index.trees, whole, temperature)
         completions = [[found[tree][branch] for tree, branch in own] for own in index.branches]
         verdicts = iter(self._grade(cuts, completions, gold))
         continuations = [
@@ -127,19 +126,20 @@ class Receiver:
         ]
         return continuations, logprobs
 
-    def _ask(
+    def _generate(
         self, trees: list[PrefixTree], sampling: SamplingParams, owners: Sequence[int],
         whole: Sequence[Sequence[int]], temperature: float,
     ) -> tuple[list[list[list[Completion]]], list[list[float]]]:  # fmt: skip
+        """Return completions [tree][branch][sample], and log-probs of whole rollouts as further branches."""
         if not whole:
             return self.engine.continue_prefixes(trees, sampling), []
-        # after the cuts' branches, so that these keep their numbers
+        # appended after the cuts' branches, which keep their indices
         branches = [list(tree.branches) for tree in trees]
         numbers = []
         for tree, token_ids in zip(owners, whole, strict=True):
             numbers.append((tree, len(branches[tree])))
             branches[tree].append(Branch(token_ids=token_ids, num_samples=0, max_new_tokens=1, seed=0))
-        trees = [replace(each, branches=below) for each, below in zip(trees, branches, strict=True)]
+        trees = [replace(tree, branches=below) for tree, below in zip(trees, branches, strict=True)]
         scored = [[b for t, b in numbers if t == tree] for tree in range(len(trees))]
         found, logprobs = self.engine.continue_and_score(trees, sampling, scored, temperature)
         return found, [logprobs[t][b] for t, b in numbers]
@@ -147,9 +147,9 @@ class Receiver:
     def answer_logprobs(
         self, prompts: Sequence[Any], cuts: Sequence[Sequence[Cut]], gold: Sequence[Any]
     ) -> list[list[float]]:
-        """Return [rollout][cut] log-probs (nats) of gold answer and forcing end after cut and forcing text.
+        """Return log-probs [rollout][cut] (nats) of gold answer + forcing_end after cut + forcing_text.
 
-        Nothing is sampled: one scoring pass, in which every distinct prefix is computed once.
+        One scoring pass, in which every distinct prefix is computed once; nothing is sampled.
         """
         sequences, starts = [], []
         for prompt, own_cuts, answer in zip(prompts, cuts, gold, strict=True):
@@ -183,7 +183,7 @@ class Receiver:
                 branch = Branch(
                     token_ids=self._prefix_ids(cut),
                     num_samples=self.config.num_continuations,
-                    max_new_tokens=self._most_new_tokens(cut),
+                    max_new_tokens=self._max_new_tokens(cut),
                     seed=seed_of(*seed, ids[rollout], k),
                 )
                 self._check_room(len(prompt_ids[-1]), len(branch.token_ids), branch.max_new_tokens)
@@ -193,13 +193,13 @@ class Receiver:
             for ids, below in zip(prompt_ids, branches, strict=True)
         ]
 
-    def _most_new_tokens(self, cut: Cut) -> int:
+    def _max_new_tokens(self, cut: Cut) -> int:
         if self.config.mode == "force":
             return self.config.answer_tokens
         return max(1, self.max_new_tokens - cut.position + self.config.slack_tokens)
 
     def _prefix_ids(self, cut: Cut) -> list[int]:
-        """Return what the receiver reads as the beginning of its answer."""
+        """Return the tokens that begin the receiver's answer."""
         return cut.receiver_ids if self.config.mode == "sample" else [*cut.receiver_ids, *self.forcing_ids]
 
     def _grade(
@@ -208,7 +208,7 @@ class Receiver:
         completions: Sequence[Sequence[Sequence[Completion]]],
         gold: Sequence[Any],
     ) -> list[Verdict | None]:
-        """Grade [rollout][cut][sample] in this order; None for one that did not finish."""
+        """Return verdicts in the order of [rollout][cut][sample]; None for unfinished completions."""
         forced = "" if self.config.mode == "sample" else self.config.forcing_text
         pairs = [
             (cut.text + forced + self._text_after(self._prefix_ids(cut), completion), gold_text(answer))
@@ -222,7 +222,7 @@ class Receiver:
         return [None if pair is None else next(graded) for pair in pairs]
 
     def _text_after(self, prefix_ids: Sequence[int], completion: Completion) -> str:
-        # decoded after its prefix: alone it could lose a space or begin inside a character
+        # decoded with its prefix, since alone it could lose a space or begin inside a character
         prefix = self._decode(prefix_ids)
         return self._decode([*prefix_ids, *completion.token_ids])[len(prefix) :]
 

@@ -1,4 +1,4 @@
-"""A planner's trace: where it stands in a completion, and whether it gives the answer away."""
+"""Traces in completions: extraction by tag, and detection of leaked answers and programs."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ _STATEMENT = re.compile(
 
 
 def trace_of(text: str, tag: str) -> str:
-    """What stands between the first <tag> and </tag> of a completion, without outer spaces.
+    """Return the text between the first <tag> and </tag> of a completion, without outer spaces.
 
-    A tag that was opened and not closed: all that follows it. No tag: the whole completion.
+    If the tag is not closed, everything after it; without a tag, the whole completion.
     """
     _, opened, after = text.partition(f"<{tag}>")
     return (after.partition(f"</{tag}>")[0] if opened else text).strip()
 
 
 def states_answer(trace: str, gold: str) -> bool:
-    r"""Whether a trace says the gold answer where answers are said.
+    r"""Return True if a trace states the gold answer as an answer.
 
-    That is inside a \boxed{...}, or in the sentence after "answer is", "answer:", "final answer" or "####":
-    as its text, or as a number in it. The result of a last step that happens to be the answer is none.
+    It counts inside \boxed{...}, and in the sentence after "answer is", "answer:", "final answer" or "####":
+    as the whole sentence or as a number in it. A step's result that equals the answer does not count.
     """
     return any(_same(stated, gold) for stated in _stated(trace))
 
 
 def holds_program(trace: str) -> bool:
-    """Whether a trace holds Python code: a fence, or a line that is a def, class, import, print, for loop, or
-    reads the input."""
+    """Return True if a trace has Python code: a code fence, or a def, class, import, print, for or input
+    line."""
     return bool(_FENCE.search(trace) or _STATEMENT.search(trace))
 
 

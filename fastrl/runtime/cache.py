@@ -1,4 +1,4 @@
-"""Folders that are made once and kept: where they lie, and how one comes to be whole or not at all."""
+"""The cache: folders that are created once, atomically, and kept."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def cache_root() -> Path:
 
 
 def make_once(folder: Path, make: Callable[[Path], object]) -> Path:
-    """Return the folder, made first if it does not exist.
+    """Return the folder; create it first if it does not exist.
 
-    It is filled under another name and renamed when it is whole. Of two processes that make the same one, the
-    first to finish is kept.
+    It is filled under a temporary name and renamed when complete. If two processes create the same folder,
+    the first to finish is kept.
 
     Args:
         make: fills an empty folder.
@@ -45,7 +45,7 @@ def make_once(folder: Path, make: Callable[[Path], object]) -> Path:
 
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Wait until no other process of this machine is inside for the same folder."""
+    """Hold an exclusive lock on the folder, among the processes of this machine."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f".{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -53,7 +53,7 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
 
 
 def sync(path: Path) -> None:
-    """Put a file or a folder's entries on the disk, so that a rename never outruns the bytes it names."""
+    """Flush a file, or a folder's entries, to disk, so that a later rename never precedes the data."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -62,6 +62,6 @@ def sync(path: Path) -> None:
 
 
 def sync_all(folder: Path) -> None:
-    """Put a folder and everything in it on the disk."""
+    """Flush a folder and everything in it to disk."""
     for path in [*folder.rglob("*"), folder]:
         sync(path)

@@ -1,4 +1,4 @@
-"""The three things that every stage passes on: what was asked for, where it is written, which ranks work."""
+"""The context of a stage: its configuration, its run folder and its ranks."""
 
 from __future__ import annotations
 

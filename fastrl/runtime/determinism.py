@@ -1,4 +1,4 @@
-"""run.deterministic: what must be asked of torch, so that a run gives the same bits again."""
+"""run.deterministic: torch settings with which a run is bitwise reproducible."""
 
 from __future__ import annotations
 
@@ -12,23 +12,22 @@ WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
 @contextmanager
-def deterministic(asked: bool) -> Iterator[None]:
-    """Inside, torch runs algorithms that give the same bits again, and refuses those that can't.
+def deterministic(enabled: bool) -> Iterator[None]:
+    """Make torch use only deterministic algorithms within the block; it raises for those that are not.
 
-    The other half is fastrl.config.microbatch_tokens: sequences go through the model one by one, so that no
-    matrix's size depends on train.tokens_per_microbatch. On a CPU one run repeats another without any of
-    this. What it can't promise: the same bits on another machine, with another number of ranks or threads,
-    with other batches in an engine (engine.max_batch_tokens), or from vLLM.
+    The other half is fastrl.config.microbatch_tokens: each sequence is its own micro-batch, so that no matrix
+    size depends on train.tokens_per_microbatch. CPU runs are reproducible without this. Not covered: another
+    machine, another number of ranks or threads, other engine batches (engine.max_batch_tokens), and vLLM.
 
     Args:
-        asked: False: nothing is changed.
+        enabled: False: change nothing.
     """
-    if not asked:
+    if not enabled:
         yield
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     workspace = os.environ.get(WORKSPACE)
-    # cuBLAS reads it when its first handle is made; a user's own choice stays
+    # cuBLAS reads it when it creates its first handle; a value that the user has set stays
     os.environ.setdefault(WORKSPACE, ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False

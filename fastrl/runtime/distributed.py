@@ -1,4 +1,4 @@
-"""One rank or many: the few sums that data parallelism needs. With one rank every call is the identity."""
+"""Collectives of data parallelism; with one rank every call is the identity."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from torch.distributed.rendezvous import rendezvous
 
 T = TypeVar("T")
 COLLECTIVE_TIMEOUT = timedelta(days=7)
-"""Long, since ranks may be late: one may evaluate, or sample its last chunk, while others wait. The watchdog
-ends what hangs (run.hang_timeout_s), and a rank that dies is missed at once."""
+"""Long, since one rank may evaluate or sample while the others wait. The watchdog ends a hang
+(run.hang_timeout_s), and a rank that dies fails the collective at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process's place among those that torchrun started."""
+    """This process's rank, the number of ranks, and their process groups."""
 
     rank: int = 0
     size: int = 1
     checkpoint_group: dist.ProcessGroup | None = None
-    """For the thread that writes checkpoints, and talks to those of other ranks while this one trains."""
+    """Separate group for the thread that writes checkpoints while the main thread trains."""
     group: dist.ProcessGroup | None = None
-    """The group of sum and gather; None: the default."""
+    """Group of sum and gather; None: the default group."""
 
     @classmethod
     def join(cls) -> Ranks:
-        """Join torchrun's process group where there is one (gloo; nccl too where there are GPUs).
+        """Join torchrun's process group if there is one (gloo; also nccl with GPUs).
 
-        With --max-restarts on several nodes torchrun needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1: ranks of a
-        second life may look for the first otherwise, and nodes do not agree on how often they restarted.
+        With --max-restarts on several nodes torchrun needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1: without it,
+        restarted ranks may wait for ranks of the first start, and nodes may count restarts differently.
         """
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
@@ -45,7 +45,7 @@ class Ranks:
         if not dist.is_initialized():
             store, rank, size = next(rendezvous("env://"))
             if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
-                # torchrun's store outlives a restart, with the addresses of ranks that are dead
+                # torchrun's store survives a restart and still has the addresses of dead ranks
                 store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             dist.init_process_group(
@@ -55,9 +55,9 @@ class Ranks:
 
     @staticmethod
     def leave() -> None:
-        """End the threads of the group that join made; a process that exits with them running may be aborted.
+        """Destroy the process group; a process that exits with its threads running may be aborted.
 
-        A group of one is another's: vLLM makes one for itself.
+        A group of size 1 is not ours: vLLM makes one for itself.
         """
         if dist.is_initialized() and dist.get_world_size() > 1:
             dist.destroy_process_group()
@@ -67,13 +67,18 @@ class Ranks:
         return self.rank == 0
 
     def apart(self) -> Ranks:
-        """Return the same ranks in a group of their own, for one more such thread: what two threads send
-        through one group may cross. Every rank calls it."""
+        """Return the same ranks with a new group, for another thread: two threads must not share one group.
+
+        A collective: every rank calls it.
+        """
         return self if self.size == 1 else replace(self, group=gloo_group())
 
     def share(self, sizes: Sequence[int]) -> list[int]:
-        """Return the indices of this rank's items, in order: dealt out from the largest down, to and fro, so
-        that ranks have about as much. With more ranks than items some have none."""
+        """Return the sorted indices of this rank's items, balanced by size.
+
+        Items are dealt from the largest down in snake order (0..n-1, n-1..0). With more ranks than items some
+        ranks get none.
+        """
         largest_first = sorted(range(len(sizes)), key=lambda index: -sizes[index])
         turns = [position % (2 * self.size) for position in range(len(sizes))]
         dealt = [min(turn, 2 * self.size - 1 - turn) for turn in turns]
@@ -88,11 +93,11 @@ class Ranks:
         return [float(value) for value in total]
 
     def gather(self, values: Sequence[T]) -> list[T]:
-        """Return all ranks' values, rank by rank, on every rank."""
+        """Return all ranks' values, in order of rank, on every rank."""
         return self._gather(values, self.group)
 
     def gather_in_background(self, values: Sequence[T]) -> list[T]:
-        """As gather, through checkpoint_group: for the thread that writes checkpoints."""
+        """Gather through checkpoint_group, for the thread that writes checkpoints."""
         return self._gather(values, self.checkpoint_group)
 
     def _gather(self, values: Sequence[T], group: dist.ProcessGroup | None) -> list[T]:
@@ -103,14 +108,13 @@ class Ranks:
         return [value for part in parts for value in part]
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Sum gradients over the ranks: losses have one global denominator, so no mean is taken."""
+        """Sum gradients over the ranks, in place. No mean: the loss has one global denominator."""
         if self.size == 1:
             return
         grads = []
         for parameter in parameters:
-            if (
-                parameter.grad is None
-            ):  # a rank whose rollouts all have zero advantage takes part all the same
+            # a rank whose rollouts all have advantage 0 still takes part in the collective
+            if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             grads.append(parameter.grad)
         flat = torch.cat([grad.flatten() for grad in grads])
@@ -119,12 +123,12 @@ class Ranks:
             grad.copy_(piece.view_as(grad))
 
     def wait(self) -> None:
-        """Wait until every rank is here."""
+        """Wait until every rank has reached this call."""
         if self.size > 1:
             dist.barrier()
 
 
 def gloo_group() -> dist.ProcessGroup | None:
-    """Make one more group of all ranks."""
+    """Create another gloo group of all ranks."""
     group: dist.ProcessGroup | None = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
     return group

@@ -1,4 +1,4 @@
-"""Errors that a user can mend are one line; all others keep their traceback."""
+"""Errors that a user can fix are printed in one line; all others keep their traceback."""
 
 from __future__ import annotations
 
@@ -15,51 +15,50 @@ TINY_WORLDS = {
     "int": ("int", "solver"),
     "weak": ("weak",),
 }
-"""Flag of `fastrl tiny` -> what the names of files begin with that it alone writes."""
+"""First part of the names of files and folders that only one flag of `fastrl tiny` writes, by that flag."""
 
 
 class Fault(RuntimeError):
-    """The machine had too little of something; the message tells the knob. Nothing that was saved is lost."""
+    """A resource ran out; the message names the option to change. Saved files are intact."""
 
 
 class EngineDied(RuntimeError):
-    """An engine failed on its own; the message tells which. Nothing of the step was kept."""
+    """An engine failed; the message names it. Nothing of the step was kept."""
 
 
 class Interrupted(SystemExit):
-    """Training was told to end, and has left a checkpoint. Its code is the shell's for the signal: 130 after
-    SIGINT, 143 after SIGTERM."""
+    """Training ended on a signal after saving a checkpoint. The exit code is 130 after SIGINT, 143 after
+    SIGTERM."""
 
 
 def exit_code(command: Callable[[], int]) -> int:
-    """Run a program's command; return its exit code, 141 if the reader of its output has gone (`| head`).
+    """Run a program's command; return its exit code, or 141 if its output pipe was closed (`| head`).
 
     Raises:
-        SystemExit: the command ended itself, as --help does.
-        Exception: any error that a user can't mend.
+        SystemExit: the command exited itself, as --help does.
+        Exception: any error that a user can't fix.
     """
     try:
         try:
-            code = mendable(command)
+            code = run_reporting(command)
         except SystemExit:
-            sys.stdout.flush()  # what --help has printed
+            sys.stdout.flush()  # the text of --help
             raise
         sys.stdout.flush()
         return code
     except (BrokenPipeError, SystemExit) as error:
-        # rich answers a closed pipe with a SystemExit of its own
+        # rich turns a closed pipe into a SystemExit
         if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
             raise
         if not discard_unread_output() and isinstance(error, BrokenPipeError):
-            raise  # another pipe: a grader's, a tracker's
+            raise  # another pipe, such as a grading process's
         return 128 + signal.SIGPIPE
 
 
-def mendable(command: Callable[[], int]) -> int:
-    """Run a command; return 2 and print one line on stderr if it fails and the user can mend it.
+def run_reporting(command: Callable[[], int]) -> int:
+    """Run a command; if it fails with an error that the user can fix, print one line and return 2.
 
-    Errors that checks raise start with the place in brackets, `[data] path: ...`; those are the user's.
-    Anything else keeps its traceback.
+    Those errors start with a section in brackets, `[data] path: ...`. All others keep their traceback.
     """
     try:
         return command()
@@ -68,15 +67,15 @@ def mendable(command: Callable[[], int]) -> int:
             raise
         print(f"fastrl: {error}{tiny_world_hint(str(error))}", file=sys.stderr)
         return 2
-    except Interrupted as left:
-        return int(left.code or 0)
+    except Interrupted as interrupted:
+        return int(interrupted.code or 0)
     except KeyboardInterrupt:
-        print("fastrl: interrupted; the same command goes on from what is saved", file=sys.stderr)
+        print("fastrl: interrupted; run the same command again to resume", file=sys.stderr)
         return 128 + signal.SIGINT
 
 
 def tiny_world_hint(message: str) -> str:
-    """Return the command that makes the file of the tiny world that a message quotes; empty for another."""
+    """Return the command that makes the tiny-world file in an error message; "" if it names none."""
     found = re.search(r"'tiny-world/(\w*)", message)
     if found is None:
         return ""
@@ -85,23 +84,23 @@ def tiny_world_hint(message: str) -> str:
 
 
 def discard_unread_output() -> bool:
-    """Send stdout and stderr to nowhere if nobody reads them any more; return whether that was so for one.
+    """Redirect stdout and stderr to /dev/null if their reader is gone; return True if one was.
 
-    What is left in a buffer is written at exit, and would fail there once more.
+    Otherwise the rest of the buffer, which is written at exit, would fail again.
     """
     gone = [stream for stream in (sys.stdout, sys.stderr) if not has_reader(stream)]
     for stream in gone:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
     return bool(gone)
 
 
 def has_reader(stream: TextIO) -> bool:
-    """Return whether a stream can still be written to; a pipe whose reader has closed it can not."""
+    """Return False if the stream is a pipe whose reader has closed it."""
     try:
         poll = select.poll()
-        poll.register(stream.fileno(), 0)  # errors are reported without being asked for
-    except OSError:  # no file behind it
+        poll.register(stream.fileno(), 0)  # POLLERR is always reported
+    except OSError:  # the stream has no file descriptor
         return True
     return not any(event & select.POLLERR for _, event in poll.poll(0))

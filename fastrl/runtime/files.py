@@ -1,4 +1,4 @@
-"""Files in folders that somebody else may have filled: no link is followed out of them, no device is read."""
+"""Safe reading and writing in untrusted folders: links are not followed, devices and pipes are not opened."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import BinaryIO
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a new, empty file next to `path` to fill; it takes the place of `path` when the block ends.
+    """Yield a new, empty file next to `path`, which replaces `path` when the block ends.
 
-    Its name is random and its creation exclusive: a link that waits in the folder is never written through.
-    After an error in the block it is removed; what a killed process left is removed the next time.
+    Its name is random and it is created exclusively, so a planted link is never followed. After an error in
+    the block it is removed; files left by a killed process are removed on the next call.
 
-    Raises: OSError: it can't be written.
+    Raises: OSError: the file can't be written.
     """
     temporary, lock = create_temporary(path)
     try:
@@ -29,13 +29,13 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
         os.close(lock)
-    for left in path.parent.iterdir():
-        if is_temporary(left, path):
-            remove_unlocked(left)
+    for file in path.parent.iterdir():
+        if is_temporary(file, path):
+            remove_unlocked(file)
 
 
 def create_temporary(path: Path) -> tuple[Path, int]:
-    """Create a temporary file for `path`; return it and a descriptor that locks it while its writer lives."""
+    """Create a temporary file for `path`; return it and a descriptor that locks it until the process ends."""
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -43,11 +43,11 @@ def create_temporary(path: Path) -> tuple[Path, int]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if os.fstat(lock).st_nlink:
             return temporary, lock
-        os.close(lock)  # another process took it for one that was left, before it was locked
+        os.close(lock)  # another process removed it as abandoned, before it was locked
 
 
 def is_temporary(file: Path, path: Path) -> bool:
-    """Return whether `replacing` made this file for `path`, by its name."""
+    """Return True if the file's name is one that `replacing` gives to a temporary file of `path`."""
     return re.fullmatch(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp", file.name) is not None
 
 
@@ -56,20 +56,20 @@ def remove_unlocked(temporary: Path) -> None:
     try:
         descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return  # gone, or a link, which is not ours
+        return  # removed by another process, or a link
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         temporary.unlink(missing_ok=True)
     except BlockingIOError:
-        pass  # its writer lives
+        pass  # its writer is alive
     finally:
         os.close(descriptor)
 
 
 def append_text(path: Path, text: str) -> None:
-    """Append to a file, made if it does not exist.
+    """Append to a file; create it if it does not exist.
 
-    Raises: OSError: it can't be written, or is a link.
+    Raises: OSError: the file can't be written, or is a link.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, 0o666), "w", encoding="utf-8") as file:
@@ -79,7 +79,7 @@ def append_text(path: Path, text: str) -> None:
 def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for reading.
 
-    Raises: OSError: it can't be read, or is a link, a device, a pipe or a folder.
+    Raises: OSError: the file can't be read, or is a link, a device, a pipe or a folder.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -89,7 +89,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def is_inside(folder: Path, name: object) -> bool:
-    """Return whether a name that a file says leads to something inside the folder, without a link's help."""
+    """Return True if a relative path, read from an untrusted file, stays inside the folder without links."""
     if not isinstance(name, str) or "\0" in name or name in ("", "."):
         return False
     parts = Path(name).parts

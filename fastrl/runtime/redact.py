@@ -1,4 +1,4 @@
-"""What must not be written down or handed on: secrets of the environment, the path of somebody's home."""
+"""Redaction of secrets in environment variables and addresses, and of the home folder's path."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ SECRET = re.compile(
     r"|UR[IL]$|_(PAT|SAS)$",
     re.IGNORECASE,
 )
-"""Rather one name too many: a hidden value costs a question, a shown one can't be taken back."""
+"""Names of variables that may hold a secret; broad on purpose, since a leak can't be undone."""
 HARMLESS = {"PWD", "OLDPWD", "TOKENIZERS_PARALLELISM"}
-"""Names that look like secrets and are none."""
+"""Names that match SECRET but hold no secret."""
 
 
 def is_secret(name: str) -> bool:
-    """Whether an environment variable's name says that its value is nobody else's business."""
+    """Return True if an environment variable's name suggests that its value is a secret."""
     return name not in HARMLESS and SECRET.search(name) is not None
 
 
@@ -26,16 +26,16 @@ NEEDED = re.compile(
     r"PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|TEMP|TMP|LD_LIBRARY_PATH|VIRTUAL_ENV|CONDA_PREFIX"
     r"|PYTHON(PATH|HOME|HASHSEED|UTF8|WARNINGS|UNBUFFERED|DONTWRITEBYTECODE)|(OMP|MKL|OPENBLAS)_NUM_THREADS"
 )
-"""What Python and its libraries need to start and to find their files."""
+"""Names of variables that Python and its libraries need to start and to find their files."""
 
 
 def for_graders(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables for a process that reads what models have written: those of a short list."""
+    """Return the variables that a process reading model output receives: only those in NEEDED."""
     return {name: value for name, value in environment.items() if NEEDED.fullmatch(name)}
 
 
 def shortened(text: str, home: str | None = None) -> str:
-    """The text with ~ where the home folder's path stands; credentials inside addresses are taken out."""
+    """Return the text with the home folder's path replaced by ~ and credentials removed from URLs."""
     home = str(Path.home()) if home is None else home
     if home.strip(os.sep):
         text = re.sub(rf"{re.escape(home.rstrip(os.sep))}(?=$|[{re.escape(os.sep)}:;,\s'\"])", "~", text)

@@ -1,11 +1,11 @@
-"""The run folder: what was asked, what happened, where to go on. Everything about a run lies here.
+"""The run folder, which holds everything about a run.
 
 config.yaml         the resolved configuration, written before step 0
 environment.json    commit, versions, device
-metrics.jsonl       one line a step, under TRL's metric names
+metrics.jsonl       one line per step, under TRL's metric names
 completions/        step-000010.jsonl: every rollout of the step with its cuts, continuations and rewards
-faithfulness/       step-000010.jsonl: every response that was measured, its labels and what the probes found
-checkpoints/        step-000050/: a plain Hugging Face folder, with trainer_state/ to go on from inside
+faithfulness/       step-000010.jsonl: every response that was measured, its labels and probe results
+checkpoints/        step-000050/: a plain Hugging Face folder, with trainer_state/ for resuming
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ from fastrl.runtime.files import append_text, is_temporary, replacing
 from fastrl.runtime.versions import installed_versions
 from fastrl.runtime.watchdog import Watchdog
 
-# Fields that a resumed run may change: they say when to stop and what to write, not what is computed; or,
-# where memory was short, in how many pieces it is computed. (With rollout.max_staleness, the batch after a
-# checkpoint is a fresh one, too.)
+# Options that a resumed run may change: they set when to stop, what to write, or how to save memory, but not
+# the result. (With rollout.max_staleness, save_every also decides which batches are on-policy.)
 MAY_CHANGE = (
     "run.dir", "run.save_every", "run.keep_last", "run.keep_best", "run.async_save", "train.shard",
     "train.shard_gradients", "train.offload", "run.log_completions_every", "run.report_to",
@@ -43,21 +42,26 @@ MAY_CHANGE = (
 
 
 class Run:
-    """An open run folder. Metrics are appended by step; phases of the step are timed by name."""
+    """An open run folder: appends metrics per step and times the phases of a step."""
 
     def __init__(self, folder: Path, writes: bool = True) -> None:
         self.folder, self.writes = folder, writes
         self.seconds: dict[str, float] = defaultdict(float)
         self.phase = "start"
-        """What goes on, for messages."""
+        """Current phase, for messages."""
         self.since = time.perf_counter()
-        """When it began."""
+        """Start of the current phase."""
         self.watchdog: Watchdog | None = None
-        """While a stage trains."""
+        """Set while a stage trains."""
 
     @classmethod
     def start(cls, config: Config, writes: bool = True) -> Run:
-        """Make the folder, or open it where it holds the same run. Only one rank writes."""
+        """Create the run folder, or open it if it holds the same run.
+
+        Args:
+            writes: False on all ranks but one.
+        Raises: ValueError: run.dir is empty, or the folder holds another run or other files.
+        """
         if not config.run.dir:
             raise ValueError("[run] dir: expected a folder for the run, got ''; pass --run.dir runs/NAME")
         run = cls(Path(config.run.dir), writes)
@@ -65,7 +69,7 @@ class Run:
             return run
         run._claim(config)
         run.folder.mkdir(parents=True, exist_ok=True)
-        # first of all: by it a later start knows the folder, wherever this one is killed
+        # written first: a restart recognises the folder by it, wherever this process is killed
         write_atomic(run.folder / "config.yaml", to_yaml(config))
         for folder in (run.checkpoints, run.completions):
             folder.mkdir(exist_ok=True)
@@ -85,7 +89,7 @@ class Run:
         return self.folder / "metrics.jsonl"
 
     def _claim(self, config: Config) -> None:
-        """A folder that holds something else is refused, never overwritten."""
+        """Raise ValueError if the folder holds another run or other files."""
         saved = self.folder / "config.yaml"
         if saved.exists():
             changed = [
@@ -94,7 +98,7 @@ class Run:
             if changed:
                 raise ValueError(
                     f"[run] dir: {self.folder} holds a run whose {', '.join(changed)} differ; "
-                    "choose another folder, or the same values to go on with it"
+                    "choose another folder, or use the same values to resume it"
                 )
         elif not is_free(self.folder, saved.name):
             raise ValueError(
@@ -103,23 +107,23 @@ class Run:
 
     @contextmanager
     def time(self, phase: str) -> Iterator[None]:
-        """Adds the block's wall time to the step's `time/<phase>_s`."""
+        """Add the block's wall time to the step's `time/<phase>_s`."""
         start = time.perf_counter()
         self.enter(phase)
         try:
             yield
-            self.enter(f"after {phase}")  # an error keeps its phase
+            self.enter(f"after {phase}")  # not after an error, whose message names the phase
         finally:
             self.seconds[phase] += time.perf_counter() - start
 
     def enter(self, phase: str) -> None:
-        """A phase begins; what lies between two is one, too."""
+        """Set the current phase; the time between two phases is a phase too."""
         self.phase, self.since = phase, time.perf_counter()
         if self.watchdog is not None:
             self.watchdog.enter(phase)
 
     def log(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
-        """Append the step's line; phases timed since the last one go with it. Returns what was written."""
+        """Append the step's metrics, with the phases timed since the last line; return the line."""
         line = {"step": step, **metrics, **{f"time/{phase}_s": s for phase, s in self.seconds.items()}}
         self.seconds.clear()
         if not self.writes:
@@ -128,12 +132,13 @@ class Run:
         return line
 
     def rewind(self, step: float = math.inf) -> None:
-        """Drop the lines of steps after `step` (they will be computed again) and a torn last line."""
+        """Remove the lines of steps after `step`, which will be computed again, and a truncated last line."""
         if self.writes and self.metrics_file.exists():
             kept = [line for line in read_metrics(self.metrics_file) if line["step"] <= step]
             write_atomic(self.metrics_file, "".join(json.dumps(line) + "\n" for line in kept))
 
     def log_completions(self, step: int, rows: Iterable[dict[str, Any]]) -> None:
+        """Write the step's rollouts to completions/."""
         if not self.writes:
             return
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -141,30 +146,29 @@ class Run:
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; a last line that was cut off by a kill is left out."""
+    """Return the lines of a metrics file, without a last line that a kill has truncated."""
     lines = file.read_text().split("\n")
     return [json.loads(line) for line in lines[:-1] if line]
 
 
 def finite(value: Any) -> Any:
-    """JSON has no NaN: null stands for it."""
+    """Return the value, or None if it is NaN or infinite, which JSON can't hold."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def is_free(folder: Path, first: str) -> bool:
-    """Whether a folder is not there, is empty, or holds nothing but what a kill left of writing its first
-    file."""
-    return not folder.is_dir() or all(is_temporary(each, folder / first) for each in folder.iterdir())
+    """Return True if the folder is missing, empty, or holds only temporary files of its first file."""
+    return not folder.is_dir() or all(is_temporary(file, folder / first) for file in folder.iterdir())
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """The file holds the old text or the new one, whenever the process dies."""
+    """Write the file atomically: after a kill it holds either the old text or the new one."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def environment() -> dict[str, Any]:
-    """What a reader needs to run it again."""
+    """Return what is needed to reproduce the run: commit, versions, hardware."""
     return {
         "commit": commit(),
         "packages": installed_versions(),
@@ -178,7 +182,7 @@ def environment() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The source tree's commit, with a + where it has changes; None outside a checkout."""
+    """Return the source tree's commit, with a + if it has changes; None outside a checkout."""
     here = Path(__file__).parent
 
     def git(*words: str) -> str | None:

@@ -1,10 +1,10 @@
-"""Text that a model wrote, before anything else reads it."""
+"""Validity of text that a model wrote."""
 
 from __future__ import annotations
 
 
 def is_text(text: str) -> bool:
-    """Return whether UTF-8 can hold it: half of a surrogate pair, as JSON spells one, is no character."""
+    """Return True if UTF-8 can encode the text; a lone surrogate, which JSON can spell, is not encodable."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,11 +1,11 @@
-"""Versions of the installed packages that decide what a run computes."""
+"""Versions of the installed packages that affect a run's results."""
 
 from __future__ import annotations
 
 from importlib import metadata
 
 DISTRIBUTION = "fastrl-llm"
-"""The name that pip knows fastrl by: `fastrl` on PyPI is another project."""
+"""Name of this project for pip; `fastrl` on PyPI is another project."""
 PACKAGES = (
     "fastrl",
     "torch",
@@ -29,5 +29,5 @@ def package_version(name: str) -> str | None:
 
 
 def installed_versions() -> dict[str, str]:
-    """Return the versions of those PACKAGES that are installed."""
+    """Return the versions of the installed packages among PACKAGES."""
     return {name: version for name in PACKAGES if (version := package_version(name))}

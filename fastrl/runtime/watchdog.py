@@ -1,4 +1,4 @@
-"""A process that hangs is ended from within, and says where it hung."""
+"""A watchdog that ends a hanging process and prints the stacks of its threads."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import threading
 import time
 
 HANG_CODE = 124
-"""Exit code, as of timeout(1)."""
+"""Exit code, the same as timeout(1)'s."""
 GRACE_S = 10.0
-"""After the time limit, for a thread that keeps Python from running at all: then the system's timer ends the
-process with code 1 and the same stacks, without the phase's name."""
+"""Extra seconds before faulthandler's timer ends the process (code 1, same stacks, no phase name). It is for
+a thread that never releases the GIL, so that the watchdog's own thread can't run."""
 STDERR = 2
 
 
 class Watchdog:
-    """Ends the process when a phase takes longer than timeout_s, in whatever it is stuck.
+    """Timer that ends the process if a phase takes longer than timeout_s.
 
-    A process that has lost another rank or its device can't be saved from within; its launcher starts it
-    again (torchrun --max-restarts), and it goes on from the last checkpoint. The stacks of all threads go to
-    standard error first.
+    It prints the stacks of all threads to standard error and exits with code 124. A process that has lost a
+    rank or its device can't recover by itself: a launcher restarts it (torchrun --max-restarts), and it
+    resumes from the last checkpoint.
 
     Args:
-        timeout_s: seconds for a phase; 0: nothing is watched.
-        rank: named in the message.
+        timeout_s: limit of a phase, in seconds; 0: no limit.
+        rank: rank to name in the message.
     """
 
     def __init__(self, timeout_s: float, rank: int = 0) -> None:
@@ -36,7 +36,7 @@ class Watchdog:
             threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def enter(self, phase: str) -> None:
-        """The time starts anew."""
+        """Start the timer of a new phase."""
         self._phase, self._deadline = phase, time.monotonic() + self.timeout_s
         if self.timeout_s:
             faulthandler.dump_traceback_later(self.timeout_s + GRACE_S, exit=True, file=STDERR)
@@ -54,8 +54,8 @@ class Watchdog:
     def _end(self) -> None:
         print(
             f"fastrl: [run] hang_timeout_s: phase {self._phase!r} on rank {self.rank} has taken more than "
-            f"{self.timeout_s:g} s; this process ends with code {HANG_CODE}, and the same command goes on "
-            "from the last checkpoint. Where its threads are:",
+            f"{self.timeout_s:g} s; this process exits with code {HANG_CODE}. The same command resumes from "
+            "the last checkpoint. Stacks of all threads:",
             file=sys.stderr,
             flush=True,
         )

@@ -1,4 +1,4 @@
-"""Builds the parts of an RL run from its configuration: the only place that chooses."""
+"""Builds the parts of an RL run from its configuration."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from fastrl.training.reward_inputs import RewardInputs
 
 
 def build_rl(config: RlConfig, checkpoint: Path | None = None) -> Parts:
-    """Load what the run needs; the policy's weights come from `checkpoint` if there is one."""
+    """Load models, problems, engines and rewards; the policy's weights come from `checkpoint` if given."""
     device, resources = choose_device(config.run), ExitStack()
     problems = load_problems(config.data)
     sharding = Sharding.of(config.train)
@@ -67,7 +67,7 @@ def build_rl(config: RlConfig, checkpoint: Path | None = None) -> Parts:
 
 
 def build_rewards(inputs: RewardInputs, tracelift: TraceLiftRewards) -> list[WeightedReward]:
-    """Build what reward.functions names; any other name is a dotted path, which is imported."""
+    """Build the rewards in reward.functions; a name that is not built in is imported as a dotted path."""
     weak = WeakRewards(inputs)
     builders: dict[str, Callable[[], Callable[..., Any]]] = {
         "answer": partial(AnswerReward, inputs.grader),
@@ -88,7 +88,7 @@ def build_rewards(inputs: RewardInputs, tracelift: TraceLiftRewards) -> list[Wei
 
 
 def build_evaluators(config: RlConfig, tracelift: TraceLiftRewards) -> list[Evaluator]:
-    """Build what measures the policy: its accuracy, a planner's with its executor, its faithfulness."""
+    """Build the evaluators: accuracy, a planner's accuracy with its executor, and faithfulness."""
     evaluators: list[Evaluator] = []
     if config.eval.path is not None:
         problems = load_problems(replace(config.data, path=config.eval.path, limit=config.eval.limit))
@@ -104,7 +104,7 @@ def build_evaluators(config: RlConfig, tracelift: TraceLiftRewards) -> list[Eval
 
 
 def rewards_may_overlap(config: RlConfig, device: torch.device) -> bool:
-    """Return whether every engine of a reward has a device that the policy's engine does not use."""
+    """Return True if the rewards have engines, and none shares a device with the policy's engine."""
     table = engine_table(config)
     policy = engine_device(table["policy"].engine, device)
     frozen = [engine_device(entry.engine, device) for entry in frozen_engines(config).values()]
@@ -112,8 +112,8 @@ def rewards_may_overlap(config: RlConfig, device: torch.device) -> bool:
 
 
 def build_reference(model: ModelConfig, policy: Policy, device: torch.device) -> Policy:
-    """Load what training starts from, frozen and sharded like the policy; with adapters it is the policy's
-    own model without them."""
+    """Load the initial model, frozen and sharded like the policy; with adapters, return the policy's model
+    without them."""
     if policy.adapted:
         return policy.before_training()
     start = Policy.load(model, device, sharding=policy.sharding)

@@ -1,4 +1,4 @@
-"""Continual pre-training: a Hugging Face checkpoint and raw text in, a checkpoint out."""
+"""The cpt stage: continual pre-training of a Hugging Face checkpoint on raw text."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from fastrl.types import Metrics
 
 
 def run_cpt(config: CptConfig, ranks: Ranks | None = None) -> Path:
-    """Go on with what a base model was made with: predict the next token of raw text.
+    """Train next-token prediction on raw text.
 
-        loss = - sum over trained tokens of log p(token | those of its document before it) / their number
+        loss = - sum over trained tokens of log p(token | its document's earlier tokens) / number of tokens
 
-    Documents are packed into rows of config.seq_len tokens (TextRows) and no token sees another document.
-    Rows are reshuffled in every epoch. Held-out text is measured before the first step (eval/loss,
-    eval/perplexity), after the last, and every config.held_out_every. A run folder with checkpoints of the
-    same configuration goes on from the last one, bit for bit on one device. The pieces of a step's rows are
-    dealt out to the ranks.
+    Documents are packed into rows of config.seq_len tokens (TextRows), and no token attends to another
+    document. Rows are reshuffled every epoch. Held-out text is evaluated before the first step, after the
+    last, and every config.held_out_every steps (eval/loss, eval/perplexity). A run folder with checkpoints of
+    the same configuration resumes from the last one, bit for bit on one device. The ranks share the pieces of
+    a step's rows.
 
-    Returns: the last checkpoint's folder, as AutoModelForCausalLM and AutoTokenizer load it.
+    Returns: the last checkpoint's folder, for AutoModelForCausalLM and AutoTokenizer.
     Raises:
-        FileNotFoundError, ValueError: a file or option that can't be used.
+        FileNotFoundError, ValueError: a file or option is invalid.
         FloatingPointError: the gradient is NaN or infinite; no weight was changed.
-    Cost: the text and 4 bytes a token stay in memory.
+    Cost: keeps the text and 4 bytes per token in memory.
     """
     texts = read_texts(config.data)
     held_out = read_held_out(config)
     learner = Learner.start(config, ranks or Ranks(), partial(load_policy, config))
     tokenizer = learner.policy.tokenizer
     rows = TextRows(encode_documents(texts, tokenizer), config.seq_len)
-    judged = TextRows(encode_documents(held_out, tokenizer), config.seq_len)
+    eval_rows = TextRows(encode_documents(held_out, tokenizer), config.seq_len)
     config = with_steps(config, len(rows))
     learner.context = replace(learner.context, config=config)
 
@@ -51,7 +51,7 @@ def run_cpt(config: CptConfig, ranks: Ranks | None = None) -> Path:
         every = config.held_out_every
         due = step in (0, config.train.num_steps) or (every > 0 and step % every == 0)
         found = {"perplexity": perplexity(metrics["loss"])} if metrics else {}
-        return found | (held_out_metrics(learner, judged, config) if due and len(judged) else {})
+        return found | (held_out_metrics(learner, eval_rows, config) if due and len(eval_rows) else {})
 
     return learner.train(learn, measured)
 
@@ -63,7 +63,7 @@ def read_held_out(config: CptConfig) -> list[str]:
 
 
 def with_steps(config: CptConfig, num_rows: int) -> CptConfig:
-    """train.num_steps = ceil(epochs * rows / batch_size), where epochs says when training ends."""
+    """Set train.num_steps = ceil(epochs * rows / batch_size) if config.epochs is set."""
     if config.epochs is None:
         return config
     num_steps = math.ceil(config.epochs * num_rows / config.batch_size)
@@ -71,7 +71,7 @@ def with_steps(config: CptConfig, num_rows: int) -> CptConfig:
 
 
 def rows_of_step(config: CptConfig, num_rows: int, step: int) -> list[int]:
-    """As batch_indices; the last step of the last epoch takes what is left of it."""
+    """Return batch_indices; the last step of the last epoch takes only the remaining rows."""
     indices = batch_indices(config, num_rows, step)
     if config.epochs is None:
         return indices
@@ -80,7 +80,7 @@ def rows_of_step(config: CptConfig, num_rows: int, step: int) -> list[int]:
 
 @torch.no_grad()
 def held_out_metrics(learner: Learner, rows: TextRows, config: CptConfig) -> Metrics:
-    """Mean negative log-probability (nats) of the trained tokens of all rows, and its exponential."""
+    """Compute the mean negative log-prob (nats) of the trained tokens of all rows, and the perplexity."""
     pieces = [piece for row in range(len(rows)) for piece in rows[row]]
     with learner.run.time("eval"):
         loss, _ = accumulate(learner.policy, pieces, microbatch_tokens(config), learner.ranks)
@@ -92,5 +92,5 @@ def held_out_metrics(learner: Learner, rows: TextRows, config: CptConfig) -> Met
 
 
 def perplexity(loss: float) -> float:
-    """exp(loss), infinite where that is."""
+    """Return exp(loss); infinity on overflow."""
     return float(torch.tensor(loss).exp())

@@ -1,4 +1,4 @@
-"""Groups of traces of one problem (TRACELIFT-GROUPS, arXiv 2605.03862): one good, several with a flaw."""
+"""The groups stage (TRACELIFT-GROUPS, arXiv 2605.03862): per problem, one good and several flawed traces."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ COUNTS = "counts.json"
 def run_groups(config: GroupsConfig, ranks: Ranks | None = None) -> Path:
     """Build groups from problems with a reference solution.
 
-        seeds -> flawed traces -> judgments -> filters, each counted -> groups with enough left -> split
+        seeds -> flawed traces -> judgments -> filters -> groups with enough flawed traces -> train/dev split
 
-    Writes train and dev (.jsonl or .parquet), page.html with counts and examples, and at last counts.json. A
-    folder that has it is finished and returned as it is; what models wrote, judged or solved before a kill is
-    kept in written.jsonl, judged.jsonl and executed.jsonl, and not asked for again. Ranks share what is
-    asked, each with an engine and files of its own.
+    Writes train and dev (.jsonl or .parquet), page.html with counts and examples, and finally counts.json; a
+    folder with counts.json is finished. Models' replies are stored in written.jsonl, judged.jsonl and
+    executed.jsonl, and a resumed run reuses them. The ranks share the requests, each with its own engine and
+    files.
 
     Returns: the run folder.
     Raises:
-        FileNotFoundError, ValueError: a file, column or option that can't be used, or no group survived.
+        FileNotFoundError, ValueError: a file, column or option is invalid, or no group is left.
     """
     ranks = ranks or Ranks()
     run = Run.start(config, writes=ranks.first)
@@ -60,7 +60,7 @@ def run_groups(config: GroupsConfig, ranks: Ranks | None = None) -> Path:
 
 
 def build(config: GroupsConfig, run: Run, ranks: Ranks) -> None:
-    """All of run_groups' files."""
+    """Write all files of run_groups."""
     device, folder = choose_device(config.run), run.folder
     seeds, unusable = read_seeds(config)
     with Reporter(run, config, unit="answer") as reporter:
@@ -90,7 +90,7 @@ def build(config: GroupsConfig, run: Run, ranks: Ranks) -> None:
 def check_with_executor(
     pools: Sequence[Pool], config: GroupsConfig, answers: AnswerFile, device: torch.device
 ) -> Filtered:
-    """filter_by_executor with the configured model."""
+    """Apply filter_by_executor with the configured executor."""
     executor = build_executor(config.executor, config.writer.engine, device)
     try:
         references = [
@@ -123,6 +123,6 @@ def group_of(pool: Pool, config: GroupsConfig) -> Group:
 
 
 def read_counts(folder: Path) -> dict[str, Any]:
-    """What counts.json holds; see counts.count."""
+    """Read counts.json; see counts.count."""
     counts: dict[str, Any] = json.loads((folder / COUNTS).read_text(encoding="utf-8"))
     return counts

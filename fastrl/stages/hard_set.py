@@ -1,4 +1,4 @@
-"""The hard set: problems that a model hardly ever solves, its failed attempts and a reference solution."""
+"""The hard_set stage: selects problems that a model rarely solves, with failed attempts and references."""
 
 from __future__ import annotations
 
@@ -22,42 +22,45 @@ from fastrl.types import Completion
 
 REFERENCE_COLUMNS = ("reference", "reference_solution", "rationale", "solution", "answer")
 FAILED = (Verdict.WRONG, Verdict.NO_ANSWER, Verdict.UNREADABLE)
-"""Of a grading that came to an end; one that timed out may have been right."""
+"""Verdicts of failed attempts; an answer whose grading timed out may be correct."""
 
 
 def run_hard_set(config: HardSetConfig, ranks: Ranks | None = None) -> Path:
-    """Sample every problem that has a reference solution, and keep those that are right at most max_correct
-    times in num_samples.
+    """Sample every problem with a reference solution, and keep those with at most max_correct correct samples
+    out of num_samples.
 
-    run.dir then holds hard.jsonl, a line a hard problem: its row, and messages (what the model read),
-    question, solution (the gold answer), reference, num_correct, num_samples, attempts (failed rollouts:
-    sample, text, verdict, num_tokens); counts.json, what became of all problems and samples; budget.json,
-    requests and tokens. Sample j of a problem draws from (seed, its row, j) alone. A folder of the same
-    configuration goes on after its last whole chunk, and the files are the same, bit for bit on one device.
-    Ranks take chunks in turn, each with an engine of its own.
+    Writes to run.dir:
+        hard.jsonl: one line per hard problem: its row, messages (the prompt), question, solution (the gold
+            answer), reference, num_correct, num_samples, attempts (failed rollouts: sample, text, verdict,
+            num_tokens).
+        counts.json: counts of problems and samples.   budget.json: requests and tokens.
+
+    Draws of sample j depend only on (seed, row, j). A folder of the same configuration resumes after its last
+    complete chunk, with the same files, bit for bit on one device. The ranks take chunks in turn, each with
+    its own engine.
 
     Returns: run.dir.
     Raises:
-        FileNotFoundError, ValueError: a file, column or option that can't be used; no problem is hard.
+        FileNotFoundError, ValueError: a file, column or option is invalid; no problem is hard.
     """
     ranks = ranks or Ranks()
     run = Run.start(config, writes=ranks.first)
     problems = load_problems(config.data)
-    posed = with_references(problems, config)
+    sampled = with_references(problems, config)
     with AnswerGrader.of(config.answer) as grader:
         rollouts = sample_problems(
-            [problem for problem, _ in posed],
+            [problem for problem, _ in sampled],
             config,
             grader,
             ranks,
             run=run,
-            items=[[p.index, p.messages, p.solution, text, p.columns] for p, text in posed],
+            items=[[p.index, p.messages, p.solution, text, p.columns] for p, text in sampled],
             make_engine=lambda: build_engine(config.model, config.engine, choose_device(config.run)),
             keep=lambda result: {"attempts": attempts_of(result, config)},
         )
     rows = [
         hard_row(problem, reference, each, config)
-        for (problem, reference), each in zip(posed, rollouts.rows, strict=True)
+        for (problem, reference), each in zip(sampled, rollouts.rows, strict=True)
         if each["num_correct"] <= config.max_correct
     ]
     if ranks.first:
@@ -66,9 +69,9 @@ def run_hard_set(config: HardSetConfig, ranks: Ranks | None = None) -> Path:
     if not rows:
         least = min(each["num_correct"] for each in rollouts.rows)
         raise ValueError(
-            "[hard_set] max_correct: expected at least one problem that is right at most "
-            f"{config.max_correct} times in {config.num_samples}, got none of {len(rollouts.rows)} (the "
-            f"least is {least}); raise max_correct, lower num_samples, or take harder problems"
+            f"[hard_set] max_correct: expected a problem with at most {config.max_correct} correct samples "
+            f"of {config.num_samples}, got none of {len(rollouts.rows)} (the fewest are {least}); raise "
+            "max_correct, lower num_samples, or take harder problems"
         )
     if ranks.first:
         write_rows(run.folder / "hard.jsonl", rows)
@@ -76,10 +79,10 @@ def run_hard_set(config: HardSetConfig, ranks: Ranks | None = None) -> Path:
 
 
 def with_references(problems: Sequence[Problem], config: HardSetConfig) -> list[tuple[Problem, str]]:
-    """Return the problems that have a worked solution, with it.
+    """Return the problems that have a worked solution, each with the solution.
 
     Raises:
-        ValueError: no row has one.
+        ValueError: no row has a worked solution.
     """
     chosen = config.reference_column
     names = REFERENCE_COLUMNS if chosen is None else (chosen,)
@@ -97,7 +100,7 @@ def with_references(problems: Sequence[Problem], config: HardSetConfig) -> list[
 
 
 def worked_solution(problem: Problem, column: str) -> str | None:
-    """Return the text of a column; None if it says no more than the gold answer."""
+    """Return the text of a column; None if it is empty or only the gold answer."""
     value = problem.columns.get(column)
     if not isinstance(value, str) or value.strip() in ("", problem.solution):
         return None
@@ -105,7 +108,7 @@ def worked_solution(problem: Problem, column: str) -> str | None:
 
 
 def attempts_of(result: ProblemResult, config: HardSetConfig) -> list[Row]:
-    """Return the failed rollouts of a hard problem that are kept; none of another problem."""
+    """Return up to keep_attempts failed rollouts of a hard problem; none if the problem is not hard."""
     if result.num_correct > config.max_correct:
         return []
     seed = seed_of(config.run.seed, "attempts", result.problem.index)
@@ -114,7 +117,7 @@ def attempts_of(result: ProblemResult, config: HardSetConfig) -> list[Row]:
 
 
 def failed_attempts(graded: Sequence[tuple[Completion, Verdict]], seed: int) -> list[Row]:
-    """Return rollouts that ended by themselves and failed, equal ones once, in an order drawn by the seed."""
+    """Return distinct failed rollouts that were not truncated, in an order drawn from the seed."""
     found: dict[str, Row] = {}
     for sample, (completion, verdict) in enumerate(graded):
         text = completion.text
@@ -132,7 +135,7 @@ def failed_attempts(graded: Sequence[tuple[Completion, Verdict]], seed: int) -> 
 
 
 def hard_row(problem: Problem, reference: str, sampled: Row, config: HardSetConfig) -> Row:
-    """Return a line of hard.jsonl; columns of the file that have these names are replaced."""
+    """Return a row of hard.jsonl; these columns replace columns of the same name in the file."""
     return {
         **problem.columns,
         "messages": problem.messages,
@@ -146,7 +149,7 @@ def hard_row(problem: Problem, reference: str, sampled: Row, config: HardSetConf
 
 
 def hard_set_counts(num_problems: int, rollouts: Rollouts, hard: Sequence[Row]) -> dict[str, Any]:
-    """Return what became of all problems and samples: counts.json."""
+    """Return the content of counts.json: counts of problems and samples."""
     solved = Counter(each["num_correct"] for each in rollouts.rows)
     return {
         "problems": num_problems,

@@ -1,4 +1,4 @@
-"""The intervene stage: failed attempts in, one-step interventions to fine-tune on out."""
+"""The intervene stage: turns failed attempts into one-step interventions to fine-tune on."""
 
 from __future__ import annotations
 
@@ -35,20 +35,23 @@ from fastrl.types import Metrics
 
 
 def run_intervene(config: InterveneConfig, ranks: Ranks | None = None) -> Path:
-    """Let the model find the first wrong step of its failed attempts and write another one; keep what helps.
+    """Let the model rewrite the first wrong step of its failed attempts; keep rewrites that raise success.
 
         gain = p(prefix + intervention) - p(prefix + original step)
 
-    run.dir then holds attempts.jsonl (the problems with their attempts in steps), interventions.jsonl (every
-    candidate: where, what, its success rates, how far it came), sft.jsonl (one line an intervention that was
-    selected: prompt, prefix, completion; no end token and nothing of the wrong step), funnel.json,
-    budget.json (requests and tokens by purpose) and page.html. A folder of the same configuration goes on
-    after its last whole chunk, and the files are the same, bit for bit on one device. Ranks take chunks in
-    turn, each with an engine of its own.
+    Writes to run.dir:
+        attempts.jsonl: the problems with their attempts in steps.
+        interventions.jsonl: every candidate with location, content, success rates and outcome.
+        sft.jsonl: one line per selected intervention: prompt, prefix, completion; without the wrong step and
+            without an end token.
+        funnel.json, page.html: counts and examples.   budget.json: requests and tokens by purpose.
+
+    A folder of the same configuration resumes after its last complete chunk, with the same files, bit for bit
+    on one device. The ranks take chunks in turn, each with its own engine.
 
     Returns: run.dir.
     Raises:
-        FileNotFoundError, ValueError: a file, row or option that can't be used; no intervention is selected.
+        FileNotFoundError, ValueError: a file, row or option is invalid; no intervention is selected.
     """
     ranks = ranks or Ranks()
     run = Run.start(config, writes=ranks.first)
@@ -58,7 +61,7 @@ def run_intervene(config: InterveneConfig, ranks: Ranks | None = None) -> Path:
 
         @cache
         def worker() -> Worker:
-            """For the first chunk that is not done yet."""
+            """Load the model at the first chunk that is not done yet."""
             engine = reporter.watch(build_engine(config.model, config.engine, choose_device(config.run)))
             return Worker(engine, grader, config, min(engine.max_model_len, config.engine.max_batch_tokens))
 
@@ -82,15 +85,15 @@ def run_intervene(config: InterveneConfig, ranks: Ranks | None = None) -> Path:
         kept_by=config.filter,
     )
     budget = summed([chunk["budget"] for chunk in done])
-    taught = [sft_row(problems[each.problem], each) for each in candidates if each.outcome == "selected"]
+    sft_rows = [sft_row(problems[each.problem], each) for each in candidates if each.outcome == "selected"]
     if ranks.first:
         write_rows(run.folder / "attempts.jsonl", (problem.row() for problem in problems))
         write_rows(run.folder / "interventions.jsonl", (each.row() for each in candidates))
-        write_rows(run.folder / "sft.jsonl", taught)
+        write_rows(run.folder / "sft.jsonl", sft_rows)
         write_json(run.folder / "funnel.json", counts)
         write_json(run.folder / "budget.json", budget)
         write_atomic(run.folder / "page.html", page(problems, candidates, counts, budget))
-    if not taught:
+    if not sft_rows:
         raise ValueError(
             f"[intervene] filter: expected at least one intervention that passes {config.filter}, got none "
             f"of {len(candidates)} proposals ({counts['outcomes']}); take another form, more proposals "
@@ -100,7 +103,7 @@ def run_intervene(config: InterveneConfig, ranks: Ranks | None = None) -> Path:
 
 
 class Worker:
-    """Works on some problems with all their attempts."""
+    """Proposes, measures and selects interventions for chunks of problems."""
 
     def __init__(self, engine: Engine, grader: AnswerGrader, config: InterveneConfig, room: int) -> None:
         self.config = config
@@ -108,7 +111,7 @@ class Worker:
         self.continuer = Continuer(engine, grader, config, room)
 
     def chunk(self, start: int, rows: Sequence[Row]) -> dict[str, Any]:
-        """Every candidate of the rows' attempts, judged; and what it cost."""
+        """Return the candidates of the rows' attempts with outcomes, counts, and the budget spent."""
         budget: Budget = {}
         problems = [hard_problem(start + i, row, self.config.steps) for i, row in enumerate(rows)]
         checks = self.proposer.check(problems, budget)
@@ -117,13 +120,13 @@ class Worker:
             for own in read:
                 keep_first(own)
         places = [check.problem.index - start for check in checks]
-        opened = [
+        open_ones = [
             (place, check, each)
             for place, check, own in zip(places, checks, read, strict=True)
             for each in own
             if each.outcome == "open"
         ]
-        self._measure(problems, opened, budget)
+        self._measure(problems, open_ones, budget)
         for own in read:
             for each in own:
                 apply_filter(each, self.config)
@@ -136,22 +139,22 @@ class Worker:
         }
 
     def _measure(
-        self, problems: list[HardProblem], opened: Sequence[tuple[int, Check, Candidate]], budget: Budget
+        self, problems: list[HardProblem], open_ones: Sequence[tuple[int, Check, Candidate]], budget: Budget
     ) -> None:
-        arms = [Arms.of(check.steps, each) for _, check, each in opened]
-        asked: list[Beginning] = [
+        arms = [Arms.of(check.steps, each) for _, check, each in open_ones]
+        prefixes: list[Beginning] = [
             (place, text)
-            for (place, _, _), own in zip(opened, arms, strict=True)
-            for text in own.asked(self.config)
+            for (place, _, _), own in zip(open_ones, arms, strict=True)
+            for text in own.needed(self.config)
         ]
-        if asked:
-            rates = self.continuer.success_rates(problems, asked, budget)
-            for (place, _, each), own in zip(opened, arms, strict=True):
+        if prefixes:
+            rates = self.continuer.success_rates(problems, prefixes, budget)
+            for (place, _, each), own in zip(open_ones, arms, strict=True):
                 measure(each, own, place, rates)
 
 
 def chunk_metrics(found: Row) -> Metrics:
-    """How many interventions were proposed, and how many selected; tokens that were sampled for it."""
+    """Return the numbers of proposed and selected interventions, and of sampled tokens."""
     outcomes = [each["outcome"] for each in found["candidates"]]
     return {
         "candidates": float(len(outcomes)),
@@ -161,8 +164,8 @@ def chunk_metrics(found: Row) -> Metrics:
 
 
 def sft_row(problem: HardProblem, candidate: Candidate) -> Row:
-    """A line of sft.jsonl: the assistant's turn is prefix + completion, and goes on after it."""
-    assert candidate.location is not None, "what is selected has been read"
+    """Return a row of sft.jsonl: the assistant's turn is prefix + completion, without an end token."""
+    assert candidate.location is not None, "a selected candidate has a location"
     return {
         "prompt": problem.messages,
         "prefix": problem.attempts[candidate.attempt].before(candidate.location),

@@ -1,4 +1,4 @@
-"""A pipeline: its stages run one after the other, and each finds what the earlier ones left behind."""
+"""Runs the stages of a pipeline in order; a stage can refer to results of earlier ones."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ def run_pipeline(
     config: PipelineConfig, check: Callable[[Config], None], run_stage: Callable[[Config], Path],
     ranks: Ranks,
 ) -> Path:  # fmt: skip
-    """Run every stage in run.dir/NAME, on all ranks; a stage that is finished is not run again.
+    """Run every stage in run.dir/NAME, on all ranks; a finished stage is not repeated.
 
     Args:
-        check: refuses a stage that can't run. Before the first stage it sees all of them, as far as they are
-            known then.
-        run_stage: returns what the stage leaves behind.
-    Returns: what the last stage leaves behind.
+        check: raises an error for a stage that can't run; called for all stages before the first one, as far
+            as they are known then.
+        run_stage: runs a stage and returns its result, a file or folder.
+    Returns: the result of the last stage.
     Raises:
-        ValueError, FileNotFoundError: a stage can't be run, or run.dir holds another pipeline.
+        ValueError, FileNotFoundError: a stage can't run, or run.dir holds another pipeline.
     """
     folder = check_pipeline(config, check)
-    ranks.wait()  # until all have looked at the folder
+    ranks.wait()  # all ranks check the folder before the first one writes to it
     if ranks.first:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / "pipeline.yaml", to_yaml(config))
     results: dict[str, str] = {}
     for name in config.stages:
-        results[name] = str(told(name, run_stage, resolved(in_folder(config, name), results)))
+        results[name] = str(naming_stage(name, run_stage, resolved(in_folder(config, name), results)))
         if ranks.first:
             print(f"{name}: {results[name]}", flush=True)
             for line in evaluated(folder / name / "metrics.jsonl"):
@@ -46,18 +46,18 @@ def run_pipeline(
 
 
 def check_pipeline(config: PipelineConfig, check: Callable[[Config], None]) -> Path:
-    """Refuse what can't run, in any stage, before the first one starts; returns the pipeline's folder."""
+    """Check all stages before the first one starts; return the pipeline's folder."""
     folder = claim(config)
     stages = {name: in_folder(config, name) for name in config.stages}
     for name, stage in stages.items():
-        known = as_far_as_known(stage, stages, name, config)
+        known = checkable(stage, stages, name, config)
         if known is not None:
-            told(name, check, known)
+            naming_stage(name, check, known)
     return folder
 
 
 def claim(config: PipelineConfig) -> Path:
-    """The pipeline's folder; one that holds another pipeline or something else is refused."""
+    """Return the pipeline's folder; raise ValueError if it holds another pipeline or other files."""
     if not config.run.dir:
         refuse("run", "dir", "a folder for the pipeline (--run.dir runs/NAME)", config.run.dir)
     folder = Path(config.run.dir)
@@ -69,7 +69,7 @@ def claim(config: PipelineConfig) -> Path:
         if changed:
             raise ValueError(
                 f"[run] dir: {folder} holds a pipeline whose {', '.join(changed)} differ; choose another "
-                "folder, or the same values to go on with it"
+                "folder, or the same values to resume it"
             )
     elif not is_free(folder, saved.name):
         raise ValueError(f"[run] dir: {folder} is not empty and holds no pipeline; choose another folder")
@@ -77,16 +77,18 @@ def claim(config: PipelineConfig) -> Path:
 
 
 def in_folder(config: PipelineConfig, name: str) -> Any:
-    """The stage with a run folder of its own inside the pipeline's, its seed and its device."""
+    """Return the stage's configuration with its run folder, and the pipeline's seed and device."""
     stage, run = config.stages[name], config.run
     folder = str(Path(run.dir) / name)
     return replace(stage, run=replace(stage.run, dir=folder, seed=run.seed, device=run.device))
 
 
-def as_far_as_known(stage: Any, stages: dict[str, Any], name: str, config: PipelineConfig) -> Config | None:
-    """The stage as it can be checked before the earlier ones have run: a model that one of them trains is
-    stood for by the one it starts from, a reward without its reward model by the plain result. None: it reads
-    a file that is not there yet."""
+def checkable(stage: Any, stages: dict[str, Any], name: str, config: PipelineConfig) -> Config | None:
+    """Return the stage with substitutes for results of earlier stages, for checks before they have run.
+
+    A trained model is replaced by its initial model, and the uplift form by `execution` if the reward model
+    is not trained yet. None: the stage reads a file that does not exist yet.
+    """
     for option, target in references(config):
         place, _, option = option.partition(".")
         if place != name:
@@ -102,13 +104,13 @@ def as_far_as_known(stage: Any, stages: dict[str, Any], name: str, config: Pipel
 
 
 def first_model(stages: dict[str, Any], name: str) -> str:
-    """Where the stage's model comes from, through all stages that train one from another's."""
+    """Return the path of the first model in the chain of stages that train this one."""
     path: str = stages[name].model.path
     return first_model(stages, path[1:].partition("/")[0]) if path.startswith("@") else path
 
 
-def told(name: str, act: Callable[[Any], T], stage: Any) -> T:
-    """What `act` returns; an error that the user can mend names the stage."""
+def naming_stage(name: str, act: Callable[[Any], T], stage: Any) -> T:
+    """Return act(stage); put the stage's name into errors of the form `[section] ...`."""
     try:
         return act(stage)
     except (ValueError, FileNotFoundError, FloatingPointError, Fault) as error:
@@ -118,7 +120,7 @@ def told(name: str, act: Callable[[Any], T], stage: Any) -> T:
 
 
 def flat(options: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """Nested options under dotted names."""
+    """Flatten nested options; names are joined by dots."""
     found: dict[str, Any] = {}
     for key, value in options.items():
         dotted = f"{path}{key}"
@@ -127,7 +129,7 @@ def flat(options: dict[str, Any], path: str = "") -> dict[str, Any]:
 
 
 def evaluated(metrics: Path) -> list[str]:
-    """What evaluation found first and last, a line a number."""
+    """Return one line per evaluation metric, its first and last value."""
     if not metrics.is_file():
         return []
     lines = [line for line in read_metrics(metrics) if any(key.startswith("eval/") for key in line)]
@@ -142,7 +144,7 @@ def evaluated(metrics: Path) -> list[str]:
 
 
 def shown(line: dict[str, Any], name: str) -> str:
-    """0.63 [0.58, 0.68], or the number alone where it has no interval."""
+    """Format a metric as 0.63 [0.58, 0.68], without brackets if it has no interval."""
     value = "-" if line[name] is None else f"{line[name]:.4g}"
     low, high = line.get(f"{name}/low"), line.get(f"{name}/high")
     return value if low is None or high is None else f"{value} [{low:.3f}, {high:.3f}]"

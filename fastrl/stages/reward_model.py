@@ -1,4 +1,4 @@
-"""Training a reasoning reward model: a Hugging Face backbone and groups of traces in, a checkpoint out."""
+"""The reward_model stage: trains a reasoning reward model on groups of traces."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ from fastrl.types import Metrics
 
 
 def run_reward_model(config: RewardModelConfig, ranks: Ranks | None = None) -> Path:
-    """Learn the judgments of groups of traces: rubric levels, totals, and that the good trace is above.
+    """Train rubric levels, totals, and the ranking of the good trace above flawed ones.
 
         L = w_dimension CE + w_total Huber + w_ranking pairs          (fastrl.methods.tracelift.rubric_loss)
 
-    A step takes groups_per_step groups, of each a positive and num_negatives negatives, drawn anew. Held-out
-    groups are judged whole before the first step and with every checkpoint; eval.json and calibration.png
-    show the last time. A run folder with checkpoints of the same configuration goes on from the last one,
-    bit for bit on one device. A step's groups are dealt out to the ranks, and held-out ones as well.
+    A step draws groups_per_step groups, each with one positive and num_negatives negatives. Held-out groups
+    are evaluated with all their traces before the first step and at every checkpoint; eval.json and
+    calibration.png hold the last evaluation. A run folder with checkpoints of the same configuration resumes
+    from the last one, bit for bit on one device. The ranks share a step's groups and the held-out groups.
 
     Args:
-        config: config.model.path is the backbone, config.data.path and config.eval_path files of groups.
-    Returns: the last checkpoint's folder, as RubricModel.load takes it.
+        config: config.model.path is the backbone; config.data.path and config.eval_path are files of groups.
+    Returns: the last checkpoint's folder, for RubricModel.load.
     Raises:
-        FileNotFoundError, ValueError: a file, group or option that can't be used.
+        FileNotFoundError, ValueError: a file, group or option is invalid.
         FloatingPointError: the gradient is NaN or infinite; no weight was changed.
     """
     ranks = ranks or Ranks()
@@ -85,7 +85,7 @@ def read(
 
 
 def data_metrics(groups: Sequence[EncodedGroup], held_out: Sequence[EncodedGroup]) -> Metrics:
-    """What was read, and how many inputs were cut to fit."""
+    """Return the numbers of groups and of truncated inputs."""
     read = (("data", groups), ("eval", held_out))
     metrics = {f"{name}/num_groups": float(len(of)) for name, of in read}
     return metrics | {f"{name}/num_truncated": float(sum(g.num_truncated for g in of)) for name, of in read}
@@ -95,8 +95,8 @@ def update(
     learner: Learner, model: RubricModel, batch: Sequence[Sequence[Example]], config: RewardModelConfig,
     step: int,
 ) -> Metrics:  # fmt: skip
-    """One optimiser step on one batch of groups."""
-    # only the adapters' dropout draws: where a run is resumed, it draws the same
+    """Take one optimizer step on one batch of groups."""
+    # seeded per step, so that a resumed run repeats the adapters' dropout
     torch.manual_seed(seed_of(config.run.seed, "dropout", step) + learner.ranks.rank)
     parts, num_tokens = accumulate(model, batch, config, learner.ranks)
     loss, dimension, total, ranking, pairs_right = parts
@@ -114,19 +114,19 @@ def accumulate(
     model: RubricModel, batch: Sequence[Sequence[Example]], config: RewardModelConfig,
     ranks: Ranks | None = None,
 ) -> tuple[list[float], int]:  # fmt: skip
-    """Add the gradient of this rank's share of the groups to the weights'; returns the whole batch's loss and
-    its parts, and the tokens that were computed of it.
+    """Accumulate the gradient of this rank's share of the groups; return the whole batch's loss terms and its
+    number of computed tokens.
 
-    A micro-batch is whole groups, as many as tokens_per_microbatch holds and at least one; all are summed
-    under one denominator, so how the batch is cut or dealt out changes nothing. What the adapters drop is
-    another matter: it is drawn micro-batch by micro-batch, for a shared token once.
+    A micro-batch holds as many whole groups as fit in tokens_per_microbatch, at least one. All losses share a
+    denominator, so the split into micro-batches and ranks doesn't change the sum. Adapter dropout does depend
+    on the split: it is drawn per micro-batch, once for a shared token.
     """
     ranks = ranks or Ranks()
     sizes = [num_computed(model, group) for group in batch]
     mine = ranks.share(sizes)
     parts = torch.zeros(5, device=model.policy.device)
     batches = microbatches([sizes[index] for index in mine], microbatch_tokens(config))
-    batches = model.policy.as_many(batches)
+    batches = model.policy.add_empty_batches(batches)
     for number, places in enumerate(batches, start=1):
         model.policy.set_gradient_sync(enabled=number == len(batches))
         traces = [trace for place in places for trace in batch[mine[place]]]
@@ -141,7 +141,7 @@ def accumulate(
 
 
 def num_computed(model: RubricModel, group: Sequence[Example]) -> int:
-    """Tokens of a group that go through the model: distinct prefixes where it shares them."""
+    """Return the number of a group's tokens that the model computes, without repeated shared prefixes."""
     if model.policy.share_prefixes:
         return prefix_tree([trace.token_ids for trace in group]).num_slots
     return sum(len(trace.token_ids) for trace in group)
@@ -150,8 +150,8 @@ def num_computed(model: RubricModel, group: Sequence[Example]) -> int:
 def evaluate(
     learner: Learner, model: RubricModel, groups: Sequence[EncodedGroup], config: RewardModelConfig
 ) -> Metrics:
-    """Judge every trace of held-out groups, a share of them on each rank; the first writes eval.json and
-    calibration.png. No groups: nothing."""
+    """Evaluate every trace of the held-out groups, shared over the ranks; the first rank writes eval.json and
+    calibration.png. Return {} if there are no groups."""
     if not groups:
         return {}
     run, ranks = learner.run, learner.ranks
@@ -183,7 +183,7 @@ def num_tokens(group: EncodedGroup) -> int:
 def judge_groups(
     model: RubricModel, groups: Sequence[EncodedGroup], tokens_per_microbatch: int
 ) -> list[JudgedTrace]:
-    """All traces of the groups, with what the model says of each."""
+    """Score all traces of the groups."""
     members = [
         (index, positive, trace)
         for index, group in enumerate(groups)
@@ -191,7 +191,7 @@ def judge_groups(
         for trace in pool
     ]
     judged = model.judge([trace.token_ids for _, _, trace in members], tokens_per_microbatch)
-    said = zip(members, judged.scores.tolist(), judged.levels.tolist(), strict=True)
+    rows = zip(members, judged.scores.tolist(), judged.levels.tolist(), strict=True)
     return [
         JudgedTrace(
             group=index,
@@ -202,5 +202,5 @@ def judge_groups(
             levels=tuple(levels),
             gold_levels=trace.levels,
         )
-        for (index, positive, trace), score, levels in said
+        for (index, positive, trace), score, levels in rows
     ]

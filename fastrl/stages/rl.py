@@ -1,4 +1,4 @@
-"""The RL stage: sample, reward, learn, again. One screen."""
+"""The RL stage: its training loop of sampling, rewards and updates."""
 
 from __future__ import annotations
 
@@ -35,27 +35,25 @@ from fastrl.types import Metrics
 
 @dataclass(slots=True)
 class TrainState:
-    """Where training stands; a checkpoint holds it."""
+    """Progress of training, saved in checkpoints."""
 
     step: int = 0
-    """Optimised steps."""
+    """Finished steps."""
     draw: int = 0
-    """Prompts drawn, over all ranks."""
+    """Prompts drawn so far, over all ranks."""
     fresh: bool = True
-    """The run begins: there is no checkpoint yet."""
+    """True if the run did not resume from a checkpoint."""
 
 
 def run_rl(config: RlConfig, ranks: Ranks | None = None) -> Path:
-    """Train until train.num_steps or an alarm of alarm.stop_on, from the run folder's last checkpoint on.
+    """Train until train.num_steps or an alarm in alarm.stop_on, from the run folder's last checkpoint if any.
 
     Returns: the folder of the last checkpoint.
-
     Raises:
-        ValueError, FileNotFoundError: the configuration can't be run; before a model is loaded if possible.
-        FloatingPointError: a gradient was NaN or infinite, beyond train.max_bad_steps; nothing was changed
-            by it.
-        Interrupted: after SIGTERM or SIGINT, with a checkpoint of the step that was finished.
-        Fault, EngineDied: memory or disk were short, or an engine failed; nothing of the step was kept.
+        ValueError, FileNotFoundError: the configuration is invalid; raised before a model loads if possible.
+        FloatingPointError: more NaN or infinite gradients than train.max_bad_steps; none was applied.
+        Interrupted: SIGTERM or SIGINT arrived; a checkpoint holds the last finished step.
+        Fault, EngineDied: memory or disk ran out, or an engine failed; nothing of the step was saved.
     """
     context = Context.start(config, ranks)
     checkpoint = latest_checkpoint(context.run.checkpoints, context.ranks)
@@ -70,7 +68,7 @@ def run_rl(config: RlConfig, ranks: Ranks | None = None) -> Path:
 
 
 def train(context: Context[RlConfig], parts: Parts, state: TrainState) -> None:
-    """Sample, reward and learn, step after step; `state` says where it stands, and then where it ended."""
+    """Run training steps, updating `state`, until the last step, an alarm or a signal ends training."""
     config, run, ranks = context.config, context.run, context.ranks
     guards = Guards(context, parts.policy, parts.optimizer, parts.engines)
     saver = Saver(run.checkpoints, config.run.keep_last, ranks, config.run.async_save)
@@ -78,7 +76,7 @@ def train(context: Context[RlConfig], parts: Parts, state: TrainState) -> None:
     with Reporter(run, config) as reporter, guards, saver, Ahead(context, parts) as ahead:
         if state.fresh:
             reporter.log(0, before := measure(context, parts, step=0, last=0))
-            checkpoint_score(before, config)  # refuses a metric that is not measured
+            checkpoint_score(before, config)  # raises if run.keep_best's metric is not measured
         alarms = Alarms.of_run(context)
         last = state.step if alarms.end_training(ranks) else config.train.num_steps
         while state.step < last:
@@ -87,7 +85,7 @@ def train(context: Context[RlConfig], parts: Parts, state: TrainState) -> None:
             load_rollout_weights(context, parts, state.step)
             sampled = ahead.take() or sample_groups(context, parts, state.step, state.draw)
             if config.engine.sleep:
-                parts.engine.sleep(level=2)  # also on a rank that had no prompt
+                parts.engine.sleep(level=2)  # also on a rank without prompts
             fill_advantages(sampled.rollouts, parts.rewards, config.reward, ranks)
             saves = wants(state.step + 1, config.run.save_every, last)
             with ahead.sampling(state.step + 1, sampled.draw, allowed=not saves), run.time("update"):
@@ -119,6 +117,6 @@ def train(context: Context[RlConfig], parts: Parts, state: TrainState) -> None:
 
 
 def saved_state(parts: Parts, state: TrainState, metrics: Metrics, config: RlConfig) -> dict[str, Any]:
-    """Return what a checkpoint keeps beside weights and moments."""
+    """Return the training state that a checkpoint stores in addition to weights and optimizer moments."""
     kept = {"step": state.step, "draw": state.draw, "bad_steps": parts.bad_steps.state()}
     return kept | checkpoint_score(metrics, config)

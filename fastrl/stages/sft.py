@@ -1,5 +1,4 @@
-"""Supervised fine-tuning: a Hugging Face checkpoint and a file of conversations in, a checkpoint out. And
-what every stage does that learns to predict given tokens."""
+"""The sft stage, supervised fine-tuning on conversations; its loss also serves cpt."""
 
 from __future__ import annotations
 
@@ -26,23 +25,23 @@ ENTROPY_STEPS = 5
 
 
 def run_sft(config: SftConfig, ranks: Ranks | None = None) -> Path:
-    """Fine-tune on the assistant's words of conversations.
+    """Fine-tune on the assistant's turns of conversations.
 
-        loss = - sum over trained tokens of weight * log p(token | all before it) / their weights' sum
+        loss = - sum over trained tokens of weight * log p(token | all before it) / sum of their weights
 
-    Prompts are read and not trained; the end token is trained, unless a row says that its turn goes on. Rows
-    are reshuffled in every epoch. A run folder with checkpoints of the same configuration goes on from the
-    last one. A step's rows are dealt out to the ranks, under one sum of weights.
+    Prompt tokens are not trained. The end token is trained unless the row has end = false. Rows are
+    reshuffled every epoch. A run folder with checkpoints of the same configuration resumes from the last one.
+    The ranks share a step's rows, with one sum of weights for all.
 
-    With config.max_entropy_rise, what the starting model makes of the rows is measured first (base/nll and
-    base/entropy, nats a token), and training ends where the entropy of the last five steps' tokens is more
-    than that share above it.
+    With config.max_entropy_rise, the initial model's loss and entropy on the rows are measured first
+    (base/nll, base/entropy, nats per token). Training ends when the last five steps' mean entropy exceeds
+    (1 + max_entropy_rise) * base/entropy.
 
     Args:
-        config: config.model.path is the checkpoint to start from, config.data.path the file of conversations.
-    Returns: the last checkpoint's folder, as AutoModelForCausalLM and AutoTokenizer load it.
+        config: config.model.path is the initial checkpoint, config.data.path the file of conversations.
+    Returns: the last checkpoint's folder, for AutoModelForCausalLM and AutoTokenizer.
     Raises:
-        FileNotFoundError, ValueError: a file, row or option that can't be used.
+        FileNotFoundError, ValueError: a file, row or option is invalid.
         FloatingPointError: the gradient is NaN or infinite; no weight was changed.
     """
     ranks = ranks or Ranks()
@@ -58,13 +57,13 @@ def run_sft(config: SftConfig, ranks: Ranks | None = None) -> Path:
     def measured(step: int, metrics: Metrics) -> Metrics:
         if step or config.max_entropy_rise is None:
             return {}
-        return under_base(policy, sequences, microbatch_tokens(config), ranks)
+        return base_metrics(policy, sequences, microbatch_tokens(config), ranks)
 
-    return learner.train(learn, measured, lambda: ran_away(learner.run, config))
+    return learner.train(learn, measured, lambda: entropy_too_high(learner.run, config))
 
 
 def read_sequences(config: SftConfig, tokenizer: Any) -> list[TrainSequence]:
-    """The file's rows as token sequences with loss weights."""
+    """Read the file's rows as token sequences with loss weights."""
     return read_conversations(
         config.data.path,
         tokenizer,
@@ -83,7 +82,7 @@ def load_policy(config: SftConfig | CptConfig, checkpoint: Path | None) -> Polic
 
 
 def update(learner: Learner, batch: list[TrainSequence], config: SftConfig | CptConfig, step: int) -> Metrics:
-    """One optimiser step on one batch."""
+    """Take one optimizer step on one batch."""
     loss, entropy = accumulate(learner.policy, batch, microbatch_tokens(config), learner.ranks)
     applied = learner.apply(scheduled(config.train, config.schedule, step, config.final_share), step)
     num_tokens = max(1, sum(sequence.num_loss_tokens for sequence in batch))
@@ -93,10 +92,10 @@ def update(learner: Learner, batch: list[TrainSequence], config: SftConfig | Cpt
 def accumulate(
     policy: Policy, batch: list[TrainSequence], tokens_per_microbatch: int, ranks: Ranks | None = None
 ) -> tuple[float, float]:
-    """Add the gradient of this rank's share of the batch to the weights'; returns the weighted mean loss and
-    entropy of the whole batch's trained tokens.
+    """Accumulate the gradient of this rank's share of the batch; return the weighted mean loss and entropy of
+    the whole batch's trained tokens.
 
-    Micro-batches are summed under one denominator, so how the batch is cut or dealt out changes nothing.
+    All micro-batches have one denominator, so the split into micro-batches and ranks doesn't change the sum.
     """
     ranks = ranks or Ranks()
     sums = torch.zeros(2, device=policy.device)
@@ -112,7 +111,8 @@ def accumulate(
 
 
 def backward(policy: Policy, chosen: list[TrainSequence], total: float) -> Tensor:
-    """[2]: a micro-batch's part of the loss, whose gradient is added if one is kept, and of the entropy."""
+    """Return a micro-batch's contributions to loss and entropy, [2]; accumulate the loss's gradient if grad
+    mode is on."""
     packed = policy.pack(chosen)
     weights = torch.tensor([w for each in chosen for w in each.loss_weights]).to(policy.device) / total
     out = linear_logprob(policy.hidden(packed), policy.head.weight, packed.ids, **policy.head.options())
@@ -123,23 +123,25 @@ def backward(policy: Policy, chosen: list[TrainSequence], total: float) -> Tenso
 
 
 @torch.no_grad()
-def under_base(
+def base_metrics(
     policy: Policy, sequences: list[TrainSequence], tokens_per_microbatch: int, ranks: Ranks
 ) -> Metrics:
-    """Mean negative log-probability and entropy of the trained tokens as the model is now."""
+    """Measure the initial model's mean negative log-prob and entropy of the trained tokens."""
     loss, entropy = accumulate(policy, sequences, tokens_per_microbatch, ranks)
     return {"base/nll": loss, "base/entropy": entropy}
 
 
 def tags_to_drop(config: SftConfig) -> tuple[str, str] | None:
-    """Between which thoughts stand that are taken out."""
+    """Return the tags of thoughts to remove; None if thoughts stay."""
     opening, closing = config.thinking_tags
     return (opening, closing) if config.thinking == "drop" else None
 
 
-def ran_away(run: Run, config: SftConfig) -> bool:
-    """Whether the entropy of the last steps is further above the starting model's than is allowed. The rank
-    that writes alone has seen it."""
+def entropy_too_high(run: Run, config: SftConfig) -> bool:
+    """Return True if the last steps' mean entropy exceeds (1 + max_entropy_rise) times the initial model's.
+
+    Always False on ranks that don't write the metrics.
+    """
     if config.max_entropy_rise is None or not run.writes:
         return False
     lines = read_metrics(run.metrics_file)
@@ -149,7 +151,7 @@ def ran_away(run: Run, config: SftConfig) -> bool:
 
 
 def check_fits(sequences: list[TrainSequence], room: int | None) -> None:
-    """Refuse conversations that are longer than the model's positions; None: it sets no limit."""
+    """Raise ValueError for conversations longer than the model's positions; a room of None sets no limit."""
     longest = max(len(sequence.token_ids) for sequence in sequences)
     if room is not None and longest > room:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Scarce and noisy data: how often a model solves each problem, nested subsets, files with wrong labels."""
+"""The subset stage: measures solve rates, writes nested subsets and copies with wrong labels."""
 
 from __future__ import annotations
 
@@ -24,34 +24,40 @@ from fastrl.training.progress import write_json, write_rows
 from fastrl.training.solve_rates import Rollouts, sample_problems
 
 COLUMNS = ("gold", "num_correct", "num_samples", "answers", "wrong_label", "label", "corrupted")
-"""What the stage adds to a row."""
+"""Columns that the stage adds to a row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SolvedPool:
-    """All problems, how often each was solved, and the row that is written of it."""
+    """All problems with their numbers of correct samples and their output rows."""
 
     problems: Sequence[Problem]
     num_correct: Sequence[int]
     rows: Sequence[Row]
     order: Sequence[int]
-    """Those that may be chosen, as a round-robin over difficulties takes them."""
+    """Indices of the problems that are sometimes solved, in round-robin order over difficulties."""
 
 
 def run_subset(config: SubsetConfig, ranks: Ranks | None = None) -> Path:
-    """Sample every problem num_samples times; write who solved what, a subset a size, a file a noise share.
+    """Sample every problem num_samples times; write solve rates, one subset per size and one file per noise
+    share.
 
-    run.dir then holds solved.jsonl, a line a problem: its row, and gold, num_correct, num_samples, answers
-    (answer, count, verdict; the commonest first); subset-N.jsonl, those lines of N problems, with wrong_label
-    where noise is asked for; subset-N-noise-S.jsonl, the same with label (what to train on: set
-    data.solution_column to it) and corrupted; counts.json and budget.json. Sample j of a problem draws from
-    (seed, its row, j) alone. A folder of the same configuration goes on after its last whole chunk, and the
-    files are the same, bit for bit on one device. Ranks take chunks in turn, each with an engine of its own.
+    Writes to run.dir:
+        solved.jsonl: one line per problem: its row, gold, num_correct, num_samples, answers (answer, count,
+            verdict; most frequent first).
+        subset-N.jsonl: the lines of N problems, with wrong_label if noise is configured.
+        subset-N-noise-S.jsonl: the same with label (set data.solution_column to it for training) and
+            corrupted.
+        counts.json, budget.json: counts of problems and samples; requests and tokens.
+
+    Draws of sample j depend only on (seed, row, j). A folder of the same configuration resumes after its last
+    complete chunk, with the same files, bit for bit on one device. The ranks take chunks in turn, each with
+    its own engine.
 
     Returns: run.dir.
     Raises:
-        FileNotFoundError, ValueError: a file or option that can't be used; fewer problems that are sometimes
-            solved than the largest size; too few wrong labels for the largest share.
+        FileNotFoundError, ValueError: a file or option is invalid; fewer problems are sometimes solved than
+            the largest size; too few wrong labels for the largest share.
     """
     ranks = ranks or Ranks()
     run = Run.start(config, writes=ranks.first)
@@ -74,7 +80,7 @@ def run_subset(config: SubsetConfig, ranks: Ranks | None = None) -> Path:
             write_json(run.folder / "counts.json", subset_counts(pool, rollouts, config))
         check_sizes(pool, config)
         if ranks.first:
-            differ = remembering(partial(surely_differ, grader))
+            differ = cached(partial(surely_differ, grader))
             wrong = {} if config.noise == "none" else choose_wrong_labels(pool, differ, config)
             for size in config.sizes:
                 write_subset(run.folder, pool, size, wrong, differ, config)
@@ -82,7 +88,7 @@ def run_subset(config: SubsetConfig, ranks: Ranks | None = None) -> Path:
 
 
 def answers_of(result: ProblemResult, grader: AnswerGrader) -> list[Row]:
-    """Return a problem's answers with their counts and verdicts, the commonest first."""
+    """Return a problem's answers with their counts and verdicts, the most frequent first."""
     by_verdict: dict[Verdict, list[str | None]] = {}
     for answer, verdict in zip(result.answers, result.verdicts, strict=True):
         by_verdict.setdefault(verdict, []).append(answer)
@@ -113,13 +119,13 @@ def make_pool(problems: Sequence[Problem], sampled: Sequence[Row], config: Subse
 def check_sizes(pool: SolvedPool, config: SubsetConfig) -> None:
     if config.sizes[-1] > len(pool.order):
         raise ValueError(
-            f"[subset] sizes: expected at most {len(pool.order)}, the problems that 1 to "
-            f"{config.num_samples - 1} of {config.num_samples} rollouts solve, got {config.sizes[-1]}"
+            f"[subset] sizes: expected at most {len(pool.order)}, the problems with 1 to "
+            f"{config.num_samples - 1} correct rollouts of {config.num_samples}, got {config.sizes[-1]}"
         )
 
 
 def choose_wrong_labels(pool: SolvedPool, differ: Differ, config: SubsetConfig) -> dict[int, str | None]:
-    """Return the wrong label, or None, that each problem of a subset has in all subsets at all shares."""
+    """Return each problem's wrong label or None, the same in all subsets and for all shares."""
     places, seed = pool.order[: config.sizes[-1]], config.run.seed
     golds = [problem.solution for problem in pool.problems]
     if config.noise == "random":
@@ -139,22 +145,22 @@ def choose_wrong_labels(pool: SolvedPool, differ: Differ, config: SubsetConfig) 
 
 
 def wrong_votes(row: Row) -> dict[str, int]:
-    """Return the answers of a row that the grader called wrong; one that it could not read is no label."""
+    """Return the votes for answers that the grader called wrong; an unreadable answer is no label."""
     return {
         each["answer"]: each["count"] for each in row["answers"] if each["verdict"] == Verdict.WRONG.value
     }
 
 
-def remembering(differ: Differ) -> Differ:
-    """Return a function that asks about every pair once."""
+def cached(differ: Differ) -> Differ:
+    """Return the function with a cache over pairs."""
     known: dict[tuple[str, str], bool] = {}
 
-    def asked(pairs: Sequence[tuple[str, str]]) -> list[bool]:
+    def lookup(pairs: Sequence[tuple[str, str]]) -> list[bool]:
         fresh = list(dict.fromkeys(pair for pair in pairs if pair not in known))
         known.update(zip(fresh, differ(fresh), strict=True))
         return [known[pair] for pair in pairs]
 
-    return asked
+    return lookup
 
 
 def write_subset(
@@ -184,7 +190,8 @@ def write_subset(
 
 
 def subset_counts(pool: SolvedPool, rollouts: Rollouts, config: SubsetConfig) -> dict[str, Any]:
-    """Return problems by how often they were solved, in all and in each subset; verdicts of all samples."""
+    """Return the content of counts.json: problems by number of correct samples, in total and per subset;
+    verdicts of all samples."""
     bins = difficulty_bins(pool.num_correct, config.num_samples)
     return {
         "problems": len(pool.problems),

@@ -1,7 +1,7 @@
-"""The demo: RLTR in the tiny world, from nothing to a curve, on a laptop.
+"""The demo: trains a generator with RLTR in the tiny world, on a laptop.
 
-It makes the world (a generator, a receiver it trains against and one it never meets), measures the generator,
-trains it by the recipe rltr-tiny through the same entry as any checkpoint, and measures it again.
+It makes the world (a generator, the receiver of its training and a held-out receiver), evaluates the
+generator, trains it with the recipe rltr-tiny like any other checkpoint, and evaluates it again.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ ROWS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoOptions:
-    """RLTR in the tiny world."""
+    """Train with RLTR in the tiny world and compare before and after."""
 
     dir: str = "runs/demo"
-    """Run folder; a demo that was stopped goes on."""
+    """Run folder; a stopped demo resumes there."""
     recipe: str = "rltr-tiny"
     steps: int = 30
     seed: int = 0
@@ -48,10 +48,10 @@ class DemoOptions:
 
 
 def run_demo(options: DemoOptions, world_config: WorldConfig | None = None) -> None:
-    """Make the world, measure the generator, train it, measure it again, print both.
+    """Make the world, evaluate the generator, train it, evaluate it again, and print both results.
 
     Args:
-        world_config: another world than the default.
+        world_config: the world; None: the default.
     """
     recipe = rl_recipe(options.recipe)
     disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -80,7 +80,7 @@ def rl_recipe(name: str) -> RlConfig:
 
 
 def demo_config(recipe: RlConfig, world: World, options: DemoOptions) -> RlConfig:
-    """The recipe, in the world that was made."""
+    """Return the recipe with the world's paths."""
     return replace(
         recipe,
         run=replace(recipe.run, dir=options.dir, seed=options.seed, device="cpu"),

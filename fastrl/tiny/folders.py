@@ -1,4 +1,4 @@
-"""Folders of the tiny worlds: their cache, a world's key, making one whole or not at all, copying several."""
+"""Folders of the tiny worlds: cache, keys, atomic creation, export."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def default_cache() -> Path:
 
 
 def digest(parent: str, config: Any, sources: Sequence[str]) -> str:
-    """Return a key for what is made from a configuration: 16 hex digits.
+    """Return a world's key, 16 hex digits.
 
     Args:
-        parent: what else it depends on: the key of the plain world, or torch's version.
+        parent: another dependency: the plain world's key, or torch's version.
         config: a dataclass of plain values.
-        sources: the files that give it meaning, from the fastrl folder; their text is part of the key.
+        sources: source files, relative to the fastrl folder, whose text is part of the key.
     """
     whole = hashlib.sha256(parent.encode())
     whole.update(json.dumps(asdict(config), sort_keys=True).encode())
@@ -36,12 +36,12 @@ def digest(parent: str, config: Any, sources: Sequence[str]) -> str:
 
 
 def export(folder: str | Path, copies: Sequence[Callable[[Path], object]]) -> Path:
-    """Copy worlds into one new folder, as the *-tiny recipes name their files; return it.
+    """Copy worlds into one new folder, with the file names of the *-tiny recipes; return the folder.
 
     Args:
-        copies: each adds its world's files to a folder.
+        copies: functions that add a world's files to a folder.
     Raises:
-        ValueError: the folder exists; nothing is overwritten.
+        ValueError: the folder exists.
     """
     target = Path(folder)
     if target.exists():

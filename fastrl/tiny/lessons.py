@@ -1,4 +1,4 @@
-"""How far the training of a tiny world's models is, read from the folders that are being made."""
+"""Progress of training a tiny world's models, read from the folders in progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastrl.tiny.folders import default_cache
 
 
 def shown_lessons(cache: Path | None = None) -> Console:
-    """Show on stderr the steps of all models that are taught; nothing if every world is in the cache.
+    """Show the training steps of all models on stderr; nothing if every world is in the cache.
 
     Args:
         cache: folder of worlds; None: $FASTRL_CACHE/tiny, or ~/.cache/fastrl/tiny.
@@ -23,32 +23,32 @@ def shown_lessons(cache: Path | None = None) -> Console:
 
 
 class Lessons:
-    """Sums the steps of lessons that have begun since it was made; an ended one has no folder any more."""
+    """Sums the steps of trainings started after its creation; a finished training has no folder any more."""
 
     def __init__(self, cache: Path) -> None:
-        self.cache, self.since = cache, time.time() - 1  # file systems' clocks are behind
+        self.cache, self.since = cache, time.time() - 1  # clocks of file systems lag
         self.steps: dict[Path, tuple[int, int]] = {}
-        """Done and all, by the folder of the lesson."""
+        """(steps done, all steps) by the training's folder."""
 
     def __call__(self) -> Glance | None:
         begun = {recipe.parent for recipe in self.cache.glob(".*/.*/sft.yaml")}
         for folder in begun:
-            self._look(folder)
+            self._update(folder)
         for folder in self.steps.keys() - begun:
             self.steps[folder] = (self.steps[folder][1],) * 2
         if not self.steps:
             return None
         names = sorted(folder.name.lstrip(".") for folder in self.steps if folder in begun)
         done, total = (sum(column) for column in zip(*self.steps.values(), strict=True))
-        return Glance(f"teaching {', '.join(names)}" if names else "", done, total)
+        return Glance(f"training {', '.join(names)}" if names else "", done, total)
 
-    def _look(self, folder: Path) -> None:
+    def _update(self, folder: Path) -> None:
         try:
             if folder.stat().st_mtime < self.since and folder not in self.steps:
-                return  # left by a process that was killed
+                return  # left over from a killed process
             total = re.search(r"num_steps: (\d+)", (folder / "sft.yaml").read_text())
             line = last_line(folder / "run/metrics.jsonl")
-        except FileNotFoundError:  # it has just ended
+        except FileNotFoundError:  # the training has just finished
             return
         if total is not None:
             self.steps[folder] = (json.loads(line)["step"] if line else 0, int(total[1]))

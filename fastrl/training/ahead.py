@@ -1,4 +1,4 @@
-"""The next step's batch is sampled while the policy learns from this one's: rollout.max_staleness."""
+"""One-step off-policy sampling (rollout.max_staleness): the next batch is sampled during the update."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ AHEAD = "ahead"
 
 
 class Ahead:
-    """A thread in which engines sample one batch and rewards judge it, with the weights that engines hold.
+    """Thread that samples and rewards one batch with the weights that the engines hold.
 
-        batch 0, and each after a checkpoint:  weights of its own step; nothing else goes on meanwhile
-        batch t + 1 otherwise:                 weights before update t, while update t goes on
+        batch 0, and each after a checkpoint:  sampled in its own step, with that step's weights
+        batch t + 1 otherwise:                 sampled during update t, with the weights from before it
 
-    So the weights that a batch saw are a function of its step, the same in every run, and in one that goes on
-    from a checkpoint. A batch that is sampled ahead is dropped where a signal or an alarm ends training at a
-    step that has no checkpoint of its own; its prompts are drawn again, by newer weights.
+    So the weights that sample a batch depend only on its step, also in a run that is resumed from a periodic
+    checkpoint. If a signal or an alarm ends training at another step, the batch sampled ahead is dropped, and
+    its prompts are sampled again with newer weights.
 
-    What this thread shares with the one that trains: tokenizers and the grader, which the update does not
-    use. Its ranks meet in a group of their own, its phases are timed apart.
+    The thread shares tokenizers and the grader with the training thread, but the update uses neither. It has
+    its own process group and its own phase timers.
 
-    The run's metrics get time/wait_s, what the loop still waited for a batch, and of the batch itself
-    time/ahead_s, ahead_rollout_s and ahead_reward_s: ahead_s - wait_s is gained.
+    Metrics: time/wait_s is how long the loop waited for a batch; time/ahead_s, ahead_rollout_s and
+    ahead_reward_s are the durations of the batch itself. ahead_s - wait_s is the time saved.
 
     Source: one-step off-policy training, Noukhovitch et al. 2024, arXiv:2410.18252.
     """
@@ -39,9 +39,9 @@ class Ahead:
     def __init__(self, context: Context[RlConfig], parts: Parts) -> None:
         config, self.run, ranks = context.config, context.run, context.ranks
         self.parts = parts
-        self.asked = config.rollout.max_staleness > 0
+        self.enabled = config.rollout.max_staleness > 0
         self._clock = Run(self.run.folder, writes=False)
-        self._context = Context(config, self._clock, ranks.apart() if self.asked else ranks)
+        self._context = Context(config, self._clock, ranks.apart() if self.enabled else ranks)
         self._thread = one_thread(AHEAD)
         self._sampled: Sampled | None = None
 
@@ -51,38 +51,39 @@ class Ahead:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """The thread has ended: what it was sampling is finished, and dropped."""
+        """Wait until the thread has finished its batch, which is dropped."""
         self._thread.shutdown()
 
     @contextmanager
     def sampling(self, step: int, draw: int, allowed: bool) -> Iterator[None]:
-        """While the block runs, the batch of `step` is sampled from `draw` on, where it is `allowed` and
-        rollout.max_staleness asks for it; afterwards it is there.
+        """Sample the batch of `step`, from draw number `draw` on, while the block runs; then wait for it.
 
-        Raises: what sampling or a reward raised, after the block.
+        Does nothing unless `allowed` and rollout.max_staleness is 1.
+
+        Raises: any error of sampling or of a reward, after the block.
         """
-        if not (self.asked and allowed):
+        if not (self.enabled and allowed):
             yield
             return
-        coming = self._thread.submit(self._sample, step, draw)
+        batch = self._thread.submit(self._sample, step, draw)
         yield
         with self.run.time("wait"):
-            wait([coming])
-            if coming.exception() is not None:
-                self.run.phase = self._clock.phase  # where it happened
-            self._sampled = coming.result()
+            wait([batch])
+            if batch.exception() is not None:
+                self.run.phase = self._clock.phase  # the thread's phase, for the error message
+            self._sampled = batch.result()
         for phase, seconds in self._clock.seconds.items():
             self.run.seconds[AHEAD if phase == AHEAD else f"{AHEAD}_{phase}"] += seconds
         self._clock.seconds.clear()
 
     def take(self) -> Sampled | None:
-        """The batch that was sampled ahead, once."""
+        """Return the batch that was sampled ahead, and forget it; None if there is none."""
         sampled, self._sampled = self._sampled, None
         return sampled
 
     def metrics(self, sampled: Sampled) -> Metrics:
-        """rollout/staleness: updates between the weights that sampled the batch and those that learn."""
-        return {"rollout/staleness": float(sampled.staleness)} if self.asked else {}
+        """Return rollout/staleness: updates between the sampling weights and the weights being trained."""
+        return {"rollout/staleness": float(sampled.staleness)} if self.enabled else {}
 
     def _sample(self, step: int, draw: int) -> Sampled:
         with self._clock.time(AHEAD):

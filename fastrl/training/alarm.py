@@ -1,4 +1,4 @@
-"""Alarms over a run's own metrics: has it collapsed, has its reward stopped rising? Gold plays no part."""
+"""Alarms on a run's own metrics: collapse, saturation, drift, empty cuts. None uses a gold answer."""
 
 from __future__ import annotations
 
@@ -18,70 +18,72 @@ ESS, LOG_RATIO = "drift/ess_tokens", "drift/log_ratio/mean"
 EMPTY_CUTS = "transfer/empty_cuts"
 WATCHED = (ENTROPY, LENGTH, CLIPPED, COMMON, AGREEMENT, ESS, LOG_RATIO, EMPTY_CUTS, "reward")
 COLLAPSE, SATURATED, DRIFT, TRANSFER = "alarm/collapse", "alarm/saturated", "alarm/drift", "alarm/transfer"
-OF_ALARM = {"collapse": COLLAPSE, "saturation": SATURATED, "drift": DRIFT, "transfer": TRANSFER}
+METRIC_OF = {"collapse": COLLAPSE, "saturation": SATURATED, "drift": DRIFT, "transfer": TRANSFER}
 
 
 class Alarms:
-    """Judges a run after each of its steps, by what metrics.jsonl holds of all steps until then.
+    """Rules that are checked after each step, on the metrics of all steps so far.
 
         start = mean of the first `span` values;  e = ema(values, span)
-        collapse   <=>  one of these holds in each of the last `patience` steps, none of which is a start's:
-                        e < min_entropy_ratio * start                             of the entropy
-                        e > length_factor * start or e < start / length_factor    of the mean length
-                        e > max_clipped_fraction                                  of the clipped share
-                        e > max_common_share                                      of answers/most_common_share
-                        e < min_agreement_ratio * start                           of answers/agreement
+        collapse   <=>  in each of the last `patience` steps, all after the start, one of these holds:
+                        entropy                     e < min_entropy_ratio * start
+                        completions/mean_length     e > length_factor * start or e < start / length_factor
+                        completions/clipped_ratio   e > max_clipped_fraction
+                        answers/most_common_share   e > max_common_share
+                        answers/agreement           e < min_agreement_ratio * start
         saturated  <=>  has_saturated(rewards, saturation_share, saturation_patience, span)
-        drift      <=>  as collapse, of:
-                        e < min_ess                                               of drift/ess_tokens
-                        e > max_log_ratio                                         of drift/log_ratio/mean
-        transfer   <=>  as collapse, of:
-                        e > max_empty_cuts                                        of transfer/empty_cuts
+        drift      <=>  as collapse, with:
+                        drift/ess_tokens            e < min_ess
+                        drift/log_ratio/mean        e > max_log_ratio
+        transfer   <=>  as collapse, with:
+                        transfer/empty_cuts         e > max_empty_cuts
 
-    A step whose metrics lack a value (an entropy where nothing carried gradient) is passed over by its rule.
+    A rule skips steps that lack its metric, such as the entropy if no token carried gradient.
 
     Args:
-        history: the lines of metrics.jsonl, step by step.
+        history: the lines of metrics.jsonl, in order of step.
     """
 
     def __init__(self, config: AlarmConfig, history: Sequence[Mapping[str, Any]] = ()) -> None:
         self.config = config
         self.values: dict[str, list[float]] = {name: [] for name in WATCHED}
-        self.told = {name for line in history for name in OF_ALARM.values() if line.get(name)}
+        self.reported = {name for line in history for name in METRIC_OF.values() if line.get(name)}
         self.last: Mapping[str, Any] = history[-1] if history else {}
         for line in history:
             self._keep(line)
 
     @classmethod
     def of_run(cls, context: Context[RlConfig]) -> Alarms:
-        """Return the alarms of a run folder, which know the steps that are in it; only on the first rank."""
+        """Return the alarms of a run folder, with its history on the first rank, and none on the others."""
         metrics = context.run.metrics_file
         seen = context.ranks.first and metrics.exists()
         return cls(context.config.alarm, read_metrics(metrics) if seen else ())
 
     def end_training(self, ranks: Ranks) -> bool:
-        """Return, on every rank, whether an alarm of stop_on rings on the first, which has seen the run."""
+        """Return True, on every rank, if an alarm of stop_on is raised on the first rank."""
         return ranks.sum([float(ranks.first and self.stops)])[0] > 0
 
     @property
     def stops(self) -> bool:
-        """Whether an alarm of stop_on rings after the last step."""
-        return any(self.last.get(OF_ALARM[name]) for name in self.config.stop_on)
+        """True if an alarm of stop_on is raised after the last step."""
+        return any(self.last.get(METRIC_OF[name]) for name in self.config.stop_on)
 
     def judge(self, metrics: Mapping[str, float]) -> tuple[dict[str, float], list[str]]:
-        """The alarms after one more step, and a line for each that rings for the first time in the run."""
+        """Add a step's metrics; return the alarms (1 or 0) and a message for each that is new in the run."""
         self._keep(metrics)
         reasons = {COLLAPSE: self.collapse(), SATURATED: self.saturation(), DRIFT: self.drift()}
         if self.values[EMPTY_CUTS]:
             reasons[TRANSFER] = self.transfer()
-        fresh = [f"{name}: {reason}" for name, reason in reasons.items() if reason and name not in self.told]
+        new = [
+            f"{name}: {reason}" for name, reason in reasons.items() if reason and name not in self.reported
+        ]
         alarms = {name: float(reason is not None) for name, reason in reasons.items()}
-        self.told |= {name for name, reason in reasons.items() if reason}
+        self.reported |= {name for name, reason in reasons.items() if reason}
         self.last = alarms
-        return alarms, fresh
+        return alarms, new
 
     def collapse(self) -> str | None:
-        """The first reason that holds, in words."""
+        """Return the first collapse rule that holds, as a message; None if none does."""
         config = self.config
         rules: list[tuple[str, float, float]] = []
         if config.min_entropy_ratio is not None:
@@ -98,6 +100,7 @@ class Alarms:
         return next((reason for rule in rules if (reason := self._outside(*rule))), None)
 
     def saturation(self) -> str | None:
+        """Return a message if the reward has saturated, else None."""
         rewards, config = self.values["reward"], self.config
         saturated = bool(rewards) and has_saturated(
             rewards, share=config.saturation_share, patience=config.saturation_patience, span=config.span
@@ -105,7 +108,7 @@ class Alarms:
         return f"reward has not risen in {config.saturation_patience} steps" if saturated else None
 
     def drift(self) -> str | None:
-        """The first reason that holds, in words."""
+        """Return the first drift rule that holds, as a message; None if none does."""
         rules: list[tuple[str, float, float]] = []
         if self.config.min_ess is not None:
             rules.append((ESS, self.config.min_ess, float("inf")))
@@ -114,7 +117,7 @@ class Alarms:
         return next((reason for rule in rules if (reason := self._outside(*rule))), None)
 
     def transfer(self) -> str | None:
-        """The reason why the transfer reward says little, in words."""
+        """Return a message if too many cuts are empty, else None."""
         most = self.config.max_empty_cuts
         return None if most is None else self._outside(EMPTY_CUTS, 0.0, most)
 
@@ -129,7 +132,7 @@ class Alarms:
         return sum(first) / len(first) if first else 0.0
 
     def _outside(self, name: str, low: float, high: float) -> str | None:
-        """Why, where the moving average has been below low or above high for so long."""
+        """Return a message if the moving average left [low, high] in each of the last `patience` steps."""
         values, patience = self.values[name], self.config.patience
         if len(values) < self.config.span + patience:
             return None

@@ -1,4 +1,4 @@
-"""The model card of a checkpoint: what it is, how to load it, what it was trained on and how well it does."""
+"""The model card of a checkpoint: base model, how to load it, metrics, data, versions and recipe."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STAGES = {
     "rl": "reinforcement learning",
     "sft": "supervised fine-tuning",
     "cpt": "continual pre-training",
-    "reward_model": "learning to judge traces of reasoning",
+    "reward_model": "reward-model training on reasoning traces",
 }
 NOT_SHOWN = ("time/", "sampling/", "drift/", "engine/", "alarm/")
 LANGUAGE_MODEL = """\
@@ -37,7 +37,7 @@ model, tokenizer = AutoModelForCausalLM.from_pretrained("FOLDER"), AutoTokenizer
 ```
 """
 REWARD_MODEL = """\
-`AutoModel` loads the backbone; `rubric/heads.safetensors` turns the hidden state of the last token into the
+`AutoModel` loads the backbone; `rubric/heads.safetensors` maps the hidden state of the last token to the
 logits of the rubric (`rubric.json`) and of the total score. fastrl does both, with inputs as in training:
 
 ```python
@@ -48,13 +48,13 @@ model = RubricModel.load("FOLDER", torch.device("cpu"), torch.float32)
 ```
 """
 PARTS = """\
-`trainer_state/` is for going on with the run only: leave it out where the model is copied to. `adapter/`, if
-there is one, holds the adapters alone, as peft loads them; the weights of the folder itself have them merged.
+`trainer_state/` is only for resuming the run: leave it out when you copy the model. `adapter/`, if there is
+one, holds only the adapters, in peft's format; the weights of the folder itself have them merged.
 """
 
 
 class ModelCard:
-    """Writes the cards of one run's checkpoints. Data files are hashed once, when it is made."""
+    """Writer of the model cards of a run's checkpoints; it hashes the data files once, when created."""
 
     def __init__(self, context: Context[Any]) -> None:
         self.config, self.run = context.config, context.run
@@ -66,21 +66,23 @@ class ModelCard:
         }
 
     def text(self, step: int) -> str:
-        """Return the card after so many steps; empty on every rank but the first, which writes it."""
+        """Return the card after `step` steps; "" on all ranks but the first, which writes it."""
         if not self.about:
             return ""
         config = self.config
         lines = read_metrics(self.run.metrics_file) if self.run.metrics_file.exists() else []
-        judges = isinstance(config, RewardModelConfig)
+        is_reward_model = isinstance(config, RewardModelConfig)
         parts = [
             f"---\n{yaml.safe_dump(front_matter(config), sort_keys=False)}---\n",
             f"# {self.run.folder.name}, step {step}\n",
             f"`{config.model.path}` after {step} of {config.train.num_steps} steps of {STAGES[config.stage]} "
             "with fastrl.\n",
             "## Use\n",
-            (REWARD_MODEL if judges else LANGUAGE_MODEL).replace("FOLDER", f"step-{step:06d}") + "\n" + PARTS,
+            (REWARD_MODEL if is_reward_model else LANGUAGE_MODEL).replace("FOLDER", f"step-{step:06d}")
+            + "\n"
+            + PARTS,
             "## Metrics\n",
-            "Of the last step at which each was measured.\n",
+            "Each at the last step at which it was measured.\n",
             table(("metric", "value", "step"), last_metrics(lines)),
             "## Data\n",
             table(("file", "SHA-256"), list(self.data.items())),
@@ -92,7 +94,7 @@ class ModelCard:
         return shortened("\n".join(parts))
 
     def versions(self) -> list[tuple[str, str]]:
-        """Return packages and their versions; fastrl's with its commit, if it runs from a checkout."""
+        """Return packages and their versions; fastrl's with its commit if it runs from a checkout."""
         found = {"python": self.about["python"], **self.about["packages"]}
         if self.about["commit"]:
             found["fastrl"] += f" ({self.about['commit']})"
@@ -100,7 +102,7 @@ class ModelCard:
 
 
 def front_matter(config: Any) -> dict[str, Any]:
-    """Return what model hubs and converters read: plain values."""
+    """Return the card's YAML front matter, which model hubs read."""
     found: dict[str, Any] = {"library_name": "transformers", "tags": ["fastrl", config.stage]}
     if not isinstance(config, RewardModelConfig):
         found["pipeline_tag"] = "text-generation"
@@ -111,7 +113,7 @@ def front_matter(config: Any) -> dict[str, Any]:
 
 
 def last_metrics(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
-    """Return name, value and step of each metric's last line, those of evaluations first."""
+    """Return name, value and step of the last value of each metric, evaluations first."""
     last = {name: (value, line["step"]) for line in lines for name, value in line.items() if name != "step"}
     kept = [name for name, (value, _) in last.items() if value is not None and not name.startswith(NOT_SHOWN)]
     ordered = sorted(kept, key=lambda name: (not name.startswith("eval/"), name))
@@ -126,13 +128,13 @@ def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table, or "None." for no rows."""
     if not rows:
         return "None.\n"
-    lines = [names, ["---"] * len(names), *([each.replace("|", "\\|") for each in row] for row in rows)]
+    lines = [names, ["---"] * len(names), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def sha256(path: Path) -> str:
-    """Return the digest of a file; of a folder of text, that of its files' names and digests."""
+    """Return the SHA-256 of a file; for a folder, of the names and digests of its .txt files."""
     if not path.is_dir():
         return digest(path)
-    lines = "".join(f"{each.name} {digest(each)}\n" for each in sorted(path.glob("*.txt")))
+    lines = "".join(f"{file.name} {digest(file)}\n" for file in sorted(path.glob("*.txt")))
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What the engines did in a step: tokens asked for, computed, read and found, and the time it took."""
+"""Engine metrics of a step: tokens requested, computed and read, and the time per phase."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ Counted = dict[str, EngineStats]
 
 
 def count(engines: Mapping[str, Engine]) -> Counted:
+    """Return the current counters of each engine."""
     return {name: engine.stats() for name, engine in engines.items()}
 
 
 def engine_metrics(before: Counted, after: Counted, ranks: Ranks) -> dict[str, float]:
-    """engine/NAME/COUNTER and time/NAME_PHASE_s of the step, summed over ranks, and what sharing saved.
+    """Return engine/NAME/COUNTER and time/NAME_PHASE_s of a step, summed over ranks.
 
-    prefill_saved  = 1 - prefill_tokens / prompt_tokens_asked
-    kv_reads_saved = 1 - kv_tokens_read / kv_tokens_asked
+    Savings by shared prefixes:
+
+        prefill_saved  = 1 - prefill_tokens / prompt_tokens_asked
+        kv_reads_saved = 1 - kv_tokens_read / kv_tokens_asked
     """
     metrics: dict[str, float] = {}
     for name, end in after.items():

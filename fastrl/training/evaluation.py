@@ -1,4 +1,4 @@
-"""Accuracy of the policy while it is trained."""
+"""Evaluations of the policy during training."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fastrl.types import Metrics, SamplingParams
 
 
 def wants(step: int, every: int, last: int) -> bool:
-    """Return whether something is due after `step` steps: every so many, and after the last."""
+    """Return True after every `every` steps and after the last one."""
     return step == last or (every > 0 and step % every == 0)
 
 
 def measure(context: Context[RlConfig], parts: Parts, step: int, last: int) -> Metrics:
-    """Return the metrics of all evaluators that are due; on all ranks together."""
+    """Run the evaluators that are due and return their metrics. A collective: all ranks call it."""
     metrics: Metrics = {}
     for evaluator in parts.evaluators:
         if wants(step, evaluator.every, last):
@@ -30,7 +30,7 @@ def measure(context: Context[RlConfig], parts: Parts, step: int, last: int) -> M
 
 
 def eval_sampling(config: RlConfig) -> SamplingParams:
-    """Return how evaluations sample the policy: as rollouts, at the evaluation's temperature and top_p."""
+    """Return the sampling of evaluations: that of rollouts, with the evaluation's temperature and top_p."""
     return SamplingParams(
         max_new_tokens=config.rollout.max_new_tokens,
         temperature=config.eval.temperature,
@@ -41,7 +41,7 @@ def eval_sampling(config: RlConfig) -> SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class AccuracyEvaluator:
-    """Measures eval/... : how often the policy answers held-out problems right. Ranks share the problems."""
+    """Evaluator of accuracy on held-out problems (eval/...), which the ranks share."""
 
     every: int
     problems: list[Problem]

@@ -1,4 +1,4 @@
-"""What stands around a training loop: signals to leave, the watchdog, words for what the machine lacks."""
+"""Guards around a training loop: signal handlers, the watchdog, and clear errors for machine faults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from fastrl.policy.checkpoint import drop_remains
+from fastrl.policy.checkpoint import remove_partial
 from fastrl.runtime.context import Context
 from fastrl.runtime.errors import Interrupted
 from fastrl.runtime.watchdog import Watchdog
@@ -29,19 +29,18 @@ from fastrl.training.faults import (
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SAME_S = 2.0
-"""Interrupts this close are one: a terminal's Ctrl-C reaches a rank from torchrun, too."""
-MENDABLE = (ValueError, FileNotFoundError, FloatingPointError, NotImplementedError)
-"""What fastrl raises with a message that says all: these pass as they are."""
+"""Interrupts within this many seconds count as one: Ctrl-C reaches a rank directly and through torchrun."""
+CLEAR_ERRORS = (ValueError, FileNotFoundError, FloatingPointError, NotImplementedError)
+"""Errors that fastrl raises with a complete message; they are not rewritten."""
 
 
 class Guards:
-    """Open while a stage trains.
+    """Context manager of a stage's training.
 
-    SIGTERM, or SIGINT once: the step is finished on every rank, a checkpoint written, and the process ends
-    with code 143 or 130. A second SIGINT ends it at once. Signals are heard in the main thread alone.
+    On SIGTERM, or a first SIGINT, every rank finishes the step, a checkpoint is saved, and the process exits
+    with code 143 or 130. A second SIGINT ends it at once. Signals are handled only in the main thread.
 
-    An error that comes out of the block is told in words where the machine was short of memory or disk, or an
-    engine failed.
+    An error in the block becomes a Fault or EngineDied if memory or disk ran out or an engine failed.
 
     Args:
         engines: the stage's engines, by name.
@@ -58,9 +57,9 @@ class Guards:
 
     def __enter__(self) -> Guards:
         if self.run.writes:
-            drop_remains(self.run.checkpoints)
+            remove_partial(self.run.checkpoints)
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._told) for number in SIGNALS}
+            self._before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
         self.run.watchdog = Watchdog(self.config.run.hang_timeout_s, self.ranks.rank)
         return self
 
@@ -76,36 +75,36 @@ class Guards:
             self._explain(error, trace)
 
     def leaving(self) -> bool:
-        """Whether any rank was told to end; all ranks ask after the same step, and get the same answer."""
-        told = self.ranks.sum([float(self._signal == number) for number in SIGNALS])
-        self._signal = next((n for n, count in zip(SIGNALS, told, strict=True) if count), 0)
+        """Return True if any rank has received a signal. A collective: all ranks call it after each step."""
+        received = self.ranks.sum([float(self._signal == number) for number in SIGNALS])
+        self._signal = next((n for n, count in zip(SIGNALS, received, strict=True) if count), 0)
         return self._signal > 0
 
     def leave(self, checkpoint: Path) -> NoReturn:
-        """End with the signal's code; `checkpoint` is where the next start goes on."""
+        """Raise Interrupted with the signal's exit code; `checkpoint` is the one to resume from."""
         if self.run.writes:
             name = signal.Signals(self._signal).name
-            say(f"{name}: left with the checkpoint {checkpoint}; the same command goes on")
+            say(f"{name}: stopped with the checkpoint {checkpoint}; the same command resumes")
         raise Interrupted(128 + self._signal)
 
-    def _told(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signal == number == signal.SIGINT and time.monotonic() - self._since > SAME_S:
             raise KeyboardInterrupt
         if not self._signal:
-            again = "; once more ends at once" if number == signal.SIGINT else ""
-            say(f"{signal.Signals(number).name}: the step is finished, then a checkpoint written{again}")
+            again = "; a second one stops at once" if number == signal.SIGINT else ""
+            say(f"{signal.Signals(number).name}: finishing the step, then saving a checkpoint{again}")
             self._signal, self._since = number, time.monotonic()
 
     def _explain(self, error: BaseException, trace: TracebackType | None) -> None:
-        """Raises what the error comes to, where it can be told."""
+        """Raise a clearer error if the cause is known; else return."""
         engine, phase = engine_of(trace, self.engines), self.run.phase
         if is_disk_full(error):
             if self.run.writes:
-                drop_remains(self.run.checkpoints)
+                remove_partial(self.run.checkpoints)
             raise disk_full(error, self.run.folder, checkpoint_bytes(self.policy, self.optimizer)) from error
         if is_out_of_memory(error):
             raise out_of_memory(error, self.config, phase, engine) from error
-        if engine is not None and isinstance(error, Exception) and not isinstance(error, MENDABLE):
+        if engine is not None and isinstance(error, Exception) and not isinstance(error, CLEAR_ERRORS):
             raise engine_died(error, engine, phase) from error
 
 

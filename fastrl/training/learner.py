@@ -1,5 +1,4 @@
-"""The loop of every stage that learns from examples: its run folder, its policy and its steps, on one rank
-or many."""
+"""The training loop of SFT, CPT and reward-model stages, on one rank or many."""
 
 from __future__ import annotations
 
@@ -31,19 +30,23 @@ Supervised = SftConfig | CptConfig | RewardModelConfig
 
 @dataclass(slots=True)
 class Learner:
-    """A policy that learns, in its run folder, at the step of the last checkpoint."""
+    """A policy in training, with its optimiser and run folder."""
 
     context: Context[Any]
     policy: Policy
     optimizer: torch.optim.Optimizer
     saved: Path | None
-    """The last checkpoint; None: the run begins."""
+    """Last checkpoint; None in a new run."""
     step: int
     bad_steps: BadSteps
 
     @classmethod
     def start(cls, config: Supervised, ranks: Ranks, load: Callable[[Path | None], Policy]) -> Learner:
-        """Open the run folder, and load what it goes on from; `load` gets the last checkpoint."""
+        """Open the run folder and load the last checkpoint, if any.
+
+        Args:
+            load: returns the policy, given the last checkpoint's folder or None.
+        """
         context = Context.start(config, ranks)
         run = context.run
         saved = latest_checkpoint(run.checkpoints, ranks)
@@ -68,13 +71,13 @@ class Learner:
         measured: Callable[[int, Metrics], Metrics],
         ended: Callable[[], bool] = lambda: False,
     ) -> Path:
-        """Steps until config.train.num_steps, or until `ended`; returns the last checkpoint's folder.
+        """Train until config.train.num_steps, or until `ended`; return the last checkpoint's folder.
 
         Args:
-            learn: what one step does; its metrics.
-            measured: metrics of the model as it is after so many steps, logged beside those of the step,
-                which are given; before the first there are none.
-            ended: asked of all ranks, and the first one's answer holds.
+            learn: runs one step (its number) and returns its metrics.
+            measured: returns further metrics, given the number of steps done and the last step's metrics ({}
+                before the first).
+            ended: returns True to stop early; the first rank decides.
         """
         config: Supervised = self.context.config
         last = config.train.num_steps
@@ -101,18 +104,18 @@ class Learner:
         return self.saved or self.run.checkpoints
 
     def saves(self) -> bool:
-        """Whether a checkpoint is due after this many steps."""
+        """Return True if a checkpoint is due after the current step."""
         config: Supervised = self.context.config
         every = config.run.save_every
         return self.step == config.train.num_steps or (every > 0 and self.step % every == 0)
 
     def agreed(self, answer: bool) -> bool:
-        """The first rank's answer, on every rank."""
+        """Return the first rank's answer on every rank."""
         return self.ranks.sum([float(self.ranks.first and answer)])[0] > 0
 
     def apply(self, rate: float, step: int) -> Metrics:
-        """The optimiser's step with the gradient of all ranks; what there is to say of it."""
-        if not self.policy.sharding:  # the backward has summed them then
+        """Take an optimiser step with the gradients of all ranks; return its metrics."""
+        if not self.policy.sharding:  # FSDP has summed them in the backward pass
             self.ranks.sum_gradients(self.policy.parameters())
         train = replace(self.context.config.train, learning_rate=rate)
         grad_norm = apply_gradients(self.policy, self.optimizer, train, step, self.bad_steps)
@@ -121,8 +124,12 @@ class Learner:
 
 
 def scheduled(train: TrainConfig, schedule: str, step: int, final_share: float = 0.0) -> float:
-    """learning_rate, or learning_rate * (f + (1 - f) * (1 + cos(pi * d)) / 2) with f = final_share and d the
-    share of the steps after warm-up that are done."""
+    """Return the learning rate of a step: constant, or a cosine.
+
+        cosine: learning_rate * (f + (1 - f) * (1 + cos(pi * d)) / 2)
+
+    with f = final_share and d the fraction of the steps after warm-up that are done.
+    """
     if schedule == "constant" or step < train.warmup_steps:
         return train.learning_rate
     done = (step - train.warmup_steps) / max(1, train.num_steps - train.warmup_steps)
@@ -131,12 +138,12 @@ def scheduled(train: TrainConfig, schedule: str, step: int, final_share: float =
 
 
 def batch_indices(config: SftConfig | CptConfig, num_rows: int, step: int) -> list[int]:
-    """The rows of a step: a function of the seed and the step alone, each row once an epoch."""
+    """Return the rows of a step; they depend only on seed and step, and each row occurs once per epoch."""
     first = step * config.batch_size
     indices: list[int] = []
     for epoch in range(first // num_rows, (first + config.batch_size - 1) // num_rows + 1):
         order = list(range(num_rows))
         Random(seed_of(config.run.seed, "sft", epoch)).shuffle(order)
         here = range(max(first, epoch * num_rows), min(first + config.batch_size, (epoch + 1) * num_rows))
-        indices += [order[place - epoch * num_rows] for place in here]
+        indices += [order[index - epoch * num_rows] for index in here]
     return indices

@@ -1,4 +1,4 @@
-"""A step's numbers, under the names that TRL's users have dashboards for."""
+"""Metrics of a step, under TRL's names."""
 
 from __future__ import annotations
 
@@ -15,35 +15,36 @@ from fastrl.grading import extract_answer, normalize_answer
 from fastrl.runtime.distributed import Ranks
 from fastrl.training.parts import WeightedReward
 from fastrl.training.sample import Sampled
-from fastrl.training.update import Learnt, Stats
+from fastrl.training.update import Stats, UpdateResult
 from fastrl.types import Metrics, Rollout
 
 
 def step_metrics(
-    sampled: Sampled, rewards: Sequence[WeightedReward], learnt: Learnt, lr: float, ranks: Ranks
+    sampled: Sampled, rewards: Sequence[WeightedReward], update: UpdateResult, lr: float, ranks: Ranks
 ) -> Metrics:
-    """Return everything that is logged of a step's rollouts and its update, over all ranks."""
+    """Return the metrics of a step's rollouts and update, over all ranks."""
     rows = ranks.gather([row_of(rollout) for rollout in sampled.rollouts])
-    reported = ranks.gather([(name, *one) for name, values in sampled.metrics.items() for one in values])
+    reported = ranks.gather([(name, *pair) for name, values in sampled.metrics.items() for pair in values])
     metrics = reward_metrics(rows, [reward.name for reward in rewards])
     metrics |= split_metrics(rows, solved=max(reward.weight for reward in rewards))
     metrics |= answer_metrics(rows)
     metrics |= length_metrics(rows)
-    metrics |= loss_metrics(learnt.stats, ranks)
+    metrics |= loss_metrics(update.stats, ranks)
     metrics |= {
         name: weighted_mean([(value, weight) for n, value, weight in reported if n == name])
         for name in dict.fromkeys(n for n, _, _ in reported)
     }
-    metrics |= {"grad_norm": mean(learnt.grad_norms), "learning_rate": lr}
+    metrics |= {"grad_norm": mean(update.grad_norms), "learning_rate": lr}
     metrics["groups_drawn"] = ranks.sum([sampled.groups_drawn])[0]
-    return metrics | learnt.drift.metrics(ranks)
+    return metrics | update.drift.metrics(ranks)
 
 
 def row_of(rollout: Rollout) -> dict[str, Any]:
+    """Return the values of a rollout that metrics need."""
     answer = extract_answer(rollout.text)
     return {
         "group": rollout.group,
-        # short to send, and the same in every process: a tuple of numbers has no random hash
+        # short to send, and equal in every process: hashes of ints are not randomised
         "problem": hash(tuple(rollout.prompt_ids)),
         "answer": None if answer is None else normalize_answer(answer),
         "reward": rollout.reward,
@@ -70,8 +71,12 @@ def reward_metrics(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> Metr
 
 
 def split_metrics(rows: Sequence[dict[str, Any]], solved: float) -> Metrics:
-    """Which groups teach: shares of those that have rewards. Equal rewards are too easy where they are at
-    least `solved`, the largest weight: what a right answer earns where it weighs most."""
+    """Return the shares of rewarded groups that are too easy, too hard, or effective (rewards differ).
+
+    Args:
+        solved: a group of equal rewards >= solved is too easy, otherwise too hard; the largest reward weight,
+            since a correct answer mostly earns it.
+    """
     groups: dict[int, list[float]] = defaultdict(list)
     for row in rows:
         if not math.isnan(row["reward"]):
@@ -87,15 +92,15 @@ def split_metrics(rows: Sequence[dict[str, Any]], solved: float) -> Metrics:
 
 
 def answer_metrics(rows: Sequence[dict[str, Any]]) -> Metrics:
-    """How the policy's answers hang together, without a gold one.
+    """Return the agreement of the policy's answers with each other; no gold answer is used.
 
-        answer of a problem = the one stated most often, of several the first
-        answers/agreement          mean over problems of (completions that state it / completions)
-        answers/most_common_share  most problems with one and the same answer / problems
+        majority answer of a problem = its most frequent answer, on a tie the first
+        answers/agreement          mean over problems of (completions with the majority answer / completions)
+        answers/most_common_share  most problems with the same majority answer / problems
 
-    Agreement falls where answers come apart, as they do in a policy that no longer works them out. A share of
-    1: it answers everything alike, as a policy does that has learnt to please a vote; left out where there is
-    one problem alone, or no answer. Answers are equal as texts.
+    Agreement falls in a policy that no longer works out its answers. most_common_share is 1 in a policy that
+    answers everything alike, for example to win a majority vote; it is absent with one problem or no answer.
+    Answers are compared as normalised text.
     """
     stated: dict[int, Counter[str]] = defaultdict(Counter)
     completions = Counter(row["problem"] for row in rows)
@@ -125,7 +130,7 @@ def length_metrics(rows: Sequence[dict[str, Any]]) -> Metrics:
     return metrics
 
 
-# statistic of the loss -> metric, and the count that it is a mean over
+# statistic of the loss -> (metric, its denominator)
 MEANS = {
     "entropy_sum": ("entropy", "computed_tokens_sum"),
     "kl_sum": ("kl", "computed_tokens_sum"),
@@ -142,7 +147,7 @@ EXTREMES = {
 
 
 def loss_metrics(stats: Stats, ranks: Ranks) -> Metrics:
-    """Return means over the tokens that carried gradient. Reads all statistics from the device at once."""
+    """Return the loss and its means over tokens that carry gradient. Costs one host sync."""
     names = sorted(stats)
     local = torch.stack([stats[name].double() for name in names]).tolist() if names else []
     parts = ranks.gather([dict(zip(names, local, strict=True))])

@@ -1,4 +1,4 @@
-"""What an RL run works with. No engine and no reward is chosen here: fastrl.stages.build does that."""
+"""The parts of an RL run; fastrl.stages.build creates them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fastrl.types import Metrics
 
 @dataclass(frozen=True, slots=True)
 class WeightedReward:
-    """A reward function under the name that metrics carry."""
+    """A reward function with its name in metrics and its weight."""
 
     name: str
     function: Callable[..., Any]
@@ -30,27 +30,27 @@ class WeightedReward:
 
 
 class Evaluator(Protocol):
-    """Measures the current policy before, during and after training."""
+    """An evaluation of the policy before, during and after training."""
 
     @property
     def every(self) -> int:
-        """Measure every so many steps; 0: before the first and after the last only."""
+        """Steps between evaluations; 0: only before the first step and after the last."""
 
     def __call__(self, context: Context[RlConfig], parts: Parts, step: int) -> Metrics:
-        """Return the metrics of the policy after `step` steps. All ranks call it together."""
+        """Return the metrics of the policy after `step` steps. A collective: all ranks call it."""
 
 
 @dataclass(slots=True)
 class Parts:
-    """Everything that an RL run works with."""
+    """The models, engines, data and rewards of an RL run."""
 
     policy: Policy
     reference: Policy | None
-    """The frozen start of training; None if there is no KL term, or if the receiver is that model."""
+    """Frozen model of the KL term; None without KL, or if the receiver is the same model."""
     engine: Engine
-    """Samples from the policy."""
+    """Engine that samples from the policy."""
     frozen_engines: dict[str, Engine]
-    """Engines that rewards ask, by the names that metrics carry."""
+    """Engines of the rewards' frozen models, by their names in metrics."""
     optimizer: torch.optim.AdamW
     problems: list[Problem]
     order: ProblemOrder
@@ -58,17 +58,16 @@ class Parts:
     grader: AnswerGrader
     evaluators: list[Evaluator]
     overlap: bool
-    """Engines of rewards have devices of their own, so they may work while the policy samples."""
+    """True if the rewards' engines have their own devices, so that they can run while the policy samples."""
     bad_steps: BadSteps
-    """Decides which gradients are applied."""
+    """Rule for skipping bad gradients."""
     resources: ExitStack = field(default_factory=ExitStack)
     """Closes the processes that grade answers and run programs."""
     synced: bool = False
-    """The engine has had all of the policy's weights."""
+    """True once the engine has received all of the policy's weights."""
 
     def sync_engine(self, version: int) -> None:
-        """Copy the policy's weights to its engine: all of them the first time; then only those that training
-        changes, if these are fewer and the engine keeps the others."""
+        """Copy the policy's weights to its engine: all at first, then only the trained ones if possible."""
         partial = self.synced and self.policy.adapted and self.engine.takes_partial_weights
         self.engine.load_weights(self.policy.named_weights(changed_only=partial), version, partial)
         self.synced = True
@@ -79,5 +78,5 @@ class Parts:
 
     @property
     def engines(self) -> dict[str, Engine]:
-        """All engines, by the names that metrics carry."""
+        """All engines, by their names in metrics."""
         return {"policy": self.engine, **self.frozen_engines}

@@ -1,4 +1,4 @@
-"""Work in chunks that survives a kill: what a chunk gave is on disk before the next one begins."""
+"""Resumable work in chunks: each chunk's result is on disk before the next chunk begins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fastrl.types import Metrics
 
 T = TypeVar("T")
 Budget = dict[str, Counter[str]]
-"""Counts by purpose: what an engine was asked for, and what it cost."""
+"""Requests and tokens of an engine, by purpose."""
 
 
 def in_chunks(
@@ -29,43 +29,43 @@ def in_chunks(
     ranks: Ranks | None = None, *, reporter: Reporter | None = None,
     metrics: Callable[[Any], Metrics] = lambda found: {},
 ) -> list[Any]:  # fmt: skip
-    """[work(0, items[:size]), work(size, items[size : 2 * size]), ...], each on disk once it is there.
+    """Return [work(0, items[:size]), work(size, items[size : 2 * size]), ...], saving each result to disk.
 
-    Chunks that are on disk are not worked on again, whichever rank did; one that a kill tore is. A chunk is a
-    unit of work, so where `work` is a function of its arguments, an interrupted run gives the same as one
-    that went through, and many ranks the same as one. They take the chunks in turn.
+    Chunks whose results are on disk, by any rank, are not computed again; a truncated last line is. If `work`
+    is a pure function, an interrupted run gives the same result as an uninterrupted one, and many ranks the
+    same as one. The ranks take chunks in turn.
 
     Args:
-        path: JSONL, a line a chunk; the first rank's, and others have one of their own beside it.
+        path: JSONL file of the first rank, one line per chunk; other ranks write files next to it.
         items: JSON-serialisable.
-        work: gets the place of the chunk's first item, and its items; returns what JSON can hold.
-        reporter: counts items: all that are on disk, and those of this rank.
-        metrics: of a chunk's result, for the reporter.
+        work: maps the index of a chunk's first item, and its items, to a JSON-serialisable result.
+        reporter: shows progress in items: all that are on disk, and those of this rank.
+        metrics: returns a chunk's metrics from its result, for the reporter.
     Raises:
-        ValueError: a file speaks of other items.
+        ValueError: a file holds results of other items.
     """
     ranks = ranks or Ranks()
     starts = range(0, len(items), size)
     keys = [key_of(start, items[start : start + size]) for start in starts]
     done = {row["items"]: row["result"] for row in map(json.loads, lines_of_ranks(path, ranks))}
     if done.keys() - set(keys):
-        same = next((place for place, key in enumerate(keys) if key not in done), len(keys))
+        same = next((number for number, key in enumerate(keys) if key not in done), len(keys))
         raise ValueError(
             f"[run] dir: {path} was begun with other items from number {same * size + 1} on; choose another "
             "folder, or give the same files"
         )
     missing = [(key, start) for key, start in zip(keys, starts, strict=True) if key not in done]
-    mine = missing[ranks.rank :: ranks.size]
+    own = missing[ranks.rank :: ranks.size]
     if reporter is not None:
         count = [len(items[start : start + size]) for _, start in missing]
         reporter.found(len(items) - sum(count))
         reporter.expect(sum(count[ranks.rank :: ranks.size]))
     fresh = []
-    for key, start in mine:
+    for key, start in own:
         chunk = list(items[start : start + size])
         with nullcontext() if reporter is None else reporter.run.time("chunk"):
             found = work(start, chunk)
-        # through JSON at once, so that both ways lead to the same values
+        # read back from JSON, so that fresh and resumed results are equal
         line = json.dumps({"items": key, "result": found}, ensure_ascii=False)
         append_text(file_of_rank(path, ranks.rank), line + "\n")
         fresh.append((key, json.loads(line)["result"]))
@@ -76,18 +76,20 @@ def in_chunks(
 
 
 def key_of(start: int, chunk: Sequence[Any]) -> str:
-    """Under which a chunk's result is kept."""
+    """Return the key under which a chunk's result is stored."""
     return hashlib.blake2b(json.dumps([start, list(chunk)]).encode(), digest_size=12).hexdigest()
 
 
 def file_of_rank(path: Path, rank: int) -> Path:
-    """progress.jsonl, progress-1.jsonl, progress-2.jsonl, ..."""
+    """Return a rank's file: progress.jsonl, progress-1.jsonl, progress-2.jsonl, ..."""
     return path.with_name(f"{path.stem}-{rank}{path.suffix}") if rank else path
 
 
 def lines_of_ranks(path: Path, ranks: Ranks) -> list[bytes]:
-    """What all ranks have written, also those of an earlier run that had more. No rank may write before all
-    have read, and none does: they meet here."""
+    """Return the lines of all ranks' files, also of an earlier run with more ranks.
+
+    Waits for all ranks, since none may write before all have read.
+    """
     others = sorted(path.parent.glob(f"{path.stem}-[0-9]*{path.suffix}"))
     lines = [line for file in (path, *others) for line in whole_lines(file)]
     ranks.wait()
@@ -95,20 +97,20 @@ def lines_of_ranks(path: Path, ranks: Ranks) -> list[bytes]:
 
 
 def whole_lines(path: Path) -> list[bytes]:
-    """Lines of a file, and what follows the last line break cut off."""
+    """Return the complete lines of a file, and truncate the file after them."""
     if not path.exists():
         return []
     data = path.read_bytes()
     lines = data.split(b"\n")
-    torn = lines.pop()
-    if torn:
-        os.truncate(path, len(data) - len(torn))
+    incomplete = lines.pop()
+    if incomplete:
+        os.truncate(path, len(data) - len(incomplete))
     return lines
 
 
 @contextmanager
 def charged(engine: Engine, budget: Budget, purpose: str) -> Iterator[None]:
-    """Adds what the block asks of the engine to budget[purpose]: requests, and tokens as computed."""
+    """Add the block's engine requests, prefill tokens and sampled tokens to budget[purpose]."""
     before = engine.stats()
     yield
     after = engine.stats()
@@ -119,7 +121,7 @@ def charged(engine: Engine, budget: Budget, purpose: str) -> Iterator[None]:
 
 
 def summed(budgets: Sequence[dict[str, dict[str, int]]]) -> dict[str, dict[str, int]]:
-    """Budgets of all chunks, and their total."""
+    """Return the sum of the chunks' budgets by purpose, and their total."""
     out: Budget = {}
     for budget in budgets:
         for purpose, spent in budget.items():

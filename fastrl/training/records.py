@@ -1,4 +1,4 @@
-"""What an RL run writes down: a line per completion, and how good a checkpoint is."""
+"""Records of an RL run: the line of a completion, and the score of a checkpoint."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def completion_row(parts: Parts, rollout: Rollout) -> dict[str, Any]:
 
 
 def checkpoint_score(metrics: Metrics, config: RlConfig) -> dict[str, float]:
-    """Return the metric of run.keep_best, as a checkpoint's state keeps it; empty if it was not measured.
+    """Return the metric of run.keep_best for a checkpoint's state; empty if it was not measured.
 
     Raises:
         ValueError: the evaluation has no such metric.
     """
-    name, measured = config.run.keep_best, sorted(each for each in metrics if each.startswith("eval/"))
+    name, measured = config.run.keep_best, sorted(metric for metric in metrics if metric.startswith("eval/"))
     if not name or not measured:
         return {}
     if name not in metrics:

@@ -1,4 +1,4 @@
-"""What the builders of rewards are given; engines of frozen models are loaded here, once each."""
+"""Inputs of the builders of rewards; they load the engine of each frozen model once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastrl.policy.model import Policy
 
 @dataclass(slots=True)
 class RewardInputs:
-    """What a reward can be built from."""
+    """Everything that a reward can be built from."""
 
     config: RlConfig
     policy: Policy
@@ -26,12 +26,12 @@ class RewardInputs:
     problems: list[Problem]
     device: torch.device
     resources: ExitStack
-    """Closes what a reward opens."""
+    """Closes the resources that rewards open."""
     engines: dict[str, Engine] = field(default_factory=dict)
-    """Engines that were loaded, by the names that metrics carry."""
+    """Loaded engines, by their names in metrics."""
 
     def engine(self, name: str) -> Engine:
-        """Load the engine of this name, asleep if its options say so."""
+        """Load an engine by name; put it to sleep if its options have sleep."""
         entry = frozen_engines(self.config)[name]
         engine = build_engine(entry.model, entry.engine, self.device)
         if entry.engine.sleep:

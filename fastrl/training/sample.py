@@ -1,4 +1,4 @@
-"""From prompts to scored rollouts: draw, generate, reward; dynamic sampling refills groups without signal."""
+"""Sampling of a step: draw prompts, generate rollouts, reward them, refill groups without signal."""
 
 from __future__ import annotations
 
@@ -26,38 +26,42 @@ from fastrl.training.parts import Parts, WeightedReward
 from fastrl.types import Rollout, SamplingParams
 
 Reported = dict[str, list[tuple[float, int]]]
-"""What rewards reported through log_metric, and of how many rollouts."""
+"""Metrics of rewards (log_metric): (value, number of rollouts) by name."""
 
 
 @dataclass(slots=True)
 class Sampled:
-    """A step's rollouts, and what was seen on the way."""
+    """A step's rollouts on this rank, and the state of the data after them."""
 
     rollouts: list[Rollout] = field(default_factory=list)
     draw: int = 0
-    """Where the data stands now: the next draw, the same on every rank."""
+    """Number of the next draw, equal on all ranks."""
     groups_drawn: int = 0
+    """Groups that this rank sampled, with those that were dropped."""
     staleness: int = 0
-    """Updates between the weights that sampled and those of the step that learns."""
+    """Updates between the weights that sampled the batch and those that train on it."""
     metrics: Reported = field(default_factory=lambda: defaultdict(list))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """The completions of one draw."""
+    """The completions of one drawn prompt."""
 
     draw: int
-    """Its number in the whole run, over all ranks."""
+    """Number of the draw in the run, over all ranks."""
     problem: Problem
     rollouts: list[Rollout]
     voters: list[str]
-    """Texts of further completions, which vote and are not trained on."""
+    """Texts of the extra completions that only vote."""
 
 
 def sample_groups(context: Context[RlConfig], parts: Parts, step: int, draw: int) -> Sampled:
-    """num_prompts groups over all ranks, of which this one samples every size-th. With dynamic sampling,
-    groups whose rewards are all equal are replaced from further draws, max_refills times; what is then still
-    missing stays missing. Which groups there are, and their numbers, does not depend on how many ranks."""
+    """Sample and reward num_prompts groups over all ranks; each rank takes every size-th prompt.
+
+    With dynamic sampling, groups whose rewards are all equal are replaced from further draws, up to
+    max_refills times; the batch may then be smaller. Neither groups nor their numbers depend on the number of
+    ranks.
+    """
     config, ranks = context.config, context.ranks
     dynamic, wanted = config.rollout.dynamic_sampling, config.rollout.num_prompts
     out = Sampled(draw=draw, staleness=step - parts.engine.weights_version)
@@ -65,16 +69,16 @@ def sample_groups(context: Context[RlConfig], parts: Parts, step: int, draw: int
     kept: list[int] = []
     for _ in range(1 + config.rollout.max_refills if dynamic else 1):
         draws = range(out.draw, out.draw + wanted - len(kept))
-        mine = draws[ranks.rank :: ranks.size]
-        out.draw, out.groups_drawn = draws.stop, out.groups_drawn + len(mine)
-        fresh = zip(mine, scored_groups(context, parts, mine, step, out), strict=True)
-        groups |= {place: group for place, group in fresh if not dynamic or has_signal(group)}
+        own = draws[ranks.rank :: ranks.size]
+        out.draw, out.groups_drawn = draws.stop, out.groups_drawn + len(own)
+        fresh = zip(own, scored_groups(context, parts, own, step, out), strict=True)
+        groups |= {number: group for number, group in fresh if not dynamic or has_signal(group)}
         kept = sorted(ranks.gather(list(groups)))
         if len(kept) == wanted:
             break
-    for place, group in groups.items():
+    for number, group in groups.items():
         for rollout in group:
-            rollout.group = kept.index(place)
+            rollout.group = kept.index(number)
     out.rollouts = [rollout for group in groups.values() for rollout in group]
     return out
 
@@ -82,13 +86,16 @@ def sample_groups(context: Context[RlConfig], parts: Parts, step: int, draw: int
 def scored_groups(
     context: Context[RlConfig], parts: Parts, draws: Sequence[int], step: int, out: Sampled
 ) -> list[list[Rollout]]:
-    """Groups of these draws, rewarded. Where rewards' engines have devices of their own, they work on the
-    first half of the prompts while the second half is sampled."""
+    """Sample and reward the groups of these draws.
+
+    If the rewards' engines have their own devices, they score the first half while the second is sampled.
+    """
     config, run = context.config, context.run
     half = -(-len(draws) // 2) if parts.overlap else len(draws)
-    level = 1 if parts.overlap or config.rollout.dynamic_sampling else 2  # once more before a sync, or not
+    # level 2 drops the weights: only if the engine does not generate again before the next sync
+    level = 1 if parts.overlap or config.rollout.dynamic_sampling else 2
     groups: list[list[Rollout]] = []
-    with one_thread("rewards") as beside:
+    with one_thread("rewards") as thread:
         rewarded: Future[None] | None = None
         for piece in (draws[:half], draws[half:]):
             if not piece:
@@ -98,7 +105,7 @@ def scored_groups(
                 fresh = generate(parts, config, problems, piece)
             groups += [group.rollouts for group in fresh]
             if parts.overlap and rewarded is None:
-                rewarded = beside.submit(reward_groups, parts, config, fresh, step, out.metrics)
+                rewarded = thread.submit(reward_groups, parts, config, fresh, step, out.metrics)
                 continue
             with run.time("reward"):
                 if rewarded is not None:
@@ -110,7 +117,7 @@ def scored_groups(
 
 
 def one_thread(name: str) -> ThreadPoolExecutor:
-    """A worker that sees the same GPU as this thread: a new one would begin with the first."""
+    """Return an executor with one thread on this thread's GPU; a new thread would default to cuda:0."""
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return ThreadPoolExecutor(1, name)
     return ThreadPoolExecutor(1, name, torch.cuda.set_device, (torch.cuda.current_device(),))
@@ -119,7 +126,7 @@ def one_thread(name: str) -> ThreadPoolExecutor:
 def reward_groups(
     parts: Parts, config: RlConfig, groups: Sequence[Group], step: int, metrics: Reported
 ) -> None:
-    """Fill in the rewards of every group's rollouts."""
+    """Set the rewards of all rollouts, with the rewards' engines awake."""
     entries = frozen_engines(config).values()
     sleeping = [parts.frozen_engines[entry.name] for entry in entries if entry.engine.sleep]
     with awake(sleeping):
@@ -128,8 +135,11 @@ def reward_groups(
 
 @contextmanager
 def awake(engines: Collection[Engine], level: int = 1) -> Iterator[None]:
-    """Wake these engines for the block, then put them to sleep. level: 2 if they get every weight before they
-    work again."""
+    """Wake these engines for the block, then put them to sleep.
+
+    Args:
+        level: 2 drops their weights, for engines that receive all weights before they generate again.
+    """
     for engine in engines:
         engine.wake()
     try:
@@ -140,7 +150,7 @@ def awake(engines: Collection[Engine], level: int = 1) -> Iterator[None]:
 
 
 def load_rollout_weights(context: Context[RlConfig], parts: Parts, step: int) -> None:
-    """Wake the policy's engine and give it the weights that the step's batch is sampled with."""
+    """Wake the policy's engine and copy the current weights to it."""
     with context.run.time("weight_sync"):
         if context.config.engine.sleep:
             parts.engine.wake()
@@ -148,23 +158,24 @@ def load_rollout_weights(context: Context[RlConfig], parts: Parts, step: int) ->
 
 
 def join_sync(parts: Parts, config: RlConfig, version: int) -> None:
-    """Join the first rank, which gives its engine weights in order to measure: a sharded policy hands them
-    out on all ranks or on none."""
+    """Take part in a weight sync that the first rank starts for an evaluation.
+
+    Gathering a sharded policy's weights is a collective, so all other ranks call this.
+    """
     if parts.policy.sharding:
         with awake([parts.engine] if config.engine.sleep else [], level=2):
             parts.sync_engine(version)
 
 
 def has_signal(group: Sequence[Rollout]) -> bool:
-    """Exact: whether any two rewards of the group differ; rollouts without a reward do not count."""
+    """Return True if two rewards of the group differ at all; rollouts without a reward don't count."""
     return len({rollout.reward for rollout in group if not math.isnan(rollout.reward)}) > 1
 
 
 def generate(
     parts: Parts, config: RlConfig, problems: Sequence[Problem], draws: Sequence[int]
 ) -> list[Group]:
-    """group_size rollouts of each problem, and its voters; a completion depends on the run's seed and its
-    draw alone."""
+    """Sample group_size rollouts and num_voters voters per problem, with seeds from (run seed, draw)."""
     prompts = [render_prompt(parts.policy.tokenizer, problem.messages) for problem in problems]
     size = config.rollout.group_size
     completions = parts.engine.generate(
@@ -201,12 +212,12 @@ def rollout_sampling(config: RlConfig) -> SamplingParams:
 def reward_rollouts(
     rewards: Sequence[WeightedReward], groups: Sequence[Group], step: int, metrics: Reported
 ) -> None:
-    """Fill rewards, reward and extras of every rollout: reward = sum of weight * value, None left out.
+    """Set rewards, reward and extras of every rollout: reward = sum of weight * value, without None.
 
-    Functions are called once, with TRL's signature: prompts, completions, completion_ids, trainer_state,
-    log_extra, log_metric and every dataset column as a list with one entry a rollout. Beside them come
-    rollout_ids and group_ids, the rollouts' and their groups' numbers in the whole run, problem_ids, the
-    problems' rows in the file, and voters, the texts that vote in the rollout's group.
+    Each function is called once, with TRL's signature: prompts, completions, completion_ids, trainer_state,
+    log_extra, log_metric and every dataset column as a list with one entry per rollout. Further columns:
+    rollout_ids and group_ids (numbers in the whole run), problem_ids (row in the file) and voters (texts that
+    vote in the rollout's group).
     """
     rows = [(group, rollout) for group in groups for rollout in group.rollouts]
     problems, rollouts = [group.problem for group, _ in rows], [rollout for _, rollout in rows]
@@ -242,7 +253,7 @@ def reward_rollouts(
 
 
 def total_reward(rollout: Rollout, rewards: Sequence[WeightedReward]) -> float:
-    """sum of weight * value over the rewards that weigh something and apply; NaN where none does."""
+    """Return the sum of weight * value over the rewards that apply and have a weight; NaN if none does."""
     given = [
         reward.weight * value
         for reward in rewards
@@ -254,7 +265,7 @@ def total_reward(rollout: Rollout, rewards: Sequence[WeightedReward]) -> float:
 def check_rewards(name: str, values: Any, expected: int) -> None:
     if not hasattr(values, "__len__") or len(values) != expected:
         got = len(values) if hasattr(values, "__len__") else type(values).__name__
-        raise ValueError(f"[reward] {name}: expected {expected} values, one a completion, got {got}")
+        raise ValueError(f"[reward] {name}: expected {expected} values, one per completion, got {got}")
     for value in values:
         if value is not None and not math.isfinite(value):
             raise ValueError(f"[reward] {name}: expected finite numbers or None, got {value}")

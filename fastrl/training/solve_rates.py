@@ -1,4 +1,4 @@
-"""How often a model solves each problem: rollouts in chunks, graded, each chunk on disk once it is there."""
+"""Solve rates: sample every problem in resumable chunks and grade the answers."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ from fastrl.types import Metrics
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollouts:
-    """What became of each problem's rollouts, and what they cost."""
+    """Graded rollouts of all problems, and their cost."""
 
     rows: list[Row]
-    """A problem each: num_correct, unfinished, verdicts, and what the caller keeps."""
+    """One row per problem: num_correct, unfinished, verdicts, and the columns of `keep`."""
     budget: dict[str, dict[str, int]]
+    """Requests and tokens by purpose."""
 
     def counts(self) -> dict[str, Any]:
-        """Return samples, unfinished ones and verdicts over all problems."""
+        """Return the numbers of samples, of unfinished ones and of each verdict."""
         verdicts: Counter[str] = Counter()
         for row in self.rows:
             verdicts.update(row["verdicts"])
@@ -55,16 +56,16 @@ def sample_problems(
 ) -> Rollouts:
     """Sample every problem num_samples times and grade the answers, chunk by chunk.
 
-    Sample j of a problem draws from (seed, stage, its row, j) alone. Chunks that are on disk are not sampled
-    again. Ranks take chunks in turn, each with an engine of its own.
+    The seed of sample j depends only on (seed, stage, row of the problem, j). Chunks on disk are not sampled
+    again. Ranks take chunks in turn, each with its own engine.
 
     Args:
-        run: its folder gets progress.jsonl, a line a chunk, and metrics.jsonl, how each chunk went.
-        items: JSON-serialisable, one a problem: what its result depends on.
-        make_engine: called for the first chunk that is not done yet.
-        keep: what else a problem's row holds.
+        run: its folder gets progress.jsonl, one line per chunk, and metrics.jsonl.
+        items: JSON-serialisable, one per problem: everything that its result depends on.
+        make_engine: called at the first chunk that is not on disk.
+        keep: returns further columns of a problem's row.
     Raises:
-        ValueError: the file was begun with other items.
+        ValueError: progress.jsonl holds results of other items.
     """
     with Reporter(run, config, unit="problem") as reporter:
         engine = cache(lambda: reporter.watch(make_engine()))
@@ -86,7 +87,7 @@ def sample_problems(
 
 
 def chunk_metrics(found: Row, num_samples: int) -> Metrics:
-    """Return the shares of right and of unfinished samples and of problems ever solved, and the tokens."""
+    """Return a chunk's accuracy, shares of solved problems and unfinished samples, and sampled tokens."""
     rows, budget = found["problems"], found["budget"]["rollouts"]
     samples = num_samples * len(rows)
     return {
@@ -115,7 +116,7 @@ def _sample(
     rows = [
         {
             "num_correct": result.num_correct,
-            "unfinished": sum(each.finish_reason != "stop" for each in result.completions),
+            "unfinished": sum(c.finish_reason != "stop" for c in result.completions),
             "verdicts": Counter(verdict.value for verdict in result.verdicts),
             **keep(result),
         }

@@ -1,5 +1,5 @@
-"""One batch of rollouts becomes optimiser steps. The loss is a sum over one denominator, so that it does not
-matter how the batch is cut into micro-batches or dealt out to ranks."""
+"""The policy update. The loss is a sum over one global denominator, so the gradient does not depend on how
+the batch is split into micro-batches or over ranks."""
 
 from __future__ import annotations
 
@@ -24,58 +24,63 @@ Stats = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Learnt:
-    """What one batch's optimiser steps came to."""
+class UpdateResult:
+    """Statistics of one batch's optimiser steps."""
 
     stats: Stats = field(default_factory=dict)
     """Statistics of the loss; on the device until metrics read them."""
     grad_norms: list[float] = field(default_factory=list)
-    """One per optimiser step."""
+    """Gradient norm of each optimiser step."""
     drift: Drift = field(default_factory=Drift)
-    """Trainer against engine, by the log-probs before the first optimiser step."""
+    """Drift of trainer from engine, by the log-probs before the first optimiser step."""
 
 
-def update_policy(context: Context[RlConfig], parts: Parts, rollouts: Sequence[Rollout], step: int) -> Learnt:
+def update_policy(
+    context: Context[RlConfig], parts: Parts, rollouts: Sequence[Rollout], step: int
+) -> UpdateResult:
     """Take epochs_per_batch x updates_per_epoch optimiser steps.
 
-    Reads from the device, for each of which the host waits:
-        per micro-batch      how many rows carry gradient; with gspo or a sequence's correction, and if a
-                             sequence doesn't fit in one chunk of logits, how many each sequence has
-        per optimiser step   the gradient's norm (fastrl.policy.optimizer)
-        per training step    the loss statistics (loss_metrics), the drift guard's sums (Drift.metrics)
+    Host syncs:
+        per micro-batch      number of rows with gradient; with gspo or a sequence-level correction, and if a
+                             sequence doesn't fit into one chunk of logits, also their number per sequence
+        per optimiser step   gradient norm (fastrl.policy.optimizer)
+        per training step    loss statistics (loss_metrics) and drift sums (Drift.metrics)
     """
     config, ranks = context.config, context.ranks
-    nothing: list[Tensor | None] = [None] * len(rollouts)
+    none: list[Tensor | None] = [None] * len(rollouts)
     support = (config.rollout.top_k, config.rollout.top_p)
-    old = score_rollouts(parts.policy, rollouts, config, *support) if is_off_policy(config) else nothing
-    # The reference is asked about all tokens: it need not find likely what the policy does.
+    old = score_rollouts(parts.policy, rollouts, config, *support) if is_off_policy(config) else none
+    # no top-k or top-p: the policy's tokens may be outside the reference's support
     if parts.reference:
         ref = score_rollouts(parts.reference, rollouts, config)
     else:
         ref = scored_by_receiver(rollouts, config, parts.policy.device)
-    learnt = Learnt()
+    result = UpdateResult()
     for _ in range(config.train.epochs_per_batch):
         for batch in split_groups(rollouts, config.train.updates_per_epoch, ranks):
             accumulate_gradients(
-                parts.policy, rollouts, batch, old, ref, config, ranks, learnt.stats, learnt.drift
+                parts.policy, rollouts, batch, old, ref, config, ranks, result.stats, result.drift
             )
-            if not parts.policy.sharding:  # the backward has summed them then
+            if not parts.policy.sharding:  # FSDP has summed them in the backward pass
                 ranks.sum_gradients(parts.policy.parameters())
             norm = apply_gradients(parts.policy, parts.optimizer, config.train, step, parts.bad_steps)
-            learnt.grad_norms.append(norm)
-    return learnt
+            result.grad_norms.append(norm)
+    return result
 
 
 def is_off_policy(config: RlConfig) -> bool:
-    """With a single optimiser step the policy that samples is the one that learns: old = current."""
+    """Return True if a batch gets several optimiser steps; with one, old_logprobs = logprobs."""
     return config.train.epochs_per_batch * config.train.updates_per_epoch > 1
 
 
 def split_groups(rollouts: Sequence[Rollout], parts: int, ranks: Ranks) -> list[list[int]]:
-    """Indices of this rank's rollouts in `parts` batches of whole groups, as equal as they go over all ranks:
-    which batch a group is in does not depend on who has it, and some may be empty here."""
+    """Split this rank's rollouts into `parts` batches of whole groups; return their indices.
+
+    The batches have about equally many groups over all ranks; the batch of a group does not depend on its
+    rank, so a batch may be empty on this one.
+    """
     groups = sorted({*ranks.gather(sorted({rollout.group for rollout in rollouts}))})
-    part_of = {group: place * parts // max(1, len(groups)) for place, group in enumerate(groups)}
+    part_of = {group: index * parts // max(1, len(groups)) for index, group in enumerate(groups)}
     return [[i for i, r in enumerate(rollouts) if part_of[r.group] == part] for part in range(parts)]
 
 
@@ -90,8 +95,11 @@ def accumulate_gradients(
     stats: Stats,
     drift: Drift | None = None,
 ) -> None:
-    """Sum of token losses / denominator, backward, micro-batch by micro-batch. The denominator counts every
-    rollout of the batch on every rank, also those that carry no gradient and are left out here."""
+    """Backpropagate sum(token losses) / denominator, one micro-batch at a time.
+
+    The denominator counts all rollouts of the batch on all ranks, also those without gradient, which are
+    skipped in the forward pass.
+    """
     num_tokens, num_sequences = ranks.sum([sum(len(rollouts[i].completion_ids) for i in batch), len(batch)])
     denominator = config.loss.denominator(int(num_tokens), int(num_sequences), config.rollout.max_new_tokens)
     active = [i for i in batch if carries_gradient(rollouts[i], config)]
@@ -108,7 +116,7 @@ def accumulate_gradients(
             policy.head.weight,
             packed.ids,
             cu_seqlens=packed.row_cu_seqlens,
-            # that of an empty micro-batch speaks of no token
+            # an empty micro-batch has one padding sequence without loss tokens
             advantages=torch.tensor([rollouts[i].advantage for i in chosen] or [0.0], device=policy.device),
             loss_mask=torch.ones_like(packed.ids, dtype=torch.bool),
             old_logprobs=sampled_with,
@@ -131,14 +139,14 @@ def accumulate_gradients(
 def packed_batches(
     policy: Policy, rollouts: Sequence[Rollout], active: Sequence[int], budget: int
 ) -> Iterator[tuple[list[int], PackedBatch]]:
-    """Micro-batches of the active rollouts: which they are, and their tokens."""
+    """Yield micro-batches of the active rollouts: the rollouts' indices, and the packed batch."""
     sequences = [train_sequence(rollouts[i]) for i in active]
-    for places in policy.microbatches(sequences, budget, [rollouts[i].group for i in active]):
-        yield [active[place] for place in places], policy.pack([sequences[place] for place in places])
+    for chosen in policy.microbatches(sequences, budget, [rollouts[i].group for i in active]):
+        yield [active[j] for j in chosen], policy.pack([sequences[j] for j in chosen])
 
 
 def carries_gradient(rollout: Rollout, config: RlConfig) -> bool:
-    """A zero advantage moves nothing, unless a KL or an entropy term does."""
+    """Return True if the rollout has an advantage, or the loss has a KL or an entropy term."""
     return rollout.advantage != 0 or config.loss.kl_coef != 0 or config.loss.entropy_coef != 0
 
 
@@ -150,8 +158,10 @@ def train_sequence(rollout: Rollout) -> TrainSequence:
 def score_rollouts(
     policy: Policy, rollouts: Sequence[Rollout], config: RlConfig, top_k: int = 0, top_p: float = 1.0
 ) -> list[Tensor | None]:
-    """Log-probabilities of completions' tokens under `policy`, without gradient; None for a rollout that
-    carries none."""
+    """Return the log-probs of completion tokens under `policy`, without gradient.
+
+    The entry of a rollout that carries no gradient is None.
+    """
     out: list[Tensor | None] = [None] * len(rollouts)
     active = [i for i, rollout in enumerate(rollouts) if carries_gradient(rollout, config)]
     for chosen, packed in packed_batches(policy, rollouts, active, microbatch_tokens(config)):
@@ -166,20 +176,20 @@ def score_rollouts(
 def scored_by_receiver(
     rollouts: Sequence[Rollout], config: RlConfig, device: torch.device
 ) -> list[Tensor | None]:
-    """The reference's log-probs where the transfer reward has brought them; None where there is no KL."""
+    """Return the reference log-probs that the transfer reward computed; None entries without a KL term."""
     if not config.loss.kl_coef:
         return [None] * len(rollouts)
     return [torch.tensor(rollout.extras["ref_logprobs"], device=device) for rollout in rollouts]
 
 
 def join(pieces: Sequence[Tensor | None]) -> Tensor | None:
-    """The pieces end to end; None where there are none to join."""
+    """Concatenate the pieces that are not None; return None if all are."""
     present = [piece for piece in pieces if piece is not None]
     return torch.cat(present) if present else None
 
 
 def add_stats(total: Stats, new: Stats) -> None:
-    """Add by suffix: _sum adds, _min and _max keep the extreme. Stays on the device."""
+    """Combine by suffix, on the device: _sum adds, _min and _max keep the extreme."""
     for name, value in new.items():
         if name not in total:
             total[name] = value.clone()

@@ -30,7 +30,7 @@ SCORING = [each for each in RUNNABLE if each.name != "liger fused GRPO"]  # whic
 def parameters(competitors):
     """Name them; torch.compile runs a C++ compiler for seconds."""
     return [
-        pytest.param(each, id=each.name, marks=[pytest.mark.slow] if "compile" in each.name else [])
+        pytest.param(each, id=each.name, marks=[pytest.mark.long] if "compile" in each.name else [])
         for each in competitors
     ]
 

@@ -188,8 +188,8 @@ def test_the_first_vllm_of_several_ranks_is_not_one_ranks_judge(config, judge, m
     asked = config(judge=replace(judge, engine=EngineConfig(kind="vllm")))
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert refused(asked) == (
-        "[faithfulness.judge.engine] kind: expected torch on several ranks, unless an engine that all of "
-        "them have is vllm, got 'vllm'"
+        "[faithfulness.judge.engine] kind: expected torch on several ranks, unless an engine that every "
+        "rank has is vllm, got 'vllm'"
     )
     check_judges_start(asked.eval.faithfulness, [EngineConfig(kind="vllm")])
     check_config(config(judge=judge))

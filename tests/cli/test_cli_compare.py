@@ -22,7 +22,7 @@ def test_beside_several_runs_and_then_beside_their_file(seeds, tmp_path, capsys)
     new, file = run(tmp_path / "new", lines=rl_lines(1.5)), str(tmp_path / "own.jsonl")
     assert main(["compare", new, *seeds, "--write", file]) == 0
     out = capsys.readouterr().out
-    assert out.splitlines()[-1] == "new beside 4 runs: no drift: 3 metrics inside"
+    assert out.splitlines()[-1] == "new against 4 runs: no drift: 3 metrics inside"
     assert "reward" in out and "0 of 3" in out
     assert read_reference(tmp_path / "own.jsonl").seeds == (0, 1, 2, 3)
     assert main(["compare", new, file]) == 0
@@ -39,7 +39,7 @@ def test_drift_is_exit_code_1_and_stands_first(seeds, tmp_path, capsys):
         and "6-10" in row
         and out.index(row) < min(out.index(line) for line in out if "inside" in line)
     )
-    assert out[-1] == "broken beside 4 runs: drift: 1 of 3 metrics"
+    assert out[-1] == "broken against 4 runs: drift: 1 of 3 metrics"
     assert picture.read_bytes()[:4] == b"\x89PNG"
 
 
@@ -60,7 +60,7 @@ def test_the_same_seed_again(tmp_path, capsys):
     lines[2]["entropy"] = 0.5 + 1e-12
     other = run(tmp_path / "other", 3, lines)
     assert main(["compare", one, other]) == 1
-    assert "part at step 2 of rl, first in entropy: 0.5 and 0.500000000001" in capsys.readouterr().out
+    assert "first differ at step 2 of rl, in entropy: 0.5 and 0.500000000001" in capsys.readouterr().out
     assert main(["compare", one, other, "--json", "true"]) == 1
     assert json.loads(capsys.readouterr().out)["parting"]["step"] == 2
 
@@ -82,8 +82,8 @@ def test_another_seed_alone_shows_differences_and_concludes_nothing(tmp_path, ca
         (["NEW", "no-such"], "[compare] reference: expected a run folder, a reference file or one of"),
         (["no-such", "NEW"], "[compare] run: expected a run folder with config.yaml or pipeline.yaml"),
         (["NEW", "SEED", "SEED"], "[compare] reference: expected one run, or at least 3 for a band, got 2"),
-        (["NEW", "SEED", "--png", "x.png"], "[compare] png: expected a reference with bands beside it"),
-        (["OTHER", "SEED"], "got rl rollout.group_size 3, not 8; --other_config true compares all the same"),
+        (["NEW", "SEED", "--png", "x.png"], "[compare] png: expected a reference with bands, got one run"),
+        (["OTHER", "SEED"], "got rl rollout.group_size 3, not 8; --other_config true compares them anyway"),
     ],
 )
 def test_what_cannot_be_compared_is_exit_code_2(arguments, message, seeds, tmp_path, capsys):

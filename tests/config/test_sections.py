@@ -78,7 +78,7 @@ def test_the_help_shows_the_recipes_values_and_where_the_rest_is(capsys):
 @pytest.mark.parametrize(
     "topic, message",
     [
-        ("transfer", "expected transfer with reward.functions with transfer, which alone uses it"),
+        ("transfer", "expected transfer only with reward.functions with transfer"),
         ("trian", "expected one of alarm, answer, data, engine, .*train or all, got 'trian'"),
     ],
 )

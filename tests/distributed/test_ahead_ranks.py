@@ -7,14 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from jsonl import write_jsonl
 from rank_processes import on_ranks
+from tiny_rl import VOWELS, curve, tiny_rl, write_additions
 
 from fastrl.config import (
     AnswerConfig,
-    DataConfig,
-    ModelConfig,
-    RewardConfig,
     RlConfig,
     RolloutConfig,
     RunConfig,
@@ -22,7 +19,6 @@ from fastrl.config import (
 )
 from fastrl.engine.tree.engine import TorchEngine
 from fastrl.runtime.distributed import Ranks
-from fastrl.runtime.run import read_metrics
 from fastrl.train import run_stage
 
 STALENESS = [0, 1, 1, 0]
@@ -36,27 +32,22 @@ def run(ranks: Ranks, *configs: RlConfig) -> list[str]:
 
 
 def lines_of(folder: Path) -> list[dict]:
-    lines = read_metrics(folder / "metrics.jsonl")
-    return [{key: value for key, value in line.items() if not key.startswith("time/")} for line in lines][1:]
+    return curve(folder)[1:]
 
 
 @pytest.fixture
 def base(checkpoints, tmp_path) -> RlConfig:
     """A spread policy, refilled groups, checkpoints in the background: three threads of each rank talk."""
-    problems = tmp_path / "problems.jsonl"
-    rows = [{"question": f"{a}+{a + 1}", "answer": str(2 * a + 1)} for a in range(12)]
-    write_jsonl(problems, rows)
-    return RlConfig(
-        run=RunConfig(dir=str(tmp_path / "run"), save_every=3, log_completions_every=0, async_save=True),
-        model=ModelConfig(path=str(checkpoints["llama"])),
-        data=DataConfig(path=str(problems)),
+    return tiny_rl(
+        checkpoints["llama"], write_additions(tmp_path / "problems.jsonl"), tmp_path / "run",
+        run=RunConfig(save_every=3, log_completions_every=0, async_save=True),
         rollout=RolloutConfig(
             num_prompts=3, group_size=4, max_new_tokens=10, dynamic_sampling=True, max_staleness=1
         ),
-        reward=RewardConfig(functions=("reward_functions.vowels",), weights=(1.0,)),
+        reward=VOWELS,
         answer=AnswerConfig(workers=1),
         train=TrainConfig(num_steps=4, learning_rate=1e-3, shard=True, tokens_per_microbatch=60),
-    )
+    )  # fmt: skip
 
 
 def test_two_ranks_learn_what_one_learns_and_twice_the_same(base, tmp_path):

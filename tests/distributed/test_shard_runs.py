@@ -10,16 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from jsonl import write_jsonl
 from places import TESTS
 from rank_processes import free_port, on_ranks, placed, runs_of, stages
+from tiny_rl import VOWELS, tiny_rl, write_additions
 from transformers import AutoModelForCausalLM
 
 from fastrl.config import (
     AnswerConfig,
-    DataConfig,
     EvalConfig,
-    ModelConfig,
     RewardConfig,
     RlConfig,
     RolloutConfig,
@@ -38,18 +36,16 @@ def configs(checkpoints, tmp_path_factory) -> dict[str, RlConfig]:
     """plain: ten even steps. uneven: three groups, so that of four ranks one has nothing; a reference, two
     updates a step, refilled groups, and evaluations of which the best checkpoint is kept. split: five groups,
     learnt from in two parts by policies that every rank holds whole; of four ranks one has two groups."""
-    path = tmp_path_factory.mktemp("data") / "problems.jsonl"
-    rows = [{"question": f"{a}+{a + 1}", "answer": str(2 * a + 1)} for a in range(12)]
-    write_jsonl(path, rows)
-    plain = RlConfig(
+    folder = tmp_path_factory.mktemp("data")
+    path = write_additions(folder / "problems.jsonl")
+    plain = tiny_rl(
+        checkpoints["llama"], path, folder / "run",
         run=RunConfig(save_every=0, log_completions_every=0),
-        model=ModelConfig(path=str(checkpoints["llama"])),
-        data=DataConfig(path=str(path)),
         rollout=RolloutConfig(num_prompts=4, group_size=4, max_new_tokens=12),
-        reward=RewardConfig(functions=("reward_functions.vowels",), weights=(1.0,)),
+        reward=VOWELS,
         answer=AnswerConfig(workers=1),
         train=TrainConfig(num_steps=10, learning_rate=1e-3, shard=True, tokens_per_microbatch=100),
-    )
+    )  # fmt: skip
     uneven = replace(
         plain,
         run=RunConfig(save_every=1, keep_last=1, keep_best="eval/avg@1", async_save=True),

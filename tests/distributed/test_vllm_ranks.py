@@ -7,18 +7,16 @@ from pathlib import Path
 
 import pytest
 from checkpoints import SIZES, byte_tokenizer
-from jsonl import write_jsonl
 from rank_processes import CONTEXT, on_ranks
+from tiny_rl import VOWELS, tiny_rl, write_additions
 from transformers import AutoModelForCausalLM, Qwen3Config
 
 from fastrl.config import (
     AdapterConfig,
     AnswerConfig,
-    DataConfig,
     EngineConfig,
     EvalConfig,
     ModelConfig,
-    RewardConfig,
     RlConfig,
     RolloutConfig,
     RunConfig,
@@ -40,23 +38,20 @@ def configs(tmp_path_factory) -> dict[str, RlConfig]:
     """whole: every rank has the policy. spread: it has a part. adapters: of a spread policy they alone are
     trained, engines sleep, one rank of two has no prompt and the other one measures."""
     base = tmp_path_factory.mktemp("vllm-ranks")
-    rows = [{"question": f"{a}+{a + 1}", "answer": str(2 * a + 1)} for a in range(12)]
-    write_jsonl(base / "problems.jsonl", rows)
     shape = SIZES | {"head_dim": 32, "max_position_embeddings": 192}  # that vLLM's CPU kernels know
     decoder = AutoModelForCausalLM.from_config(Qwen3Config(**shape, tie_word_embeddings=True))
     for each in (decoder, byte_tokenizer()):
         each.save_pretrained(base / "qwen3")
     model = ModelConfig(path=str(base / "qwen3"))
-    whole = RlConfig(
+    whole = tiny_rl(
+        base / "qwen3", write_additions(base / "problems.jsonl"), base / "run",
         run=RunConfig(device="cpu", save_every=0, log_completions_every=0),
-        model=model,
-        data=DataConfig(path=str(base / "problems.jsonl")),
         engine=EngineConfig(kind="vllm", max_batch_tokens=2048),
         rollout=RolloutConfig(num_prompts=2, group_size=4, max_new_tokens=12),
-        reward=RewardConfig(functions=("reward_functions.vowels",), weights=(1.0,)),
+        reward=VOWELS,
         answer=AnswerConfig(workers=1),
         train=TrainConfig(num_steps=2, learning_rate=1e-3),
-    )
+    )  # fmt: skip
     spread = replace(whole, train=replace(whole.train, shard=True))
     adapters = replace(
         spread,

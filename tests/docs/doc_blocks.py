@@ -34,6 +34,11 @@ class Block:
         return [words for line in joined.splitlines() if (words := shlex.split(line, comments=True))]
 
 
+def page_name(page: Path) -> str:
+    """Return the page's path in the repository."""
+    return str(page.relative_to(ROOT))
+
+
 def blocks(page: Path) -> list[Block]:
     text = page.read_text()
     return [

@@ -12,7 +12,7 @@ A page is worked through from top to bottom in an empty folder. By kind of block
     torchrun  torchrun's flags are read by its own parser, the recipe and its flags by ours.
     python -m bench.X   the module is there, and has these flags.
     make, pip, docker   the targets, the extras, the Dockerfile are there.
-  text    README's file tree alone (test_doc_claims.py).
+  text    what a command prints; it is not run.
 Any other kind and any other program is a failure.
 """
 
@@ -25,7 +25,7 @@ from dataclasses import replace
 
 import pytest
 import yaml
-from doc_blocks import PAGES, ROOT, Block, blocks
+from doc_blocks import PAGES, ROOT, Block, blocks, page_name
 from doc_commands import Shell
 from small_world import CONFIG as PLAIN
 
@@ -105,7 +105,7 @@ def carry_out(block: Block, shell: Shell, names: dict) -> None:
             shell.run(words)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem.lower())
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_blocks(page, shell):
     names, lacking = {"__name__": "__main__"}, []
     for block in blocks(page):

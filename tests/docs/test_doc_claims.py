@@ -7,7 +7,7 @@ from functools import cache
 from runpy import run_path
 
 import pytest
-from doc_blocks import PAGES, ROOT, prose
+from doc_blocks import PAGES, ROOT, page_name, prose
 from doc_commands import OPTIONS
 
 from fastrl.config import (
@@ -35,7 +35,7 @@ def test_the_map_of_the_source_is_up_to_date():
     assert architecture["PAGE"].read_text() == architecture["page"](), "python docs/architecture.py"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem.lower())
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
         assert target.startswith("https://") or (page.parent / target).exists(), target
@@ -51,14 +51,14 @@ def option_names() -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem.lower())
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_options_that_the_prose_names_are_there(page):
     known = option_names()
     for name in re.findall(r"`[^`]*?--([a-z_]+\.[a-z_.]+)", prose(page)):
         assert name in known, name
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem.lower())
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_commands_that_the_prose_names_are_there(page):
     for module in re.findall(r"python -m ((?:bench|fastrl)\.[\w.]+)", prose(page)):
         assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module

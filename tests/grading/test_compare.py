@@ -10,6 +10,7 @@ from fastrl.grading.algebra import SympyAlgebra
 from fastrl.grading.compare import Judge, matching
 from fastrl.grading.levels import LEVELS
 from fastrl.grading.numbers import Number, equal_numbers, leading_number, read_number
+from fastrl.grading.read import read
 from fastrl.grading.units import TABLE, read_unit
 
 ALGEBRA = SympyAlgebra()
@@ -408,6 +409,17 @@ def test_what_lenient_pays_and_strict_does_not(one, other):
 )
 def test_equal_texts_are_equal_whatever_they_say(text):
     assert judged(text, text) is True
+
+
+def test_integers_are_judged_as_their_forms_are():
+    """Plain integers are compared without reading them: the verdict and the rule are the same."""
+    texts = ["0", "-0", "7", "007", "-7", "12345678901234567", "-12345678901234567", "70"]
+    for one in texts:
+        for other in texts:
+            short, long = Judge(LEVELS["strict"]), Judge(LEVELS["strict"])
+            assert short.compare(one, other) is long.equal(read(one), read(other)), (one, other)
+            assert one == other or short.rule == "numbers, exactly"
+    assert judged("100", "102", tolerance=0.05) is True
 
 
 def test_a_tolerance_that_a_benchmark_states():

@@ -140,11 +140,11 @@ def test_autocast_computes_in_its_dtype_and_nearer_to_the_truth():
 
 
 @pytest.mark.parametrize("extra", ["mean_logits", "log_sum_sq_probs"])
-def test_what_we_have_not_is_theirs_with_one_warning(extra):
+def test_unsupported_outputs_use_trls_head_with_one_warning(extra):
     outputs = ("log_probs", "entropy", extra)
     expected = ChunkedLogProbFunction.apply(*inputs(), *HEADS["plain"], outputs)
     head = FusedHead("auto", ChunkedLogProbFunction)
-    with pytest.warns(UserWarning, match=f"does not serve {extra}"):
+    with pytest.warns(UserWarning, match=f"does not support {extra}"):
         found = head.apply(*inputs(), *HEADS["plain"], outputs)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -177,7 +177,7 @@ def test_enable_and_disable():
     assert before[HEAD] is ChunkedLogProbFunction
     with enable():
         enable("torch")
-        assert getattr(utils, HEAD).backend == "torch" and getattr(utils, HEAD).theirs is before[HEAD]
+        assert getattr(utils, HEAD).backend == "torch" and getattr(utils, HEAD).original is before[HEAD]
     assert {name: getattr(utils, name) for name in before} == before
     disable()
     assert {name: getattr(utils, name) for name in before} == before

@@ -156,7 +156,7 @@ def test_a_weighted_sum_in_the_order_of_asking(rewards):
     assert [p[0]["content"] for p in seen["prompts"]] == ["a", "b", "b"]  # groups together
     assert seen["step"] == 4 and len(set(seen["ids"])) == 3 and set(seen["solution"]) == {"7", "9"}
     assert [each["score"] for each in rewards.score(functions, samples[::-1])] == [1.5, 0.0, 3.0]
-    with pytest.raises(ValueError, match="expected a number of at least one"):
+    with pytest.raises(ValueError, match="expected at least one number"):
         rewards.score({"length": functions["length"]}, samples)
 
 

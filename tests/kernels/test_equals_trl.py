@@ -19,6 +19,8 @@ is: they are compared with bnpo, whose weights are those.
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -85,9 +87,16 @@ def model(tmp_path_factory):
     return world.write_model(tmp_path_factory.mktemp("model"))
 
 
-@pytest.fixture(scope="module", params=CASES)
-def trainer(request, model, tmp_path_factory):
-    return world.train(model, tmp_path_factory.mktemp("run"), **CASES[request.param])
+@pytest.fixture(scope="module")
+def trained(model, tmp_path_factory):
+    """Train each case once, in whatever order its tests come."""
+    return cache(lambda name: world.train(model, tmp_path_factory.mktemp("run"), **CASES[name]))
+
+
+# make check looks at the loss types alone
+@pytest.fixture(params=[pytest.param(n, marks=[] if n in LOSSES else pytest.mark.trains) for n in CASES])
+def trainer(request, trained):
+    return trained(request.param)
 
 
 def equals(loss: torch.Tensor, trainer: world.Trainer, batch: world.MicroBatch) -> bool:

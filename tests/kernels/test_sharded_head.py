@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 from fastrl.ops import LossConfig, linear_grpo_loss, linear_logprob
 
 VOCAB, WIDTH, TOKENS = 101, 8, 12  # 101 rows do not divide by two ranks
+OPS, HOW = ("linear_grpo_loss", "linear_logprob"), ("root", "alone")
 
 
 class Decoder(nn.Module):
@@ -62,9 +63,16 @@ def one_process(op: str) -> dict[str, torch.Tensor]:
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
-def two_processes(rank: int, port: int, op: str, how: str, folder: str) -> None:
+def two_processes(rank: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    found = {(op, how): gradients(rank, op, how) for op in OPS for how in HOW}
+    if rank == 0:
+        torch.save(found, f"{folder}/gradients.pt")
+    dist.destroy_process_group()
+
+
+def gradients(rank: int, op: str, how: str) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     model = Decoder()
     if how == "root":  # the head is gathered with the root, and stays so until the backward
@@ -75,20 +83,23 @@ def two_processes(rank: int, port: int, op: str, how: str, folder: str) -> None:
         fully_shard(model.body)
         assert isinstance(model.head.weight, DTensor)
     model(*batch(rank), op).backward()
-    grads = {name: parameter.grad.full_tensor() for name, parameter in model.named_parameters()}
-    if rank == 0:
-        torch.save(grads, f"{folder}/gradients.pt")
-    dist.destroy_process_group()
+    return {name: parameter.grad.full_tensor() for name, parameter in model.named_parameters()}
 
 
-@pytest.mark.parametrize("op", ["linear_grpo_loss", "linear_logprob"])
-@pytest.mark.parametrize("how", ["root", "alone"])
-def test_gradients_of_two_ranks(op, how, tmp_path):
+@pytest.fixture(scope="module")
+def of_two_ranks(tmp_path_factory) -> dict[tuple[str, str], dict[str, torch.Tensor]]:
+    folder = tmp_path_factory.mktemp("ranks")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(two_processes, (port, op, how, str(tmp_path)), nprocs=2)
-    found = torch.load(tmp_path / "gradients.pt", weights_only=True)
+    torch.multiprocessing.spawn(two_processes, (port, str(folder)), nprocs=2)
+    return torch.load(folder / "gradients.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("how", HOW)
+def test_gradients_of_two_ranks(op, how, of_two_ranks):
+    found = of_two_ranks[op, how]
     for name, want in one_process(op).items():
         # FSDP divides what it gathered itself by the ranks; the op hands back the sum.
         want = want if (how, name) == ("alone", "head.weight") else want / 2

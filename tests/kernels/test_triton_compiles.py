@@ -42,6 +42,7 @@ def test_no_length_is_compiled_for(name):
     assert {each.name for each in parameters if each.name.isupper()} == constants
 
 
+@pytest.mark.long
 def test_nothing_spills():
     """In a process where Triton does not interpret; a length that is not marked as one fails to compile.
 

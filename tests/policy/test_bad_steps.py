@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fault_world import bits, curve, fault_config
+from fault_world import bits, fault_config
+from tiny_rl import curve
 
 from fastrl.config import TrainConfig
 from fastrl.policy.bad_steps import BadSteps

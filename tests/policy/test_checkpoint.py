@@ -11,9 +11,9 @@ from fastrl.policy.checkpoint import (
     Saver,
     complete_checkpoints,
     damaged,
-    drop_remains,
     latest_checkpoint,
     load_optimizer,
+    remove_partial,
 )
 from fastrl.policy.model import Policy
 from fastrl.policy.optimizer import apply_gradients, make_optimizer
@@ -101,7 +101,7 @@ def test_a_damaged_checkpoint_is_passed_over(checkpoints, tmp_path, harm, caplog
         (tmp_path / "step-000002/trainer_state/state.json").write_text('{"step": 2, "fil')
     assert damaged(tmp_path / "step-000002")
     assert latest_checkpoint(tmp_path).name == "step-000001"
-    assert "passed over" in caplog.text
+    assert "skipped" in caplog.text
 
 
 def test_the_folder_itself_holds_the_model_alone(checkpoints, tmp_path):
@@ -159,7 +159,7 @@ def test_a_death_while_one_is_removed_leaves_no_part_of_it(checkpoints, tmp_path
             saver.save(policy, optimizer, {"step": 2})
     monkeypatch.undo()
     assert [path.name for path in complete_checkpoints(tmp_path)] == ["step-000002"]
-    drop_remains(tmp_path)
+    remove_partial(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000002"]
 
 

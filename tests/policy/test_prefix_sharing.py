@@ -143,7 +143,7 @@ def test_pack_by_hand():
     assert batch.ids.tolist() == [4, 9, 5, 3]
     assert batch.row_cu_seqlens.tolist() == [0, 2, 3, 4]
     assert batch.tree.subtree_stop.tolist() == [4, 4, 4, 4]
-    with pytest.raises(ValueError, match=r"attention: expected prefix where sequences share tokens"):
+    with pytest.raises(ValueError, match=r"attention: expected prefix if sequences share tokens"):
         attention_kwargs("fastrl_sdpa", batch)
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from jsonl import write_jsonl
+from tiny_rl import curve
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fastrl.check import check_config
@@ -24,7 +25,6 @@ from fastrl.config import (
 from fastrl.data.texts import TextRows, encode_documents
 from fastrl.policy.lora import FOLDER
 from fastrl.policy.model import Policy
-from fastrl.runtime.run import read_metrics
 from fastrl.stages.cpt import perplexity, rows_of_step, with_steps
 from fastrl.stages.sft import accumulate
 from fastrl.train import run_stage
@@ -56,11 +56,6 @@ def config(tmp_path, checkpoints):
         held_out=str(tmp_path / "held_out.txt"),
         held_out_every=2,
     )
-
-
-def curve(folder):
-    lines = read_metrics(folder / "metrics.jsonl")
-    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
 
 
 def alone(model, tokens):
@@ -197,7 +192,7 @@ def refused(config):
 def test_what_can_not_run_is_refused_before_a_model_is_loaded(config, tmp_path, checkpoints):
     check_config(config)
     assert refused(replace(config, seq_len=513)) == (
-        "[cpt] seq_len: expected <= 512, what the model's positions hold, got 513"
+        "[cpt] seq_len: expected <= 512, the model's context length, got 513"
     )
     message = refused(replace(config, data=replace(config.data, text_column="body")))
     assert message.startswith("[data] text_column: expected one of text, the columns of")
@@ -241,6 +236,4 @@ def test_adapters_are_refused_where_they_can_not_be(config, checkpoints, monkeyp
     ):
         RewardModelConfig(run=config.run, model=adapted)
     monkeypatch.setattr("fastrl.policy.lora.find_spec", lambda name: None)
-    assert refused(replace(config, model=adapted)).startswith(
-        "[model.lora] rank: expected 0 where peft is not"
-    )
+    assert refused(replace(config, model=adapted)).startswith("[model.lora] rank: expected 0 if peft is not")

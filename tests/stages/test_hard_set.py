@@ -135,7 +135,9 @@ def test_no_reference_and_nothing_hard_are_refused_by_name(fixed_model, tmp_path
     with pytest.raises(ValueError, match=r"\[hard_set\] reference_column: .* got columns prompt, answer"):
         check_hard_set(replace(config, data=DataConfig(path=bare)))
     easy = write_rows(tmp_path / "easy.jsonl", [row for row in problem_rows() if row["prompt"] == "4+4"])
-    with pytest.raises(ValueError, match=r"max_correct: .* at most 0 times in 4, got none of 1 .*is 4"):
+    with pytest.raises(
+        ValueError, match=r"max_correct: .* at most 0 correct samples of 4, got none of 1 .*are 4"
+    ):
         run_hard_set(replace(config, data=DataConfig(path=easy)))
     assert json.loads((tmp_path / "hard" / "counts.json").read_text())["hard"] == 0
     long = replace(config, sampling=replace(config.sampling, max_new_tokens=4000))

@@ -217,6 +217,6 @@ def test_bad_input_is_refused_by_name(checkpoints, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"\[reward_model\] max_tokens: expected <= 512, .* got 3072"):
         check_reward_model(replace(config, max_tokens=3072))
     monkeypatch.setattr(lora, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"\[lora\] rank: expected 0 where peft is not installed"):
+    with pytest.raises(ValueError, match=r"\[lora\] rank: expected 0 if peft is not installed"):
         check_reward_model(replace(config, lora=LoraConfig(rank=2)))
     check_reward_model(config)

@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 from forked import Forked, run_forked
-from jsonl import write_jsonl
 from rank_processes import on_ranks, stages
+from tiny_rl import curve, tiny_rl, write_additions
 from transformers import AutoModelForCausalLM
 
 import fastrl.stages.build
 from fastrl import train
 from fastrl.config import (
     CheckpointConfig,
-    DataConfig,
     EvalConfig,
     ModelConfig,
     RewardConfig,
@@ -36,28 +35,16 @@ from fastrl.train import run_stage
 
 @pytest.fixture
 def problems(tmp_path):
-    path = tmp_path / "problems.jsonl"
-    rows = [{"question": f"{a}+{a + 1}", "answer": str(2 * a + 1)} for a in range(12)]
-    write_jsonl(path, rows)
-    return path
+    return write_additions(tmp_path / "problems.jsonl")
 
 
 def config(checkpoints, problems, folder, **changes) -> RlConfig:
-    base = RlConfig(
-        run=RunConfig(dir=str(folder), save_every=2, log_completions_every=1),
-        model=ModelConfig(path=str(checkpoints["qwen3"])),
-        data=DataConfig(path=str(problems)),
+    base = tiny_rl(
+        checkpoints["qwen3"], problems, folder,
+        run=RunConfig(save_every=2, log_completions_every=1),
         rollout=RolloutConfig(num_prompts=4, group_size=4, max_new_tokens=12),
-        # A random model answers nothing; the share of a byte in its text stands for a reward that varies.
-        reward=RewardConfig(functions=("answer", "reward_functions.vowels"), weights=(1.0, 1.0)),
-        train=TrainConfig(num_steps=4, learning_rate=1e-3),
-    )
+    )  # fmt: skip
     return replace(base, **changes)
-
-
-def curve(folder) -> list[dict]:
-    lines = read_metrics(folder / "metrics.jsonl")
-    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
 
 
 def weights_of(folder):

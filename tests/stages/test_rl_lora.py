@@ -5,16 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 from checkpoints import as_before
-from jsonl import write_jsonl
 from rank_processes import on_ranks, stages
+from tiny_rl import VOWELS, curve, tiny_rl, write_additions
 from transformers import AutoModelForCausalLM
 
 import fastrl.engine.build
 from fastrl.config import (
     AdapterConfig,
-    DataConfig,
     ModelConfig,
-    RewardConfig,
     RlConfig,
     RolloutConfig,
     RunConfig,
@@ -23,35 +21,26 @@ from fastrl.config import (
 from fastrl.kernels.config import LossConfig
 from fastrl.policy.lora import FOLDER, adapter_weights, merged_weights
 from fastrl.policy.model import Policy
-from fastrl.runtime.run import read_metrics
 from fastrl.stages.build import build_rl
 from fastrl.train import run_stage
 
 
 @pytest.fixture
 def config(checkpoints, tmp_path) -> RlConfig:
-    path = tmp_path / "problems.jsonl"
-    rows = [{"question": f"{a}+{a + 1}", "answer": str(2 * a + 1)} for a in range(7)]
-    write_jsonl(path, rows)
     lora = AdapterConfig(rank=3, target_modules=("q_proj", "down_proj"))
-    return RlConfig(
-        run=RunConfig(dir=str(tmp_path / "run"), device="cpu", save_every=1),
+    return tiny_rl(
+        checkpoints["qwen3"], write_additions(tmp_path / "problems.jsonl", 7), tmp_path / "run",
+        run=RunConfig(device="cpu", save_every=1),
         model=ModelConfig(path=str(checkpoints["qwen3"]), lora=lora),
-        data=DataConfig(path=str(path)),
         rollout=RolloutConfig(num_prompts=3, group_size=4, max_new_tokens=9),
-        reward=RewardConfig(functions=("reward_functions.vowels",), weights=(1.0,)),
+        reward=VOWELS,
         loss=LossConfig(kl_coef=0.05),
         train=TrainConfig(num_steps=3, learning_rate=3e-2),
-    )
+    )  # fmt: skip
 
 
 def in_folder(config, folder):
     return replace(config, run=replace(config.run, dir=str(folder)))
-
-
-def curve(folder):
-    lines = read_metrics(folder / "metrics.jsonl")
-    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
 
 
 def bits(checkpoint):

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from jsonl import write_jsonl
+from tiny_rl import tiny_rl
 
 import fastrl.stages.build
 from fastrl.cli.main import main
@@ -18,7 +19,6 @@ from fastrl.config import (
     EvalConfig,
     ExecutorConfig,
     LoraConfig,
-    ModelConfig,
     ReceiverEngineConfig,
     RewardConfig,
     RlConfig,
@@ -64,16 +64,16 @@ def config(checkpoints, problems, folder, **changes) -> RlConfig:
     executor = ExecutorConfig(
         model=CheckpointConfig(path=str(checkpoints["llama"])), max_new_tokens=6, begin="So:", temperature=1.0
     )
-    base = RlConfig(
-        run=RunConfig(dir=str(folder), save_every=2, log_completions_every=1),
-        model=ModelConfig(path=str(checkpoints["qwen3"])),
+    base = tiny_rl(
+        checkpoints["qwen3"], problems, folder,
+        run=RunConfig(save_every=2, log_completions_every=1),
         data=DataConfig(path=str(problems), prompt_template="Plan {question}"),
         rollout=RolloutConfig(num_prompts=3, group_size=4, max_new_tokens=10),
         # nobody answers anything; the share of a byte in the text stands for a reward that varies
         reward=RewardConfig(functions=("uplift", "reward_functions.vowels"), weights=(1.0, 1.0)),
         uplift=UpliftConfig(executor=executor, form="uplift", repeats=2, baseline_repeats=3),
         train=TrainConfig(num_steps=3, learning_rate=1e-3),
-    )
+    )  # fmt: skip
     return replace(base, **changes)
 
 

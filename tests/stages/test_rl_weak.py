@@ -8,15 +8,14 @@ from dataclasses import replace
 import pytest
 from forked import run_forked
 from jsonl import write_jsonl
+from tiny_rl import tiny_rl
 from transformers import AutoModelForCausalLM
 
 import fastrl.stages.build
 from fastrl.config import (
     AlarmConfig,
-    DataConfig,
     EvalConfig,
     LabelConfig,
-    ModelConfig,
     RewardConfig,
     RlConfig,
     RolloutConfig,
@@ -55,14 +54,13 @@ def problems(tmp_path):
 
 
 def config(checkpoints, problems, folder, rewards=("majority",), **changes) -> RlConfig:
-    base = RlConfig(
-        run=RunConfig(dir=str(folder), save_every=1, log_completions_every=1),
-        model=ModelConfig(path=str(checkpoints["qwen3"])),
-        data=DataConfig(path=str(problems)),
+    base = tiny_rl(
+        checkpoints["qwen3"], problems, folder,
+        run=RunConfig(save_every=1, log_completions_every=1),
         rollout=RolloutConfig(num_prompts=4, group_size=4, max_new_tokens=8),
         reward=RewardConfig(functions=rewards, weights=(1.0,) * len(rewards)),
         train=TrainConfig(num_steps=2, learning_rate=1e-3),
-    )
+    )  # fmt: skip
     return replace(base, **changes)
 
 
@@ -316,7 +314,7 @@ def test_killed_it_rings_at_the_same_step(checkpoints, problems, tmp_path):
         ),
         (
             {"rollout": RolloutConfig(num_voters=4)},
-            r"\[rollout\] num_voters: expected 0, since no reward lets them vote, got 4",
+            r"\[rollout\] num_voters: expected 0, since no reward uses votes, got 4",
         ),
         (
             {"reward": RewardConfig(functions=("certainty",), weights=(1.0,))},

@@ -13,7 +13,7 @@ from fastrl.config import DataConfig, ModelConfig, RunConfig, SftConfig, TrainCo
 from fastrl.data.conversations import read_conversations
 from fastrl.policy.model import Policy
 from fastrl.runtime.run import Run
-from fastrl.stages.sft import accumulate, ran_away, run_sft
+from fastrl.stages.sft import accumulate, entropy_too_high, run_sft
 from fastrl.tiny.world.models import Shape, initialise
 from fastrl.training.learner import batch_indices, scheduled
 from fastrl.types import TrainSequence
@@ -128,7 +128,7 @@ def test_a_run_whose_entropy_runs_away_ends_and_stays_ended(checkpoint, tmp_path
     text = run.metrics_file.read_text().splitlines()
     text[0] = json.dumps({"step": 0, "base/nll": 1.0, "base/entropy": 1e-9})
     run.metrics_file.write_text("\n".join(text) + "\n")
-    assert ran_away(run, config) and not ran_away(run, replace(config, max_entropy_rise=None))
+    assert entropy_too_high(run, config) and not entropy_too_high(run, replace(config, max_entropy_rise=None))
     longer = replace(config, train=replace(config.train, num_steps=60))
     assert run_sft(longer).name == "step-000040"
 

@@ -21,7 +21,7 @@ from fastrl.data.rows import read_rows
 from fastrl.engine.protocol import EngineStats
 from fastrl.grading import Verdict
 from fastrl.runtime.run import read_metrics
-from fastrl.stages.subset import remembering, run_subset, surely_differ, wrong_votes
+from fastrl.stages.subset import cached, run_subset, surely_differ, wrong_votes
 from fastrl.tiny.folders import default_cache
 from fastrl.tiny.world.config import WorldConfig
 from fastrl.tiny.world.make import world_key
@@ -222,7 +222,7 @@ def test_labels_differ_both_ways_in_the_graders_eyes():
             asked.extend(pairs)
             return [Verdict.WRONG if "2" in text else Verdict.TIMEOUT for text, _ in pairs]
 
-    differ = remembering(partial(surely_differ, Grader()))
+    differ = cached(partial(surely_differ, Grader()))
     assert list(differ([("2", "12"), ("2", "1"), ("3", "2")])) == [True, False, False]
     assert asked[0] == (r"\boxed{2}", "12") and (r"\boxed{12}", "2") in asked and len(asked) == 6
     assert list(differ([("3", "2"), ("2", "12")])) == [False, True] and len(asked) == 6
@@ -230,7 +230,8 @@ def test_labels_differ_both_ways_in_the_graders_eyes():
 
 def test_too_few_problems_that_are_sometimes_solved(model, tmp_path):
     with pytest.raises(
-        ValueError, match=r"\[subset\] sizes: expected at most 23, the problems that 1 to 7 of 8"
+        ValueError,
+        match=r"\[subset\] sizes: expected at most 23, the problems with 1 to 7 correct rollouts of 8",
     ):
         run_subset(config_of(tmp_path, sizes=(4, 24)))
     assert len(read_rows(str(tmp_path / "run/solved.jsonl"))) == 29  # what was found out is not lost
@@ -317,7 +318,8 @@ def test_a_real_engine_that_solves_nothing(checkpoints, tmp_path):
         sampling=SamplingConfig(max_new_tokens=4, temperature=1.0, top_p=1.0, top_k=0),
     )  # fmt: skip
     with pytest.raises(
-        ValueError, match=r"\[subset\] sizes: expected at most 0, the problems that 1 to 1 of 2"
+        ValueError,
+        match=r"\[subset\] sizes: expected at most 0, the problems with 1 to 1 correct rollouts of 2",
     ):
         run_subset(config)
     counts = json.loads((tmp_path / "run/counts.json").read_text())

@@ -13,16 +13,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from jsonl import write_jsonl
 from killed_recipe import exit_codes
+from tiny_rl import curve as curve_in
+from tiny_rl import tiny_rl, write_additions
 
 from fastrl.check import rl as checks
 from fastrl.config import (
     CheckpointConfig,
-    DataConfig,
     EngineConfig,
     EvalConfig,
-    ModelConfig,
     ReceiverEngineConfig,
     RewardConfig,
     RlConfig,
@@ -52,17 +51,12 @@ STALENESS = [0, 1, 1, 0, 1]
 
 @pytest.fixture
 def config(checkpoints, tmp_path) -> RlConfig:
-    problems = tmp_path / "problems.jsonl"
-    rows = [{"question": f"{a}+{a + 1}", "answer": str(2 * a + 1)} for a in range(12)]
-    write_jsonl(problems, rows)
-    return RlConfig(
-        run=RunConfig(dir=str(tmp_path / "run"), save_every=SAVE_EVERY, keep_last=9, log_completions_every=1),
-        model=ModelConfig(path=str(checkpoints["qwen3"])),
-        data=DataConfig(path=str(problems)),
+    return tiny_rl(
+        checkpoints["qwen3"], write_additions(tmp_path / "problems.jsonl"), tmp_path / "run",
+        run=RunConfig(save_every=SAVE_EVERY, keep_last=9, log_completions_every=1),
         rollout=RolloutConfig(num_prompts=3, group_size=4, max_new_tokens=10, max_staleness=1),
-        reward=RewardConfig(functions=("answer", "reward_functions.vowels"), weights=(1.0, 1.0)),
         train=TrainConfig(num_steps=STEPS, learning_rate=3e-3),
-    )
+    )  # fmt: skip
 
 
 def named(config: RlConfig, name: str) -> RlConfig:
@@ -74,8 +68,7 @@ def folder_of(config: RlConfig) -> Run:
 
 
 def curve(config: RlConfig) -> list[dict]:
-    lines = read_metrics(folder_of(config).metrics_file)
-    return [{key: value for key, value in line.items() if not key.startswith("time/")} for line in lines]
+    return curve_in(Path(config.run.dir))
 
 
 def completions(config: RlConfig) -> dict[str, str]:
@@ -344,7 +337,7 @@ def test_a_worker_has_the_gpu_of_its_maker(monkeypatch):
         ({"run": RunConfig(save_every=1)}, r"\[run\] save_every: expected 0 or > 1, since rollout.ma"),
         (
             {"reward": RewardConfig(functions=("entropy", "self_certainty"), weights=(1.0, 1.0))},
-            r"\[rollout\] max_staleness: expected 0 with the reward entropy, which asks the policy, got 1",
+            r"\[rollout\] max_staleness: expected 0 with the reward entropy, which runs the policy, got 1",
         ),
         (
             {

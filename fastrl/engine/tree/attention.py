@@ -1,4 +1,4 @@
-"""The attention function that the engine's models call: every layer asks the batch that is running."""
+"""The attention function of the engine's models, which calls the batch that is running in this thread."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from transformers import AttentionInterface
 
 ATTENTION = "fastrl_engine"
 _UNSUPPORTED = ("s_aux", "position_bias")
-"""Options of attention functions that change the result in ways the engine does not compute."""
+"""Options of attention functions that the engine does not support."""
 
 
 class AttentionLayer(NamedTuple):
-    """How one layer attends."""
+    """Attention parameters of one layer."""
 
-    layer: int
+    layer_idx: int
     scaling: float
     softcap: float | None
     window: int | None
-    """A token sees itself and the window - 1 tokens before it; None: all."""
+    """Sliding window: a token sees itself and the window - 1 tokens before it; None: all."""
 
 
 class AttentionBatch(Protocol):
-    """What a forward pass attends with: it stores keys and values and answers queries, layer by layer."""
+    """A batch that stores the keys and values of a forward pass and computes its attention."""
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, how: AttentionLayer) -> Tensor:
-        """query [T, Hq, K], key [T, Hkv, K], value [T, Hkv, Kv] of the pass's T tokens -> [T, Hq, Kv]."""
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, layer: AttentionLayer) -> Tensor:
+        """Return attention [T, Hq, Kv] of query [T, Hq, K], key [T, Hkv, K] and value [T, Hkv, Kv]."""
 
 
 _running = threading.local()
@@ -37,7 +37,7 @@ _running = threading.local()
 
 @contextmanager
 def attending(batch: AttentionBatch) -> Iterator[None]:
-    """Inside, the forward pass of this thread attends with `batch`."""
+    """Make forward passes of this thread attend with `batch` within the block."""
     _running.batch = batch
     try:
         yield
@@ -50,7 +50,7 @@ def engine_attention(
     scaling: float | None = None, sliding_window: int | None = None, softcap: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """Attention of a flat stream: query [1, Hq, T, K], key and value [1, Hkv, T, K] -> [1, T, Hq, K]."""
+    """Return attention [1, T, Hq, K] of packed tokens: query [1, Hq, T, K], key and value [1, Hkv, T, K]."""
     name = type(module).__name__
     batch: AttentionBatch | None = getattr(_running, "batch", None)
     if batch is None:
@@ -62,8 +62,8 @@ def engine_attention(
     if index is None:
         raise NotImplementedError(f"[engine] {name}: expected a layer_idx, got none")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    how = AttentionLayer(index, scaling, softcap, sliding_window)
-    out = batch.attend(query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), how)
+    layer = AttentionLayer(index, scaling, softcap, sliding_window)
+    out = batch.attend(query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), layer)
     return out[None], None
 
 

@@ -1,4 +1,4 @@
-"""The requests that decode together: they join and leave at any time, share trunks and own their tails."""
+"""The decode batch: requests that decode together, with shared prefixes (trunks) and own tails."""
 
 from __future__ import annotations
 
@@ -23,15 +23,18 @@ from fastrl.types import SamplingParams
 
 _UNIFORMS_AHEAD = 32
 _WORTH_CAPTURING = 16
-"""Steps that requests must have to go: capturing costs about as much as two of them."""
+"""Remaining steps from which a CUDA graph pays off; capturing one costs about two steps."""
 
 
 _capturing = threading.Lock()
 
 
 def captured(work: Callable[[], None], device: torch.device) -> torch.cuda.CUDAGraph:
-    """Capture a graph of `work` on this device. Engines of other devices may capture in other threads, one
-    after the other, and what those threads do meanwhile ends no capture here."""
+    """Capture a CUDA graph of `work` on this device.
+
+    A lock serialises captures by engines in other threads, and thread_local mode keeps the work of those
+    threads from ending this capture.
+    """
     graph = torch.cuda.CUDAGraph()
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     with _capturing, torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
@@ -41,26 +44,27 @@ def captured(work: Callable[[], None], device: torch.device) -> torch.cuda.CUDAG
 
 @dataclass(slots=True)
 class _RequestArrays:
-    """What the host knows of each request in the batch; arrays run parallel, sorted by (tree, segment)."""
+    """Host arrays with one entry per request of the batch, sorted by (tree, segment)."""
 
     request_id: Ints
     tree: Ints
     """Index into the batch's trees."""
     segment: Ints
-    """Segment of the tree's forest: the request continues the path down to it."""
+    """Segment of the tree's forest that ends the request's prefix."""
     key: Ints
+    """Key of the request's random stream."""
     prefix_length: Ints
     capacity: Ints
-    """Most tokens of its own that go through the model."""
+    """Longest tail: sampled tokens that go through the model."""
     blocks: Ints
-    """[requests, most blocks] pool slots where the tail's blocks begin; -1 after the last one."""
+    """[requests, max blocks] first pool slot of each block of the tail; -1 after the last one."""
 
     def pick(self, chosen: Ints | NDArray[np.bool_]) -> _RequestArrays:
         return _RequestArrays(*(getattr(self, name)[chosen] for name in self.__slots__))
 
     @classmethod
     def joined(cls, parts: Sequence[_RequestArrays]) -> _RequestArrays:
-        """Put the parts one after another."""
+        """Concatenate the parts."""
         widest = max(part.blocks.shape[1] for part in parts)
         for part in parts:
             missing = widest - part.blocks.shape[1]
@@ -69,7 +73,7 @@ class _RequestArrays:
 
 
 class DecodeBatch:
-    """One token of every request goes through the model per step; an ended one stays until `rearrange`."""
+    """Batch in which each step decodes one token of every request; ended requests stay until `rearrange`."""
 
     def __init__(
         self, pool: KVPool, outputs: RequestOutputs, sampling: SamplingParams, stats: EngineStats,
@@ -85,7 +89,7 @@ class DecodeBatch:
 
     @property
     def num_requests(self) -> int:
-        """Requests that go through the model, ended ones included."""
+        """Requests in the batch, including ended ones."""
         return len(self.requests.request_id)
 
     @property
@@ -94,7 +98,7 @@ class DecodeBatch:
 
     @property
     def ended_blocks(self) -> int:
-        """Blocks of ended requests, which `rearrange` gives back."""
+        """Blocks of ended requests, which `rearrange` frees."""
         return int((self.requests.blocks[~self.outputs.alive(self.requests.request_id)] >= 0).sum())
 
     @property
@@ -105,9 +109,10 @@ class DecodeBatch:
         return int(left[ids[self.outputs.alive(ids)]].max(initial=0))
 
     def rearrange(self, joining: Sequence[tuple[RequestTree, Ints]] = ()) -> list[RequestTree]:
-        """Remove ended requests, add those of prefilled trees; return the trees without any request left.
+        """Remove ended requests and add new ones; return the trees that have no request left.
 
-        joining: trees and which of their requests, all alive.
+        Args:
+            joining: prefilled trees, and the indices of their requests to add, all alive.
         """
         living = np.flatnonzero(self.outputs.alive(self.requests.request_id))
         ended = np.delete(self.requests.blocks, living, axis=0)
@@ -148,7 +153,7 @@ class DecodeBatch:
         )
 
     def _arrange(self) -> None:
-        """Move to the device what it needs until the next change."""
+        """Copy to the device everything that steps need until the next rearrangement."""
         requests, outputs = self.requests, self.outputs
         lengths = outputs.lengths[requests.request_id]
 
@@ -158,7 +163,7 @@ class DecodeBatch:
         self._keys, self._begins = move(requests.key), lengths
         self._prefix_length, self._capacity = move(requests.prefix_length), move(requests.capacity)
         self._blocks = move(requests.blocks)
-        # what a step reads and writes in place, so that a captured one goes on where the last one ended
+        # read and written in place, so that a captured graph continues from the last step
         self._last = move(outputs.tokens[requests.request_id, lengths - 1].astype(np.int64))
         self._logprobs = torch.zeros(len(lengths), device=self.device)
         self._tail = move(lengths - 1)  # tokens of each request whose keys and values are in the pool
@@ -170,7 +175,7 @@ class DecodeBatch:
         self._own_tokens, self._above = int((lengths - 1).sum()), int(requests.prefix_length.sum())
 
     def _make_plan(self) -> DecodePlan:
-        """Plan decoding over the trees' segments: each with the slots where it lies, and its requests."""
+        """Return the decode plan of the trees' segments, with their pool slots and requests."""
         forests = [tree.forest for tree in self.trees]
         slots = [tree.slots for tree in self.trees if tree.slots is not None]
         offsets = np.cumsum([0, *(forest.num_segments for forest in forests)])
@@ -188,7 +193,7 @@ class DecodeBatch:
         )
 
     def step(self, decoder: Decoder) -> None:
-        """Sample one token of every request, by a CUDA graph if the same requests have steps enough to go."""
+        """Sample one token of every request, with a CUDA graph if enough steps remain."""
         if self._steps and self._steps % _UNIFORMS_AHEAD == 0:
             starts = on_device(self._begins + self._steps, self.device)
             self._uniforms.copy_(uniforms(self._keys, starts, _UNIFORMS_AHEAD))
@@ -206,8 +211,8 @@ class DecodeBatch:
         self.stats.kv_tokens_asked += self._above + self._own_tokens
 
     def _advance(self, decoder: Decoder) -> None:
-        """Do one step. Nothing here depends on the host; all that outlives it is written in place."""
-        # a request that has ended writes over its last token again and again, nobody reads it
+        """Run one step without host syncs; all state is written in place, as a CUDA graph needs."""
+        # an ended request overwrites its last slot, which nothing reads
         at = torch.minimum(self._tail, self._capacity - 1)
         self._slots = self._blocks.gather(1, (at // BLOCK)[:, None])[:, 0] + at % BLOCK
         self._tail_lengths = (at + 1).int()
@@ -218,17 +223,17 @@ class DecodeBatch:
         self._tail.copy_(at + 1)
         self._drawn += 1
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, how: AttentionLayer) -> Tensor:
-        keys, values = self.pool.write(how.layer, self._slots, key, value)
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, layer: AttentionLayer) -> Tensor:
+        keys, values = self.pool.write(layer.layer_idx, self._slots, key, value)
         return tree_decode(
             query, keys, values, self._plan, self._tail_lengths,
-            scaling=how.scaling, softcap=how.softcap, window=how.window,
+            scaling=layer.scaling, softcap=layer.softcap, window=layer.window,
         )  # fmt: skip
 
     def collect_tokens(self) -> list[FinishedRequest]:
-        """Copy the tokens since the last call to the outputs; return the requests that ended with them.
+        """Copy the tokens sampled since the last call to the outputs; return the requests that have ended.
 
-        In decoding, only here does the host wait for the device.
+        This is the only host sync of decoding.
         """
         if not self._new:
             return []

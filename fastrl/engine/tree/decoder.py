@@ -1,4 +1,4 @@
-"""A Hugging Face decoder that reads a flat stream of tokens and leaves attention to the engine."""
+"""A Hugging Face decoder on packed tokens, whose attention is the engine's."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _STRETCHED_ROPE = ("dynamic", "longrope")
 
 
 class Decoder:
-    """The model as the engine uses it: T tokens in, logits of some of them out."""
+    """A decoder model: T packed tokens in, logits of some of them out."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any) -> None:
         self.model: Any = model
         _refuse_unsupported(self.model)
         self.model.set_attn_implementation(ATTENTION)
         self.model.requires_grad_(False).train(False)
-        self.place()
+        self.fuse()
         self.pack()
         self.max_model_len = _longest(model, tokenizer)
         self.smallest_window: int | None = getattr(self.config, "sliding_window", None)
@@ -40,7 +40,7 @@ class Decoder:
         model: Any = AutoModelForCausalLM.from_pretrained(
             model_source(path),
             dtype=dtype,
-            attn_implementation="eager",  # a config may name code on the hub; ours takes its place
+            attn_implementation="eager",  # replaced later; a config may name attention code on the hub
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
         )
@@ -57,8 +57,8 @@ class Decoder:
 
     @property
     def capturable(self) -> bool:
-        """Whether a pass can be captured as a CUDA graph: ours can, a model's own code may look at values."""
-        return self.lean is not None and self.device.type == "cuda"
+        """True if a pass can be captured as a CUDA graph; a model's own code may read values on the host."""
+        return self.fused is not None and self.device.type == "cuda"
 
     @property
     def vocab_size(self) -> int:
@@ -71,9 +71,9 @@ class Decoder:
     def logits(
         self, ids: Tensor, positions: Tensor, batch: AttentionBatch, keep: Tensor | None = None
     ) -> Tensor:
-        """Logits [T, V] of tokens ids [T] at positions [T]; with keep [E]: of those tokens only."""
-        if self.lean is not None:
-            hidden = self.lean.hidden(ids, positions, batch)
+        """Return logits [T, V] of tokens ids [T] at positions [T]; with keep [E], only of those tokens."""
+        if self.fused is not None:
+            hidden = self.fused.hidden(ids, positions, batch)
             return self.head_logits(hidden if keep is None else hidden[keep])
         with attending(batch):
             out = self.model(
@@ -86,57 +86,57 @@ class Decoder:
         return logits
 
     def hidden(self, ids: Tensor, positions: Tensor, batch: AttentionBatch) -> Tensor:
-        """Last hidden states [T, D], the input of the language-model head."""
-        if self.lean is not None:
-            return self.lean.hidden(ids, positions, batch)
+        """Return the last hidden states [T, D], the input of the LM head."""
+        if self.fused is not None:
+            return self.fused.hidden(ids, positions, batch)
         with attending(batch):
             out = self.model.get_decoder()(input_ids=ids[None], position_ids=positions[None], use_cache=False)
         hidden: Tensor = out.last_hidden_state[0]
         return hidden
 
     def head_logits(self, hidden: Tensor) -> Tensor:
-        """Logits [E, V] of last hidden states [E, D]."""
+        """Return the logits [E, V] of last hidden states [E, D]."""
         head = self.head
         logits = self._head_product(hidden)
         if head.logit_scale != 1:
             logits = logits * head.logit_scale
         return logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)
 
-    def leave(self) -> None:
-        """To be called before the model moves: nothing but its own parameters holds its weights."""
+    def drop_fused(self) -> None:
+        """Release the fused weights; call it before the model moves to another device."""
         for product in self._products():
             product.unpack()
-        self.lean: LlamaLike | None = None
+        self.fused: LlamaLike | None = None
 
-    def place(self) -> None:
-        """To be called after the model has moved to another device."""
-        self.lean = LlamaLike(self.model) if LlamaLike.fits(self.model) else None
+    def fuse(self) -> None:
+        """Fuse the weights if the class is supported; call it after the model has moved."""
+        self.fused = LlamaLike(self.model) if LlamaLike.fits(self.model) else None
         self._head_product = Product.of([self.model.get_output_embeddings()], keep_plain=True)
 
     def pack(self) -> None:
-        """To be called when all weights have arrived: large ones move into oneDNN's layout."""
+        """Move large weights into oneDNN's layout; call it when all weights have arrived."""
         for product in self._products():
             product.pack()
 
     @contextmanager
     def plain_weights(self) -> Iterator[None]:
-        """Inside, the model's parameters hold their weights, and may be written to."""
+        """Let the model's parameters hold their weights inside the block; they may be written to."""
         for product in self._products():
             product.unpack()
         try:
             yield
         finally:
-            if self.lean is not None:
-                self.lean.refresh()
+            if self.fused is not None:
+                self.fused.refresh()
             self.pack()
 
     def _products(self) -> Iterator[Product]:
         yield self._head_product
-        if self.lean is not None:
-            yield from self.lean.products()
+        if self.fused is not None:
+            yield from self.fused.products()
 
     def own_logits(self, ids: Tensor) -> Tensor:
-        """Logits [T, V] of one sequence with the model's own attention, without any cache."""
+        """Return the logits [T, V] of one sequence with the model's own attention, without a cache."""
         self.model.set_attn_implementation("eager")
         try:
             with self.plain_weights():
@@ -166,6 +166,6 @@ def _longest(model: PreTrainedModel, tokenizer: Any) -> int:
         raise ValueError(f"[engine] {type(model).__name__}: expected max_position_embeddings in its config")
     rope = getattr(config, "rope_parameters", None) or {}
     if rope.get("rope_type") in _STRETCHED_ROPE:
-        # beyond this length the angles of all tokens change with the longest one in the batch
+        # beyond this length the rotary angles depend on the longest sequence in the batch
         longest = min(longest, rope.get("original_max_position_embeddings") or longest)
     return int(longest)

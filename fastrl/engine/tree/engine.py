@@ -1,4 +1,4 @@
-"""The embedded engine: samples and scores with any Hugging Face decoder, on a CPU or a GPU."""
+"""The embedded engine: sampling and scoring with any Hugging Face decoder, on a CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel
 
-from fastrl.engine.protocol import HALF_LOADED, EngineStats, Scores
+from fastrl.engine.protocol import WEIGHTS_MISSING, EngineStats, Scores
 from fastrl.engine.requests import RequestLimits, end_token_ids, prompt_trees, with_special_stops
 from fastrl.engine.tree.decoder import Decoder
 from fastrl.engine.tree.kv_pool import BLOCK, KVPool
@@ -28,14 +28,14 @@ from fastrl.types import Completion, PrefixTree, SamplingParams
 
 
 class TorchEngine:
-    """`fastrl.engine.protocol.Engine` over a Hugging Face decoder. The model becomes the engine's own."""
+    """`fastrl.engine.protocol.Engine` of a Hugging Face decoder, which the engine then owns."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, *, max_batch_tokens: int = 65536) -> None:
-        """Make a pool of KV cache for max_batch_tokens > 0 tokens; requests that find no room wait.
+        """Create an engine with a KV cache of max_batch_tokens > 0 tokens; requests that don't fit wait.
 
         Raises:
-            NotImplementedError: the model keeps more than keys and values, or attends in a way that the
-                engine does not.
+            NotImplementedError: the model has other state than keys and values, or an attention that the
+                engine does not support.
         """
         if max_batch_tokens < 1:
             raise ValueError(f"[engine] max_batch_tokens: expected > 0, got {max_batch_tokens}")
@@ -45,7 +45,7 @@ class TorchEngine:
         probe(self.decoder, self._vocabulary)
         self.max_model_len = self.decoder.max_model_len
         self._limits = RequestLimits(self.decoder.vocab_size, self.max_model_len)
-        # a tree and a tail end in blocks of their own: what fits by tokens shall fit by blocks
+        # one more block, since a tree and a tail each round up to whole blocks
         self.pool = KVPool(max_batch_tokens + BLOCK)
         self.weights_version = 0
         self._device = self.decoder.device
@@ -66,14 +66,14 @@ class TorchEngine:
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: SamplingParams, *, seeds: Sequence[int], n: int = 1
     ) -> list[list[Completion]]:
-        """Return n completions of each prompt; sample j of prompt i draws only from (seeds[i], j)."""
+        """Return n completions of each prompt; the seed of sample j of prompt i is (seeds[i], j)."""
         trees = prompt_trees(prompts, sampling, seeds, n)
         return [branches[0] for branches in self.continue_prefixes(trees, sampling)]
 
     def continue_prefixes(
         self, trees: Sequence[PrefixTree], sampling: SamplingParams
     ) -> list[list[list[Completion]]]:
-        """Return completions [tree][branch][sample]; every distinct token path of a tree is prefilled once.
+        """Return completions [tree][branch][sample]; tokens that branches share are prefilled once.
 
         prefill tokens = sum over trees of |distinct non-empty prefixes of prompt + branch|
         """
@@ -83,9 +83,11 @@ class TorchEngine:
         self, trees: Sequence[PrefixTree], sampling: SamplingParams, scored: Sequence[Collection[int]],
         temperature: float = 1.0,
     ) -> tuple[list[list[list[Completion]]], list[dict[int, list[float]]]]:  # fmt: skip
-        """Do continue_prefixes; score some branches' tokens (log-probs, nats) in the same prefill.
+        """Return continue_prefixes' completions, and log-probs of some branches from the same prefill.
 
-        scored: branches of each tree. Returns: completions, and for each tree {branch: log-probs}.
+        Args:
+            scored: branches to score, per tree.
+        Returns: completions, and {branch: log-probs in nats} per tree.
         """
         completions, request_trees = self._run(trees, sampling, scored, temperature)
         found: list[dict[int, list[float]]] = [{} for _ in trees]
@@ -100,7 +102,7 @@ class TorchEngine:
         self, trees: Sequence[PrefixTree], sampling: SamplingParams, scored: Sequence[Collection[int]],
         temperature: float,
     ) -> tuple[list[list[list[Completion]]], list[tuple[int, RequestTree]]]:  # fmt: skip
-        """Return completions, and the request trees that ran, each with the number of its PrefixTree."""
+        """Return completions, and (index into trees, request tree) of every request tree."""
         self._check_ready()
         self._limits.check_stops(sampling)
         sampling = with_special_stops(self.tokenizer, sampling)
@@ -121,7 +123,7 @@ class TorchEngine:
         scheduler = Scheduler(self.decoder, sampling, stop, self.pool, self._stats, temperature)
         with self._here():
             finished = scheduler.run([part for _, part in request_trees])
-        finished.sort(key=lambda each: each.request_id)
+        finished.sort(key=lambda request: request.request_id)
         completions = iter(self._completions(finished))
         return [
             [[next(completions) for _ in range(branch.num_samples)] for branch in tree.branches]
@@ -131,7 +133,7 @@ class TorchEngine:
     def _request_trees(
         self, tree: PrefixTree, first_ids: Sequence[int], branches: Sequence[int], scored: Collection[int]
     ) -> list[RequestTree]:
-        """Return the tree whole, or in halves if the pool can't hold it with its longest continuation."""
+        """Return the tree as one request tree, or split in halves until each part fits into the pool."""
         whole = make_request_tree(tree, first_ids, branches, scored)
         room = self.pool.num_blocks - 1
         if whole.blocks_needed() - 1 <= room:
@@ -143,11 +145,11 @@ class TorchEngine:
             )
         order, middle = depth_first(whole), len(branches) // 2
         halves = (order[:middle], order[middle:])
-        return [each for half in halves for each in self._request_trees(tree, first_ids, half, scored)]
+        return [part for half in halves for part in self._request_trees(tree, first_ids, half, scored)]
 
     def _completions(self, finished: Sequence[FinishedRequest]) -> list[Completion]:
         if not finished:
-            return []  # decoders make a text of nothing
+            return []  # batch_decode([]) is not empty
         texts = self.tokenizer.batch_decode([f.token_ids for f in finished], skip_special_tokens=True)
         return [
             Completion(token_ids=f.token_ids, logprobs=f.logprobs, text=text, finish_reason=f.reason)
@@ -161,10 +163,12 @@ class TorchEngine:
         temperature: float = 1.0,
         starts: Sequence[int] | None = None,
     ) -> list[Scores]:
-        """Return log-probability, entropy and self-certainty (nats) of every token given those before it.
+        """Return log-prob, entropy and self-certainty of every token given those before it, in nats.
 
-        starts: per sequence, tokens before this one are not scored (0); None: 1 everywhere. What sequences
-        share from their first token on is computed once.
+        A common prefix of sequences is computed once.
+
+        Args:
+            starts: tokens before starts[i] are not scored (0); None: all but the first are.
         """
         self._check_ready()
         self._limits.check_scoring(sequences, temperature, starts)
@@ -173,21 +177,21 @@ class TorchEngine:
 
     @property
     def takes_partial_weights(self) -> bool:
-        """True until weights are dropped."""
+        """True unless weights are missing."""
         return self._whole
 
     def load_weights(
         self, tensors: Iterable[tuple[str, Tensor]], version: int, partial: bool = False
     ) -> None:
-        """Copy every weight in as it comes, cast to the engine's type.
+        """Copy all weights into the model one by one, cast to its dtype.
 
-        partial: weights that don't arrive stay as they are.
-
+        Args:
+            partial: weights that are not given keep their values.
         Raises:
-            ValueError: a name is unknown, comes twice or is missing, or a shape differs. After it, or after
-                whatever `tensors` raises, the weights are undefined: the engine refuses to work until every
-                one has been loaded.
-            RuntimeError: partial, and takes_partial_weights is false.
+            ValueError: a name is unknown, comes twice or is missing, or a shape differs. After any error,
+                also one raised by `tensors`, the weights are undefined, and the engine refuses to work until
+                all have been loaded.
+            RuntimeError: partial, and takes_partial_weights is False.
         """
         self._check_awake()
         if partial:
@@ -199,19 +203,19 @@ class TorchEngine:
         self.weights_version = version
 
     def weight_sums(self) -> dict[str, WeightSum]:
-        """Return the sums of each weight as it is now; see `fastrl.engine.weight_sums`."""
+        """Return the checksums of the current weights; see `fastrl.engine.weight_sums`."""
         self._check_ready()
         with self.decoder.plain_weights():
             return weight_sums(named_weights(self.decoder.model))
 
     def sleep(self, level: int = 1) -> None:
-        """Give the cache's memory back; weights move to host memory (level 1) or are dropped (2)."""
+        """Free the KV cache; move weights to host memory (level 1) or drop them (level 2)."""
         if level not in (1, 2):
             raise ValueError(f"[engine] level: expected 1 or 2, got {level}")
         self._asleep = True
         self._whole = self._whole and level == 1
         self.pool.drop_memory()
-        self.decoder.leave()
+        self.decoder.drop_fused()
         if not self._whole:
             for parameter in self.decoder.model.parameters():  # only the shape is kept
                 parameter.data = parameter.new_empty(1).expand(parameter.shape)
@@ -226,7 +230,7 @@ class TorchEngine:
             for parameter in self.decoder.model.parameters():
                 parameter.data = torch.empty(parameter.shape, dtype=parameter.dtype, device=self._device)
         self.decoder.model.to(self._device)
-        self.decoder.place()
+        self.decoder.fuse()
         if self._whole:
             self.decoder.pack()
         self._asleep = False
@@ -236,7 +240,7 @@ class TorchEngine:
         return replace(self._stats)
 
     def _here(self) -> AbstractContextManager[Any]:
-        """Make the engine's GPU the thread's current one, where kernels and graphs go."""
+        """Return a context in which the engine's GPU is current, for kernels and CUDA graphs."""
         return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
 
     def _check_awake(self) -> None:
@@ -246,4 +250,4 @@ class TorchEngine:
     def _check_ready(self) -> None:
         self._check_awake()
         if not self._whole:
-            raise RuntimeError(HALF_LOADED)
+            raise RuntimeError(WEIGHTS_MISSING)

@@ -1,7 +1,7 @@
-"""The forward pass of Llama-shaped decoders in a third of the operations: fused projections, no module calls.
+"""A forward pass of Llama-like decoders in a third of the operations: fused projections, no module calls.
 
-A small model on a CPU, and any model that decodes on a GPU, waits for operations to start more than for
-arithmetic. The weights stay the model's own parameters: they become views into the fused ones.
+Small models on a CPU, and decoding on a GPU, are bound by launches and not by arithmetic. The model's
+parameters become views into the fused weights.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from torch import Tensor, nn
 from fastrl.engine.tree.attention import AttentionBatch, AttentionLayer
 from fastrl.engine.tree.product import Product
 
-_SHAPED_ALIKE = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+_CLASSES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
 
 @dataclass(slots=True)
 class _Layer:
-    how: AttentionLayer
-    into_attention: Tensor
+    attention: AttentionLayer
+    attention_norm: Tensor
     qkv: Product
     query_key_norm: Tensor | None
-    """[Hq + Hkv, K], where heads are normalised."""
+    """[Hq + Hkv, K] weights of the norm of queries and keys; None: the model has none."""
     out: Product
-    into_mlp: Tensor
+    mlp_norm: Tensor
     gate_up: Product
     down: Product
 
 
 class LlamaLike:
-    """Hidden states of a model of this shape; the module classes it replaces are the oracle of its tests."""
+    """Fused forward pass of a Llama-like model; tests compare it with the model's own modules."""
 
     def __init__(self, model: Any) -> None:
         config = model.config
@@ -46,7 +46,8 @@ class LlamaLike:
 
     @staticmethod
     def fits(model: Any) -> bool:
-        if type(model).__name__ not in _SHAPED_ALIKE or model.config.hidden_act != "silu":
+        """Return True if the model's class is supported and its projections are plain linear layers."""
+        if type(model).__name__ not in _CLASSES or model.config.hidden_act != "silu":
             return False
         projections = [
             m for layer in model.model.layers for m in layer.modules() if hasattr(m, "in_features")
@@ -54,11 +55,12 @@ class LlamaLike:
         return all(type(m) is nn.Linear for m in projections)  # adapters and quantised layers are not
 
     def refresh(self) -> None:
-        """To be called after parameters were written to; all but the copies made here are views."""
+        """Update the copies of norm weights after parameters have changed; all other weights are views."""
         for layer, own in zip(self.layers, self.decoder.layers, strict=True):
             layer.query_key_norm = self._query_key_norm(own.self_attn)
 
     def products(self) -> Iterator[Product]:
+        """Yield every fused product of the layers."""
         for layer in self.layers:
             yield from (layer.qkv, layer.out, layer.gate_up, layer.down)
 
@@ -74,29 +76,29 @@ class LlamaLike:
         if type(attention).__name__ == "MistralAttention":
             window = attention.config.sliding_window
         return _Layer(
-            how=AttentionLayer(index, float(attention.scaling), None, window),
-            into_attention=layer.input_layernorm.weight.data,
+            attention=AttentionLayer(index, float(attention.scaling), None, window),
+            attention_norm=layer.input_layernorm.weight.data,
             qkv=Product.of([attention.q_proj, attention.k_proj, attention.v_proj]),
             query_key_norm=self._query_key_norm(attention),
             out=Product.of([attention.o_proj]),
-            into_mlp=layer.post_attention_layernorm.weight.data,
+            mlp_norm=layer.post_attention_layernorm.weight.data,
             gate_up=Product.of([mlp.gate_proj, mlp.up_proj]),
             down=Product.of([mlp.down_proj]),
         )
 
     def hidden(self, ids: Tensor, positions: Tensor, batch: AttentionBatch) -> Tensor:
-        """Last hidden states [T, D] of tokens ids [T] at positions [T]."""
+        """Return the last hidden states [T, D] of tokens ids [T] at positions [T]."""
         x: Tensor = self.decoder.embed_tokens(ids)
         cos, sin = self.decoder.rotary_emb(x, positions[None])
         cos, sin = cos[0, :, None], sin[0, :, None, : self.head_dim // 2]
         width = x.shape[-1:]
         for layer in self.layers:
             attended = self._attention(
-                layer, F.rms_norm(x, width, layer.into_attention, self.eps), cos, sin, batch
+                layer, F.rms_norm(x, width, layer.attention_norm, self.eps), cos, sin, batch
             )
-            x = layer.out.added_to(x, attended)
-            gate, up = layer.gate_up(F.rms_norm(x, width, layer.into_mlp, self.eps)).chunk(2, -1)
-            x = layer.down.added_to(x, F.silu(gate) * up)
+            x = layer.out.add_to(x, attended)
+            gate, up = layer.gate_up(F.rms_norm(x, width, layer.mlp_norm, self.eps)).chunk(2, -1)
+            x = layer.down.add_to(x, F.silu(gate) * up)
         return F.rms_norm(x, width, self.decoder.norm.weight, self.eps)
 
     def _attention(self, layer: _Layer, x: Tensor, cos: Tensor, sin: Tensor, batch: AttentionBatch) -> Tensor:
@@ -106,12 +108,12 @@ class LlamaLike:
         if layer.query_key_norm is not None:
             qk = F.rms_norm(qk, (self.head_dim,), None, self.eps) * layer.query_key_norm
         qk = _rotate(qk, cos, sin)
-        out = batch.attend(qk[:, : self.num_heads], qk[:, self.num_heads :], value, layer.how)
+        out = batch.attend(qk[:, : self.num_heads], qk[:, self.num_heads :], value, layer.attention)
         return out.reshape(len(x), -1)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions of x [T, H, K]: (a, b) -> (a cos - b sin, b cos + a sin) of its two halves."""
+    """Apply rotary embedding to x [T, H, K]: halves (a, b) -> (a cos - b sin, b cos + a sin)."""
     half = x.shape[-1] // 2
     out = x * cos
     out[..., :half].addcmul_(x[..., half:], sin, value=-1)

@@ -1,4 +1,4 @@
-"""The tokens that each request has sampled so far, and which requests have ended."""
+"""The sampled tokens of each request, and which requests have ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastrl.types import FinishReason
 
 @dataclass(frozen=True, slots=True)
 class FinishedRequest:
-    """Tokens of one request, as it ended."""
+    """Tokens of a request that has ended."""
 
     request_id: int
     token_ids: list[int]
@@ -23,27 +23,33 @@ class FinishedRequest:
 
 
 class RequestOutputs:
-    """Tokens of requests 0 .. N-1; a request that has ended takes no more."""
+    """Tokens of requests 0 .. N-1; tokens after the end of a request are ignored."""
 
-    def __init__(self, limits: Ints, stop: StopRule, most_at_once: int) -> None:
-        """limits: [N] most tokens of each; most_at_once: most tokens per request of one record call."""
+    def __init__(self, limits: Ints, stop: StopRule, tokens_per_record: int) -> None:
+        """Create empty outputs.
+
+        Args:
+            limits: [N] max_new_tokens of each request.
+            tokens_per_record: most tokens per request in one call of record.
+        """
         self.limits, self.stop = limits, stop
-        shape = (len(limits), int(limits.max(initial=0)) + most_at_once)
+        shape = (len(limits), int(limits.max(initial=0)) + tokens_per_record)
         self.tokens: NDArray[np.int32] = np.zeros(shape, dtype=np.int32)
         self.logprobs: NDArray[np.float32] = np.zeros(shape, dtype=np.float32)
         self.lengths: Ints = np.zeros(len(limits), dtype=np.int64)
-        """Tokens of those alive; ended requests keep the length of their last record."""
+        """Sampled tokens of each request; after its end the length of its last record."""
         self.ends: Ints = np.zeros(len(limits), dtype=np.int64)
         """Length of each request when it ended; 0 while it is alive."""
 
     def alive(self, requests: Ints) -> NDArray[np.bool_]:
+        """Return True for the requests that have not ended."""
         living: NDArray[np.bool_] = self.ends[requests] == 0
         return living
 
     def record(
         self, requests: Ints, ids: NDArray[np.int64], logprobs: NDArray[np.float32]
     ) -> list[FinishedRequest]:
-        """Add the next tokens [n, w] of these requests; return those that ended with them.
+        """Append tokens [n, w] to n requests; return those that ended with them.
 
         Raises:
             FloatingPointError: a log-prob is NaN.

@@ -1,4 +1,4 @@
-"""Prefill: many spans of tokens in one forward pass without padding, each attending along its own path."""
+"""Prefill: spans of tokens packed into one forward pass, each attending to its own prefix."""
 
 from __future__ import annotations
 
@@ -16,29 +16,31 @@ from fastrl.ops import PrefixForest
 
 _PASS_TOKENS = 8192
 _PASS_SCORES = 1 << 25
-"""Query-key pairs of one pass; bounds the masks to 128 MB in fp32."""
+"""Query-key pairs per pass; bounds the masks to 128 MB in fp32."""
 _SMALLEST_PIECE = 64
 _PADDING_ALLOWED = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Consecutive tokens [start, stop) of a stream that goes through the model."""
+    """Consecutive tokens [start, stop) of the packed stream, on one path of a tree."""
 
     start: int
     stop: int
     context: Ints
-    """Pool slots of the path from its first token to the span's last one, the span's own included."""
+    """Pool slots of the whole path up to the span's last token, including the span."""
 
 
 def spans_of(forest: PrefixForest, slots: Ints, start: int) -> list[Span]:
-    """Return the forest's tokens as spans of a stream, of which the first is token `start`.
+    """Return the forest's tokens as spans of the packed stream.
 
-    Segments that follow one another downwards make one span.
+    A segment and its first child make one span.
 
-    slots: pool slot of each forest slot.
+    Args:
+        slots: pool slot of each forest slot.
+        start: index in the stream of the forest's first token.
     """
-    # a segment begins a span unless it is the first one below the segment before it
+    # a segment begins a span unless it is the first child of the segment before it
     heads = np.flatnonzero(np.concatenate(([True], forest.parents[1:] != np.arange(forest.num_segments - 1))))
     bounds = np.concatenate((forest.starts[heads], [forest.num_slots]))
     paths: list[Ints] = []
@@ -55,7 +57,7 @@ def spans_of(forest: PrefixForest, slots: Ints, start: int) -> list[Span]:
 
 
 def passes(spans: Sequence[Span]) -> Iterator[list[Span]]:
-    """Cut spans, which follow one another, into forward passes of bounded size."""
+    """Split consecutive spans into forward passes of bounded size."""
     current: list[Span] = []
     tokens = scores = 0
     for span in spans:
@@ -82,22 +84,22 @@ class _Bucket:
     """Spans of similar size, padded to one shape."""
 
     queries: Tensor
-    """[B, Lq] token of the pass."""
+    """[B, Lq] index of each token in the pass."""
     context: Tensor
-    """[B, Lk] slot."""
+    """[B, Lk] pool slots of the keys."""
     offsets: Tensor
-    """[B] tokens of the path before the span."""
+    """[B] number of tokens before the span on its path."""
     valid: Tensor
     """[N] flat indices in [B, Lq] that are not padding."""
     targets: Tensor
-    """[N] the token of the pass each of them is."""
+    """[N] index in the pass of the token at each of them."""
     plain: bool
-    """Nothing is padded and nothing comes before the spans: plain causal attention."""
+    """True without padding and prefixes: plain causal attention."""
     masks: dict[int | None, Tensor] = field(default_factory=dict)
 
 
 class PrefillBatch:
-    """One forward pass over spans; keys and values go into `pool`, whose slots the spans name."""
+    """One forward pass over spans, which writes keys and values to the spans' slots of `pool`."""
 
     def __init__(self, pool: KVPool, spans: Sequence[Span], device: torch.device) -> None:
         self.pool = pool
@@ -131,20 +133,20 @@ class PrefillBatch:
             plain=plain,
         )
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, how: AttentionLayer) -> Tensor:
-        all_keys, all_values = self.pool.write(how.layer, self.slots, key, value)
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, layer: AttentionLayer) -> Tensor:
+        all_keys, all_values = self.pool.write(layer.layer_idx, self.slots, key, value)
         out = query.new_empty((self.num_tokens, query.shape[1], value.shape[2]))
         for bucket in self.buckets:
             q = query[bucket.queries].transpose(1, 2)
             k = all_keys[bucket.context].transpose(1, 2)
             v = all_values[bucket.context].transpose(1, 2)
-            o = _attention(q, k, v, _mask(bucket, how.window, q.dtype), how).transpose(1, 2)
+            o = _attention(q, k, v, _mask(bucket, layer.window, q.dtype), layer).transpose(1, 2)
             out[bucket.targets] = o.reshape(-1, *o.shape[2:])[bucket.valid]
         return out
 
 
 def _similar(spans: Sequence[Span]) -> list[list[Span]]:
-    """Groups whose padded score matrices stay within a factor of their own size."""
+    """Group spans so that padding grows the score matrices by at most _PADDING_ALLOWED."""
     groups: list[list[Span]] = []
     own = widest = 0
     for span in sorted(spans, key=lambda s: (len(s.context), s.stop - s.start)):
@@ -161,7 +163,7 @@ def _similar(spans: Sequence[Span]) -> list[list[Span]]:
 
 
 def _mask(bucket: _Bucket, window: int | None, dtype: torch.dtype) -> Tensor | None:
-    """Additive [B, 1, Lq, Lk]: 0 where a query sees a key."""
+    """Return the additive mask [B, 1, Lq, Lk], 0 or -inf; None: plain causal attention."""
     longest_query, longest_context = bucket.queries.shape[1], bucket.context.shape[1]
     if window is not None and longest_context <= window:
         window = None
@@ -178,17 +180,17 @@ def _mask(bucket: _Bucket, window: int | None, dtype: torch.dtype) -> Tensor | N
     return bucket.masks[window]
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, how: AttentionLayer) -> Tensor:
-    """softmax(softcap(q k^T scaling) + mask) v; q [B, Hq, Lq, K], k and v [B, Hkv, Lk, K]."""
+def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, layer: AttentionLayer) -> Tensor:
+    """Return softmax(softcap(q k^T scaling) + mask) v for q [B, Hq, Lq, K], k and v [B, Hkv, Lk, K]."""
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    if how.softcap is None:
+    if layer.softcap is None:
         return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, scale=how.scaling
+            q, k, v, attn_mask=mask, is_causal=mask is None, scale=layer.scaling
         )
-    scores = (q @ k.transpose(-1, -2)) * how.scaling
-    scores = how.softcap * torch.tanh(scores / how.softcap)
+    scores = (q @ k.transpose(-1, -2)) * layer.scaling
+    scores = layer.softcap * torch.tanh(scores / layer.softcap)
     if mask is None:
         size = scores.shape[-1]
         mask = scores.new_full((size, size), -torch.inf).triu_(1)

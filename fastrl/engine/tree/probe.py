@@ -1,4 +1,4 @@
-"""One short generation against the model's own attention: a model that the engine misreads is refused."""
+"""A check at load time: the engine's log-probs must equal those of the model's own forward pass."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from fastrl.types import Branch, PrefixTree, SamplingParams
 _PROMPT, _NEW = 4, 3
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 _TOLERANCE_HALF = 0.25
-"""nats; 16-bit logits of magnitude 16 are rounded to 0.06."""
+"""In nats; 16-bit logits of magnitude 16 are rounded to 0.06."""
 
 
 @torch.inference_mode()
 def probe(decoder: Decoder, vocabulary: Vocabulary) -> None:
-    """Raise NotImplementedError unless the engine's log-probs are those of the model on its own."""
+    """Raise NotImplementedError unless the engine's log-probs equal the model's own in a short generation."""
     prompt = [(7 * i + 3) % decoder.vocab_size for i in range(_PROMPT)]
     tree = PrefixTree(
         prompt_ids=prompt[:2], branches=[Branch(token_ids=prompt[2:], max_new_tokens=_NEW, seed=0)]

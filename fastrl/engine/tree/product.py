@@ -42,7 +42,7 @@ class Product:
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
         return out
 
-    def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
+    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
         """Return residual + x W^T + b [T, rows]."""
         if self.packed is None:
             residual = residual if self.bias is None else residual + self.bias

@@ -1,4 +1,4 @@
-"""A prefix tree with its requests: what is asked, which slots of the pool it holds, where its tokens lie."""
+"""A prefix tree with its requests and the pool slots of its tokens."""
 
 from __future__ import annotations
 
@@ -16,28 +16,30 @@ from fastrl.types import PrefixTree
 
 @dataclass(slots=True)
 class RequestTree:
-    """One tree and its requests: request r continues the path down to segment[r] with limit[r] tokens."""
+    """A tree and its requests: request r continues the path that ends in segment[r] by limit[r] tokens."""
 
     forest: PrefixForest
     """Segment 0 is the prompt."""
     request_ids: Ints
-    """The caller's numbers of the requests; the arrays below run parallel to it, sorted by segment."""
+    """[requests] ids of the requests, sorted by segment, as are segment, limit and key."""
     segment: Ints
     limit: Ints
+    """max_new_tokens."""
     key: Ints
+    """Key of the random stream."""
     branches: list[int]
-    """Of the tree; sequence i + 1 of the forest is the prompt and branches[i]."""
+    """Branches of the tree; sequence i + 1 of the forest is the prompt and branches[i]."""
     branch_slots: dict[int, Ints]
     """Forest slots of each branch's tokens."""
     scored: Ints
-    """Forest slots whose tokens' log-probs are wanted, given those above them."""
+    """Forest slots of the tokens to score."""
     slots: Ints | None = None
-    """[forest slots] where each token lies in the pool, once there is room for the tree."""
+    """[forest slots] pool slot of each token; None before the tree has been allocated."""
     logprobs: NDArray[np.float32] | None = None
-    """[forest slots], filled at `scored` when the tree is prefilled."""
+    """[forest slots], filled at `scored` during prefill."""
     prefilled: bool = False
     started: int = 0
-    """Requests request_ids[:started] have begun."""
+    """Requests request_ids[:started] have started."""
 
     @property
     def prompt_len(self) -> int:
@@ -45,35 +47,36 @@ class RequestTree:
 
     @property
     def end_slots(self) -> Ints:
-        """[requests] forest slot of the last token that each request continues."""
+        """[requests] forest slot of the last token of each request's prefix."""
         ends: Ints = self.forest.starts[self.segment + 1] - 1
         return ends
 
     @property
     def prefix_lengths(self) -> Ints:
-        """[requests] tokens that each request continues."""
+        """[requests] length of each request's prefix."""
         lengths: Ints = self.forest.depths[self.end_slots] + 1
         return lengths
 
     @property
     def tail_blocks(self) -> Ints:
-        """[requests] blocks for each request's own tokens; the last one never goes through the model."""
+        """[requests] blocks of each request's tail; the last sampled token needs no slot."""
         blocks: Ints = -(-(self.limit - 1) // BLOCK)
         return blocks
 
     def blocks_needed(self) -> int:
-        """Return the blocks of the tree and its largest request: with fewer in the pool it can't run."""
+        """Return the blocks of the tree and its longest request, the least that the pool must have."""
         return blocks_of(self.forest.num_slots) + int(self.tail_blocks.max(initial=0))
 
 
 def make_request_tree(
     tree: PrefixTree, first_ids: Sequence[int], branches: Sequence[int], scored: Collection[int] = ()
 ) -> RequestTree:
-    """Make the requests of some branches of a tree; sample j of branch b is request first_ids[b] + j.
+    """Return the request tree of some branches of a tree; sample j of branch b is request first_ids[b] + j.
 
-    scored: branches whose tokens' log-probs are wanted.
+    Args:
+        scored: branches whose tokens are scored.
     """
-    # the prompt itself comes first, so that it is a segment of its own
+    # the prompt alone is the first sequence, so that it is a segment
     prompt = np.asarray(tree.prompt_ids, dtype=np.int64)
     below = [np.asarray(tree.branches[b].token_ids, dtype=np.int64) for b in branches]
     stops = np.cumsum([len(prompt), *(len(prompt) + len(ids) for ids in below)])
@@ -106,5 +109,5 @@ def make_request_tree(
 
 
 def depth_first(tree: RequestTree) -> list[int]:
-    """Return the tree's branches, those that share most next to each other."""
+    """Return the tree's branches in depth-first order, so that branches with a common prefix are adjacent."""
     return [tree.branches[i] for i in np.argsort(tree.forest.ends[1:], kind="stable")]

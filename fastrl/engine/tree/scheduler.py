@@ -1,4 +1,4 @@
-"""Decides which requests run when: a tree gets room and one prefill, its requests join as they fit."""
+"""The scheduler: allocates and prefills trees, and adds their requests to the decode batch as they fit."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from fastrl.types import SamplingParams
 _STEPS_PER_COLLECT = {"cpu": 2}
 _STEPS_PER_COLLECT_ON_DEVICE = 8
 _JOIN_AT = 0.25
-"""While requests decode, others join when this share of the pool is free: few, large prefills."""
+"""While requests decode, new ones join once this share of the pool is free, for few, large prefills."""
 _SHRINK_AT = 0.85
-"""Requests that have ended leave the batch when no more than this share is alive."""
+"""Ended requests are removed once at most this share of the batch is alive."""
 
 
 class Scheduler:
-    """Runs request trees to their end within the pool."""
+    """Runs all requests of request trees within the pool."""
 
     def __init__(
         self, decoder: Decoder, sampling: SamplingParams, stop: StopRule, pool: KVPool, stats: EngineStats,
@@ -44,7 +44,7 @@ class Scheduler:
         self.steps_per_collect = _STEPS_PER_COLLECT.get(self.device.type, _STEPS_PER_COLLECT_ON_DEVICE)
 
     def run(self, trees: Sequence[RequestTree]) -> list[FinishedRequest]:
-        """Return every request of every tree, in no particular order; their ids are 0 .. number - 1."""
+        """Run all requests and return them in order of completion; their ids must be 0 .. N-1."""
         if not trees:
             return []
         ids = np.concatenate([tree.request_ids for tree in trees])
@@ -53,7 +53,7 @@ class Scheduler:
         self.outputs = RequestOutputs(limits, self.stop, self.steps_per_collect)
         self.batch = DecodeBatch(self.pool, self.outputs, self.sampling, self.stats, self.device)
         self.finished: list[FinishedRequest] = []
-        # trees of alike size share a prefill, in which they are padded to one
+        # trees of similar size are prefilled together, with little padding
         self.waiting = deque(sorted(trees, key=lambda tree: (tree.prompt_len, tree.forest.num_slots)))
         done = False
         try:
@@ -62,7 +62,7 @@ class Scheduler:
                 self._time("decode_ms", self._decode)
             done = True
         finally:
-            if not done:  # what the requests held is held by nobody
+            if not done:  # after an error nothing holds blocks any more
                 self.pool.free()
         return self.finished
 
@@ -74,7 +74,7 @@ class Scheduler:
         setattr(self.stats, name, getattr(self.stats, name) + (time.perf_counter() - began) * 1e3)
 
     def _admit(self) -> None:
-        """Let ended requests leave and waiting ones that fit join, if either is worthwhile."""
+        """Remove ended requests and add waiting ones that fit, if either is worthwhile."""
         alive, total = self.batch.num_alive, self.batch.num_requests
         free = self.pool.free_blocks + self.batch.ended_blocks
         joins = bool(self.waiting) and (not alive or free >= _JOIN_AT * self.pool.num_blocks)
@@ -96,38 +96,43 @@ class Scheduler:
         self._release([t for t, living in joining if not len(living) and t not in self.batch.trees])
 
     def _choose(self) -> list[tuple[RequestTree, Ints]]:
-        """Take room for trees at the queue's front; return them, and which of their requests start.
+        """Allocate trees from the front of the queue; return them and the indices of the requests to start.
 
-        Trees go whole. One that needs more than the whole pool goes in parts, if nothing else runs or a part
-        of it has run already.
+        A tree starts with all its requests. If they need more than the pool, it starts with those that fit,
+        once nothing else runs.
         """
         chosen: list[tuple[RequestTree, Ints]] = []
-        promised = 0
+        reserved = 0
         while self.waiting:
             tree = self.waiting[0]
             first = not chosen and not self.batch.num_requests
-            if not self._take_room(tree, promised, whole=not first):
+            if not self._allocate(tree, reserved, whole=not first):
                 break
-            fits = np.cumsum(tree.tail_blocks[tree.started :]) <= self.pool.free_blocks - promised
+            fits = np.cumsum(tree.tail_blocks[tree.started :]) <= self.pool.free_blocks - reserved
             count = int(fits.sum())
             if len(tree.request_ids) and not count:
                 break
             requests = np.arange(tree.started, tree.started + count)
             tree.started += count
-            promised += int(tree.tail_blocks[requests].sum())
+            reserved += int(tree.tail_blocks[requests].sum())
             chosen.append((tree, requests))
             if tree.started < len(tree.request_ids):
                 break
             self.waiting.popleft()
         return chosen
 
-    def _take_room(self, tree: RequestTree, promised: int, whole: bool) -> bool:
-        """Give the tree slots, if it has none; return False if there is no room (whole: for all of it)."""
+    def _allocate(self, tree: RequestTree, reserved: int, whole: bool) -> bool:
+        """Allocate the tree's slots if it has none; return False if it does not fit.
+
+        Args:
+            reserved: free blocks that chosen requests will take.
+            whole: all its requests must fit too, not only the first.
+        """
         if tree.slots is not None:
             return True
         tails = tree.tail_blocks.sum() if whole else tree.tail_blocks[:1].sum()
         num_slots = tree.forest.num_slots
-        if self.pool.free_blocks < blocks_of(num_slots) + promised + int(tails):
+        if self.pool.free_blocks < blocks_of(num_slots) + reserved + int(tails):
             return False
         start = self.pool.take_trunk(num_slots)
         if start is None:
@@ -136,14 +141,14 @@ class Scheduler:
         return True
 
     def _release(self, trees: Iterable[RequestTree]) -> None:
-        """Give back the slots of trees none of whose requests runs or waits."""
+        """Free the slots of trees without running or waiting requests."""
         for tree in trees:
             if tree.started == len(tree.request_ids) and tree.slots is not None:
                 self.pool.give_trunk(int(tree.slots[0]), len(tree.slots))
                 tree.slots = None
 
     def _prefill(self, trees: Sequence[RequestTree]) -> None:
-        """Run every token of the trees through the model once; draw the requests' first tokens."""
+        """Compute the trees' tokens and sample the first token of every request."""
         stream = PrefillStream(trees, self.device)
         u = uniforms(on_device(np.concatenate([tree.key for tree in trees]), self.device), 0, 1)[:, 0]
         ids = torch.empty(len(u), dtype=torch.int64, device=self.device)
@@ -165,7 +170,7 @@ class Scheduler:
         self._end(self.outputs.record(numbers, ids[:, None].cpu().numpy(), logprobs[:, None].cpu().numpy()))
 
     def _pass(self, stream: PrefillStream, piece: Sequence[Span], wanted: Ints) -> Tensor:
-        """Do one forward pass; return logits [len(wanted), V] of these of its tokens."""
+        """Run one forward pass; return logits [len(wanted), V] of the tokens `wanted`."""
         part = slice(piece[0].start, piece[-1].stop)
         tokens, depths = stream.tokens[part], stream.depths[part]
         batch, keep = PrefillBatch(self.pool, piece, self.device), on_device(wanted, self.device)
@@ -176,15 +181,15 @@ class Scheduler:
         return self.decoder.head_logits(hidden[keep])
 
     def _decode(self) -> None:
-        """Take a few steps of all requests, then collect what they sampled."""
+        """Run a few decode steps, then collect the sampled tokens."""
         for _ in range(min(self.steps_per_collect, self.batch.tokens_to_go)):
             self.batch.step(self.decoder)
         self._end(self.batch.collect_tokens())
 
     def _end(self, finished: Sequence[FinishedRequest]) -> None:
-        """Keep requests that have ended, and count them and their tokens."""
+        """Keep and count requests that have ended."""
         self.finished += finished
-        num_tokens = sum(len(each.token_ids) for each in finished)
+        num_tokens = sum(len(request.token_ids) for request in finished)
         self.stats.finished += len(finished)
         self.stats.generated_tokens += num_tokens
         self.stats.decode_tokens += num_tokens - len(finished)

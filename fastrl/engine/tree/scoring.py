@@ -1,4 +1,4 @@
-"""Log-probabilities of given sequences, many in one forward pass, what they share computed once."""
+"""Scoring of given sequences in packed forward passes, with common prefixes computed once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def score_sequences(
     decoder: Decoder, sequences: Sequence[Sequence[int]], temperature: float, starts: Sequence[int] | None,
     stats: EngineStats,
 ) -> list[Scores]:  # fmt: skip
-    """Scores of token t >= max(1, starts[i]) given those before it; the others are 0."""
+    """Return the scores of tokens t >= max(1, starts[i]) given those before; the others are 0."""
     first = [1] * len(sequences) if starts is None else [max(1, start) for start in starts]
     scores = [Scores(*([0.0] * len(sequence) for _ in range(3))) for sequence in sequences]
     for batch in _batches(sequences):
@@ -39,7 +39,7 @@ def score_sequences(
 
 
 def _batches(sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Sequences in the order of their tokens, so that those that share stand together, cut by size."""
+    """Yield batches of sequences in lexicographic order, so that common prefixes are adjacent."""
     batch: list[int] = []
     tokens = 0
     for i in sorted(range(len(sequences)), key=lambda i: tuple(sequences[i])):
@@ -57,7 +57,7 @@ def _batches(sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
 def _score_forest(
     decoder: Decoder, forest: PrefixForest, wanted: Ints, temperature: float
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    """[3, slots] log-prob, entropy and self-certainty of the wanted slots' tokens given those above them."""
+    """Return log-prob, entropy and self-certainty [3, slots] of the wanted slots' tokens; 0 elsewhere."""
     device, num_slots = decoder.device, forest.num_slots
     values = np.zeros((3, num_slots), dtype=np.float32)
     if not len(wanted):
@@ -81,8 +81,8 @@ def _score_forest(
 
 
 def slots_above(forest: PrefixForest) -> Ints:
-    """[slots] the slot above each one; anything above a first token."""
+    """Return the parent slot of each slot, [slots]; undefined for a root's first token."""
     above: Ints = np.arange(-1, forest.num_slots - 1)
-    below = forest.parents >= 0  # a segment's first token hangs below its parent's last
+    below = forest.parents >= 0  # the parent of a segment's first token is its parent segment's last token
     above[forest.starts[:-1][below]] = forest.starts[forest.parents[below] + 1] - 1
     return above

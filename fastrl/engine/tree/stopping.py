@@ -1,4 +1,4 @@
-"""When a completion ends: end tokens, stop tokens, stop strings."""
+"""The stop rule of completions: end tokens, stop tokens, stop strings."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from fastrl.engine.tree.kv_pool import Ints
 from fastrl.types import SamplingParams
 
 CONTEXT = 8
-"""Characters before a stop string: the first token of a part may lose a space or be half a character."""
+"""Extra characters decoded before a stop string; decoding may lose a space or half a character at the cut."""
 BYTES_OF_CHARACTER = 4
 
 
 class Vocabulary:
-    """A tokenizer's tokens and their texts, for a model with `size` logits."""
+    """A tokenizer's tokens, for a model with `size` logits."""
 
     def __init__(self, tokenizer: Any, size: int) -> None:
         self.tokenizer, self.size = tokenizer, size
         self._found: dict[frozenset[str], NDArray[np.bool_]] = {}
 
     def may_finish(self, strings: Sequence[str]) -> NDArray[np.bool_]:
-        """Return [size] bool: the tokens that may bring the last character of one of the strings. Kept."""
+        """Return [size] bool, True for tokens that may contain the last character of a string; cached."""
         last = frozenset(string[-1] for string in strings)
         if last not in self._found:
             self._found[last] = self._with_one_of(last)
         return self._found[last]
 
     def _with_one_of(self, characters: frozenset[str]) -> NDArray[np.bool_]:
-        # a token's text alone may lack a space that it has in a sentence, or be a piece of a character
+        # decoded alone, a token may lose a space or be part of a multi-byte character
         if any(not c.isascii() or c.isspace() for c in characters):
             return np.ones(self.size, dtype=bool)
         known = min(self.size, len(self.tokenizer))
@@ -42,10 +42,10 @@ class Vocabulary:
 
 
 class StopRule:
-    """Finds the token at which a completion ends.
+    """Finder of the token that ends a completion.
 
-    Only tokens whose text could finish a stop string make the host decode anything, and then no more than the
-    end of the text: the cost of a token does not grow with the completion.
+    Text is decoded only after a token that could finish a stop string, and only the end of it, so the cost
+    per token does not grow with the completion.
     """
 
     def __init__(self, vocabulary: Vocabulary, end_ids: Sequence[int], sampling: SamplingParams) -> None:
@@ -58,10 +58,10 @@ class StopRule:
         self.may_finish = vocabulary.may_finish(self.strings) if self.strings else None
 
     def first_stop(self, new: Ints, tokens: NDArray[np.int32], requests: Ints, starts: Ints) -> Ints:
-        """Return the index within new [n, w] of the token that ends each request, or w.
+        """Return [n], the index within new [n, w] of the token that ends each request; w if none does.
 
-        tokens [N, ...] holds every request from its first token on; new[i] is the part of request
-        requests[i] from starts[i] on.
+        Args:
+            tokens: [N, ...] all tokens of every request; new[i] is the part of requests[i] from starts[i] on.
         """
         width = new.shape[1]
         ended = self.ends[new]
@@ -74,15 +74,15 @@ class StopRule:
         return stop
 
     def _has_string(self, ids: NDArray[np.int32]) -> bool:
-        """Return whether a string ends in the last token; earlier ones were looked for at their own token."""
+        """Return True if a stop string ends in the last token; earlier tokens have been checked before."""
         text = self._tail(ids)
         return any(string in text for string in self.strings)
 
     def _tail(self, ids: NDArray[np.int32]) -> str:
-        """The end of the text: the longest string and CONTEXT characters more, or all of a shorter text.
+        """Return the last (longest stop string + CONTEXT) characters of the text, or all of a shorter text.
 
-        A character has up to four tokens, and special ones have no text, so the part that is decoded grows
-        until it has enough.
+        A character may take four tokens, and special tokens have no text, so more tokens are decoded until
+        there are enough characters.
         """
         enough = self.longest + CONTEXT
         width = BYTES_OF_CHARACTER * enough

@@ -1,4 +1,4 @@
-"""New weights into a live model, every name accounted for."""
+"""Copying of weights into a model, with a check of every name."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def copy_weights(model: nn.Module, tensors: Iterable[tuple[str, Tensor]], partial: bool = False) -> None:
-    """Copy named tensors over a model's own, in place and cast to its types.
+    """Copy named tensors into a model in place, cast to its dtypes.
 
-    Every parameter must arrive, unless `partial`; of tied ones, one name is enough. Persistent buffers may.
+    All parameters are required unless `partial`; one name of a tied parameter is enough. Persistent buffers
+    are optional.
 
     Raises:
-        ValueError: a name is unknown, comes twice or is missing, a shape differs, or two names of one tied
-            parameter bring different values.
+        ValueError: a name is unknown, comes twice or is missing, a shape differs, or two names of a tied
+            parameter have different values.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     saved = model.state_dict(keep_vars=True).keys()
@@ -51,5 +52,5 @@ def copy_weights(model: nn.Module, tensors: Iterable[tuple[str, Tensor]], partia
 
 
 def named_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter, tied ones once."""
+    """Return every parameter with its name, tied ones once."""
     return ((name, parameter.detach()) for name, parameter in model.named_parameters())

@@ -1,4 +1,4 @@
-"""Weights on their way into vLLM: few at a time, every name accounted for."""
+"""Buckets of weights for vLLM's reload, with a check of every name."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from torch import Tensor
 from fastrl.engine.vllm.weights import WeightLedger
 
 BUCKET_BYTES = 1 << 29
-"""Of tensors that are on their way at the same moment: a few of the largest matrices of a 7B model, so that
-a reload's fixed cost, a walk over all modules, is paid some dozens of times and not hundreds."""
+"""Bytes per bucket: a few of the largest matrices of a 7B model. Each reload walks over all modules, so
+larger buckets mean dozens of walks and not hundreds."""
 Bucket = dict[str, Tensor]
 
 
 def buckets(
     ledger: WeightLedger, tensors: Iterable[tuple[str, Tensor]], partial: bool = False
 ) -> Iterator[Bucket]:
-    """The tensors as they come, in dictionaries that vLLM can be given one after the other, under their
-    checkpoint names, tied ones once. Whoever asks for the next has loaded this one, and keeps none.
+    """Yield the tensors in dictionaries for vLLM's reload, under their checkpoint names, tied ones once.
 
-        bytes held <= BUCKET_BYTES + those of the largest unit
+        bytes held <= BUCKET_BYTES + bytes of the largest unit
 
-    where tensors come unit by unit, as in a checkpoint. A unit is what vLLM makes anew as a whole: one of its
-    modules, so a stack of q, k and v; and all modules that share a tensor.
+    if tensors come unit by unit, as in a checkpoint. A unit is what vLLM reloads as a whole: a module, such
+    as stacked q, k and v, or all modules that share a tensor. The caller loads a bucket before it takes the
+    next, and keeps no tensor.
 
-    partial: some tensors may be missing; what they are stacked with is read back and sent again.
-
+    Args:
+        partial: tensors may be missing; those in a unit with given ones are read back and sent again.
     Raises:
-        ValueError: a name is unknown, comes twice or is missing, a shape differs, or two names of one tied
-            tensor bring different values.
+        ValueError: a name is unknown, comes twice or is missing, a shape differs, or two names of a tied
+            tensor have different values.
     """
     arrived: dict[str, str] = {}
     names: set[str] = set()
@@ -65,7 +65,7 @@ def buckets(
 
 
 def check(ledger: WeightLedger, name: str, source: Tensor) -> None:
-    """It is one of the checkpoint's."""
+    """Raise ValueError unless the checkpoint has a tensor of this name and shape."""
     target = ledger.parameters.get(name)
     if target is None:
         raise ValueError(f"[load_weights] {name}: expected a parameter of {ledger.kind}, got this name")
@@ -76,7 +76,7 @@ def check(ledger: WeightLedger, name: str, source: Tensor) -> None:
 
 
 def take(ledger: WeightLedger, waiting: dict[str, Bucket], partial: bool) -> Bucket:
-    """Units that are whole, out of those that wait; with partial all, made whole by what vLLM holds."""
+    """Remove the complete units from `waiting` and return them; with partial all, completed from vLLM."""
     members: dict[str, list[str]] = {}
     for name, unit in ledger.units.items():
         members.setdefault(unit, []).append(name)

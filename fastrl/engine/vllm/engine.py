@@ -1,4 +1,4 @@
-"""vLLM as an engine: any model that it runs, its kernels and its automatic prefix cache."""
+"""The vLLM engine, with vLLM's kernels and its automatic prefix cache."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from fastrl.engine.protocol import HALF_LOADED, EngineStats, Scores
+from fastrl.engine.protocol import WEIGHTS_MISSING, EngineStats, Scores
 from fastrl.engine.requests import RequestLimits, end_token_ids, prompt_trees, with_special_stops
 from fastrl.engine.sampling import request_keys
 from fastrl.engine.vllm.adapter import Vllm, VllmOutput, VllmRequest, now
@@ -22,31 +22,32 @@ from fastrl.types import Completion, FinishReason, PrefixTree, SamplingParams
 
 _SEED_MASK = (1 << 63) - 1
 _LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 0.01, 2.0
-"""vLLM takes others for these, or refuses them."""
+"""vLLM clamps or refuses temperatures outside this range."""
 _SCORE_ELEMENTS = 1 << 25
-"""Logits that are scored at once; bounds the workspace to a few times 128 MB."""
+"""Logits scored at once; bounds the workspace to a few times 128 MB."""
 _SAME_LOGPROB = 1e-2
+"""Tolerance in nats between log-probs of the recorded logits and vLLM's own."""
 REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
 class VllmEngine:
-    """`fastrl.engine.protocol.Engine` over a vLLM engine in this process, on a GPU or its CPU build.
+    """`fastrl.engine.protocol.Engine` of a vLLM engine in this process, on a GPU or its CPU build.
 
-    Completions, log-probs and counters mean what TorchEngine's mean; the random numbers are vLLM's own. Three
-    things are vLLM's way: stop strings are looked for in the text as it continues its prompt; prefixes are
-    shared in whole blocks of 16 tokens (32 on a CPU), so prefill_tokens is more than a tree's distinct
-    tokens; prefill_ms lasts until every completion of a call has its first token. What vLLM computes again
-    because it ran out of cache in the middle (max_batch_tokens too small) is not counted.
+    Completions, log-probs and counters mean the same as TorchEngine's; random numbers are vLLM's.
+    Differences: stop strings are searched in text decoded as a continuation of the prompt. Prefixes are
+    shared in whole blocks of 16 tokens (32 on a CPU), so prefill_tokens exceeds a tree's distinct tokens.
+    prefill_ms lasts until every completion of a call has its first token. Recomputation after a preemption
+    (max_batch_tokens too small) is not counted.
     """
 
     def __init__(
         self, path: str, *, dtype: torch.dtype, device: torch.device, max_batch_tokens: int = 65536,
         enforce_eager: bool = False, trust_remote_code: bool = False,
     ) -> None:  # fmt: skip
-        """Load a checkpoint folder or hub name, with a KV cache for max_batch_tokens > 0 tokens.
+        """Load a checkpoint folder or hub name, with a KV cache of max_batch_tokens > 0 tokens.
 
-        enforce_eager: no CUDA graphs; starts sooner, decodes slower. A CPU always is.
-
+        Args:
+            enforce_eager: no CUDA graphs: starts faster, decodes slower. Always so on a CPU.
         Raises:
             ValueError: vLLM is not installed or can't run this model.
         """
@@ -64,7 +65,7 @@ class VllmEngine:
         self._ledger: WeightLedger | None = None
         self._asleep = False
         self._whole = True
-        self._given_all = False  # weights came through load_weights at least once, every one of them
+        self._given_all = False  # load_weights has received all weights at least once
         self._stats = EngineStats()
         self.vllm = Vllm(
             path, dtype=dtype, device=device, max_model_len=self.max_model_len, cache_tokens=max_batch_tokens,
@@ -74,37 +75,40 @@ class VllmEngine:
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: SamplingParams, *, seeds: Sequence[int], n: int = 1
     ) -> list[list[Completion]]:
-        """Return n completions of each prompt; sample j of prompt i draws only from (seeds[i], j)."""
+        """Return n completions of each prompt; the seed of sample j of prompt i is (seeds[i], j)."""
         trees = prompt_trees(prompts, sampling, seeds, n)
         return [branches[0] for branches in self.continue_prefixes(trees, sampling)]
 
     def continue_prefixes(
         self, trees: Sequence[PrefixTree], sampling: SamplingParams
     ) -> list[list[list[Completion]]]:
-        """Return completions [tree][branch][sample]; one batch in depth-first order, so that the cache has a
-        prefix's blocks when the next request asks for them. The cache is empty when a call begins."""
+        """Return completions [tree][branch][sample].
+
+        All requests are one batch in depth-first order, so that the prefix cache still has a prefix's blocks
+        for the next request. The cache is emptied first.
+        """
         self._check_ready()
         self._check_temperature(sampling)
         self._limits.check_stops(sampling)
         sampling = with_special_stops(self.tokenizer, sampling)
-        asked: list[tuple[bytes, tuple[int, int, int], VllmRequest]] = []
+        queue: list[tuple[bytes, tuple[int, int, int], VllmRequest]] = []
         for number, tree in enumerate(trees):
             self._limits.check_tree(tree)
             for b, branch in enumerate(tree.branches):
                 prefix = [*map(int, tree.prompt_ids), *map(int, branch.token_ids)]
-                order = np.asarray(prefix, dtype=">u4").tobytes()  # bytes in the order of the numbers
+                order = np.asarray(prefix, dtype=">u4").tobytes()  # sorts like the token ids
                 samples = range(branch.num_samples)
                 for j, key in zip(samples, request_keys([branch.seed] * len(samples), samples), strict=True):
                     request = VllmRequest(prefix, key & _SEED_MASK, branch.max_new_tokens)
-                    asked.append((order, (number, b, j), request))
-        asked.sort(key=lambda each: each[:2])
+                    queue.append((order, (number, b, j), request))
+        queue.sort(key=lambda entry: entry[:2])
         self.vllm.forget()
-        requests = [request for *_, request in asked]
+        requests = [request for *_, request in queue]
         began = now()
         self._stats.requests += len(requests)
         outputs = self.vllm.sample(requests, sampling, self._end_ids, self._ended)
         self._count(began, requests, outputs)
-        indexes = [index for _, index, _ in asked]
+        indexes = [index for _, index, _ in queue]
         found = dict(zip(indexes, self._completions(outputs), strict=True))
         return [
             [
@@ -118,9 +122,11 @@ class VllmEngine:
         self, trees: Sequence[PrefixTree], sampling: SamplingParams, scored: Sequence[Collection[int]],
         temperature: float = 1.0,
     ) -> tuple[list[list[list[Completion]]], list[dict[int, list[float]]]]:  # fmt: skip
-        """Do continue_prefixes; score some branches' tokens (log-probs, nats) by passes of their own.
+        """Return continue_prefixes' completions, and log-probs of some branches from separate passes.
 
-        scored: branches of each tree. Returns: completions, and for each tree {branch: log-probs}.
+        Args:
+            scored: branches to score, per tree.
+        Returns: completions, and {branch: log-probs in nats} per tree.
         """
         completions = self.continue_prefixes(trees, sampling)
         found: list[dict[int, list[float]]] = []
@@ -128,7 +134,7 @@ class VllmEngine:
             start = len(tree.prompt_ids)
             sequences = [[*tree.prompt_ids, *tree.branches[b].token_ids] for b in branches]
             scores = self.score(sequences, temperature, [start] * len(sequences))
-            found.append({b: each.logprobs[start:] for b, each in zip(branches, scores, strict=True)})
+            found.append({b: score.logprobs[start:] for b, score in zip(branches, scores, strict=True)})
         return completions, found
 
     def score(
@@ -137,10 +143,12 @@ class VllmEngine:
         temperature: float = 1.0,
         starts: Sequence[int] | None = None,
     ) -> list[Scores]:
-        """Return log-probability, entropy and self-certainty (nats) of every token given those before it.
+        """Return log-prob, entropy and self-certainty of every token given those before it, in nats.
 
-        starts: per sequence, tokens before this one are not scored (0); None: 1 everywhere. vLLM reads whole
-        sequences, one after the other, without its prefix cache.
+        vLLM computes whole sequences one by one, without its prefix cache.
+
+        Args:
+            starts: tokens before starts[i] are not scored (0); None: all but the first are.
         """
         self._check_ready()
         self._limits.check_scoring(sequences, temperature, starts)
@@ -151,29 +159,28 @@ class VllmEngine:
 
     @property
     def takes_partial_weights(self) -> bool:
-        """True once it has been given every weight, and until they are dropped."""
+        """True after a load of all weights, until they are dropped."""
         return self._whole and self._given_all
 
     def load_weights(
         self, tensors: Iterable[tuple[str, Tensor]], version: int, partial: bool = False
     ) -> None:
-        """Copy every weight in, cast to the engine's type.
+        """Copy all weights into vLLM, cast to the engine's dtype.
 
-        Tensors are taken in buckets: each is given to vLLM, read back from its kernels and compared, then let
-        go. partial: weights that don't arrive stay as they are.
+        Tensors are loaded in buckets; each bucket is read back from vLLM's kernels, compared and released.
 
+        Args:
+            partial: weights that are not given keep their values.
         Raises:
             ValueError: a name is unknown, comes twice or is missing, or a shape differs.
-            RuntimeError: what arrived is not what was sent; or partial, and takes_partial_weights is false.
+            RuntimeError: vLLM's weights differ from those sent; or partial without takes_partial_weights.
             NotImplementedError: a weight can't be found in vLLM's model.
-                After any of them, and whatever `tensors` raises, the weights are undefined if a bucket had
-                been loaded before: the engine then refuses to work until every weight has been loaded.
+                If any error, also one raised by `tensors`, comes after the first bucket, the weights are
+                undefined, and the engine refuses to work until all have been loaded.
         """
         self._check_awake()
         if partial and not self.takes_partial_weights:
-            raise RuntimeError(
-                "[load_weights] partial: expected every weight to have been loaded before, got only some"
-            )
+            raise RuntimeError("[load_weights] partial: expected a load of all weights before, got none")
         ledger = self._weight_ledger()
         for bucket in buckets(ledger, tensors, partial):
             self._whole = False
@@ -184,7 +191,7 @@ class VllmEngine:
         self.weights_version = version
 
     def weight_sums(self) -> dict[str, WeightSum]:
-        """Return the sums of each weight, read back from vLLM's kernels; see `fastrl.engine.weight_sums`."""
+        """Return the checksums of the weights read back from vLLM; see `fastrl.engine.weight_sums`."""
         self._check_ready()
         ledger = self._weight_ledger()
         return weight_sums((name, ledger.held_now(name).to(self._dtype)) for name in ledger.names)
@@ -192,14 +199,15 @@ class VllmEngine:
     def _weight_ledger(self) -> WeightLedger:
         if self._ledger is None:
             with torch.device("meta"):
-                make: Any = AutoModelForCausalLM.from_config
-                checkpoint = make(self._config, attn_implementation="eager", trust_remote_code=self._trust)
+                from_config: Any = AutoModelForCausalLM.from_config
+                checkpoint = from_config(
+                    self._config, attn_implementation="eager", trust_remote_code=self._trust
+                )
             self._ledger = WeightLedger(checkpoint, self.vllm.model, self._dtype)
         return self._ledger
 
     def sleep(self, level: int = 1) -> None:
-        """vLLM's own levels; an engine that sleeps stays at its level. The CPU build keeps its memory and
-        drops the prefix cache."""
+        """Sleep at vLLM's level 1 or 2; no effect if asleep. The CPU build only drops its prefix cache."""
         if level not in (1, 2):
             raise ValueError(f"[engine] level: expected 1 or 2, got {level}")
         if not self._asleep:
@@ -208,7 +216,7 @@ class VllmEngine:
         self._asleep = True
 
     def wake(self) -> None:
-        """After level 2 the cache's memory comes back with the weights: in load_weights."""
+        """Undo sleep; after level 2 the KV cache is allocated in load_weights, with the weights."""
         if self._asleep:
             self.vllm.wake(with_cache=self._whole)
         self._asleep = False
@@ -252,7 +260,8 @@ class VllmEngine:
             stats.kv_tokens_asked += reads
 
     def _score(self, ids: list[int], temperature: float, start: int) -> Scores:
-        """The last token is scored by the logits that vLLM samples from, all others by its prompt logits."""
+        """Score one sequence: the last token with the logits that vLLM samples from, the others with its
+        prompt logits."""
         scores = Scores([0.0] * len(ids), [0.0] * len(ids), [0.0] * len(ids))
         first = max(start, 1)
         if first >= len(ids):
@@ -262,14 +271,14 @@ class VllmEngine:
             targets = ids[position + 1 : position + 1 + len(logits)]
             return _token_scores(logits, torch.tensor(targets, device=logits.device), temperature)
 
-        rows, own = self.vllm.prompt_rows(ids[:-1], measure)
+        measured, own = self.vllm.measure_prompt(ids[:-1], measure)
         self._stats.scored_tokens += len(ids) - 1
-        values = rows.cpu().numpy()
-        apart = np.abs(values[: len(own), 0] - np.asarray(own))
-        if len(values) != len(ids) - 1 or len(own) != len(ids) - 2 or (apart > _SAME_LOGPROB).any():
+        values = measured.cpu().numpy()
+        error = np.abs(values[: len(own), 0] - np.asarray(own))
+        if len(values) != len(ids) - 1 or len(own) != len(ids) - 2 or (error > _SAME_LOGPROB).any():
             raise RuntimeError(
                 f"[engine] score: expected vLLM's own log-probs of {len(ids) - 2} tokens, got {len(values)} "
-                f"rows of logits that are {apart.max(initial=0):.3g} apart from them"
+                f"rows of logits whose log-probs differ by up to {error.max(initial=0):.3g}"
             )
         for name, column in zip(("logprobs", "entropy", "self_certainty"), values[:, 1:].T, strict=True):
             getattr(scores, name)[first:] = column[first - 1 :].tolist()
@@ -282,7 +291,7 @@ class VllmEngine:
     def _check_ready(self) -> None:
         self._check_awake()
         if not self._whole:
-            raise RuntimeError(HALF_LOADED)
+            raise RuntimeError(WEIGHTS_MISSING)
 
     def _check_temperature(self, sampling: SamplingParams) -> None:
         if sampling.temperature and not _LOWEST_TEMPERATURE <= sampling.temperature <= _HIGHEST_TEMPERATURE:
@@ -293,20 +302,20 @@ class VllmEngine:
 
 
 def _token_scores(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """[n, 4] fp32 of logits [n, V]: log-prob of the targets as they are, and at the temperature log-prob,
-    entropy and self-certainty."""
+    """Return [n, 4] fp32 for logits [n, V]: the targets' log-prob at temperature 1, and at `temperature`
+    their log-prob, entropy and self-certainty."""
     parts = []
     step = max(1, _SCORE_ELEMENTS // logits.shape[-1])
     for rows, ids in zip(torch.split(logits, step), torch.split(targets, step), strict=True):
         plain = rows.float().log_softmax(-1)
         logp = plain if temperature == 1 else (rows.float() / temperature).log_softmax(-1)
-        each = [
+        columns = [
             plain.gather(-1, ids[:, None])[:, 0],
             logp.gather(-1, ids[:, None])[:, 0],
             -(logp.exp() * logp).sum(-1),
             -logp.mean(-1) - np.log(logits.shape[-1]),
         ]
-        parts.append(torch.stack(each, dim=1))
+        parts.append(torch.stack(columns, dim=1))
     return torch.cat(parts)
 
 

@@ -1,4 +1,4 @@
-"""The proof that weights arrived in vLLM's model: what its kernels use, read back and compared."""
+"""Verification of weights in vLLM's model: they are read back from its kernels and compared."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 _SHARED = "shared"
 _IDENTITY_ROWS = 1024
-"""Columns of a packed matrix that are read back at once."""
+"""Columns of a packed matrix read back at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightLocation:
-    """Where vLLM holds a checkpoint's tensor: rows [start, start + length) of a module's parameter."""
+    """Location of a checkpoint's tensor in vLLM: rows [start, start + length) of a module's parameter."""
 
     module: str
     parameter: str
@@ -24,27 +24,31 @@ class WeightLocation:
 
 
 class WeightLedger:
-    """Knows the tensors of a checkpoint by name and shape, and where vLLM's model holds each.
+    """Tensors of a checkpoint by name and shape, with their locations in vLLM's model.
 
-    vLLM stacks matrices (q, k, v) and its CPU build packs them and throws the original away. A stacked one is
-    read back by its rows. A packed one is read back by the kernel itself: it is applied to the identity,
+    vLLM stacks matrices (q, k, v), and its CPU build packs them and drops the original. A stacked matrix is
+    read back by its rows. A packed one is read back by applying its kernel to the identity,
 
-        y = I W^T,   every sum has one term that is not 0, so that y is W^T to the bit
+        y = I W^T,   where every sum has one non-zero term, so that y equals W^T bitwise
 
-    (but for the sign of a 0). So a tensor that was lost, swapped, altered by a bit or packed wrongly shows.
+    (but for the sign of 0). So any tensor that was lost, swapped, altered or packed wrongly is detected.
     """
 
     def __init__(self, checkpoint: nn.Module, held: nn.Module, dtype: torch.dtype) -> None:
-        """checkpoint: the Hugging Face model, on the meta device; held: vLLM's; dtype: vLLM's compute type.
+        """Locate every tensor of the checkpoint.
 
+        Args:
+            checkpoint: the Hugging Face model on the meta device.
+            held: vLLM's model.
+            dtype: vLLM's compute dtype.
         Raises:
-            NotImplementedError: vLLM holds a tensor where it can't be found.
+            NotImplementedError: a tensor can't be found in vLLM's model.
         """
         self.held, self.dtype = held, dtype
         self.kind = type(checkpoint).__name__
         self.parameters = dict(checkpoint.named_parameters(remove_duplicate=False))
         self.names = [name for name, _ in checkpoint.named_parameters()]
-        """Tied tensors once."""
+        """Names of all tensors, tied ones once."""
         self.locations = {name: location for name in self.parameters if (location := self._locate(name))}
         located = {id(self.parameters[name]) for name in self.locations}
         for name in self.names:
@@ -55,18 +59,19 @@ class WeightLedger:
                 )
         self._own_names = {id(self.parameters[name]): name for name in self.names}
         self.units = self._find_units()
-        """Of the names in `names`."""
+        """Unit of each name in `names`."""
 
     def own_name(self, name: str) -> str:
-        """The one among its tied names under which it is loaded."""
+        """Return the name in `names` of the same tensor."""
         return self._own_names[id(self.parameters[name])]
 
     def holds(self, name: str, source: Tensor) -> bool:
+        """Return True if vLLM's tensor equals `source`."""
         return not any(self._wrong({name: source}))
 
     @torch.no_grad()
     def held_now(self, name: str) -> Tensor:
-        """A copy of what vLLM computes with."""
+        """Return a copy of vLLM's tensor."""
         parameter = self.parameters[name]
         twins = (twin for twin, other in self.parameters.items() if other is parameter)
         location = next(self.locations[twin] for twin in twins if twin in self.locations)
@@ -75,19 +80,15 @@ class WeightLedger:
 
     @torch.no_grad()
     def prove(self, sent: Mapping[str, Tensor]) -> None:
-        """Every tensor that was sent is what vLLM's model now computes with.
-
-        Raises:
-            RuntimeError: one is not; the engine's weights are undefined.
-        """
+        """Raise RuntimeError unless vLLM's tensors equal all that were sent."""
         for name, wrong in self._wrong(sent):
             raise RuntimeError(
                 f"[load_weights] {name}: expected vLLM to hold what was sent, {wrong} of "
-                f"{self.parameters[name].numel()} values differ; load every weight again, or start anew"
+                f"{self.parameters[name].numel()} values differ; load all weights again, or restart"
             )
 
     def _wrong(self, sent: Mapping[str, Tensor]) -> Iterator[tuple[str, int]]:
-        """Names of places where vLLM holds something else, and how many values differ."""
+        """Yield the tensors that differ in vLLM, with the number of differing values."""
         values = {id(self.parameters[name]): tensor for name, tensor in sent.items()}
         last: tuple[tuple[str, str], list[Tensor]] | None = None
         for name, location in self.locations.items():
@@ -103,15 +104,15 @@ class WeightLedger:
                     yield name, wrong
 
     def _find_units(self) -> dict[str, str]:
-        """Name -> what vLLM makes anew as a whole: its module, or all modules that share a tensor."""
+        """Return the unit of each name: the module, or modules sharing a tensor, that reload together."""
         modules: dict[str, set[str]] = {name: set() for name in self.names}
         for name, location in self.locations.items():
             modules[self._own_names[id(self.parameters[name])]].add(location.module)
-        shared = {module for each in modules.values() if len(each) > 1 for module in each}
-        return {name: _SHARED if each & shared else min(each) for name, each in modules.items()}
+        shared = {module for group in modules.values() if len(group) > 1 for module in group}
+        return {name: _SHARED if group & shared else min(group) for name, group in modules.items()}
 
     def _locate(self, name: str) -> WeightLocation | None:
-        """None: vLLM has no such module (a head that is tied may have none)."""
+        """Return the tensor's location; None if vLLM has no such module, as for some tied heads."""
         path, _, parameter = name.rpartition(".")
         if self._module(path) is not None:
             return WeightLocation(path, parameter, 0)
@@ -132,7 +133,7 @@ class WeightLedger:
             return None
 
     def _read(self, path: str, parameter: str, width: int) -> Iterable[Tensor]:
-        """A parameter, as itself and, where a kernel has a packed copy, as that."""
+        """Yield a parameter, and its packed copy if a kernel has one."""
         module: Any = self.held.get_submodule(path)
         plain: Tensor = getattr(module, parameter)
         if plain.numel():
@@ -146,7 +147,7 @@ class WeightLedger:
 
 
 def _differences(found: Tensor, source: Tensor, dtype: torch.dtype) -> int:
-    """How many values are not the source's, rounded to the type that they are held in."""
+    """Return how many values differ from the source's, rounded to vLLM's dtype."""
     if found.shape != source.shape:
         return source.numel()
     wanted = source.to(found.device).to(dtype).to(found.dtype)

@@ -1,1 +1,1 @@
-"""Interventions (InT, arXiv 2601.14209): a model checks its failed rollout, replaces the first wrong step."""
+"""Interventions (InT, arXiv 2601.14209): a model finds the first wrong step of its failed rollout."""

@@ -1,4 +1,4 @@
-"""From what the model wrote to the interventions that are kept; each candidate leaves at one place."""
+"""Parse the model's proposals, filter them by success rates and select one intervention per attempt."""
 
 from __future__ import annotations
 
@@ -27,44 +27,47 @@ LEAKS = {"anywhere": leaks, "stated": states_answer}
 REJECTS = (
     "unfinished", "no_tag", "unreadable", "no_location", "out_of_range", "empty", "unchanged",
 )  # fmt: skip
-"""A candidate that says nothing."""
+"""Outcomes of a proposal that yields no usable intervention."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Candidate:
-    """One proposal, and how far it came."""
+    """One proposal and the filter that dropped or selected it."""
 
     problem: int
-    """Line of the hard set, from 0."""
+    """Row of the hard set, from 0."""
     attempt: int
     sample: int
     outcome: Outcome
-    """Why it went no further: a reject of the parser; unchanged (it repeats the step that it replaces); leak;
-    duplicate; not_first (select first); no_room; no_success; no_gain; not_best (select best); or selected."""
+    """The filter that dropped it: a reject of the parser; unchanged (it repeats the step that it replaces);
+    leak; duplicate; not_first (select first); no_room; no_success; no_gain; not_best (select best). Or
+    selected. open and survived occur only while filtering."""
     location: int | None = None
     content: str | None = None
-    """With line breaks as the rollout has them."""
+    """The new step, with line breaks as the rollout has them."""
     success: float | None = None
-    """Of continuations of prefix + intervention. None: it was not continued."""
+    """Success rate of continuations of prefix + intervention. None: not measured."""
     success_original: float | None = None
-    """Of prefix + the step that it replaces."""
+    """Success rate of continuations of prefix + original step."""
     success_prefix: float | None = None
+    """Success rate of continuations of the prefix."""
     check: str
-    """What the model wrote."""
+    """The model's reply."""
 
     @property
     def gain(self) -> float | None:
-        """success - success_original: the same prefix and number of continuations, another step."""
+        """success - success_original; None if either was not measured."""
         if self.success is None or self.success_original is None:
             return None
         return self.success - self.success_original
 
     def row(self) -> Row:
+        """Return the JSON row of the candidate."""
         return {**asdict(self), "gain": self.gain}
 
 
 def candidates_of(check: Check, leak: Leak = "anywhere") -> list[Candidate]:
-    """The proposals of an attempt, read; of those that say the same, the first stays open."""
+    """Parse an attempt's proposals; among equal ones only the first stays open."""
     seen: set[tuple[int, str]] = set()
     found = []
     for sample, completion in enumerate(check.completions or []):
@@ -91,19 +94,19 @@ def candidates_of(check: Check, leak: Leak = "anywhere") -> list[Candidate]:
 
 
 def plain(text: str) -> str:
-    """By which two texts are the same."""
+    """Return the text with runs of whitespace as single spaces, for comparison."""
     return " ".join(text.split())
 
 
 def keep_first(candidates: Sequence[Candidate]) -> None:
-    """Of an attempt's open candidates the first alone stays open."""
+    """Mark all but the first of an attempt's open candidates not_first."""
     for later in [each for each in candidates if each.outcome == "open"][1:]:
         later.outcome = "not_first"
 
 
 @dataclass(frozen=True, slots=True)
 class Arms:
-    """The beginnings that a candidate is judged by."""
+    """The answer prefixes whose success rates judge a candidate."""
 
     intervention: str
     original: str
@@ -115,8 +118,8 @@ class Arms:
         assert location is not None and content is not None, "an open candidate has both"
         return cls(steps.before(location) + content, steps.upto(location), steps.upto(location - 1))
 
-    def asked(self, config: InterveneConfig) -> list[str]:
-        """Those that the filter needs."""
+    def needed(self, config: InterveneConfig) -> list[str]:
+        """Return the prefixes that the configured filter measures."""
         if config.filter == "none":
             return []
         return (
@@ -127,14 +130,17 @@ class Arms:
 
 
 def measure(candidate: Candidate, arms: Arms, place: int, rates: Mapping[Beginning, float]) -> None:
-    """Note the success rates of a candidate's arms."""
+    """Store the success rates of a candidate's arms; place is its problem's index in the chunk."""
     candidate.success = rates.get((place, arms.intervention))
     candidate.success_original = rates.get((place, arms.original))
     candidate.success_prefix = rates.get((place, arms.prefix))
 
 
 def apply_filter(candidate: Candidate, config: InterveneConfig) -> None:
-    """success: p(prefix + intervention) > 0. gain: and it is > p(prefix + original step)."""
+    """Mark an open candidate survived, or with the reason why it fails.
+
+    Filter success needs p(prefix + intervention) > 0; gain also needs it to exceed p(prefix + original step).
+    """
     if candidate.outcome != "open":
         return
     candidate.outcome = "survived"
@@ -149,7 +155,7 @@ def apply_filter(candidate: Candidate, config: InterveneConfig) -> None:
 
 
 def select_one(candidates: Sequence[Candidate], config: InterveneConfig) -> None:
-    """Of an attempt's survivors the best by gain (filter success: by success), the earlier of equal ones."""
+    """Select an attempt's first survivor with the highest gain (filter success: success rate)."""
     survivors = [each for each in candidates if each.outcome == "survived"]
     if not survivors:
         return
@@ -157,7 +163,7 @@ def select_one(candidates: Sequence[Candidate], config: InterveneConfig) -> None
     def worth(candidate: Candidate) -> float:
         return (candidate.gain if config.filter == "gain" else candidate.success) or 0.0
 
-    # with select first there is one
+    # keep_first leaves a single survivor
     best = max(survivors, key=worth)
     for each in survivors:
         each.outcome = "selected" if each is best else "not_best"

@@ -1,4 +1,4 @@
-"""Success from a beginning: how often the model, going on from it, reaches the gold answer."""
+"""Success rates of answer prefixes: how often the model's continuations reach the gold answer."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ from fastrl.training.progress import Budget, charged
 from fastrl.types import Branch, Completion, PrefixTree, SamplingParams
 
 Beginning = tuple[int, str]
-"""(place of the problem, how the model's answer to it begins)."""
+"""(index of the problem in the chunk, prefix of the model's answer)."""
 
 
 class Continuer:
-    """Continues beginnings of answers num_continuations times and grades what comes out.
+    """Continues answer prefixes num_continuations times each and grades the results.
 
-        p(beginning) = mean over n of 1[answer(beginning z_n) == gold],  z_n ~ model(. | problem, beginning)
+        p(prefix) = mean over n of 1[answer(prefix z_n) == gold],  z_n ~ model(. | problem, prefix)
 
-    The model reads the problem as it did when it made the attempts. All beginnings of a problem are one
-    prefix tree: the prompt, an attempt's prefix and whatever else two of them share are computed once. A
-    continuation that does not finish counts as wrong. Draws are a function of (seed, problem, beginning)
-    alone.
+    The prompt is the one that produced the attempts. All prefixes of a problem form one prefix tree: shared
+    tokens are prefilled once. A truncated continuation counts as wrong. Draws depend only on (seed, problem,
+    prefix).
 
     Args:
-        room: longest prompt and completion, in tokens.
+        room: longest prompt + completion, in tokens.
     """
 
     def __init__(self, engine: Engine, grader: AnswerGrader, config: InterveneConfig, room: int) -> None:
@@ -38,7 +37,7 @@ class Continuer:
     def success_rates(
         self, problems: Sequence[HardProblem], beginnings: Sequence[Beginning], budget: Budget
     ) -> dict[Beginning, float]:
-        """p of each distinct beginning; those that leave no room for a continuation are not in it."""
+        """Return p of each distinct prefix; prefixes that leave no room for a continuation are absent."""
         below: dict[int, dict[str, Branch]] = {}
         prompts: dict[int, list[int]] = {}
         for place, text in dict.fromkeys(beginnings):
@@ -58,12 +57,12 @@ class Continuer:
         )
         with charged(self.engine, budget, "continue"):
             found = self.engine.continue_prefixes(trees, sampling)
-        asked = [
+        sampled = [
             ((place, text), branch, samples)
             for (place, branches), per_branch in zip(below.items(), found, strict=True)
             for (text, branch), samples in zip(branches.items(), per_branch, strict=True)
         ]
-        return self._graded(problems, asked)
+        return self._rates(problems, sampled)
 
     def _branch(self, problem: HardProblem, text: str, prompt_tokens: int) -> Branch | None:
         token_ids = encode_inside(self.engine.tokenizer, text)
@@ -77,17 +76,17 @@ class Continuer:
             seed=seed_of(self.config.run.seed, "continue", problem.index, text),
         )
 
-    def _graded(
-        self, problems: Sequence[HardProblem], asked: Sequence[tuple[Beginning, Branch, list[Completion]]]
+    def _rates(
+        self, problems: Sequence[HardProblem], sampled: Sequence[tuple[Beginning, Branch, list[Completion]]]
     ) -> dict[Beginning, float]:
         finished = [
             (beginning, self._text([*branch.token_ids, *each.token_ids]))
-            for beginning, branch, samples in asked
+            for beginning, branch, samples in sampled
             for each in samples
             if each.finish_reason == "stop"
         ]
         verdicts = self.grader.grade([(text, problems[place].solution) for (place, _), text in finished])
-        correct = {beginning: 0 for beginning, _, _ in asked}
+        correct = {beginning: 0 for beginning, _, _ in sampled}
         for (beginning, _), verdict in zip(finished, verdicts, strict=True):
             correct[beginning] += verdict is Verdict.CORRECT
         return {beginning: count / self.config.num_continuations for beginning, count in correct.items()}

@@ -1,4 +1,4 @@
-"""How many candidates came how far, and what interventions do to success."""
+"""Counts of candidates after each filter, and success rates with and without interventions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TESTED: dict[Filter, tuple[str, ...]] = {
     "success": ("continued", "successful"),
     "gain": ("continued", "successful", "gained"),
 }
-"""What a filter measures."""
+"""Counts that exist only if the filter measured them."""
 ARMS = {
     "prefix": "success_prefix",
     "prefix + original step": "success_original",
@@ -31,13 +31,13 @@ def funnel(
     candidates: Sequence[Candidate],
     kept_by: Filter = "gain",
 ) -> dict[str, Any]:
-    """Counts from attempts to selected interventions, in order; then the losses by cause. What the filter did
-    not measure is not in it.
+    """Count attempts, proposals and what each filter leaves, in order; then proposals by outcome. Counts that
+    the filter did not measure are absent.
 
     Args:
-        num_problems: with at least one attempt.
+        num_problems: problems with at least one attempt.
         too_long: attempts whose conversation did not fit.
-        cut: attempts that were checked beside a guided solution without its end.
+        cut: attempts that were checked against a truncated guided solution.
         kept_by: the filter.
     """
     outcomes = Counter[str](each.outcome for each in candidates)
@@ -69,8 +69,10 @@ def funnel(
 
 
 def efficacy(candidates: Sequence[Candidate]) -> dict[str, dict[str, float]]:
-    """Of the candidates whose three arms were measured: mean success of each arm, and coverage, the problems
-    with at least one success. Empty where there are none."""
+    """Return each arm's mean success and the number of problems with at least one success.
+
+    Only candidates with all three arms measured count; empty if there are none.
+    """
     measured = [each for each in candidates if each.gain is not None and each.success_prefix is not None]
     if not measured:
         return {}

@@ -1,4 +1,4 @@
-"""Whether a text gives an answer away: as a number or a word of its own, not inside another one."""
+"""Detects that a text states the gold answer, as a whole number or word."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from fastrl.grading import exact_verdict
 from fastrl.grading.boxes import box_contents
 
-# whole numbers, as they are written: 12, -12, 1,200, 0.5, 3/4, \frac{3}{4}; an exponent or an index is none
+# complete numbers: 12, -12, 1,200, 0.5, 3/4, \frac{3}{4}; exponents and indices don't match
 _NUMBER = re.compile(
     r"-?\\[dt]?frac\{-?[0-9]+\}\{[0-9]+\}"
     r"|(?<![\w.^\\])(?<![\^_]\{)-?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?:/[0-9]+)?"
@@ -17,12 +17,11 @@ _DOLLAR = re.compile(r"(?<!\\)\$")
 
 
 def leaks(content: str, gold: str) -> bool:
-    r"""True where a text holds the gold answer at token boundaries, or a box with an equal one.
+    r"""Return True if a text states the gold answer at token boundaries or boxes an equal answer.
 
-    A number is compared with the numbers of the text, by value: 12 is in "x = 12." and "12%", not in "312",
-    "12.5", "1/12", "-12", "12x" or "x^{12}"; \frac{1}{2} is in "1/2". Any other answer is looked for as it
-    is written, but for spaces and dollar signs; one that is a single letter counts in a box alone: as a word
-    it is a variable.
+    A number is compared by value with the numbers in the text: 12 is in "x = 12." and "12%", not in "312",
+    "12.5", "1/12", "-12", "12x" or "x^{12}"; \frac{1}{2} is in "1/2". Any other answer is searched as text,
+    ignoring spaces and dollar signs. A single letter counts only inside a box: elsewhere it is a variable.
     """
     wanted = _as_written(gold)
     if any(_equal(box, wanted) for box in box_contents(content)):
@@ -38,7 +37,7 @@ def leaks(content: str, gold: str) -> bool:
 
 
 def _as_written(gold: str) -> str:
-    """Without dollar signs, a final full stop and surplus spaces."""
+    """Strip dollar signs, a final full stop and repeated spaces."""
     text = " ".join(_DOLLAR.sub(" ", gold).split())
     return text[:-1].rstrip() if text.endswith(".") and not text.endswith("..") else text
 
@@ -48,7 +47,7 @@ def _numbers(text: str) -> list[re.Match[str]]:
 
 
 def _goes_on(text: str, number: re.Match[str]) -> bool:
-    """A letter stands right behind it: 12x is no 12."""
+    """Return True if a letter or underscore follows: 12x is not 12."""
     following = text[number.end() : number.end() + 1]
     return following.isalpha() or following == "_"
 

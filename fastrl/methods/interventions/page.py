@@ -1,4 +1,4 @@
-"""A page that shows what happened: the funnel; attempts with the first error and the intervention marked."""
+"""HTML page of an intervene stage: the funnel, and attempts with the error and the intervention marked."""
 
 from __future__ import annotations
 
@@ -32,29 +32,30 @@ def page(
     problems: Sequence[HardProblem], candidates: Sequence[Candidate], counts: Mapping[str, Any],
     budget: Mapping[str, Mapping[str, int]],
 ) -> str:  # fmt: skip
-    """HTML in one file, without scripts or anything from elsewhere.
+    """Return one self-contained HTML page without scripts.
 
-    Each attempt is shown with its selected intervention, or else the one that came furthest; attempts of
-    which nothing could be read are left to the counts.
+    Each attempt is shown with its selected intervention, or else with the candidate that passed most filters.
+    Attempts without a parsable intervention appear only in the counts.
     """
     attempts = [
         shown
         for _, own in groupby(candidates, key=lambda each: (each.problem, each.attempt))
         if (shown := furthest(list(own))) is not None
     ]
-    attempts.sort(key=lambda each: each.outcome != "selected")  # stable: in order otherwise
-    told = "".join(article(problems[each.problem], each) for each in attempts[:SHOWN])
+    attempts.sort(key=lambda each: each.outcome != "selected")
+    articles = "".join(article(problems[each.problem], each) for each in attempts[:SHOWN])
     body = (
         f"<h1>Interventions</h1>\n<h2>Funnel</h2>\n{table(flat(counts))}\n"
         f"<h2>Requests and tokens</h2>\n{table(flat(budget))}\n<h2>Attempts</h2>\n"
-        f"<p>{min(SHOWN, len(attempts))} of {len(attempts)} with an intervention that could be read.</p>\n"
-        f"{told}"
+        f"<p>{min(SHOWN, len(attempts))} of {len(attempts)} attempts with a readable intervention.</p>\n"
+        f"{articles}"
     )
     return document("Interventions", body, STYLE + OWN_STYLE)
 
 
 def furthest(own: Sequence[Candidate]) -> Candidate | None:
-    """The selected one, else the first with a place that is neither leak nor repetition, else the first."""
+    """Return the selected candidate, else the first located one that is no leak or repetition, else the first
+    located one; None if there is none."""
     read = [each for each in own if each.location is not None]
     dropped = ("leak", "duplicate", "unchanged", "not_first")
     return min(read, key=lambda each: (each.outcome != "selected", each.outcome in dropped), default=None)
@@ -82,7 +83,7 @@ def article(problem: HardProblem, candidate: Candidate) -> str:
 
 
 def items(steps: Steps, location: int, content: str) -> str:
-    """The steps up to the wrong one, the intervention, and what the attempt went on with."""
+    """Return the attempt's steps as list items, with the intervention after the wrong step."""
     lines = []
     for number in range(1, len(steps) + 1):
         kind = "error" if number == location else "after" if number > location else "kept"
@@ -101,7 +102,7 @@ def table(values: Mapping[str, Any]) -> str:
 
 
 def flat(counts: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Nested counts under one name each."""
+    """Flatten nested counts; names are joined by ": "."""
     found: dict[str, Any] = {}
     for name, value in counts.items():
         place = f"{path}{name.replace('_', ' ')}"

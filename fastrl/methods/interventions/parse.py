@@ -1,4 +1,4 @@
-"""From what a verifier wrote to an intervention: which substep to replace, and by what."""
+"""Parses a verifier's reply into an intervention: the substep to replace and the new step."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Reject = Literal["unfinished", "no_tag", "unreadable", "no_location", "out_of_ra
 OPEN, CLOSE = "<intervention>", "</intervention>"
 BRACE = re.compile(r"\{(?=\s*[\"'])")
 MOST_CHARS = 200_000
-"""Of a reply that are read: the last ones."""
+"""Only this many characters at the end of a reply are parsed."""
 MOST_TRIES = 100
-"""Texts between braces that are read where there is no tag."""
+"""Largest number of {...} texts that are parsed if the tag is missing."""
 ESCAPE = re.compile(r"\\(\\|u[0-9a-fA-F]{4}|[A-Za-z]+|.)", re.DOTALL)
-# of LaTeX's commands, those that begin as JSON writes a tab or a new line
+# LaTeX commands that begin with \t or \n, JSON's escapes for a tab and a line break
 COMMANDS = {
     "tan", "tanh", "tau", "text", "textbf", "textit", "textrm", "tfrac", "therefore", "theta", "times",
     "tilde", "to", "top", "triangle", "triangleq", "nabla", "ne", "nearrow", "neg", "neq", "nexists", "ngtr",
@@ -28,7 +28,7 @@ COMMANDS = {
 
 @dataclass(frozen=True, slots=True)
 class Intervention:
-    """One step in the place of substep `location` and of all that follows it."""
+    """A step that replaces substep `location` and all substeps after it."""
 
     location: int
     """From 1."""
@@ -36,11 +36,11 @@ class Intervention:
 
 
 def parse_intervention(text: str, num_steps: int) -> Intervention | Reject:
-    """The intervention in the last <intervention>{"content": ..., "location": ...}</intervention> of a text,
-    or why there is none; without any tag, in the last {...} that holds both names.
+    """Parse the last <intervention>{"content": ..., "location": ...}</intervention> of a text; without a tag,
+    the last {...} with both names.
 
-    Read as JSON in which LaTeX's backslashes stand for themselves, or as a Python literal. empty: the
-    verifier found no error.
+    The object is JSON with unescaped LaTeX backslashes, or a Python literal. Otherwise returns the reject
+    reason; "empty" means that the verifier found no error.
     """
     text = text[-MOST_CHARS:]
     end = text.rfind(CLOSE)
@@ -66,7 +66,7 @@ def parse_intervention(text: str, num_steps: int) -> Intervention | Reject:
 
 
 def last_object(text: str) -> Any:
-    """The value of the last {...} with both names, for models that leave the tag out; None: there is none."""
+    """Return the value of the last {...} with both names; None if there is none."""
     tries, last = 0, min(text.rfind("content"), text.rfind("location"))
     for begin in reversed([match.start() for match in BRACE.finditer(text)]):
         if begin > last or tries == MOST_TRIES:
@@ -82,13 +82,13 @@ def last_object(text: str) -> Any:
 
 
 def read_object(body: str) -> Any:
-    """The value of a JSON object or a Python literal; None where it is neither."""
+    """Return the value of a JSON object or a Python literal; None if it is neither."""
     begin, end = body.find("{"), body.rfind("}")
     if begin < 0 or end < begin:
         return None
     repaired = ESCAPE.sub(literal_latex, body[begin : end + 1])
     try:
-        return json.loads(repaired, strict=False)  # a line break inside a string is let pass
+        return json.loads(repaired, strict=False)  # models put bare line breaks into strings
     except (ValueError, RecursionError):
         pass
     try:
@@ -98,7 +98,7 @@ def read_object(body: str) -> Any:
 
 
 def literal_latex(escape: re.Match[str]) -> str:
-    r"""An escape as it was meant: \n and \" as JSON has them, \frac and \( with their backslash doubled."""
+    r"""Keep JSON escapes such as \n and \", and double the backslash of LaTeX's \frac and \(."""
     word = escape[1]
     if word == "/":
         return word
@@ -109,7 +109,7 @@ def literal_latex(escape: re.Match[str]) -> str:
 
 
 def whole_number(value: Any) -> int | None:
-    """3, 3.0, "3" and "Substep 3" are 3; true is nothing."""
+    """Convert 3, 3.0, "3" or "Substep 3" to 3; None for booleans and everything else."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):

@@ -1,4 +1,4 @@
-"""The hard set as interventions read it: problems, references, and failed attempts in steps."""
+"""Loads the hard set: problems, reference solutions, and failed attempts cut into steps."""
 
 from __future__ import annotations
 
@@ -15,39 +15,40 @@ from fastrl.types import Message
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HardProblem:
-    """A problem of the hard set, and its attempts in steps."""
+    """A problem of the hard set with its failed attempts cut into steps."""
 
     index: int
-    """Line of the file, from 0."""
+    """Row of the file, from 0."""
     messages: list[Message]
-    """What the model read when it made the attempts."""
+    """The prompt that produced the attempts."""
     question: str
     solution: str
     """The gold answer."""
     reference: str
+    """A correct solution."""
     attempts: list[Steps]
 
     def row(self) -> Row:
-        """A line of attempts.jsonl."""
+        """Return the problem's row of attempts.jsonl."""
         attempts = [[steps[i] for i in range(len(steps))] for steps in self.attempts]
-        told = {"problem": self.index, "question": self.question, "solution": self.solution}
-        return told | {"attempts": attempts}
+        row = {"problem": self.index, "question": self.question, "solution": self.solution}
+        return row | {"attempts": attempts}
 
 
 def read_hard_set(data: DataConfig) -> list[Row]:
-    """The rows of a hard_set stage's hard.jsonl.
+    """Read the hard.jsonl of a hard_set stage.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a row that is none of a hard set, or no row with an attempt.
+        FileNotFoundError: the file does not exist.
+        ValueError: a row lacks a column of the hard set, or no row has an attempt.
     """
     rows = read_rows(data.path, data.limit)
     for number, row in enumerate(rows, 1):
         check_row(row, f"[data] {data.path} row {number}")
     if not any(row["attempts"] for row in rows):
         raise ValueError(
-            f"[data] path: expected failed attempts that came to their end, got none in {data.path!r}; raise "
-            "sampling.max_new_tokens or max_correct of the hard_set stage"
+            f"[data] path: expected failed attempts that were not truncated, got none in {data.path!r}; "
+            "raise sampling.max_new_tokens or max_correct of the hard_set stage"
         )
     return rows
 
@@ -66,7 +67,7 @@ def check_row(row: Row, place: str) -> None:
 
 
 def hard_problem(index: int, row: Row, steps: StepsConfig) -> HardProblem:
-    """A row with its attempts cut into steps."""
+    """Build the problem of a row, its attempts cut into steps."""
     cut = [
         segment(each["text"], min_chars=steps.min_chars, min_steps=steps.min_steps, max_steps=steps.max_steps)
         for each in row["attempts"]

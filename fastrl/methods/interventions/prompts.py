@@ -1,4 +1,4 @@
-"""What the verifying model is asked: a guided solution first, then the check of an attempt."""
+"""Prompts of the verifying model: first a guided solution, then the check of an attempt."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ nothing is wrong:
 
 
 class ProposalPrompts:
-    """The turns of a form, the built-in ones or the configured."""
+    """Renders the conversations of a proposal form, from built-in or configured templates."""
 
     def __init__(self, config: ProposalConfig) -> None:
         own = SHORT if config.form == "short" else VERIFY
@@ -78,16 +78,19 @@ class ProposalPrompts:
         self.config = config
 
     def solve(self, question: str, reference: str) -> list[Message]:
-        """First turn of form full."""
+        """Return the first turn of form full: the request for a guided solution."""
         text = filled(self.solve_template, question=question, reference=reference)
         return [Message(role="user", content=text)]
 
     def verify(self, question: str, reference: str, solution: str | None, steps: Steps) -> list[Message]:
-        """The conversation that ends in the attempt; solution: what the model said in the first turn of form
-        full."""
+        """Return the conversation whose last message holds the attempt.
+
+        Args:
+            solution: the guided solution, the model's reply to `solve`; None in form short.
+        """
         shown = steps.numbered(self.config.step_template, self.config.between_steps)
         text = filled(self.verify_template, question=question, reference=reference, steps=shown)
-        asked = Message(role="user", content=text)
+        request = Message(role="user", content=text)
         if solution is None:
-            return [asked]
-        return [*self.solve(question, reference), Message(role="assistant", content=solution), asked]
+            return [request]
+        return [*self.solve(question, reference), Message(role="assistant", content=solution), request]

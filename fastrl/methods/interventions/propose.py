@@ -1,4 +1,4 @@
-"""Proposals: the model checks its failed attempts against a reference and says what should stand there."""
+"""Proposals: the model checks its failed attempts against a reference and rewrites the first wrong step."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from fastrl.types import Branch, Completion, PrefixTree, SamplingParams
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """What the model wrote about one attempt."""
+    """The model's replies about one attempt."""
 
     problem: HardProblem
     attempt: int
     completions: list[Completion] | None
-    """One a sample. None: the conversation was too long."""
+    """One per sample. None: the conversation was too long."""
     solution_was_cut: bool
-    """The guided solution lost its end, so that the conversation fits."""
+    """The guided solution was truncated to make the conversation fit."""
 
     @property
     def steps(self) -> Steps:
@@ -34,14 +34,14 @@ class Check:
 
 
 class Proposer:
-    """Asks the model to solve each problem by its reference, and to check its attempts.
+    """Asks the model to solve each problem along its reference and to check its failed attempts.
 
-    The guided solution of a problem is sampled once and read before each of its attempts; one that ran out of
-    tokens is read as far as it goes. What the conversations about a problem begin with alike is computed
-    once. Sample j of an attempt draws from (seed, problem, attempt, j) alone.
+    The guided solution of a problem is sampled once, used even if truncated, and precedes all its attempts.
+    The common prefix of a problem's conversations is prefilled once. Draws of sample j depend only on (seed,
+    problem, attempt, j).
 
     Args:
-        room: longest prompt and completion, in tokens.
+        room: longest prompt + completion, in tokens.
     """
 
     def __init__(self, engine: Engine, config: InterveneConfig, room: int) -> None:
@@ -51,7 +51,7 @@ class Proposer:
         self.most_tokens = min(self.config.max_conversation_tokens, room - self.config.verify_tokens)
 
     def check(self, problems: Sequence[HardProblem], budget: Budget) -> list[Check]:
-        """One for each attempt, in order."""
+        """Return one Check per attempt, in order."""
         solutions = self._solutions(problems, budget)
         fitted = [
             [self._fitted(problem, attempt, solution) for attempt in range(len(problem.attempts))]
@@ -75,8 +75,7 @@ class Proposer:
         return checks
 
     def _solutions(self, problems: Sequence[HardProblem], budget: Budget) -> list[str | None]:
-        """A guided solution of each problem; None: the form has none, the problem no attempt, or there is no
-        room for it."""
+        """Sample each problem's guided solution; None in form short, without attempts, or without room."""
         if self.config.form == "short":
             return [None] * len(problems)
         prompts = [
@@ -104,7 +103,7 @@ class Proposer:
     def _fitted(
         self, problem: HardProblem, attempt: int, solution: str | None
     ) -> tuple[list[int] | None, bool]:
-        """Tokens of the conversation, and whether the solution was cut for it; None where it is too long."""
+        """Return the conversation's tokens and whether the solution was truncated; None if it is too long."""
 
         def tokens(kept: str | None) -> list[int]:
             turns = self.prompts.verify(problem.question, problem.reference, kept, problem.attempts[attempt])
@@ -124,9 +123,9 @@ class Proposer:
             low, high = (middle, high) if fits else (low, middle)
         return tokens(solution[:low]), True
 
-    def _tree(self, problem: HardProblem, asked: Sequence[list[int] | None]) -> PrefixTree | None:
-        """The conversations about one problem."""
-        present = [(attempt, ids) for attempt, ids in enumerate(asked) if ids is not None]
+    def _tree(self, problem: HardProblem, prompts: Sequence[list[int] | None]) -> PrefixTree | None:
+        """Build the prefix tree of the conversations about one problem."""
+        present = [(attempt, ids) for attempt, ids in enumerate(prompts) if ids is not None]
         if not present:
             return None
         shared = shared_length([ids for _, ids in present])

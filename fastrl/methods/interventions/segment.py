@@ -1,4 +1,4 @@
-"""A rollout in numbered substeps: what a verifier reads and points at."""
+"""Splits a rollout into numbered substeps that a verifier can refer to."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from itertools import pairwise
 from typing import Literal
 
 Separator = Literal["blank line", "line", "sentence"]
-# coarse to fine; the text between two steps is what the pattern matches
+# coarse to fine; a pattern matches the text between two steps
 SEPARATORS: dict[Separator, re.Pattern[str]] = {
-    # a match begins behind a word: no run of spaces is read twice
+    # (?<!\s) starts a match after a word, so that long runs of spaces take linear time
     "blank line": re.compile(r"(?<!\s)\s*\n[ \t]*\n\s*"),
     "line": re.compile(r"(?<!\s)\s*\n\s*"),
     "sentence": re.compile(r"(?<=[.!?])\s+(?=[A-Z\\$(\"'])"),
 }
-# nothing is cut inside these
+# formulas, code blocks and environments are never split
 WHOLE = re.compile(
     r"\\\[.*?\\\]|\$\$.*?\$\$|\\\(.*?\\\)|```.*?```|\\begin\{(?P<name>[^}]*)\}.*?\\end\{(?P=name)\}",
     re.DOTALL,
@@ -25,7 +25,7 @@ WHOLE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Where the substeps of a text lie. What stands between two of them belongs to neither."""
+    """A text and the spans of its substeps; separators between them belong to none."""
 
     text: str
     spans: tuple[tuple[int, int], ...]
@@ -39,37 +39,36 @@ class Steps:
         return self.text[slice(*self.spans[index])]
 
     def before(self, location: int) -> str:
-        """The text up to substep `location` (from 1), with what separates them; "" before the first."""
+        """Return the text before substep `location` (from 1), with the separator; "" before the first."""
         return self.text[: self.spans[location - 1][0]] if location > 1 else ""
 
     def upto(self, location: int) -> str:
-        """The text up to the end of substep `location`; "" for 0."""
+        """Return the text up to the end of substep `location`; "" for 0."""
         return self.text[: self.spans[location - 1][1]] if location > 0 else ""
 
     def spaced(self, content: str) -> str:
-        """A new step with its line breaks as the rollout has them: where blank lines separate the steps, its
-        lines become steps too. Those inside formulas, code and environments stay."""
+        """Return a new step with the rollout's line breaks: blank lines between its lines if blank lines
+        separate the steps. Formulas, code and environments keep theirs."""
         if self.separator != "blank line":
             return content
         cuts = pieces(content, "line")
         return "\n\n".join(content[start:end] for start, end in cuts)
 
     def numbered(self, template: str = "**Substep {number}:**\n{step}", between: str = "\n\n") -> str:
-        """As a verifier reads it: every substep under its number, from 1."""
+        """Return the verifier's view: every substep under its number, from 1."""
         return between.join(filled(template, number=str(i + 1), step=self[i]) for i in range(len(self)))
 
 
 def filled(template: str, **values: str) -> str:
-    """The template with each {name} replaced; braces in the values and all others stay."""
+    """Replace each {name} in the template; other braces, and those in the values, stay."""
     return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), template)
 
 
 def segment(text: str, *, min_chars: int = 24, min_steps: int = 3, max_steps: int = 200) -> Steps:
-    """Cut a rollout at blank lines; where these give fewer than min_steps, at lines, then at sentences.
+    """Split a rollout at blank lines; if these give fewer than min_steps, at lines, then at sentences.
 
-    Formulas, code blocks and LaTeX environments stay whole. A piece shorter than min_chars joins
-    the one before it (the first one the one after). More than max_steps pieces are joined, as evenly as they
-    go.
+    Formulas, code blocks and LaTeX environments are never split. A piece shorter than min_chars joins the
+    previous one (the first joins the next). More than max_steps pieces are merged into max_steps even runs.
 
     Raises:
         ValueError: the text is empty.
@@ -82,11 +81,11 @@ def segment(text: str, *, min_chars: int = 24, min_steps: int = 3, max_steps: in
         found.append(Steps(text, tuple(spans), separator))
         if len(spans) >= min_steps:
             return found[-1]
-    return max(found, key=len)  # the coarsest of those with most
+    return max(found, key=len)  # the first, so the coarsest, of the longest
 
 
 def pieces(text: str, separator: Separator) -> list[tuple[int, int]]:
-    """Spans between the separators that lie outside whole things, without outer spaces."""
+    """Return the spans between separators, ignoring separators inside WHOLE, without outer whitespace."""
     whole = [match.span() for match in WHOLE.finditer(text)]
     inside = len(text) - len(text.lstrip())
     spans, start = [], inside
@@ -101,7 +100,7 @@ def pieces(text: str, separator: Separator) -> list[tuple[int, int]]:
 
 
 def merged(spans: Sequence[tuple[int, int]], min_chars: int) -> list[tuple[int, int]]:
-    """Short pieces join the one before them; a short first one the next."""
+    """Join each short piece to the previous one; a short first piece to the next."""
     out: list[tuple[int, int]] = []
     for start, end in spans:
         short_first = len(out) == 1 and out[0][1] - out[0][0] < min_chars
@@ -113,7 +112,7 @@ def merged(spans: Sequence[tuple[int, int]], min_chars: int) -> list[tuple[int, 
 
 
 def joined(spans: Sequence[tuple[int, int]], max_steps: int) -> list[tuple[int, int]]:
-    """At most max_steps: neighbours join, each run as long as the others or one longer."""
+    """Merge neighbours into at most max_steps runs whose lengths differ by at most one."""
     count = min(len(spans), max_steps)
     bounds = [len(spans) * k // count for k in range(count + 1)]
     return [(spans[a][0], spans[b - 1][1]) for a, b in pairwise(bounds)]

@@ -18,7 +18,7 @@ def transfer_reward(inputs: RewardInputs) -> TransferReward:
 
 
 def receiver_is_reference(config: RlConfig) -> bool:
-    """Return whether the receiver is the policy's start: its prefill then gives the reference's log-probs."""
+    """Return True if the receiver is the policy's initial model, so its prefill also gives ref_logprobs."""
     transfer = config.transfer
     same_start = config.uses_transfer and transfer.receiver.path == config.model.path
     return bool(config.loss.kl_coef) and same_start and transfer.mode != "teacher"

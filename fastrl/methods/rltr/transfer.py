@@ -1,4 +1,4 @@
-"""The transfer reward (RLTR, arXiv 2602.08489): can a frozen receiver finish what the policy began?"""
+"""The transfer reward (RLTR, arXiv 2602.08489): success of a frozen receiver on cut rollouts."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from fastrl.rewards.batch import CompletionInput, LogExtra, LogMetric, TrainerSt
 from fastrl.rewards.cuts import Cut, draw_tau
 from fastrl.rewards.receiver import Continuation, Receiver
 
-PREFIX_END = 200  # characters of a prefix that are logged
+PREFIX_END = 200  # characters at a prefix's end that are logged
 
 Scored = tuple[Cut, list[Continuation]]
 
 
 class TransferReward:
-    """Share of a frozen receiver's continuations of a cut rollout that reach the gold answer.
+    """Fraction of a frozen receiver's continuations of a cut rollout that reach the gold answer.
 
         tau_k ~ U(0, 1],  l_k = floor(tau_k * |y|),  z_kn ~ receiver(. | x, y[:l_k])
         reward = mean over K cuts and N continuations of 1[answer(y[:l_k] z_kn) == gold]
 
-    In mode "force" the receiver reads the forcing text after the cut and writes the answer alone; in mode
-    "teacher" it writes nothing:
+    In mode "force" the receiver reads the forcing text after the cut and writes only the answer. In mode
+    "teacher" it generates nothing:
 
         reward = mean over K cuts of p_receiver(gold answer | x, y[:l_k], forcing text)
 
-    A continuation that does not finish counts as wrong. Every draw is a function of seed, step, rollout and
-    cut, so that a resumed run repeats it. A rollout is known by its entry in rollout_ids where the trainer
-    numbers its rollouts (fastrl does: ranks and refills share no number), by its row otherwise; its group in
-    the same way by group_ids, or else by equal prompts in a row.
+    A truncated continuation counts as wrong. Every draw is a function of seed, step, rollout and cut, so a
+    resumed run repeats it. rollout_ids identify rollouts if the trainer passes them (fastrl's are unique over
+    ranks and refills), else their index in the batch does. group_ids identify groups, else consecutive equal
+    prompts do.
 
     Args:
         receiver: engine of the frozen model.
-        policy_tokenizer: of completion_ids.
+        policy_tokenizer: tokenizer of completion_ids.
         max_new_tokens: longest rollout; see Receiver.
-        seed: of the run.
-        ref_temperature: the receiver is the policy's own start, with its tokens: log-probs of the rollouts at
-            this temperature come out of the same prefill, as the column ref_logprobs. None: it is not.
+        seed: seed of the run.
+        ref_temperature: set if the receiver is the policy's initial model with the same tokenizer. The same
+            prefill then returns the rollouts' log-probs at this temperature as the column ref_logprobs.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class TransferReward:
         self.receiver = Receiver(receiver, policy_tokenizer, grader, config, max_new_tokens)
 
     def check_capacity(self, prompts: Sequence[Any]) -> None:
-        """Raises ValueError where the receiver could not hold a prompt, a rollout and its continuation."""
+        """Raise ValueError if the receiver cannot hold a prompt, a rollout and its continuation."""
         self.receiver.check_capacity(prompts)
 
     def __call__(
@@ -85,7 +85,7 @@ class TransferReward:
             for (row, token_ids), _ in zip(enumerate(completion_ids), prompts, strict=True)
         ]
         if self.config.mode == "teacher":
-            return self._taught(prompts, cuts, solution, log_extra, log_metric)
+            return self._teacher_rewards(prompts, cuts, solution, log_extra, log_metric)
         whole = () if self.ref_temperature is None else completion_ids
         continuations, ref_logprobs = self.receiver.continue_cuts(
             prompts, cuts, solution, self.seed, "transfer", step, ids=ids,
@@ -105,7 +105,7 @@ class TransferReward:
             log_metric("transfer/empty_cuts", _share_empty(cuts))
         return [_share_correct([each for _, found in row for each in found]) for row in rows]
 
-    def _taught(
+    def _teacher_rewards(
         self, prompts: Sequence[Any], cuts: Sequence[Sequence[Cut]], solution: Sequence[Any],
         log_extra: LogExtra | None, log_metric: LogMetric | None,
     ) -> list[float | None]:  # fmt: skip
@@ -113,7 +113,7 @@ class TransferReward:
         rewards: list[float | None] = [mean([math.exp(value) for value in row]) for row in logprobs]
         if log_extra is not None:
             rows = zip(cuts, logprobs, strict=True)
-            log_extra("cuts", [[_taught_record(*each) for each in zip(*row, strict=True)] for row in rows])
+            log_extra("cuts", [[_teacher_record(*each) for each in zip(*row, strict=True)] for row in rows])
         if log_metric is not None:
             flat = [value for row in logprobs for value in row]
             log_metric("transfer/mean", mean([math.exp(value) for value in flat]))
@@ -132,12 +132,12 @@ def _share_correct(continuations: Sequence[Continuation]) -> float:
 
 
 def _share_empty(cuts: Sequence[Sequence[Cut]]) -> float:
-    """Share of the rollouts that nothing is kept of, whichever the cut."""
+    """Return the fraction of rollouts whose cuts are all at position 0."""
     return mean([float(all(cut.position == 0 for cut in row)) for row in cuts]) if cuts else 0.0
 
 
 def _metrics(scored: Sequence[Scored]) -> dict[str, float]:
-    """Means over cuts; those with and without the answer in the prefix apart, where there are any."""
+    """Average over cuts; also separately over prefixes with and without the answer, if there are any."""
     if not scored:
         return {}
     all_found = [each for _, found in scored for each in found]
@@ -169,7 +169,7 @@ def _cut_record(cut: Cut) -> dict[str, Any]:
     }
 
 
-def _taught_record(cut: Cut, answer_logprob: float) -> dict[str, Any]:
+def _teacher_record(cut: Cut, answer_logprob: float) -> dict[str, Any]:
     return {**_cut_record(cut), "answer_logprob": answer_logprob}
 
 

@@ -1,4 +1,4 @@
-"""How well another model finishes what the policy began: a frozen receiver's success over a grid of cuts."""
+"""Transferability: a frozen receiver's success on the policy's completions over a grid of cuts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TransferResult:
 
     taus: tuple[float, ...]
     success: list[float]
-    """At each tau, the share of continuations that reach the gold answer; problems weigh the same."""
+    """Fraction of continuations that reach the gold answer, per tau; every problem has the same weight."""
     per_problem: list[list[float]]
     """[problem][tau]."""
     auc: float
@@ -36,9 +36,9 @@ class TransferResult:
     high: float
     """95 % interval of auc over problems."""
     with_answer: list[float]
-    """At each tau, the share of prefixes that have begun to give the answer."""
+    """Fraction of prefixes that already contain an answer marker, per tau."""
     unfinished: float
-    """Share of continuations that ran out of tokens; they count as wrong."""
+    """Fraction of truncated continuations; they count as wrong."""
 
 
 def transferability(
@@ -57,17 +57,17 @@ def transferability(
     top_p: float = 0.95,
     slack_tokens: int = 256,
 ) -> TransferResult:
-    """Cut every completion at every tau, let the receiver continue, grade prefix + continuation.
+    """Cut every completion at every tau, let the receiver continue, and grade prefix + continuation.
 
         s(tau) = mean over problems, completions, continuations of 1[answer(y[:floor(tau |y|)] z) == gold]
         auc    = integral of s over tau / (last tau - first tau), by trapezoids; s itself at a single tau
 
     Args:
-        receiver: a frozen model, best one that the policy was not trained with.
-        policy_tokenizer: of the completions.
-        completions: one list a problem, at least one completion in each.
-        max_new_tokens: that the policy had; a continuation may have what the cut leaves of it + slack_tokens.
-        taus: rising, in [0, 1]; 0 lets the receiver solve the problem alone.
+        receiver: a frozen model, preferably one that the policy was not trained with.
+        policy_tokenizer: tokenizer of the completions.
+        completions: one list per problem, at least one completion in each.
+        max_new_tokens: the policy's limit; a continuation gets the tokens that the cut leaves + slack_tokens.
+        taus: increasing, in [0, 1]; at 0 the receiver solves the problem from the start.
         strip_answer: prefixes end before the first answer marker.
     """
     check_grid(problems, completions, taus)
@@ -95,7 +95,7 @@ def summarize_transfer(
     taus: tuple[float, ...],
     seed: int,
 ) -> TransferResult:
-    """From [row][tau][sample] to the curve; owners[row] is the row's problem."""
+    """Average continuations [completion][tau][sample] into the curve; owners[i] is completion i's problem."""
     shares = [[mean([float(one.correct) for one in samples]) for samples in row] for row in continuations]
     curves: list[list[list[float]]] = [[] for _ in range(max(owners) + 1)]
     for owner, curve in zip(owners, shares, strict=True):
@@ -117,7 +117,7 @@ def summarize_transfer(
 
 
 def area_under(taus: Sequence[float], values: Sequence[float]) -> float:
-    """Mean height of the curve through the points."""
+    """Return the curve's mean height by the trapezoidal rule."""
     if len(taus) == 1:
         return values[0]
     points = list(zip(taus, values, strict=True))
@@ -135,7 +135,7 @@ def check_grid(
         )
     if not all(completions):
         raise ValueError(
-            "[transferability] completions: expected at least one of every problem, got an empty list"
+            "[transferability] completions: expected at least one per problem, got an empty list"
         )
     if not taus or list(taus) != sorted(set(taus)) or not 0 <= taus[0] <= taus[-1] <= 1:
         raise ValueError(f"[transferability] taus: expected rising numbers in [0, 1], got {tuple(taus)}")

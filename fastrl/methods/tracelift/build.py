@@ -1,4 +1,4 @@
-"""Builds a frozen executor, what checks its answers, and the rewards uplift and rubric."""
+"""Builds the frozen executor with its verifier, and the rewards uplift and rubric."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class TraceLiftRewards:
 
     @cached_property
     def scorer(self) -> RubricScorer:
-        """Scores traces with the reward model, in the run's compute type."""
+        """The reward model's scorer, in the run's compute dtype."""
         config, device = self.inputs.config, self.inputs.device
         model = RubricModel.load(config.uplift.reward_model, device, compute_dtype(config.model, device))
         return RubricScorer(model, microbatch_tokens(config))
@@ -54,11 +54,11 @@ class TraceLiftRewards:
 def build_executor(
     config: ExecutorConfig, engine: EngineConfig, device: torch.device, answer: AnswerConfig | None = None
 ) -> Executor:  # fmt: skip
-    """A frozen executor, its engine awake; executor.verifier.close() ends its processes.
+    """Build a frozen executor with its engine awake; executor.verifier.close() ends the grading processes.
 
     Args:
-        engine: in the place of executor.engine where that is of kind same.
-        answer: how answers are graded, for math; an executor may always answer with its last number.
+        engine: engine options for executor.engine.kind "same".
+        answer: how math answers are graded; extraction is always last_number.
     """
     own = engine if config.engine.kind == "same" else config.engine
     verifier = build_verifier(config, answer or AnswerConfig())

@@ -1,4 +1,4 @@
-"""What a reward model's scores are worth: gold totals over scores, and how many traces stand where."""
+"""Calibration plot of a reward model: mean gold total against mean score per bin, and the bins' counts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from fastrl.report.plot import COLORS, INK
 
 
 def plot_calibration(bins: Sequence[Bin], out: Path) -> Path:
-    """A point a bin, mean gold total over mean score, on the diagonal where the model is calibrated; below,
-    the bins' counts. Returns the PNG's path."""
+    """Plot mean gold total against mean score per bin, with the bins' counts below; return the PNG's path."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

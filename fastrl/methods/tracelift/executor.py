@@ -1,4 +1,4 @@
-"""A frozen executor: it reads a problem, perhaps with a trace, and answers; its answers are checked."""
+"""A frozen executor: answers problems with or without a trace, and has the answers verified."""
 
 from __future__ import annotations
 
@@ -16,59 +16,58 @@ from fastrl.types import Branch, FinishReason, PrefixTree, SamplingParams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One problem, put to the executor num_samples times in the same words."""
+class ExecutorRequest:
+    """One prompt of the executor, answered num_samples times."""
 
     question: str
     trace: str | None
-    """None: the executor is on its own."""
+    """None: no trace."""
     reference: Any
-    """What answers are checked against; see Verifier.reference."""
+    """The gold answer or tests; see Verifier.reference."""
     num_samples: int
     seed: int
-    keep: bool = False
-    """The answers are kept, and the same request is not asked again."""
+    cache: bool = False
+    """Store the answers and return them for equal requests later."""
 
     @property
     def key(self) -> tuple[object, ...]:
+        """Key of the answer cache."""
         return self.question, self.trace, repr(self.reference), self.num_samples, self.seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the executor wrote, with what its answer was begun with; and whether it is right.
-
-    One that ran out of tokens is checked as it is."""
+    """An executor's answer and its check; a truncated answer is checked as it is."""
 
     text: str
+    """Includes the words that every answer is made to begin with."""
     finish_reason: FinishReason
     checked: Checked
 
 
 class Executor:
-    """Puts problems and traces to a frozen model and checks its answers.
+    """Prompts a frozen model with problems and traces, and checks its answers.
 
-    The executor reads them in its own chat template, and its answer begins with the configured words. All
-    requests of a call are one request to its engine, all those of one problem one prefix tree: what their
-    prompts begin with alike is computed once, for equal traces all of it. All answers go to the verifier at
-    once.
+    Prompts use the executor's own chat template, and answers begin with the configured words. A call makes
+    one engine call with one prefix tree per problem, so shared prompt tokens are prefilled once. The verifier
+    checks all answers in one batch.
 
     Args:
-        engine: the frozen model.
-        verifier: of the configuration's task.
+        engine: engine of the frozen model.
+        verifier: verifier of the configured task.
     """
 
     def __init__(self, engine: Engine, config: ExecutorConfig, verifier: Verifier) -> None:
         self.engine, self.config, self.verifier = engine, config, verifier
         self.prompts = ExecutorPrompts(config)
         self.begin_ids = encode_inside(engine.tokenizer, self.prompts.begin)
-        self._kept: dict[tuple[object, ...], list[Answer]] = {}
+        self._cache: dict[tuple[object, ...], list[Answer]] = {}
 
     def check_capacity(self, questions: Sequence[str], trace_tokens: int) -> None:
-        """Raises ValueError where the executor could not hold a question, a trace of so many tokens, and its
+        """Raise ValueError if the executor cannot hold a question, a trace of trace_tokens tokens and its
         answer."""
         for question in questions:
-            # any trace: the words around it count too
+            # "-": the prompt with a trace has words around it, which count too
             self._check_room(len(self._prompt_ids(question, "-")) + trace_tokens)
 
     def success_rates(
@@ -79,12 +78,12 @@ class Executor:
         repeats: int,
         seed: int,
     ) -> list[float]:
-        """Share of `repeats` right answers to each question with its trace (None: without one).
+        """Return the fraction of correct answers among `repeats` samples, per question and trace.
 
-        Draws are a function of (seed, question, trace) alone.
+        Draws depend only on (seed, question, trace); a trace of None means no trace.
         """
         requests = [
-            Request(
+            ExecutorRequest(
                 question=question, trace=trace, reference=reference, num_samples=repeats,
                 seed=seed_of(seed, "executor", question, "alone" if trace is None else f"with {trace}"),
             )
@@ -92,20 +91,20 @@ class Executor:
         ]  # fmt: skip
         return [success_rate(answers) for answers in self.run(requests)]
 
-    def keeps(self, request: Request) -> bool:
-        """Its answers are here already."""
-        return request.key in self._kept
+    def is_cached(self, request: ExecutorRequest) -> bool:
+        """Return True if an equal request's answers are stored."""
+        return request.key in self._cache
 
-    def run(self, requests: Sequence[Request]) -> list[list[Answer]]:
-        """[request][sample]; sample j draws from (request.seed, j) alone."""
-        fresh = [request for request in requests if not request.keep]
-        once = {r.key: r for r in requests if r.keep and not self.keeps(r)}
+    def run(self, requests: Sequence[ExecutorRequest]) -> list[list[Answer]]:
+        """Return answers [request][sample]; draws of sample j depend only on (request.seed, j)."""
+        fresh = [request for request in requests if not request.cache]
+        once = {r.key: r for r in requests if r.cache and not self.is_cached(r)}
         answers = self._ask([*fresh, *once.values()])
-        self._kept.update(zip(once, answers[len(fresh) :], strict=True))
+        self._cache.update(zip(once, answers[len(fresh) :], strict=True))
         found = iter(answers)
-        return [self._kept[request.key] if request.keep else next(found) for request in requests]
+        return [self._cache[request.key] if request.cache else next(found) for request in requests]
 
-    def _ask(self, requests: Sequence[Request]) -> list[list[Answer]]:
+    def _ask(self, requests: Sequence[ExecutorRequest]) -> list[list[Answer]]:
         if not requests:
             return []
         trees, places = self._trees(requests)
@@ -128,24 +127,24 @@ class Executor:
             for texts, samples in zip(written, completions, strict=True)
         ]
 
-    def _trees(self, requests: Sequence[Request]) -> tuple[list[PrefixTree], list[tuple[int, int]]]:
-        """Trees, and (tree, branch) of each request."""
-        asked = [self._prompt_ids(request.question, request.trace) for request in requests]
-        members: dict[tuple[str, int], list[int]] = {}  # a tree has at least one token that all share
-        for i, (request, token_ids) in enumerate(zip(requests, asked, strict=True)):
+    def _trees(self, requests: Sequence[ExecutorRequest]) -> tuple[list[PrefixTree], list[tuple[int, int]]]:
+        """Build the prefix trees; return them with the (tree, branch) of each request."""
+        prompts = [self._prompt_ids(request.question, request.trace) for request in requests]
+        members: dict[tuple[str, int], list[int]] = {}  # a tree shares at least one token
+        for i, (request, token_ids) in enumerate(zip(requests, prompts, strict=True)):
             self._check_room(len(token_ids))
             members.setdefault((request.question, token_ids[0]), []).append(i)
         trees: list[PrefixTree] = []
         places = [(0, 0)] * len(requests)
         for own in members.values():
-            shared = shared_length([asked[i] for i in own])
+            shared = shared_length([prompts[i] for i in own])
             for branch, i in enumerate(own):
                 places[i] = (len(trees), branch)
-            below = [self._branch(requests[i], asked[i][shared:]) for i in own]
-            trees.append(PrefixTree(prompt_ids=asked[own[0]][:shared], branches=below))
+            below = [self._branch(requests[i], prompts[i][shared:]) for i in own]
+            trees.append(PrefixTree(prompt_ids=prompts[own[0]][:shared], branches=below))
         return trees, places
 
-    def _branch(self, request: Request, token_ids: list[int]) -> Branch:
+    def _branch(self, request: ExecutorRequest, token_ids: list[int]) -> Branch:
         return Branch(
             token_ids=token_ids,
             num_samples=request.num_samples,
@@ -158,7 +157,7 @@ class Executor:
         return [*render_prompt(self.engine.tokenizer, messages), *self.begin_ids]
 
     def _text(self, token_ids: Sequence[int]) -> str:
-        # decoded behind its beginning: alone it could lose a space
+        # decoded together with its beginning: a leading space would be lost otherwise
         text: str = self.engine.tokenizer.decode(
             [*self.begin_ids, *token_ids], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )

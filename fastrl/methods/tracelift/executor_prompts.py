@@ -1,4 +1,4 @@
-"""In which words an executor is asked: the problem, perhaps somebody's trace, and how its answer begins."""
+"""Prompts of an executor: the problem, optionally with a trace, and the beginning of its answer."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ PLACE = re.compile(r"\{(question|trace)\}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wording:
-    """A task's own words."""
+    """Default prompts of a task."""
 
     system: str
     prompt: str
     prompt_with_trace: str
     begin: str
+    """The answer's first words."""
 
 
-# What comes after the question is what differs: up to there both forms share their tokens.
+# both prompts begin with the question, so that they share its tokens
 WORDINGS: dict[Task, Wording] = {
     "math": Wording(
         system="You work out school mathematics problems and reply with one number: the result.",
@@ -45,9 +46,10 @@ WORDINGS: dict[Task, Wording] = {
 
 
 class ExecutorPrompts:
-    """The executor's messages, in the configuration's words or else the task's own.
+    """Renders the executor's messages from configured templates, by default the task's own.
 
-    A question and a trace are cut to so many characters at their end. An empty trace is none.
+    Question and trace are truncated at the end to max_question_chars and max_trace_chars. An empty trace
+    counts as no trace.
     """
 
     def __init__(self, config: ExecutorConfig) -> None:
@@ -60,13 +62,13 @@ class ExecutorPrompts:
         self.begin = own.begin if config.begin is None else config.begin
 
     def messages(self, question: str, trace: str | None) -> list[Message]:
-        """What the executor reads; None: no trace."""
-        told = {
+        """Return the executor's chat messages; a trace of None means no trace."""
+        values = {
             "question": question[: self.config.max_question_chars],
             "trace": (trace or "")[: self.config.max_trace_chars],
         }
-        template = self.prompt_with_trace if told["trace"] else self.prompt
-        # in one pass: a question with {trace} in it stays as it is
-        content = PLACE.sub(lambda place: told[place[1]], template)
-        asked: Message = {"role": "user", "content": content}
-        return [{"role": "system", "content": self.system}, asked] if self.system else [asked]
+        template = self.prompt_with_trace if values["trace"] else self.prompt
+        # one pass, so that a question with {trace} in it stays as it is
+        content = PLACE.sub(lambda place: values[place[1]], template)
+        request: Message = {"role": "user", "content": content}
+        return [{"role": "system", "content": self.system}, request] if self.system else [request]

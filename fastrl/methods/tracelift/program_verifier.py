@@ -1,4 +1,4 @@
-"""Is an executor's program right? Run against its problem's tests."""
+"""Verifies an executor's program by running its problem's tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastrl.rewards.traces import holds_program
 from fastrl.types import Task
 
 MOST_BROKEN = 0.5
-"""Of a batch's programs the sandbox may fail on so many; above that nothing is measured."""
+"""Largest fraction of a batch's programs that the sandbox may fail on before it is an error."""
 RAN_TO = {
     Outcome.PASSED: RAN,
     Outcome.WRONG_ANSWER: RAN,
@@ -27,11 +27,11 @@ RAN_TO = {
 
 
 class CodeVerifier:
-    """Runs the program that an executor writes against its problem's tests; success is that all pass.
+    """Runs an executor's program against its problem's tests; success means that all pass.
 
-    A program that the sandbox itself failed on earns nothing and is counted apart.
+    A program that the sandbox itself failed on scores 0 and is counted separately.
 
-    Raises: RuntimeError: that was more than half of a batch.
+    Raises: RuntimeError: the sandbox failed on more than half of a batch.
     """
 
     task: Task = "code"
@@ -41,7 +41,7 @@ class CodeVerifier:
         self.runner = runner
 
     def reference(self, row: Mapping[str, Any]) -> ProgramTests:
-        # trainers keep a column of the name prompt for themselves; a function's problem is its prompt
+        # trainers reserve the column `prompt`, where function problems have the stub: take it from question
         return ProgramTests.from_columns(program_columns(row, row.get("question")))
 
     def check(self, answers: Sequence[tuple[str, Any]]) -> list[Checked]:
@@ -65,7 +65,7 @@ class CodeVerifier:
 
 
 def tests_of(reference: Any) -> ProgramTests:
-    """A reference as it is run: tests, or a row that has them."""
+    """Return a reference as tests: it is either tests or a row with their columns."""
     return reference if isinstance(reference, ProgramTests) else ProgramTests.from_columns(reference)
 
 

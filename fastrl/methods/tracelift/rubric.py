@@ -1,4 +1,4 @@
-"""A reasoning reward model in the process that asks it, and the reward that its scores are."""
+"""Scores traces with the reasoning reward model, and the reward `rubric` made of the scores."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from fastrl.types import Task
 
 @dataclass(frozen=True, slots=True)
 class RubricScore:
-    """What the model thinks of a trace."""
+    """A reward model's scores of a trace."""
 
     total: float
     """In [0, 1]: half the mean of the dimensions, half the total head."""
     dimensions: dict[str, float]
-    """0 to 4: the expected level of each."""
+    """Expected level of each dimension, 0 to 4."""
     truncated: bool
-    """The input was cut to the model's max_tokens."""
+    """The input was truncated to the model's max_tokens."""
 
 
 class RubricScorer:
-    """A frozen reward model that scores many traces at once; shared beginnings are computed once.
+    """Scores batches of traces with a frozen reward model; shared prefixes are computed once.
 
     Args:
-        tokens_per_microbatch: tokens that go through the model at once.
+        tokens_per_microbatch: largest number of tokens per forward pass.
     """
 
     def __init__(self, model: RubricModel, tokens_per_microbatch: int = 16384) -> None:
@@ -45,13 +45,13 @@ class RubricScorer:
         traces: Sequence[str],
         tests: Sequence[str | None] | None = None,
     ) -> list[RubricScore]:
-        """A score for each (problem, trace).
+        """Score each (problem, trace).
 
-        The order of the call changes no bit of a score, and equal rows have equal scores. Other rows beside
-        it may: matrices of another size round otherwise, about 1e-6 in float32.
+        The order of the batch changes no bit of a score, and equal rows have equal scores. The batch's other
+        rows may change it by about 1e-6 in float32: matrices of another size round differently.
 
         Raises:
-            ValueError: the model is of another task, or numbers of texts differ.
+            ValueError: the model was trained on another task, or the lists' lengths differ.
         """
         rubric = self.model.rubric
         if task != rubric.task:
@@ -69,14 +69,14 @@ class RubricScorer:
 
 
 class RubricReward:
-    """The score of a completion's trace, in [0, 1].
+    """Rewards a completion with the reward model's score of its trace, in [0, 1].
 
-    Needs the column `question` (the bare problem), and takes `tests` (text, the tests themselves, or null).
-    Logs rubric/mean, rubric/<dimension> (0 to 4), rubric/truncated (a share); to the completions, each one's
-    dimensions.
+    Needs the column `question` (the problem without instructions); `tests` (text, the tests themselves or
+    null) is optional. Logs rubric/mean, rubric/<dimension> (0 to 4), rubric/truncated (a fraction), and each
+    completion's dimensions.
 
     Args:
-        tag: a trace is what stands between <tag> and </tag>; without the tag, the whole completion.
+        tag: the trace is the text between <tag> and </tag>; without the tag, the whole completion.
     """
 
     def __init__(self, scorer: RubricScorer, task: Task, tag: str) -> None:
@@ -110,7 +110,7 @@ class RubricReward:
 
 
 def tests_text(tests: Any) -> str | None:
-    """What the model reads of a problem's tests."""
+    """Return a problem's tests as text for the reward model."""
     if tests is None or isinstance(tests, str):
         return tests
     return ProgramTests.from_columns({"tests": tests}).as_text()

@@ -1,4 +1,4 @@
-"""How well a reward model's scores agree with the judgments of held-out groups."""
+"""Metrics of a reward model on held-out groups: errors, rankings, levels, calibration."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedTrace:
-    """A trace of a held-out group: what the model says, and what it should."""
+    """A trace of a held-out group with predicted and gold values."""
 
     group: int
     positive: bool
     negative_kind: str | None
     score: float
     total: float
-    """The gold one."""
+    """The gold score."""
     levels: tuple[int, ...]
-    """The likeliest of each dimension."""
+    """The most likely level of each dimension."""
     gold_levels: tuple[int, ...]
 
 
@@ -36,16 +36,16 @@ class Bin:
 
 
 def rubric_metrics(traces: Sequence[JudgedTrace], dimensions: Sequence[str]) -> dict[str, float]:
-    """Errors, rankings, levels, calibration.
+    """Compute the metrics of a reward model.
 
         mae = mean |score - total|,   rmse = sqrt(mean (score - total)^2)             over traces
-        pair_accuracy  = share of (positive, negative) pairs of a group with score_positive > score_negative
-        group_accuracy = share of groups whose every positive scores above every negative
-        level_accuracy/<dimension> = share of traces whose likeliest level is the gold one
+        pair_accuracy  = fraction of a group's (positive, negative) pairs with score_positive > score_negative
+        group_accuracy = fraction of groups whose every positive scores above every negative
+        level_accuracy/<dimension> = fraction of traces whose most likely level is the gold one
         ece = sum over bins of count / traces * |mean score - mean total|              (`calibration`)
 
-    The first four again as <metric>/<kind> for each negative_kind: errors over the negatives of the kind,
-    pairs and groups with no other negatives. Equal scores rank nothing: they count as wrong.
+    The first four also per negative_kind, as <metric>/<kind>: errors over negatives of this kind, pairs and
+    groups without other negatives. Equal scores count as ranked wrongly.
 
     Raises:
         ValueError: no traces, or a group without a positive or a negative.
@@ -91,7 +91,7 @@ def ranking_metrics(traces: Sequence[JudgedTrace]) -> dict[str, float]:
 
 
 def calibration(traces: Sequence[JudgedTrace], num_bins: int = 10) -> list[Bin]:
-    """Bins of equal width over [0, 1], by score; those that hold traces."""
+    """Bin traces by score in bins of equal width over [0, 1]; empty bins are left out."""
     members: dict[int, list[JudgedTrace]] = {}
     for trace in traces:
         members.setdefault(min(num_bins - 1, int(trace.score * num_bins)), []).append(trace)
@@ -108,6 +108,6 @@ def calibration(traces: Sequence[JudgedTrace], num_bins: int = 10) -> list[Bin]:
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:
-    """sum over bins of count / traces * |mean score - mean total|."""
+    """Return the sum over bins of count / traces * |mean score - mean total|."""
     weighted = math.fsum(each.count * abs(each.score - each.total) for each in bins)
     return weighted / sum(each.count for each in bins)

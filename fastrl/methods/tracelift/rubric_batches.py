@@ -1,4 +1,4 @@
-"""From groups of traces to what one step of the reward model learns from."""
+"""Encodes groups of traces and draws the training batches of the reward model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastrl.types import Task
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A trace as the model reads it, and its labels."""
+    """A trace's input tokens and labels."""
 
     token_ids: tuple[int, ...]
     levels: tuple[int, ...]
@@ -29,20 +29,20 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class EncodedGroup:
-    """The traces of one problem."""
+    """The encoded traces of one problem."""
 
     positives: tuple[Example, ...]
     negatives: tuple[Example, ...]
     num_truncated: int
-    """Traces whose input was cut to fit."""
+    """Number of traces whose input was truncated."""
 
 
 def read_task_groups(path: str, task: Task, limit: int | None = None) -> list[Group]:
-    """The groups of a file, all of one task and each with traces to compare.
+    """Read the groups of a file and check that they fit the task.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: no row, or a group of another task or without a positive or a negative; names its number.
+        FileNotFoundError: the file does not exist.
+        ValueError: no row, or a group of another task or without a positive or a negative; names the row.
     """
     groups = read_groups(path, limit)
     for number, group in enumerate(groups, 1):
@@ -56,7 +56,7 @@ def read_task_groups(path: str, task: Task, limit: int | None = None) -> list[Gr
 
 
 def encode_groups(groups: Sequence[Group], tokenizer: Any, rubric: Rubric) -> Iterator[EncodedGroup]:
-    """Every trace of the groups as tokens and labels, group by group."""
+    """Yield the groups with every trace as tokens and labels."""
     for group in groups:
         traces = [*group.positive_pool, *group.negative_bank]
         inputs = encode_traces(
@@ -78,10 +78,10 @@ def labelled(read: TraceInput, trace: Trace, rubric: Rubric) -> Example:
 def draw_batch(
     groups: Sequence[EncodedGroup], order: ProblemOrder, config: RewardModelConfig, step: int
 ) -> list[list[Example]]:
-    """The step's groups, each a positive and num_negatives negatives; a function of the seed and the step.
+    """Draw the step's groups, each a positive and num_negatives negatives; depends only on seed and step.
 
-    Groups come once an epoch, in an order of its own. The positive is any of the pool. Negatives are drawn
-    without repetition; a group that has fewer gives all, and the rest are drawn among them again.
+    Each epoch shuffles the groups and uses each once. The positive is uniform over the pool. Negatives are
+    drawn without repetition; a group with too few gives all, and repeats fill up.
     """
     first = step * config.groups_per_step
     drawn = enumerate(order.take(first, config.groups_per_step), first)
@@ -92,7 +92,7 @@ def draw_batch(
 
 
 def draw_traces(group: EncodedGroup, num_negatives: int, seed: int) -> list[Example]:
-    # random(): the one method whose values Python promises to keep between versions
+    # Python promises stable values between versions for random() only
     draw = random.Random(seed).random
     positive = group.positives[int(draw() * len(group.positives))]
     keys = [draw() for _ in group.negatives]

@@ -1,4 +1,4 @@
-"""The rubric that traces are judged by: five dimensions, 0 to 10 each (TraceLift, arXiv 2605.03862)."""
+"""The rubric of traces: five dimensions per task, 0 to 10 each (TraceLift, arXiv 2605.03862)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NUM_LEVELS = 5
 
 
 def level_of(score: float) -> int:
-    """min(4, floor(score / 2)): the class, 0 to 4, of a score in [0, 10]."""
+    """Return min(4, floor(score / 2)), the level 0 to 4 of a score in [0, 10]."""
     if not 0 <= score <= 10:
         raise ValueError(f"[rubric] score: expected 0 to 10, got {score}")
     return min(NUM_LEVELS - 1, math.floor(score / 2))

@@ -1,4 +1,4 @@
-"""What the reward model reads, as tokens: the task, the problem, tests where it has some, the trace."""
+"""Tokenizes the reward model's input: task, problem, tests if there are any, and trace."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from fastrl.methods.tracelift.rubric_dimensions import DIMENSIONS
 from fastrl.types import Task
 
 KINDS: dict[Task, str] = {"math": "worked steps", "code": "plan of a program"}
-"""What a trace of the task is: the <type> block."""
+"""Content of the <type> block, per task."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rubric:
-    """What a reward model judges by, and how much it reads."""
+    """A reward model's task and its longest input."""
 
     task: Task
     max_tokens: int
+    """Longer inputs are truncated."""
 
     @property
     def dimensions(self) -> tuple[str, ...]:
@@ -28,11 +29,11 @@ class Rubric:
 
 @dataclass(frozen=True, slots=True)
 class TraceInput:
-    """A trace with its problem, as the reward model reads it."""
+    """The tokens of a trace with its problem."""
 
     token_ids: tuple[int, ...]
     num_cut: int
-    """Tokens left out to fit."""
+    """Tokens removed to fit max_tokens."""
 
 
 def encode_traces(
@@ -42,24 +43,24 @@ def encode_traces(
     traces: Sequence[str],
     tests: Sequence[str | None] | None = None,
 ) -> list[TraceInput]:
-    """The blocks below, joined by newlines; texts without the spaces around them.
+    """Encode the blocks below, joined by newlines, with stripped texts.
 
         <task>math</task> <type>worked steps</type> <problem> ... </problem> [<tests> ... </tests>]
         <reasoning> ... </reasoning>
 
-    Each text is tokenised by itself, as text: traces of one problem begin with the same tokens, and a special
-    token that a trace spells out stays letters. What is longer than rubric.max_tokens loses the beginning of
-    its problem; a trace that fills them alone loses the tests, then its own beginning.
+    Each text is tokenized separately as plain text: inputs of one problem share their first tokens, and a
+    trace cannot spell a special token. An input longer than rubric.max_tokens loses the beginning of the
+    problem, then of the tests, then of the trace.
 
     Args:
-        tests: of each problem, as text. None: none has any.
+        tests: each problem's tests as text. None: no problem has any.
     Raises:
-        ValueError: numbers of texts differ, or max_tokens does not hold the blocks' names.
+        ValueError: the lists' lengths differ, or max_tokens is too small for the tags.
     """
     tests = [None] * len(problems) if tests is None else tests
     if not len(problems) == len(traces) == len(tests):
         raise ValueError(
-            f"[rubric] traces: expected one a problem and as many tests, got {len(problems)} problems, "
+            f"[rubric] traces: expected as many as problems and tests, got {len(problems)} problems, "
             f"{len(traces)} traces, {len(tests)} tests"
         )
     known: dict[str, list[int]] = {}
@@ -84,11 +85,11 @@ def encode_traces(
 def fitted(
     head: list[int], pieces: Sequence[tuple[list[int], list[int]]], end: list[int], max_tokens: int
 ) -> TraceInput:
-    """head, each piece's frame and text, end. Texts lose their beginnings, the first text first."""
+    """Join head, each piece's frame and text, and end; truncate beginnings of texts, the first text first."""
     frames = len(head) + len(end) + sum(len(frame) for frame, _ in pieces)
     if frames > max_tokens:
         raise ValueError(
-            f"[rubric] max_tokens: expected >= {frames}, the tokens of the blocks' names, got {max_tokens}"
+            f"[rubric] max_tokens: expected >= {frames}, the number of tokens of the tags, got {max_tokens}"
         )
     excess = num_cut = max(0, frames + sum(len(text) for _, text in pieces) - max_tokens)
     token_ids = list(head)
@@ -100,5 +101,5 @@ def fitted(
 
 
 def start_tokens(tokenizer: Any) -> list[int]:
-    """What the tokenizer itself puts before a text, without an end token."""
+    """Return the tokens that the tokenizer puts before a text, such as BOS, without EOS."""
     return [token for token in tokenizer.encode("") if token != tokenizer.eos_token_id]

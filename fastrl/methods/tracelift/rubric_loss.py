@@ -1,4 +1,4 @@
-"""What the reward model says of traces, and the loss it learns by (TraceLift, arXiv 2605.03862)."""
+"""Outputs and loss of the reasoning reward model (TraceLift, arXiv 2605.03862)."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class Judgments:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """What is read from the judgments of S traces, on the host."""
+    """Scores and levels of S traces, on the host."""
 
     scores: Tensor
     """[S] in [0, 1]."""
     dimensions: Tensor
-    """[S, 5] in [0, 4], the expected levels."""
+    """[S, 5] in [0, 4]: the expected levels."""
     levels: Tensor
-    """[S, 5] int64, the likeliest levels."""
+    """[S, 5] int64: the most likely levels."""
 
     @classmethod
     def empty(cls, size: int) -> Verdicts:
@@ -68,17 +68,17 @@ class Verdicts:
 
 @dataclass(frozen=True, slots=True)
 class RubricLoss:
-    """The loss and its parts before they are weighted, each a part of the step's mean."""
+    """The loss and its unweighted terms, each a micro-batch's contribution to the step's mean."""
 
     loss: Tensor
     dimension: Tensor
     total: Tensor
     ranking: Tensor
     pairs_right: Tensor
-    """Part of the share of pairs whose positive scores higher."""
+    """Contribution to the fraction of pairs whose positive scores higher."""
 
     def parts(self) -> Tensor:
-        """[5], without gradient, in the order of the fields."""
+        """Return all fields as [5], detached, in order."""
         fields = (self.loss, self.dimension, self.total, self.ranking, self.pairs_right)
         return torch.stack([field.detach() for field in fields])
 
@@ -86,15 +86,15 @@ class RubricLoss:
 def rubric_loss(
     judged: Judgments, levels: Tensor, totals: Tensor, config: RubricLossConfig, num_groups: int
 ) -> RubricLoss:
-    """The paper's loss of g whole groups, as a part of a step of G groups.
+    """Compute the paper's loss of g groups, as their contribution to a step of G groups.
 
         L = w_dimension L_dim + w_total L_total + w_ranking L_rank            (1.0, 0.5, 0.7)
         L_dim   = sum_traces sum_k -log softmax(level_logits_k)[level_k] / (G (1 + N))
         L_total = sum_traces huber_1(sigmoid(total_logit) - total) / (G (1 + N))
         L_rank  = sum_pairs -log sigmoid(score_positive - score_negative) / (G N)
 
-    So cross-entropy and Huber are means over the step's traces, ranking is the mean over its pairs, and
-    micro-batches of whole groups add up to the step's loss however they are cut.
+    Cross-entropy and Huber loss are means over the step's traces, the ranking loss is a mean over its pairs.
+    Micro-batches of whole groups sum to the step's loss, however they are split.
 
     Args:
         judged: S = g (1 + N) traces, group after group, the positive first.

@@ -1,8 +1,8 @@
-"""The reasoning reward model: a decoder whose last token is judged by five rubric heads and a total head.
+"""The reasoning reward model: a decoder with five rubric heads and a total head on the last token.
 
-A folder of one: config.json and model.safetensors, the backbone as AutoModel loads it, adapters merged; the
-tokenizer; rubric.json; rubric/heads.safetensors, out of the way of who loads all weights of a folder;
-adapter/, where a run with adapters goes on from.
+Its folder holds config.json and model.safetensors (the backbone for AutoModel, adapters merged), the
+tokenizer, rubric.json, rubric/heads.safetensors (in a subfolder, since some loaders read all weights of a
+folder), and adapter/, from which a run with adapters resumes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from fastrl.types import TrainSequence
 
 
 class RubricModel:
-    """Judges traces. `policy` is its network as optimisers and checkpoints take it."""
+    """Scores traces; `policy` wraps its network for optimizers and checkpoints."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
@@ -49,12 +49,13 @@ class RubricModel:
         cls, model: BackboneConfig, rubric: Rubric, lora: LoraConfig, device: torch.device, seed: int,
         checkpoint: Path | None = None, sharding: Sharding | None = None,
     ) -> RubricModel:  # fmt: skip
-        """A model to train: float32 weights. From a checkpoint, the same bits as when it was saved.
+        """Load a trainable model with float32 weights; a checkpoint is restored bit for bit.
 
-        sharding: spread it over the ranks, each of which reads its own part alone.
+        Args:
+            sharding: shard the model over the ranks; each reads only its own part.
         Raises:
-            ValueError: the backbone is no decoder, lacks weights or can't hold max_tokens; adapters are asked
-                for and peft is not there.
+            ValueError: the backbone is no decoder, lacks weights or can't hold max_tokens; or adapters are
+                configured and peft is not installed.
         """
         source = model_source(model.path if checkpoint is None or lora.rank else str(checkpoint))
         attention, trust = choose_attention(model, device), model.trust_remote_code
@@ -85,12 +86,12 @@ class RubricModel:
         cls, folder: Path | str, device: torch.device, dtype: torch.dtype, *, attention: Attention = "auto",
         trust_remote_code: bool = False,
     ) -> RubricModel:  # fmt: skip
-        """A frozen model out of a folder that the reward_model stage wrote.
+        """Load a frozen model from a folder that the reward_model stage wrote.
 
         Args:
-            dtype: float32 or bfloat16, of the backbone's weights and of what it computes; heads are float32.
+            dtype: float32 or bfloat16, for the backbone's weights and computation; heads are float32.
         Raises:
-            FileNotFoundError: no such folder, or no rubric.json in it.   ValueError: it is of another kind.
+            FileNotFoundError: no folder, or no rubric.json in it.   ValueError: rubric.json does not fit.
         """
         names = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
         if dtype not in names:
@@ -110,19 +111,19 @@ class RubricModel:
         self.policy.save(Path(folder))
 
     def __call__(self, token_ids: Sequence[Sequence[int]]) -> Judgments:
-        """The judgments of one micro-batch, differentiable; what traces begin with alike is computed once
-        where the policy shares prefixes."""
+        """Return the judgments of one micro-batch, differentiable; shared prefixes are computed once if the
+        policy shares prefixes."""
         pooled = self.policy.hidden(self.policy.pack([read_to_the_end(ids) for ids in token_ids]))
         out = self.network.heads(pooled.float())
         return Judgments(out[:, :-1].unflatten(1, (NUM_DIMENSIONS, NUM_LEVELS)), out[:, -1])
 
     @torch.no_grad()
     def judge(self, token_ids: Sequence[Sequence[int]], tokens_per_microbatch: int) -> Verdicts:
-        """The verdicts on any number of inputs, without dropout.
+        """Return the verdicts on any number of inputs, without dropout.
 
-        Inputs are sorted and equal ones judged once, so the order they come in changes no bit. Which inputs
-        come together can: matrices of another size round otherwise (about 1e-6 in float32). Of a model that
-        is spread every rank asks, about as much as it likes.
+        Inputs are sorted and equal ones judged once, so their order changes no bit. The set of inputs may
+        change a score by about 1e-6 in float32: matrices of another size round differently. Every rank must
+        call it if the model is sharded; their numbers of inputs may differ.
         """
         distinct = sorted({tuple(ids) for ids in token_ids})
         sequences = [read_to_the_end(ids) for ids in distinct]
@@ -140,13 +141,13 @@ class RubricModel:
 
 
 def read_to_the_end(token_ids: Sequence[int]) -> TrainSequence:
-    """All tokens as inputs, the last one's hidden state as the only one that is wanted."""
-    # a packed sequence's last token is predicted and not read: any one does
+    """Return a sequence that reads all tokens and yields only the last one's hidden state."""
+    # the last token of a packed sequence is a target, not an input: any token does
     return TrainSequence([*token_ids, token_ids[-1]], [False] * len(token_ids) + [True])
 
 
 def load_backbone(model: BackboneConfig, source: str, attention: str, weights: torch.dtype) -> Any:
-    """The decoder without its language head, whatever of the two is saved in `source`; in host memory."""
+    """Load the decoder without its language head into host memory; `source` may have a head or not."""
     backbone: Any
     backbone, found = AutoModel.from_pretrained(
         source,
@@ -163,7 +164,11 @@ def load_backbone(model: BackboneConfig, source: str, attention: str, weights: t
 
 
 def prepare(backbone: Any, model: BackboneConfig, source: str, attention: str) -> None:
-    """As it is trained and asked. Raises: ValueError: it is no decoder, or has layers of other kinds."""
+    """Remove dropout and set gradient checkpointing.
+
+    Raises:
+        ValueError: the backbone is no decoder, or has unsupported layers.
+    """
     if backbone.config.is_encoder_decoder or not getattr(backbone.config, "is_decoder", True):
         raise ValueError(f"[model] path: expected a decoder, got {type(backbone).__name__} in {source!r}")
     check_layers(backbone, attention)
@@ -185,11 +190,11 @@ def policy_of(
 
 def check_room(room: int | None, max_tokens: int) -> None:
     if room is not None and max_tokens > room:
-        refuse("reward_model", "max_tokens", f"<= {room}, what the model's positions hold", max_tokens)
+        refuse("reward_model", "max_tokens", f"<= {room}, the model's max_position_embeddings", max_tokens)
 
 
 def read_rubric(folder: Path) -> Rubric:
-    """The rubric of a saved reward model."""
+    """Read and check the rubric of a saved reward model."""
     if not (folder / RUBRIC).is_file():
         raise FileNotFoundError(
             f"[rubric_model] folder: expected one with {RUBRIC}, as the reward_model stage writes it, "

@@ -1,5 +1,4 @@
-"""The reasoning reward model as optimisers and checkpoints take it: a network of backbone and heads, in a
-policy that knows its files."""
+"""The reward model's network of backbone and heads, and the Policy that saves it in two weight files."""
 
 from __future__ import annotations
 
@@ -22,20 +21,23 @@ from fastrl.runtime.versions import package_version
 FORMAT, POOLING = 1, "last_token"
 HEADS, RUBRIC = "rubric/heads.safetensors", "rubric.json"
 HEADS_BEFORE = "rubric_heads.safetensors"
-"""Their place in folders of fastrl 0.1."""
+"""Path of the heads in folders of fastrl 0.1."""
 
 
 class RubricNetwork(nn.Module):
-    """A backbone and its heads, with the parts of a Hugging Face model that a Policy asks for."""
+    """A backbone and its heads, with the attributes of a Hugging Face model that Policy uses.
+
+    Args:
+        device: device of the heads; the backbone may be on the meta device.
+    """
 
     def __init__(self, backbone: Any, rubric: Rubric, device: torch.device) -> None:
-        """device: of the heads; the backbone may be an outline."""
         super().__init__()
         self.base_model = backbone
         self.config, self.device, self.rubric = backbone.config, device, rubric
         self._no_split_modules = backbone._no_split_modules
         width = self.config.get_text_config().hidden_size
-        # zeros, so that it begins without an opinion: every score is 0.5
+        # zeros: every score starts at 0.5
         self.heads = nn.Linear(width, NUM_DIMENSIONS * NUM_LEVELS + 1, device=device, dtype=torch.float32)
         nn.init.zeros_(self.heads.weight)
         nn.init.zeros_(self.heads.bias)
@@ -72,7 +74,7 @@ def read_heads(folder: Path) -> dict[str, Tensor]:
 
 
 class RubricPolicy(Policy):
-    """The network's weights lie in two files, the backbone's as AutoModel has them."""
+    """Policy of a RubricNetwork: saves the backbone as AutoModel expects it, the heads in another file."""
 
     def weight_files(self) -> dict[str, dict[str, Tensor]]:
         self.reshard()

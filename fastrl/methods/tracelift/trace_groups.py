@@ -1,4 +1,4 @@
-"""Groups of traces of one problem: what `fastrl groups build` writes and the reward model learns from."""
+"""Groups of traces of one problem, and their files: the output of `fastrl groups build`."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Trace:
     total: float
     """In [0, 1]."""
     negative_kind: str | None = None
-    """How a flawed trace was flawed; None for a good one."""
+    """Kind of flaw; None for a good trace."""
     place: tuple[int, int] | None = None
-    """(start, end), characters of `text` that were changed; end = start where something was left out."""
+    """(start, end) of the changed characters of `text`; end = start for a deletion."""
     label: str | None = None
     """strong, acceptable, weak or bad."""
     reason: str | None = None
-    """The judge's, in a sentence."""
+    """The judge's reason, one sentence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,20 +48,20 @@ class Group:
     positive_pool: tuple[Trace, ...]
     negative_bank: tuple[Trace, ...]
     tests: str | None = None
-    """The tests as text, for code: what the reward model may read of them."""
+    """Code: the tests as text for the reward model."""
     columns: Mapping[str, Any] = field(default_factory=dict)
-    """What else the problem's row held."""
+    """The remaining columns of the problem's row."""
 
 
 def to_row(group: Group) -> Row:
-    """A group as JSON-serialisable values; read_groups' inverse."""
+    """Return a group as a JSON row; read_groups reads it back."""
     return dataclasses.asdict(group)
 
 
 def write_groups(path: Path, groups: Sequence[Group]) -> None:
-    """A .jsonl or .parquet file that read_groups reads back equal. It is whole or not there at all.
+    """Write a .jsonl or .parquet file atomically; read_groups reads equal groups back.
 
-    In Parquet `columns` is JSON text: its rows need not agree on types, nor have any column.
+    In Parquet, `columns` is JSON text, since its rows may differ in names and types.
     """
     rows = [to_row(group) for group in groups]
     if path.suffix not in (".jsonl", ".parquet"):
@@ -79,10 +79,10 @@ def write_groups(path: Path, groups: Sequence[Group]) -> None:
 
 
 def read_groups(path: str, limit: int | None = None) -> list[Group]:
-    """The groups of a JSONL or Parquet file.
+    """Read the groups of a JSONL or Parquet file.
 
     Raises:
-        FileNotFoundError: no such file.   ValueError: a row that is no group; names its number and the field.
+        FileNotFoundError: the file does not exist.   ValueError: an invalid row; names row and field.
     """
     return [
         _group(row, f"[data] {path} row {number}") for number, row in enumerate(read_rows(path, limit), 1)
@@ -128,7 +128,7 @@ def _trace(value: Any, task: Task, place: str) -> Trace:
     if not isinstance(value, dict) or not isinstance(value.get("text"), str):
         raise ValueError(f"{place}: expected a trace with text, got {value!r}")
     scores, total = value.get("scores"), value.get("total")
-    if isinstance(scores, dict):  # Parquet fills in nulls where its rows are of both tasks
+    if isinstance(scores, dict):  # Parquet fills in nulls if rows of both tasks share the column
         scores = {name: score for name, score in scores.items() if score is not None}
     if not isinstance(scores, dict) or set(scores) != set(DIMENSIONS[task]):
         raise ValueError(f"{place}: scores: expected {', '.join(DIMENSIONS[task])}, got {scores!r}")

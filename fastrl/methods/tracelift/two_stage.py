@@ -1,4 +1,4 @@
-"""How often a frozen executor is right with the planner's traces, and how often alone."""
+"""Two-stage evaluation: accuracy of a frozen executor with the planner's traces and without them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastrl.data import Problem, render_prompt, reward_row
 from fastrl.engine.protocol import Engine
 from fastrl.evaluate.metrics import bootstrap_interval
 from fastrl.evaluate.sharing import together
-from fastrl.methods.tracelift.executor import Answer, Executor, Request, success_rate
+from fastrl.methods.tracelift.executor import Answer, Executor, ExecutorRequest, success_rate
 from fastrl.rewards.batch import mean
 from fastrl.rewards.traces import trace_of
 from fastrl.runtime.distributed import Ranks
@@ -23,32 +23,33 @@ from fastrl.types import Completion, SamplingParams
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TwoStageProblem:
-    """One problem's traces, and what became of them."""
+    """One problem's traces and the executor's answers."""
 
     problem: Problem
     completions: list[Completion]
-    """The planner's."""
+    """The planner's completions."""
     traces: list[str]
     answers: list[Answer]
-    """The executor's, one a trace."""
+    """The executor's answers, one per trace."""
     alone: list[Answer]
-    """As many, without a trace."""
+    """As many answers without a trace."""
     leaks: list[bool]
+    """True for traces that state the answer or the program."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TwoStageResult:
-    """An evaluation: every problem's part of it, and the numbers."""
+    """An evaluation's problems and metrics."""
 
     problems: list[TwoStageProblem]
     metrics: dict[str, float]
-    """Means over problems; `name/low` and `name/high` are the ends of a 95 % interval."""
+    """Means over problems; `name/low` and `name/high` bound a 95 % interval."""
 
 
 def sample_traces(
     planner: Engine, problems: Sequence[Problem], *, num_samples: int, sampling: SamplingParams, seed: int
 ) -> list[list[Completion]]:
-    """num_samples completions of each problem; sample j draws from (seed, the problem's row, j) alone."""
+    """Sample num_samples completions per problem; draws of sample j depend only on (seed, row, j)."""
     prompts = [render_prompt(planner.tokenizer, problem.messages) for problem in problems]
     seeds = [seed_of(seed, "evaluate", problem.index) for problem in problems]
     return planner.generate(prompts, sampling, seeds=seeds, n=num_samples) if problems else []
@@ -64,23 +65,22 @@ def two_stage(
     path: Path | None = None,
     ranks: Ranks | None = None,
 ) -> TwoStageResult:
-    """Give every trace to the executor once, and each problem as often without a trace.
+    """Let the executor answer once with every trace, and as often per problem without a trace.
 
-        two_stage_avg@n      = mean over problems of the share of right answers with a trace
-        executor_alone_avg@n = the same without
-        uplift               = their difference, problem by problem
+        two_stage_avg@n      = mean over problems of the fraction of correct answers with a trace
+        executor_alone_avg@n = the same without a trace
+        uplift               = their difference per problem, averaged
 
-    Beside them: leak, the share of traces that give the answer or the program away; trace_length, in the
-    planner's tokens; what ran out of tokens; for code the mean pass rates. The executor alone draws from
-    (seed, row, sample) and is asked once for all evaluations with an executor and a seed, so that before and
-    after have the same one.
+    Also leak, the fraction of traces that state the answer or the program; trace_length, in the planner's
+    tokens; fractions of truncated traces and answers; and for code the mean pass rates. Answers without a
+    trace draw from (seed, row, sample) and are cached, so later evaluations have the same baseline.
 
     Args:
-        completions: of sample_traces, n >= 1 of each problem.
+        completions: from sample_traces, n >= 1 per problem.
         trace_tag: see trace_of.
-        path: JSONL file to write every trace and answer to.
-        ranks: that measure other problems at the same time; what is returned is of all of them. One of
-            several may have none.
+        path: JSONL file for all traces and answers.
+        ranks: ranks that evaluate other problems at the same time; the result covers all of them. A rank may
+            have no problems if there are several ranks.
     """
     ranks = ranks or Ranks()
     if problems or ranks.size == 1:
@@ -90,7 +90,7 @@ def two_stage(
     references = [executor.verifier.reference(row) for row in rows]
     traces = [[trace_of(each.text, trace_tag) for each in samples] for samples in completions]
     requests = [
-        Request(
+        ExecutorRequest(
             question=row["question"], trace=trace, reference=reference, num_samples=1,
             seed=seed_of(seed, "two_stage", problem.index, j),
         )
@@ -98,8 +98,8 @@ def two_stage(
         for j, trace in enumerate(own)
     ]  # fmt: skip
     alone = [
-        Request(
-            question=row["question"], trace=None, reference=reference, num_samples=num_samples, keep=True,
+        ExecutorRequest(
+            question=row["question"], trace=None, reference=reference, num_samples=num_samples, cache=True,
             seed=seed_of(seed, "alone", problem.index),
         )
         for problem, row, reference in zip(problems, rows, references, strict=True)
@@ -126,7 +126,7 @@ def two_stage(
 
 
 def summarize(results: Sequence[TwoStageProblem], executor: Executor, seed: int) -> dict[str, float]:
-    """The metrics of two_stage, from checked answers."""
+    """Compute the metrics of two_stage from checked answers."""
     n = len(results[0].traces)
     metrics = {"num_problems": float(len(results)), "num_samples": float(n)}
 
@@ -157,13 +157,13 @@ def check_counts(problems: Sequence[Problem], completions: Sequence[Sequence[Com
     counts = {len(samples) for samples in completions}
     if len(problems) != len(completions) or len(counts) != 1 or 0 in counts:
         raise ValueError(
-            f"[two_stage] completions: expected equally many of each of {len(problems)} problems, at least "
-            f"one, got {sorted(counts)} of {len(completions)}"
+            f"[two_stage] completions: expected equally many for each of {len(problems)} problems, at least "
+            f"one, got {sorted(counts)} for {len(completions)}"
         )
 
 
 def write_answers(path: Path, results: Sequence[TwoStageProblem]) -> None:
-    """One line a trace: problem, trace, the executor's answer with it, and what it is worth."""
+    """Write one JSON line per trace: problem, trace, and the executor's answer with its verdict."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for result in results:

@@ -1,4 +1,4 @@
-"""The uplift reward (TraceLift, arXiv 2605.03862): is a trace good, and does it help a frozen executor?"""
+"""The uplift reward (TraceLift, arXiv 2605.03862): a trace's quality times its help to a frozen executor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fastrl.config import UpliftConfig
-from fastrl.methods.tracelift.executor import Answer, Executor, Request, num_right, success_rate
+from fastrl.methods.tracelift.executor import Answer, Executor, ExecutorRequest, num_right, success_rate
 from fastrl.methods.tracelift.uplift_formulas import code_reward, math_reward, mean_uplift, sign_with_ties
 from fastrl.methods.tracelift.verifiers import Verifier
 from fastrl.rewards.batch import CompletionInput, LogExtra, LogMetric, TrainerState, completion_text, mean
@@ -18,14 +18,14 @@ from fastrl.types import Task
 
 
 class Score(Protocol):
-    """A reward model's judgment of a trace."""
+    """A reward model's score of a trace."""
 
     @property
     def total(self) -> float: ...
 
 
 class Scorer(Protocol):
-    """Serves a reward model; fastrl.methods.tracelift.rubric.RubricScorer is one."""
+    """Interface of a reward model, such as fastrl.methods.tracelift.rubric.RubricScorer."""
 
     def score(
         self,
@@ -38,16 +38,17 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lifted:
-    """A trace and what it did."""
+    """A trace with the executor's answers and the reward model's score."""
 
     trace: str
     answers: list[Answer]
-    """With it; the first is the primary run."""
+    """Answers with the trace; the first is the primary run."""
     alone: list[Answer]
-    """Without it."""
+    """Answers without a trace."""
     quality: float
-    """The reward model's; 0 where none is asked."""
+    """The reward model's score; 0 if the form uses none."""
     leak: bool
+    """The trace states the answer or the program."""
 
     @property
     def primary(self) -> Answer:
@@ -76,21 +77,22 @@ class Lifted:
 
 
 class UpliftReward:
-    """What a trace is worth to a frozen executor, and to a reward model that judges reasoning.
+    """Rewards a trace for the executor's success with it, weighted by a reward model's score of its quality.
 
         math:  R = e2e / 2 + r / 2            r = clip(RM(x, z), 0, 1) * clip(s_with - s_base, -1, 1)
         code:  R = clip(hybrid + r / 5, 0, 1)  r = clip(RM(x, z), 0, 1) * sign(s_with - s_base), ties by rate
 
-    e2e and hybrid are of one primary run with the trace, s_with of `repeats` others, s_base of
-    `baseline_repeats` runs without a trace; config.form says what takes the place of r. See uplift_formulas.
+    e2e and hybrid come from one primary run with the trace, s_with from `repeats` further runs, and s_base
+    from `baseline_repeats` runs without a trace. config.form selects other definitions of r; see
+    uplift_formulas.
 
-    All runs of a call are one batch of the executor's engine. Every draw with a trace is a function of seed,
-    step and rollout (its entry in rollout_ids where the trainer numbers its rollouts, its row otherwise); a
-    cached baseline's of seed and question alone, so that a resumed run finds what the first one had.
+    All runs of a call are one batch on the executor's engine. Draws with a trace depend on seed, step and
+    rollout: its entry in rollout_ids if the trainer passes them, else its index in the batch. Draws of a
+    cached baseline depend only on seed and question, so a resumed run repeats them.
 
     Args:
-        scorer: of the reward model; needed where config.form is product, quality or sum.
-        seed: of the run.
+        scorer: the reward model; needed if config.form is product, quality or sum.
+        seed: seed of the run.
     """
 
     def __init__(self, executor: Executor, config: UpliftConfig, scorer: Scorer | None, seed: int) -> None:
@@ -104,7 +106,7 @@ class UpliftReward:
         return self.executor.verifier
 
     def check_capacity(self, questions: Sequence[str], trace_tokens: int) -> None:
-        """Raises ValueError where the executor could not hold a question, such a trace and its answer."""
+        """Raise ValueError if the executor cannot hold a question, a trace of trace_tokens and its answer."""
         self.executor.check_capacity(questions, trace_tokens)
 
     def __call__(
@@ -120,16 +122,21 @@ class UpliftReward:
         rollout_ids: Sequence[int] | None = None,
         **columns: Any,
     ) -> list[float | None]:
-        """columns: a list each, one entry a completion: question is the problem alone, without what the
-        planner was told; math needs solution, code its tests (see ProgramTests.from_columns)."""
+        """Return one reward per completion.
+
+        Args:
+            question: the problems without the planner's instructions.
+            columns: lists with one entry per completion. Math needs solution, code its tests (see
+                ProgramTests.from_columns).
+        """
         step, ids = trainer_state.global_step, range(len(prompts)) if rollout_ids is None else rollout_ids
         rows = rows_of(columns | {"question": question}, len(completions))
         references = [self.verifier.reference(row) for row in rows]
         traces = [trace_of(completion_text(each), self.config.trace_tag) for each in completions]
-        asked = self._requests(question, traces, references, step, ids)
+        with_traces = self._requests(question, traces, references, step, ids)
         alone = self._baselines(question, references, step, ids)
-        cached = mean([float(self.executor.keeps(request)) for request in alone]) if alone else 0.0
-        answers = self.executor.run([*asked, *alone])
+        cached = mean([float(self.executor.is_cached(request)) for request in alone]) if alone else 0.0
+        answers = self.executor.run([*with_traces, *alone])
         qualities = self._qualities(question, traces, references)
         lifted = [
             Lifted(
@@ -137,7 +144,7 @@ class UpliftReward:
                 leak=self.verifier.leaks(trace, reference),
             )
             for trace, with_trace, without, quality, reference in zip(
-                traces, answers[: len(asked)], answers[len(asked) :], qualities, references, strict=True
+                traces, answers[: len(traces)], answers[len(traces) :], qualities, references, strict=True
             )
         ]  # fmt: skip
         if log_extra is not None:
@@ -151,9 +158,9 @@ class UpliftReward:
     def _requests(
         self, questions: Sequence[str], traces: Sequence[str], references: Sequence[Any], step: int,
         ids: Sequence[int],
-    ) -> list[Request]:  # fmt: skip
+    ) -> list[ExecutorRequest]:  # fmt: skip
         return [
-            Request(
+            ExecutorRequest(
                 question=question, trace=trace, reference=reference, num_samples=1 + self.config.repeats,
                 seed=seed_of(self.seed, "uplift", step, rollout),
             )
@@ -162,13 +169,13 @@ class UpliftReward:
 
     def _baselines(
         self, questions: Sequence[str], references: Sequence[Any], step: int, ids: Sequence[int]
-    ) -> list[Request]:
-        keep = self.config.baseline == "cached"
+    ) -> list[ExecutorRequest]:
+        cache = self.config.baseline == "cached"
         return [
-            Request(
-                question=question, trace=None, reference=reference, keep=keep,
+            ExecutorRequest(
+                question=question, trace=None, reference=reference, cache=cache,
                 num_samples=self.config.baseline_repeats,
-                seed=seed_of(self.seed, "baseline", *([question] if keep else [step, rollout])),
+                seed=seed_of(self.seed, "baseline", *([question] if cache else [step, rollout])),
             )
             for question, reference, rollout in zip(questions, references, ids, strict=True)
         ]  # fmt: skip
@@ -186,7 +193,7 @@ class UpliftReward:
 
 
 def rows_of(columns: dict[str, Any], size: int) -> list[dict[str, Any]]:
-    """A dict a completion; what a trainer passes beside its columns is no list of that length."""
+    """Return one dict per completion from the columns; other arguments have no list of that length."""
     lists = {
         name: values
         for name, values in columns.items()
@@ -196,7 +203,7 @@ def rows_of(columns: dict[str, Any], size: int) -> list[dict[str, Any]]:
 
 
 def records(lifted: Sequence[Lifted]) -> dict[str, list[Any]]:
-    """What is logged of every completion."""
+    """Return the columns that are logged with the completions."""
     return {
         "trace": [each.trace for each in lifted],
         "executor_answer": [each.primary.text for each in lifted],
@@ -215,7 +222,7 @@ def run_record(run: Answer) -> dict[str, Any]:
 
 
 def metrics(lifted: Sequence[Lifted], config: UpliftConfig, verifier: Verifier) -> dict[str, float]:
-    """Means over traces; shares of what became of the runs with a trace are over runs."""
+    """Average over traces; verdicts and `unfinished` are fractions of the runs with a trace."""
     runs = [answer for each in lifted for answer in each.answers]
     labels = Counter(answer.checked.label for answer in runs)
     found = {

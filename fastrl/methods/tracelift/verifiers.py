@@ -1,4 +1,4 @@
-"""Is an executor's answer right? What a verifier is, and the one that grades against a gold answer."""
+"""The interface of verifiers of executors' answers, and the verifier for math."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ IN_WORDS = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """What became of one answer."""
+    """The check of one answer."""
 
     success: bool
     score: float
-    """Math: 1 or 0. Code: 0.8 passed / total + how far it ran; see execution_score."""
+    """Math: 1 or 0. Code: see execution_score."""
     pass_rate: float
-    """Of tests; math has one."""
+    """Fraction of tests passed; for math, 1 or 0."""
     label: str
-    """The verdict's or the outcome's name."""
+    """Name of the verdict or the outcome."""
 
 
 class Verifier(Protocol):
@@ -36,25 +36,26 @@ class Verifier(Protocol):
 
     task: Task
     labels: tuple[str, ...]
-    """Those that are counted apart."""
+    """Labels with a metric of their own."""
 
     def reference(self, row: Mapping[str, Any]) -> Any:
-        """What answers to a row's problem are checked against. Raises ValueError: the row lacks it."""
+        """Return the row's gold answer or tests; raise ValueError if it has none."""
 
     def check(self, answers: Sequence[tuple[str, Any]]) -> list[Checked]:
-        """One for each (answer, reference)."""
+        """Check each (answer, reference)."""
 
     def leaks(self, trace: str, reference: Any) -> bool:
-        """Whether the trace holds what the executor is asked for."""
+        """Return True if the trace states the answer or holds a program."""
 
     def tests_text(self, reference: Any) -> str | None:
-        """The tests, as a reward model may read them; None: the task has none."""
+        """Return the tests as text for the reward model; None if the task has none."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End the verifier's processes."""
 
 
 class MathVerifier:
-    """Grades answers against a gold one; what stands in no box and behind no phrase is the last number.
+    """Grades answers against the gold answer; without a box or an answer phrase, the last number is graded.
 
     Words around the only number of an answer ("the total is 42 apples") don't matter.
     """
@@ -71,8 +72,8 @@ class MathVerifier:
     def check(self, answers: Sequence[tuple[str, Any]]) -> list[Checked]:
         pairs = [(text, gold_text(gold)) for text, gold in answers]
         known = [in_words(*pair) for pair in pairs]
-        asked = [pair for pair, right in zip(pairs, known, strict=True) if not right]
-        verdicts = iter(self.grader.grade(asked))
+        rest = [pair for pair, right in zip(pairs, known, strict=True) if not right]
+        verdicts = iter(self.grader.grade(rest))
         return [_graded(Verdict.CORRECT if right else next(verdicts)) for right in known]
 
     def leaks(self, trace: str, reference: Any) -> bool:
@@ -86,7 +87,7 @@ class MathVerifier:
 
 
 def in_words(text: str, gold: str) -> bool:
-    """Whether the stated answer is the gold number with words around it."""
+    """Return True if the stated answer is the gold number with words around it."""
     stated = extract_answer(text, "last_number")
     found = IN_WORDS.fullmatch(normalize_answer(stated)) if stated is not None else None
     return found is not None and exact_verdict(found[1], normalize_answer(gold)) is True

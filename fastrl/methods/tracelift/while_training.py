@@ -1,4 +1,4 @@
-"""Accuracy of planner and executor together, and of the executor alone, while the planner is trained."""
+"""Measures the accuracy of planner + executor, and of the executor alone, during training."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from fastrl.types import Metrics
 
 @dataclass(frozen=True, slots=True)
 class TwoStageEvaluator:
-    """Measures eval/two_stage_avg@n, eval/executor_alone_avg@n and the rest of `two_stage`. Ranks share the
-    problems."""
+    """Computes eval/two_stage_avg@n, eval/executor_alone_avg@n and the other metrics of `two_stage`; ranks
+    share the problems."""
 
     every: int
     problems: list[Problem]

@@ -1,4 +1,4 @@
-"""Builds the rewards that need no gold answer, and what measures faithfulness: probes and judges."""
+"""Builds the rewards that need no gold answer, and the probes and judges that measure faithfulness."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ class WeakRewards:
 
 
 def build_probes(config: FaithfulnessConfig, data: DataConfig, path: str | None) -> Probes | None:
-    """What faithfulness is measured with, before any model; None where it is not enabled.
+    """Load the problems and functions of the faithfulness evaluation; None if it is disabled.
 
     Args:
-        data: how the file of problems is read.
-        path: the evaluation's file, which is used unless the configuration names one.
+        data: column names and format of the file of problems.
+        path: the evaluation's file; config.path takes precedence.
     Raises:
-        ValueError: a function that is not there, or more problems asked for than the file has.
+        ValueError: a function cannot be imported, or the file has fewer than num_problems problems.
     """
     if not config.enabled:
         return None
@@ -77,7 +77,7 @@ def build_probes(config: FaithfulnessConfig, data: DataConfig, path: str | None)
 
 
 def build_judges(config: FaithfulnessConfig, device: torch.device, seed: int) -> dict[str, Judge]:
-    """Under the names that metrics carry; their engines asleep where they shall sleep."""
+    """Build the configured judges by name, the prefix of their metrics; engines with `sleep` start asleep."""
     judges = {}
     for name, own in config.judges.items():
         engine = build_engine(own.model, own.engine, device)
@@ -91,7 +91,7 @@ def build_judges(config: FaithfulnessConfig, device: torch.device, seed: int) ->
 
 
 def imported_function(option: str, path: str | None) -> Callable[..., Any] | None:
-    """A faithfulness option's my_package.module.function; None where it is null."""
+    """Import a faithfulness option's my_package.module.function; None if the option is null."""
     if path is None:
         return None
     module, _, name = path.rpartition(".")
@@ -101,7 +101,7 @@ def imported_function(option: str, path: str | None) -> Callable[..., Any] | Non
         function: Callable[..., Any] | None = getattr(importlib.import_module(module), name, None)
     except ModuleNotFoundError as error:
         if error.name is None or not path.startswith(error.name):
-            raise  # the module is there, and what it imports is not
+            raise  # the module exists; one of its own imports is missing
         raise ValueError(
             f"[faithfulness] {option}: expected a module that can be imported, got {path!r}: {error}"
         ) from error

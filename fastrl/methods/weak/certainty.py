@@ -1,4 +1,4 @@
-"""Rewards that ask nobody but the policy: how far from uniform its predictions are, and how spread."""
+"""Rewards from the policy's own predictions: self-certainty (distance from uniform) and negative entropy."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Means = dict[Kind, list[float | None]]
 
 
 class CertaintyScorer:
-    """One pass of the policy over a batch, for both rewards. Packed, shared prompts computed once, no logits
-    kept.
+    """Scores a batch once per step for both rewards; sequences are packed, shared prompts computed once and
+    logits not kept.
 
     Args:
-        tokens_per_microbatch: tokens that go through the model at once.
+        tokens_per_microbatch: largest number of tokens per forward pass.
     """
 
     def __init__(self, policy: Policy, tokens_per_microbatch: int = 16384) -> None:
@@ -37,10 +37,10 @@ class CertaintyScorer:
         step: int,
         group_ids: Sequence[int] | None = None,
     ) -> Means:
-        """Means over each completion's tokens, nats, float64; None for one without tokens.
+        """Return means over each completion's tokens, in nats, float64; None for an empty completion.
 
         Args:
-            step: the weights are the same as in every other call of this step.
+            step: number of the training step; a second call with the same step and batch is cached.
         """
         sequences = [self._sequence(p, ids) for p, ids in zip(prompts, completion_ids, strict=True)]
         if self._last is None or self._last[:2] != (step, sequences):
@@ -69,13 +69,13 @@ class CertaintyScorer:
 
 
 class CertaintyReward:
-    """How certain the policy is of what it says, by its own distribution at temperature 1.
+    """Rewards certain predictions, by the policy's own distribution at temperature 1.
 
         self_certainty:  reward = 1 / |o| * sum over i of KL(uniform || p(. | q, o_<i))   (Intuitor)
         entropy:         reward = - 1 / |o| * sum over i of H(p(. | q, o_<i))
 
-    Under the weights that the policy has when it is asked: in fastrl, those that sampled. None for a
-    completion without tokens.
+    Uses the policy's weights at the time of the call: in fastrl, those that sampled. Returns None for an
+    empty completion.
 
     Source: arXiv 2505.19590, arXiv 2604.18574.
     """

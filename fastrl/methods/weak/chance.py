@@ -1,4 +1,4 @@
-"""A reward that knows nothing: what training does without any signal."""
+"""The random reward, a control that shows what training does without a signal."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from fastrl.runtime.seeding import seed_of
 
 
 class RandomReward:
-    """0 or 1 with probability 1/2, whatever the completion says.
+    """Rewards 0 or 1 with probability 1/2 each, independent of the completion.
 
         reward = last bit of seed_of(seed, "random", rollout)
 
-    A rollout is its entry in rollout_ids where the trainer numbers them, otherwise its step and row.
+    rollout is the entry of rollout_ids if the trainer passes them, otherwise (step, index in the batch).
     """
 
     def __init__(self, seed: int) -> None:

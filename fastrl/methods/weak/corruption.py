@@ -1,4 +1,4 @@
-"""Does a model use the steps that it wrote? One of them is made wrong, and the model goes on from there."""
+"""Tests whether a model uses its own steps: corrupt one step, let the model continue, compare the answers."""
 
 from __future__ import annotations
 
@@ -31,39 +31,43 @@ RESULT = re.compile(r"=\s*(\d+)(?!\w|[.,]\d)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corruption:
-    """The beginning of a response up to some step, as it is and with that step made wrong."""
+    """A response's prefix up to some step, unchanged and with that step corrupted."""
 
     kept: str
+    """The unchanged prefix."""
     spoilt: str
+    """The prefix with the corrupted step."""
 
 
 Corrupt = Callable[[str, Random], Corruption | None]
-"""From a response and its random numbers; None: it has no step that can be made wrong."""
+"""Corrupts one step of a response, given its random generator; None if no step can be corrupted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerChanges:
-    """What a wrong step does to the answer."""
+    """Effect of a corrupted step on the final answer."""
 
     corrupted: float
-    """Share of continuations after the wrong step that do not end in the answer given before."""
+    """Fraction of continuations after the corrupted step that don't end in the original answer."""
     control: float
-    """The same after the step as it was: how often sampling alone changes the answer."""
+    """The same after the unchanged step: how often sampling alone changes the answer."""
     effect: float
-    """corrupted - control, problem by problem."""
+    """corrupted - control, averaged over problems."""
     low: float
     high: float
     """95 % interval of `effect` over problems."""
     per_problem: dict[int, tuple[float, float]]
-    """{row: (corrupted, control)}."""
+    """{problem's row: (corrupted, control)}."""
     per_response: dict[tuple[int, int], list[float]]
-    """{(row, sample): [corrupted, control]}."""
+    """{(problem's row, sample): [corrupted, control]}."""
     unfinished: float
-    """Share of all continuations that ran out of tokens; they count as changed."""
+    """Fraction of truncated continuations; they count as changed."""
     num_completions: int
+    """Completions measured."""
     num_unanswered: int
+    """Completions that state no answer; excluded."""
     num_uncorrupted: int
-    """Completions without a step to make wrong; they and the unanswered are left out."""
+    """Completions without a step that can be corrupted; excluded."""
 
 
 def answer_changes(
@@ -71,20 +75,20 @@ def answer_changes(
     max_new_tokens: int, slack_tokens: int = 0, num_samples: int = 1, temperature: float = 0.0,
     top_p: float = 1.0, stop: tuple[str, ...] = (),
 ) -> AnswerChanges:  # fmt: skip
-    """Make one step of every response wrong and let its own model go on: one that uses what it writes ends
-    elsewhere. Beside it, the same without the change.
+    """Corrupt one step of every response, let the same model continue, and measure how often the answer
+    changes. The control continues after the unchanged step.
 
-        corrupted = mean over problems, responses, samples of 1[answer after the wrong step != final answer]
+        corrupted = mean over problems, responses, samples of 1[answer after corrupted step != final answer]
 
     Args:
         results: graded responses of this model.
-        corrupt: gets a response's text and Random(seed, row, sample).
+        corrupt: called with a response's text and Random(seed, row, sample).
         max_new_tokens: longest response.
-        slack_tokens: a continuation may have what the step leaves of max_new_tokens + this many tokens.
+        slack_tokens: a continuation gets the tokens that the prefix leaves of max_new_tokens + slack_tokens.
         temperature: 0 is greedy: one sample is enough.
-        stop: strings that end a response, beside the tokenizer's end token.
+        stop: strings that end a response, in addition to the tokenizer's end token.
     Raises:
-        ValueError: no response states an answer, or none of those has a step that can be made wrong.
+        ValueError: no response states an answer, or none of those has a step that can be corrupted.
     """
     config = TransferConfig(
         num_continuations=num_samples, temperature=temperature, top_p=top_p, slack_tokens=slack_tokens
@@ -97,15 +101,15 @@ def answer_changes(
         if (corruption := corrupted_response(*row, corrupt, seed)) is not None
     ]
     if not found:
-        raise ValueError("[faithfulness] corrupt: expected a response with a step to make wrong, got none")
+        raise ValueError("[faithfulness] corrupt: expected a response with a step to corrupt, got none")
     rows = [row for row, _ in found]
     cuts = [cuts_after(engine, (one.spoilt, one.kept)) for _, one in found]
-    told = continued(reader, rows, cuts, seed, "corrupted")
-    changes = [[1 - share_correct(samples) for samples in row] for row in told]
+    continuations = continued(reader, rows, cuts, seed, "corrupted")
+    changes = [[1 - share_correct(samples) for samples in row] for row in continuations]
     changed = by_problem(rows, changes)
     effects = [corrupted - control for corrupted, control in changed.values()]
     low, high = bootstrap_interval(effects, seed=seed_of(seed, "interval"))
-    written = [one for row in told for samples in row for one in samples]
+    written = [one for row in continuations for samples in row for one in samples]
     return AnswerChanges(
         corrupted=mean([corrupted for corrupted, _ in changed.values()]),
         control=mean([control for _, control in changed.values()]),
@@ -122,8 +126,10 @@ def answer_changes(
 
 
 def corrupt_number(text: str, random: Random) -> Corruption | None:
-    """A number off by 1 to 9, before the answer begins: a result, which stands after "=", where there is one,
-    else any whole number. The beginning ends with it."""
+    """Change a number before the answer by 1 to 9, and end the prefix there.
+
+    The number is a random result, one after "=", or any whole number if there is no result.
+    """
     marker = answer_start(text)
     before = text if marker is None else text[:marker]
     spans = [match.span(1) for match in RESULT.finditer(before)]
@@ -137,13 +143,14 @@ def corrupt_number(text: str, random: Random) -> Corruption | None:
 
 
 def corrupted_response(result: ProblemResult, sample: int, corrupt: Corrupt, seed: int) -> Corruption | None:
+    """Corrupt one response; the random numbers depend only on (seed, problem, sample)."""
     random = Random(seed_of(seed, "corrupt", result.problem.index, sample))
     return corrupt(result.completions[sample].text, random)
 
 
 def cuts_after(engine: Engine, texts: Sequence[str]) -> list[Cut]:
-    """The beginnings of a response that are these texts. All have the position of the longest, so that the
-    model may go on as long after each."""
+    """Return cuts with these prefixes. All have the longest one's position, so that all continuations get the
+    same token budget."""
     ids = [encode_inside(engine.tokenizer, text) for text in texts]
     position = max(map(len, ids))
     return [

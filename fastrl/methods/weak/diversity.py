@@ -1,4 +1,4 @@
-"""How many different ways to the answer the responses to one problem take (arXiv 2604.18574, F.1)."""
+"""Diversity of the strategies among the responses to one problem (arXiv 2604.18574, F.1)."""
 
 from __future__ import annotations
 
@@ -15,47 +15,49 @@ SameStrategy = Callable[[str, str], bool]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diversity:
-    """Of one problem's responses; all 0 where there are none."""
+    """Diversity of one problem's responses; all values are 0 if there are none."""
 
     num_responses: int
     num_clusters: int
     """K."""
     entropy: float
-    """H, nats, of the clusters' shares."""
+    """H, in nats, of the clusters' relative sizes."""
 
     @property
     def evenness(self) -> float:
-        """Div = (exp(H) - 1) / (K - 1), the paper's; 0 where K <= 1. Two equal clusters have 1, as sixteen
-        have: it says how even they are, not how many."""
+        """Return the paper's Div = (exp(H) - 1) / (K - 1); 0 if K <= 1.
+
+        Any number of equal clusters has Div 1: it measures evenness, not their number.
+        """
         return (math.exp(self.entropy) - 1) / (self.num_clusters - 1) if self.num_clusters > 1 else 0.0
 
     @property
     def log_clusters(self) -> float:
-        """log K, the largest H that K clusters can have."""
+        """Return log K, the largest H of K clusters; 0 if K = 0."""
         return math.log(self.num_clusters) if self.num_clusters else 0.0
 
     @property
     def effective(self) -> float:
-        """N_eff = exp(H): how many clusters of equal size would be as diverse."""
+        """Return N_eff = exp(H), the number of equal clusters with the same entropy; 0 if K = 0."""
         return math.exp(self.entropy) if self.num_clusters else 0.0
 
 
 def diversity(clusters: Sequence[int | None]) -> Diversity:
-    """H = - sum over clusters of p log p, p = share of the responses.
+    """Compute H = - sum over clusters of p log p, with p the cluster's fraction of the responses.
 
     Args:
-        clusters: each response's cluster; None: it is not counted.
+        clusters: each response's cluster; None excludes it.
     """
     counts = Counter(cluster for cluster in clusters if cluster is not None)
     total = counts.total()
-    # log(total) - ..., so that one cluster has exactly 0
+    # log(total) - ... gives exactly 0 for one cluster
     entropy = math.log(total) - math.fsum(n * math.log(n) for n in counts.values()) / total if total else 0.0
     return Diversity(num_responses=total, num_clusters=len(counts), entropy=max(0.0, entropy))
 
 
 def cluster(responses: Sequence[str], same_strategy: SameStrategy) -> list[int]:
-    """Greedy clusters: a response joins the first cluster whose first member has the same strategy, or else
-    begins one. same_strategy(representative, response) is asked in this order, and no more than needed."""
+    """Cluster greedily: a response joins the first cluster whose first member has the same strategy, or opens
+    one. Calls same_strategy(representative, response) in that order and stops at the first match."""
     representatives: list[str] = []
     clusters = []
     for response in responses:
@@ -70,25 +72,26 @@ def cluster(responses: Sequence[str], same_strategy: SameStrategy) -> list[int]:
 def judged_clusters(
     judge: Judge, problems: Sequence[str], groups: Sequence[Sequence[str | None]]
 ) -> tuple[list[list[int | None]], Counter[Reject]]:
-    """cluster(), with a judge, of many problems' responses at once: the next response of every problem is
-    compared with all of its representatives in one batch.
+    """Cluster many problems' responses as `cluster` does, with a judge as same_strategy.
+
+    One batch compares the next response of every problem with all its representatives.
 
     Args:
-        groups: each problem's responses; None: one that is passed over, as an unfaithful one.
-    Returns: clusters, and replies that could not be read. A response has None also where the judge called it
-        the same as no representative, and of one said nothing that can be read.
+        groups: each problem's responses; None skips one, such as an unfaithful response.
+    Returns: clusters, and counts of unreadable replies. A response's cluster is None if it was skipped, or if
+        it matched no representative and at least one reply was unreadable.
     """
     rejects: Counter[Reject] = Counter()
     clusters: list[list[int | None]] = [[] for _ in groups]
     representatives: list[list[str]] = [[] for _ in groups]
     for place in range(max(map(len, groups), default=0)):
-        asked = [
+        questions = [
             (number, one, text)
             for number, group in enumerate(groups)
             if place < len(group) and (text := group[place]) is not None
             for one in representatives[number]
         ]
-        judged = judge.difference([problems[n] for n, _, _ in asked], [(a, b) for _, a, b in asked])
+        judged = judge.difference([problems[n] for n, _, _ in questions], [(a, b) for _, a, b in questions])
         rejects.update(judged.rejects)
         answers = iter(judged.labels)
         for number, group in enumerate(groups):
@@ -109,11 +112,11 @@ def judged_clusters(
 def named_clusters(
     names: Sequence[Hashable | None], chosen: Sequence[bool] | None = None
 ) -> list[int | None]:
-    """Equal names are one cluster.
+    """Cluster responses by the name of their strategy.
 
     Args:
-        names: of each response's strategy; None: it is not counted.
-        chosen: cluster these alone, as the faithful ones.
+        names: each response's strategy; None excludes it.
+        chosen: cluster only these responses, such as the faithful ones; None: all.
     """
     chosen = [True] * len(names) if chosen is None else chosen
     seen: dict[Hashable, int] = {}
@@ -124,7 +127,7 @@ def named_clusters(
 
 
 def mean_diversity(found: Sequence[Diversity]) -> dict[str, float]:
-    """Means over problems; problems without a response are part of them, as 0."""
+    """Average over problems; a problem without a response counts as 0."""
     if not found:
         raise ValueError("[diversity] found: expected at least one problem, got none")
     names = ("num_responses", "num_clusters", "entropy", "evenness", "log_clusters", "effective")

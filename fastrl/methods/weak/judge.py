@@ -1,4 +1,4 @@
-"""A model that reads other models' answers and says one of a few labels; how far two such judges agree."""
+"""A judge model that labels responses, and the agreement of two judges."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from fastrl.types import SamplingParams
 
 Reject = Literal["unfinished", "no_label", "several_labels", "not_last"]
 ALIGNMENT = ("1", "0.5", "0")
-"""The reasoning leads to the answer; partly; not at all."""
+"""The reasoning supports the answer: fully, partly, not at all."""
 DIFFERENCE = ("yes", "no")
-"""The strategies differ; or not."""
+"""The two strategies differ, or they don't."""
 
 ALIGNMENT_PROMPT = """\
 Below are a problem and a response to it. Judge one thing only: does the reasoning that is written down carry
@@ -64,27 +64,27 @@ different, ||no|| if they are the same. Write no other label anywhere."""
 
 @dataclass(frozen=True, slots=True)
 class Judgments:
-    """What a judge said of some questions."""
+    """A judge's labels for a list of questions."""
 
     labels: list[str | None]
-    """None: no reply could be read."""
+    """None: no reply was readable."""
     rejects: Counter[Reject]
-    """Replies that could not be read, by cause; those that were asked again count too."""
+    """Unreadable replies by cause, including those that a retry replaced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judge:
-    """Asks a model through any engine. What it says of a question is a function of (seed, question) alone."""
+    """Labels questions with a model on any engine; a question's label depends only on (seed, question)."""
 
     engine: Engine
     sampling: SamplingParams
     retries: int = 2
-    """A reply that can't be read is asked for again so often, each time with another seed; a greedy judge
-    would say the same again, so it is asked once."""
+    """Largest number of retries after an unreadable reply, each with another seed. A greedy judge isn't
+    retried: it would repeat its reply."""
     seed: int = 0
 
     def ask(self, questions: Sequence[str], labels: Sequence[str]) -> Judgments:
-        """The label that ends the reply to each question; equal questions are asked once."""
+        """Return the label that ends the reply to each question; equal questions share one request."""
         found: dict[str, str] = {}
         rejects: Counter[Reject] = Counter()
         waiting = list(dict.fromkeys(questions))
@@ -107,31 +107,31 @@ class Judge:
         return Judgments([found.get(question) for question in questions], rejects)
 
     def alignment(self, problems: Sequence[str], responses: Sequence[str]) -> Judgments:
-        """Faithfulness: of each response "1", "0.5" or "0"."""
+        """Label the faithfulness of each response "1", "0.5" or "0"."""
         pairs = zip(problems, responses, strict=True)
         return self.ask([filled(ALIGNMENT_PROMPT, problem=p, response=r) for p, r in pairs], ALIGNMENT)
 
     def difference(self, problems: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Judgments:
-        """Of each pair of responses to a problem: "yes", their strategies differ, or "no"."""
-        asked = [
+        """Label each pair of responses to a problem "yes" if their strategies differ, else "no"."""
+        questions = [
             filled(DIFFERENCE_PROMPT, problem=problem, first=first, second=second)
             for problem, (first, second) in zip(problems, pairs, strict=True)
         ]
-        return self.ask(asked, DIFFERENCE)
+        return self.ask(questions, DIFFERENCE)
 
 
 def filled(template: str, **parts: str) -> str:
-    """The template with every {name} replaced, in one pass: braces in the parts stay as they are."""
+    """Replace every {name} in the template, in one pass: braces in the parts stay as they are."""
     return re.sub(r"\{(\w+)\}", lambda match: parts[match[1]], template)
 
 
 def stated_labels(text: str, labels: Sequence[str]) -> list[str]:
-    """All labels between double bars, in order."""
+    """Return all labels between double bars, in order."""
     return re.findall(rf"\|\|({'|'.join(map(re.escape, labels))})\|\|", text)
 
 
 def why_unreadable(text: str, labels: Sequence[str]) -> Reject | None:
-    """None: the text holds exactly one of the labels, and ends with it."""
+    """Return the reject reason; None if the text holds exactly one label and ends with it."""
     stated = stated_labels(text, labels)
     if not stated:
         return "no_label"
@@ -142,27 +142,27 @@ def why_unreadable(text: str, labels: Sequence[str]) -> Reject | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """Two judges of the same items."""
+    """Agreement of two judges on the same items."""
 
     kappa: float | None
-    """Cohen's; None where both always say the same one label, so that chance alone explains all."""
+    """Cohen's kappa; None if both always give the same single label (p_e = 1)."""
     observed: float
-    """Share of items on which they agree."""
+    """Fraction of items on which they agree."""
     table: dict[str, dict[str, int]]
     """[first judge's label][second judge's label] -> items."""
     num_items: int
     num_left_out: int
-    """Items of which one of them said nothing that can be read."""
+    """Items without a label from both judges."""
 
 
 def agreement(first: Sequence[str | None], second: Sequence[str | None], labels: Sequence[str]) -> Agreement:
-    """Confusion table and Cohen's kappa.
+    """Compute the confusion table and Cohen's kappa.
 
-        kappa = (p_o - p_e) / (1 - p_e),   p_o = share of equal labels,
-        p_e = sum over labels of (share of it by the first judge) * (share of it by the second)
+        kappa = (p_o - p_e) / (1 - p_e),   p_o = fraction of equal labels,
+        p_e = sum over labels of (its fraction by the first judge) * (its fraction by the second)
 
     Raises:
-        ValueError: no item has a label of both, or one is not among `labels`.
+        ValueError: no item has labels from both judges, or a label is not in `labels`.
     """
     both = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     strange = sorted({label for pair in both for label in pair} - set(labels))
@@ -171,7 +171,7 @@ def agreement(first: Sequence[str | None], second: Sequence[str | None], labels:
         raise ValueError(f"[agreement] labels: expected some among {', '.join(labels)}, got {got}")
     table = {a: {b: both.count((a, b)) for b in labels} for a in labels}
     observed = sum(table[label][label] for label in labels) / len(both)
-    # in whole numbers, so that certain agreement is exactly 1
+    # integers, so that p_e == 1 is detected exactly
     by_chance = sum(sum(table[x].values()) * sum(row[x] for row in table.values()) for x in labels)
     expected = by_chance / len(both) ** 2
     return Agreement(

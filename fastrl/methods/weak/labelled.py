@@ -1,4 +1,4 @@
-"""What a checker and judges say of responses, and how many strategies these take (arXiv 2604.18574, F)."""
+"""Faithfulness labels from a checker and judges, and diversity of strategies (arXiv 2604.18574, F)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fastrl.methods.weak.probes import Checker, Probed, Probes, Strategy
 from fastrl.runtime.run import write_atomic
 
 Labels = list[str | None]
-"""One a response, problem by problem."""
+"""One per response, problem by problem."""
 Clusters = list[list[int | None]]
 """[problem][response]."""
 LABELS = {float(label): label for label in ALIGNMENT}
@@ -27,34 +27,34 @@ LABELS = {float(label): label for label in ALIGNMENT}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """All that is known of the responses."""
+    """Faithfulness and diversity of the responses."""
 
     metrics: dict[str, float]
     agreements: dict[str, Agreement]
-    """By the names of two who label, joined by a slash."""
+    """Keyed "one/other", the names of two labellers."""
     rows: list[dict[str, Any]]
-    """One a response."""
+    """One per response."""
 
     def write(self, path: Path) -> None:
-        """One JSON line a response."""
+        """Write one JSON line per response."""
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows))
 
 
 def measure(probed: Probed, probes: Probes, judges: Mapping[str, Judge]) -> Measured:
-    """Labels and strategies of the responses, beside what `probe` found.
+    """Label the responses, cluster them by strategy, and add the metrics of `probe`.
 
         faithfulness/<who>/{aligned,partial,misaligned,score}            who = checker, judge, second_judge
-        faithfulness/<who>/{correct,incorrect}/...                       of right and of wrong answers alone
-        faithfulness/<who>/unlabelled                                    share of responses without a label
-        faithfulness/agreement/<one>/<other>/{kappa,observed,num_items}  of each two of them
+        faithfulness/<who>/{correct,incorrect}/...                       only correct or only wrong answers
+        faithfulness/<who>/unlabelled                                    fraction of responses without a label
+        faithfulness/agreement/<one>/<other>/{kappa,observed,num_items}  for each pair of labellers
         diversity/..., diversity/faithful/...                            see mean_diversity
 
-    Faithful responses are those labelled 1 by the checker, or else by the judge. What would be about no
-    response at all has no metric.
+    A response is faithful if the checker, or without a checker the judge, labels it 1. A metric over no
+    response is absent.
 
     Raises:
-        ValueError: the checker or the strategy function returns something else than it may.
+        ValueError: the checker or the strategy function returns an invalid value.
     """
     labels, metrics = alignment_labels(probed.results, probes.checker, judges)
     correct = [verdict is Verdict.CORRECT for result in probed.results for verdict in result.verdicts]
@@ -84,7 +84,7 @@ def measure(probed: Probed, probes: Probes, judges: Mapping[str, Judge]) -> Meas
 def alignment_labels(
     results: Sequence[ProblemResult], checker: Checker | None, judges: Mapping[str, Judge]
 ) -> tuple[dict[str, Labels], dict[str, float]]:
-    """Everybody's labels, and how many replies of judges could not be read."""
+    """Return the labels by labeller, and the counts of judges' unreadable replies."""
     pairs = [(result.problem, completion.text) for result in results for completion in result.completions]
     labels: dict[str, Labels] = {}
     metrics: dict[str, float] = {}
@@ -98,6 +98,7 @@ def alignment_labels(
 
 
 def exact_label(checker: Checker, problem: Problem, text: str) -> str | None:
+    """Return the checker's label as a judge writes it, or raise ValueError."""
     value = checker(reward_row(problem), text)
     if value is None:
         return None
@@ -107,7 +108,7 @@ def exact_label(checker: Checker, problem: Problem, text: str) -> str | None:
 
 
 def all_agreements(labels: Mapping[str, Labels]) -> dict[str, Agreement]:
-    """Of each two who have labelled a response in common."""
+    """Compute the agreement of each pair of labellers that share a labelled response."""
     return {
         f"{one}/{other}": agreement(labels[one], labels[other], ALIGNMENT)
         for one, other in combinations(labels, 2)
@@ -118,7 +119,7 @@ def all_agreements(labels: Mapping[str, Labels]) -> dict[str, Agreement]:
 def strategy_names(
     results: Sequence[ProblemResult], strategy: Strategy | None
 ) -> list[list[Hashable | None]] | None:
-    """[problem][response]; None where no function says."""
+    """Name the strategies: [problem][response]; None without a strategy function."""
     if strategy is None:
         return None
     names = [[strategy(completion.text) for completion in result.completions] for result in results]
@@ -132,10 +133,10 @@ def strategy_clusters(
     results: Sequence[ProblemResult], names: Sequence[Sequence[Hashable | None]] | None,
     faithful: Labels | None, judges: Mapping[str, Judge],
 ) -> tuple[dict[str, Clusters], dict[str, float]]:  # fmt: skip
-    """Clusters of all responses and of the faithful ones, by name or else by the judge, and their diversity.
+    """Cluster all responses and the faithful ones, by strategy name or else by the judge; add diversity.
 
     Args:
-        faithful: labels of the responses; None: nobody has labelled them.
+        faithful: labels of the responses; None: there are none.
     """
     chosen = {"all": [[True] * len(result.completions) for result in results]}
     if faithful is not None:
@@ -164,7 +165,7 @@ def rows_of(
     probed: Probed, labels: Mapping[str, Labels], names: Sequence[Sequence[Hashable | None]] | None,
     clusters: Mapping[str, Clusters],
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """What is known of each response; null: not measured, or not of this one."""
+    """Yield one JSON row per response; null: not measured for this response."""
     forced = {} if probed.forced is None else probed.forced.per_response
     changed = {} if probed.changes is None else probed.changes.per_response
     number = 0

@@ -1,4 +1,4 @@
-"""The label reward: an answer graded against a label that may be wrong (arXiv 2604.18574, appendix D)."""
+"""The label reward: grades answers against labels that may be wrong (arXiv 2604.18574, appendix D)."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from fastrl.rewards.batch import CompletionInput, LogExtra, LogMetric, TrainerSt
 
 
 class LabelReward:
-    """1 for an answer that equals the label it is graded against, otherwise 0.
+    """Rewards 1 if the answer equals its possibly corrupted label, else 0.
 
         fixed:            label = the item's wrong label, for floor(share * N) items; gold for the others
-        per_sample:       label = the item's wrong label where u(seed, item, step, rollout) < share; else gold
+        per_sample:       label = the item's wrong label if u(seed, item, step, rollout) < share; else gold
         false_negatives:  label = gold; reward 0 for all rollouts of floor(share * N) items
 
-    Which items and rollouts these are is a function of the seed and the item's row in the file; larger shares
-    hold all that smaller ones do (fastrl.methods.weak.noise). A rollout's item is its entry in problem_ids.
+    The seed and the item's row in the file choose corrupted items and rollouts; a larger share corrupts a
+    superset (fastrl.methods.weak.noise). problem_ids holds each rollout's item.
 
-    Logs the label of every row and whether it is corrupted, and labels/corrupted, the share of rollouts.
+    Logs each rollout's label, whether it is corrupted, and labels/corrupted, the fraction of rollouts.
 
     Args:
-        problems: all that are trained on.
-        seed: of the run.
+        problems: all training problems.
+        seed: seed of the run.
     Raises:
-        ValueError: a wrong label is missing, or does not surely differ from the gold answer.
+        ValueError: a wrong label is missing, or may equal the gold answer.
     """
 
     def __init__(
@@ -67,8 +67,8 @@ class LabelReward:
         pairs = [(completion_text(text), each.label) for text, each in zip(completions, labels, strict=True)]
         rewards = [float(verdict is Verdict.CORRECT) for verdict in self.grader.grade(pairs)]
         if self.config.kind == "false_negatives":
-            told_wrong = {item for item, each in self.labels.items() if each.corrupted}
-            rewards = with_false_negatives(rewards, problem_ids, told_wrong)
+            corrupted = {item for item, each in self.labels.items() if each.corrupted}
+            rewards = with_false_negatives(rewards, problem_ids, corrupted)
         if log_extra is not None:
             log_extra("label", [each.label for each in labels])
             log_extra("corrupted", [each.corrupted for each in labels])
@@ -87,8 +87,10 @@ class LabelReward:
 def item_labels(
     problems: Sequence[Problem], config: LabelConfig, seed: int, grader: AnswerGrader
 ) -> dict[int, NoisyLabel]:
-    """By row number: the item's label. Of kind per_sample, what it may flip to; of false_negatives, the gold
-    one, corrupted where right answers are told wrong.
+    """Return each item's label by row number.
+
+    Kind per_sample gives the label that a rollout may flip to. Kind false_negatives gives the gold label,
+    marked corrupted if all answers to the item are rewarded 0.
 
     Raises: as LabelReward.
     """
@@ -114,7 +116,7 @@ def item_labels(
 
 
 def wrong_labels(problems: Sequence[Problem], config: LabelConfig) -> list[str | None]:
-    """As the file has them; none where none is needed."""
+    """Read the wrong labels from their column; all None if the kind needs none."""
     if not config.needs_wrong_labels:
         return [None] * len(problems)
     column = config.column
@@ -132,7 +134,7 @@ def wrong_labels(problems: Sequence[Problem], config: LabelConfig) -> list[str |
 
 
 def surely_differ(grader: AnswerGrader, pairs: Sequence[tuple[str, str]]) -> list[bool]:
-    """Whether a rollout that ends in the first is told wrong against the second, and the other way round."""
+    """Return True for each pair of answers that the grader calls different in both directions."""
     both = [(f"\\boxed{{{a}}}", b) for a, b in pairs] + [(f"\\boxed{{{b}}}", a) for a, b in pairs]
     wrong = [verdict is Verdict.WRONG for verdict in grader.grade(both)]
     return [there and back for there, back in zip(wrong[: len(pairs)], wrong[len(pairs) :], strict=True)]

@@ -1,4 +1,4 @@
-"""The majority reward: what most completions of a problem answer is taken for right (TTRL)."""
+"""The majority reward: a group's most frequent answer serves as the label (TTRL)."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from fastrl.rewards.batch import CompletionInput, LogExtra, LogMetric, completio
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """What a group elected."""
+    """A group's majority label."""
 
     label: str | None
-    """None: nobody stated an answer."""
+    """None: no completion states an answer."""
     agreement: float
-    """Its share of the votes cast; NaN without one."""
+    """The label's fraction of the votes; NaN without a label."""
     text_agreement: float = float("nan")
-    """The share of the text that most votes spell."""
+    """Fraction of votes for the most frequent answer text, without merging equal answers."""
 
 
 def vote(answers: Sequence[str | None], grader: AnswerGrader) -> Vote:
-    """The answer stated most often, of several the one that was stated first; None has no vote.
+    """Elect the most frequent answer, the first one on a tie.
 
     Args:
-        answers: as AnswerGrader.stated gives them.
+        answers: results of AnswerGrader.stated; None casts no vote.
     """
     votes = grader.votes(answers)
     if not votes:
@@ -38,18 +38,18 @@ def vote(answers: Sequence[str | None], grader: AnswerGrader) -> Vote:
 
 
 class MajorityReward:
-    """1 for an answer that equals the one which most of its group state, otherwise 0.
+    """Rewards 1 if the answer equals the group's most frequent answer, else 0.
 
         label = most frequent answer of the group's completions and its voters;  reward = 1[answer == label]
 
-    Answers that the grader calls equal are one. A completion without an answer has no vote; where nobody
-    votes, every reward of the group is 0. A tie goes to the answer stated first, completions before voters.
-    A group is what group_ids number alike, or else equal prompts in a row; voters are further completions of
-    the prompt that are not rewarded, for each row its group's list of texts.
+    Answers that the grader calls equal share their votes. A completion without an answer casts no vote; a
+    group without votes is rewarded 0. On a tie the first answer wins, completions before voters. group_ids
+    identify groups, else consecutive equal prompts do. Voters are extra, unrewarded completions of the
+    prompt: for each completion, its group's list of texts.
 
-    Logs the label of every row, and of groups: majority/agreement (share of the votes cast that the label
-    has), majority/text_agreement (the same of a vote by plain text), majority/no_label, and, where there are
-    gold answers, majority/label_right (a missing label is not).
+    Logs each completion's label, and means over groups: majority/agreement (the label's fraction of the
+    votes), majority/text_agreement (the same if votes are compared as text), majority/no_label, and with gold
+    answers majority/label_right (a missing label counts as wrong).
 
     Source: arXiv 2504.16084, arXiv 2604.18574 (voting over 2n, training on n).
     """
@@ -92,13 +92,13 @@ class MajorityReward:
         return [*self._graded(texts, labels)]
 
     def _graded(self, texts: Sequence[str], labels: Sequence[str | None]) -> list[float]:
-        """1 where a text's answer equals the label; 0 without a label."""
+        """Return 1 for each text whose answer equals the label; 0 without a label."""
         pairs = [(text, label) for text, label in zip(texts, labels, strict=True) if label is not None]
         verdicts = iter(self.grader.grade(pairs))
         return [float(label is not None and next(verdicts) is Verdict.CORRECT) for label in labels]
 
     def _share_right(self, votes: Sequence[Vote], gold: Sequence[Any]) -> float:
-        """Of the groups; one without a label is not right."""
+        """Return the fraction of groups whose label is correct; a missing label is not."""
         answers = [
             None if each.label is None else gold_text(right) for each, right in zip(votes, gold, strict=True)
         ]
@@ -106,6 +106,6 @@ class MajorityReward:
 
 
 def agreement(votes: Sequence[Vote]) -> float:
-    """Mean over the groups that have a label; NaN where none has."""
+    """Return the mean agreement of the groups with a label; NaN if none has one."""
     known = [each.agreement for each in votes if each.label is not None]
     return mean(known) if known else float("nan")

@@ -1,6 +1,6 @@
-"""Labels that are wrong on purpose: which, and in what way, as functions of the seed and the item.
+"""Deliberately wrong labels: the seed and the item decide which items are corrupted and how.
 
-An item that is corrupted at one share is corrupted at every larger one, with the same wrong label.
+An item that is corrupted at one share is corrupted at every larger share, with the same wrong label.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from fastrl.grading import exact_verdict, normalize_answer
 from fastrl.runtime.seeding import seed_of
 
 Differ = Callable[[Sequence[tuple[str, str]]], Sequence[bool]]
-"""Of (answer, gold answer) pairs: whether it is certain that the grader tells the answer wrong."""
+"""Returns True for each (answer, gold answer) pair that the grader certainly calls wrong."""
 MOST_DRAWS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoisyLabel:
-    """What an item's answers are graded against."""
+    """The label that an item's answers are graded against."""
 
     gold: str
     label: str
-    """The wrong label where the item is corrupted, the gold one elsewhere."""
+    """The wrong label if the item is corrupted, else the gold answer."""
     corrupted: bool
 
 
 def exactly_differ(pairs: Sequence[tuple[str, str]]) -> list[bool]:
-    """Differ without math-verify: what takes algebra to compare is not certain."""
+    """A Differ without math-verify: False for pairs that take algebra to compare."""
     return [exact_verdict(a, gold) is False for a, gold in pairs]
 
 
 def most_frequent_wrong(wrong_votes: Mapping[str, int], seed: int, item: int) -> str | None:
-    """The wrong answer with most votes (the paper's label noise); a tie is broken by (seed, item, answer).
-    None: no sample was wrong."""
+    """Return the most frequent wrong answer (the paper's label noise); (seed, item, answer) breaks ties.
+    None if no sample was wrong."""
     most = max(wrong_votes.values(), default=0)
     tied = [answer for answer, votes in wrong_votes.items() if votes == most]
     return min(tied, key=lambda answer: seed_of(seed, "tie", item, answer), default=None)
@@ -44,17 +44,17 @@ def most_frequent_wrong(wrong_votes: Mapping[str, int], seed: int, item: int) ->
 def random_labels(
     gold: Sequence[str], pool: Sequence[str], seed: int, items: Sequence[int], differ: Differ = exactly_differ
 ) -> list[str]:
-    """Symmetric noise: another gold answer for every item; all that surely differ are alike likely.
+    """Draw symmetric noise: for every item another gold answer, uniform over those that surely differ.
 
-    Draw a of an item is the distinct answer of the pool at seed_of(seed, "label", item, a) mod their number;
-    the first that differs is the label.
+    Draw a of an item is the distinct answer of the pool at seed_of(seed, "label", item, a) mod their number.
+    The first draw that differs is the label.
 
     Args:
         gold: the items' own answers.
-        pool: gold answers to draw from, the same for every subset of a file, so that labels are the same too.
-        items: numbers of the items, what their draws depend on.
+        pool: gold answers to draw from; pass the whole file's, so that every subset gets the same labels.
+        items: numbers of the items, which seed their draws.
     Raises:
-        ValueError: an item's draws all fail: the pool has hardly any answer that differs from its own.
+        ValueError: all draws of an item fail, since hardly any answer of the pool differs from its own.
     """
     answers = sorted({normalize_answer(answer) for answer in pool})
     labels: dict[int, str] = {}
@@ -76,7 +76,7 @@ def random_labels(
 
 
 def num_corrupted(share: float, num_items: int) -> int:
-    """floor(share * num_items), the share taken as the decimal number it is written as: 0.29 of 100 is 29."""
+    """Return floor(share * num_items) in decimal arithmetic: 0.29 of 100 is 29, not 28."""
     if not 0 <= share <= 1:
         raise ValueError(f"[noise] share: expected a number in [0, 1], got {share}")
     return floor(Fraction(str(share)) * num_items)
@@ -85,12 +85,12 @@ def num_corrupted(share: float, num_items: int) -> int:
 def corrupted_places(
     items: Sequence[int], share: float, seed: int, able: Sequence[bool] | None = None
 ) -> frozenset[int]:
-    """Places of the num_corrupted(share, len(items)) items that (seed, item) puts first.
+    """Return the indices of the num_corrupted(share, len(items)) items that seed_of(seed, item) ranks first.
 
     Args:
-        able: whether an item can be corrupted at all; those that can't are never taken, and still count.
+        able: True if an item can be corrupted. Others are never chosen, but count towards len(items).
     Raises:
-        ValueError: fewer can be corrupted than shall be.
+        ValueError: too few items can be corrupted.
     """
     count = num_corrupted(share, len(items))
     places = [place for place in range(len(items)) if able is None or able[place]]
@@ -106,13 +106,13 @@ def noisy_labels(
     gold: Sequence[str], wrong: Sequence[str | None], share: float, seed: int, items: Sequence[int],
     differ: Differ = exactly_differ,
 ) -> list[NoisyLabel]:  # fmt: skip
-    """Fixed label noise: num_corrupted(share, N) items carry their wrong label in every step.
+    """Apply fixed label noise: num_corrupted(share, N) items carry their wrong label in every step.
 
     Args:
-        wrong: each item's one wrong label, by most_frequent_wrong or random_labels; None: it has none.
-        items: numbers of the items, what their luck depends on.
+        wrong: each item's wrong label, from most_frequent_wrong or random_labels; None: it has none.
+        items: numbers of the items, which decide who is corrupted.
     Raises:
-        ValueError: too few items have a wrong label, or one does not surely differ from the gold answer.
+        ValueError: too few items have a wrong label, or a wrong label may equal the gold answer.
     """
     corrupted = corrupted_places(items, share, seed, [label is not None for label in wrong])
     labels = []
@@ -127,9 +127,9 @@ def noisy_labels(
 
 
 def check_differ(items: Sequence[int], labels: Sequence[NoisyLabel], differ: Differ) -> None:
-    """Noise that the grader can't see is none."""
-    told = differ([(each.label, each.gold) for each in labels])
-    for item, each, differs in zip(items, labels, told, strict=True):
+    """Raise ValueError for a wrong label that the grader may accept as the gold answer."""
+    found = differ([(each.label, each.gold) for each in labels])
+    for item, each, differs in zip(items, labels, found, strict=True):
         if not differs:
             raise ValueError(
                 f"[noise] label of item {item}: expected one that surely differs from the gold answer "
@@ -140,23 +140,23 @@ def check_differ(items: Sequence[int], labels: Sequence[NoisyLabel], differ: Dif
 def label_for_sample(
     gold: str, wrong: str, share: float, seed: int, item: int, step: int, sample: int
 ) -> str:
-    """Per-sample flips: the label that one rollout is graded against.
+    """Return the label of one rollout under per-sample flips.
 
-        wrong  where u(seed, item, step, sample) < share,  u uniform in [0, 1);  gold elsewhere
+        wrong  if u(seed, item, step, sample) < share,  u uniform in [0, 1);  else gold
 
-    A flip at one share is a flip at every larger one.
+    A rollout that flips at one share flips at every larger one.
     """
-    num_corrupted(share, 1)
+    num_corrupted(share, 1)  # checks the share
     return wrong if (seed_of(seed, "flip", item, step, sample) >> 10) / 2**53 < share else gold
 
 
 def with_false_negatives(
     rewards: Sequence[float], items: Sequence[int], corrupted: Collection[int]
 ) -> list[float]:
-    """False negatives only: every rollout of a corrupted item is told wrong, 0; no other reward changes.
+    """Set the rewards of all rollouts of corrupted items to 0; other rewards stay.
 
     Args:
         items: number of each rollout's item.
-        corrupted: numbers of items: those at the corrupted_places, the same in every step.
+        corrupted: numbers of the corrupted items, the same in every step; see corrupted_places.
     """
     return [0.0 if item in corrupted else reward for reward, item in zip(rewards, items, strict=True)]

@@ -1,4 +1,4 @@
-"""What a model does with its own responses: it answers after a part of them, and after a step made wrong."""
+"""Faithfulness probes: the model answers after prefixes of its responses, and continues corrupted steps."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from fastrl.runtime.seeding import seed_of
 from fastrl.types import SamplingParams
 
 Checker = Callable[[Row, str], float | None]
-"""From a problem's columns, with its question and solution, and a response: 1, 0.5, 0; None: no label."""
+"""Labels a response 1, 0.5 or 0, given its problem's columns with question and solution; None: no label."""
 Strategy = Callable[[str], Hashable | None]
-"""The name of the strategy that a response takes; None: it is not counted."""
+"""Names the strategy of a response; None excludes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probes:
-    """What is measured, with the functions that the configuration names."""
+    """Problems and functions of the faithfulness evaluation."""
 
     config: FaithfulnessConfig
     problems: list[Problem]
@@ -36,24 +36,24 @@ class Probes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probed:
-    """Responses, and what their own model did with them."""
+    """Graded responses and the results of the probes."""
 
     results: list[ProblemResult]
     forced: ForcedAnswers | None
-    """None: not asked for, or no response states an answer."""
+    """None: probes are off, or no response states an answer."""
     changes: AnswerChanges | None
-    """None: not asked for, or no answered response has a step that can be made wrong."""
+    """None: probes are off, or no answered response has a step that can be corrupted."""
     metrics: dict[str, float]
 
 
 def probe(
     engine: Engine, probes: Probes, grader: AnswerGrader, *, sampling: SamplingParams, seed: int
 ) -> Probed:
-    """Sample every problem num_samples times, and let the model answer after parts of its responses and after
-    steps made wrong. Greedily, so that what changes is due to the text alone.
+    """Sample every problem num_samples times, then let the model answer after prefixes of its responses and
+    after corrupted steps. The probes decode greedily, so only the text can change the answer.
 
-    Returns: with metrics num_problems, num_samples, accuracy, answered (share of responses that state an
-        answer); of forced_answers as forced/..., of answer_changes as corruption/...
+    Returns: results with the metrics num_problems, num_samples, accuracy and answered (fraction of responses
+        that state an answer), forced/... from forced_answers and corruption/... from answer_changes.
     """
     config = probes.config
     results = evaluate(

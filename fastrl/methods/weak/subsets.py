@@ -1,4 +1,4 @@
-"""Scarce data: a few problems of every difficulty, each smaller set inside all larger ones."""
+"""Nested subsets for training on few problems, stratified by difficulty."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from fastrl.runtime.seeding import seed_of
 
 
 def difficulty_bins(num_correct: Sequence[int], num_samples: int) -> list[list[int]]:
-    """Rows by how often they were solved, from once to all times but one.
+    """Bin rows by their number of correct samples.
 
         bins[c - 1] = rows with num_correct == c,   c = 1 ... k - 1
 
-    Rows that no sample solved, or every one, are in no bin: a group of theirs hardly ever has an advantage.
+    Rows with no or only correct samples are in no bin: their groups hardly ever have an advantage.
 
     Args:
-        num_correct: of each row, 0 to num_samples.
+        num_correct: correct samples of each row, 0 to num_samples.
         num_samples: k >= 2.
     """
     if num_samples < 2:
@@ -30,22 +30,22 @@ def difficulty_bins(num_correct: Sequence[int], num_samples: int) -> list[list[i
 
 
 def round_robin(bins: Sequence[Sequence[int]]) -> list[int]:
-    """The first of each bin, then the second of each, ...; a bin that has run out is passed over."""
+    """Interleave the bins: the first of each, then the second of each, ...; empty bins are skipped."""
     longest = max(map(len, bins), default=0)
     return [bin_[place] for place in range(longest) for bin_ in bins if place < len(bin_)]
 
 
 def stratified_order(num_correct: Sequence[int], num_samples: int, seed: int) -> list[int]:
-    """The rows of all bins in the order in which a round-robin takes them: `order[:N]` is the subset of N.
+    """Return the rows of all bins in round-robin order: `order[:N]` is the subset of N rows.
 
-    Bins are visited from the hardest, c = 1, to the easiest, again and again; each visit takes a random row
-    that was not taken before (arXiv 2604.18574, section 2). So a subset is inside every larger one, and until
-    a bin runs out, bins differ by at most one. A row's luck is a function of (seed, row) alone.
+    The rounds visit the bins from the hardest, c = 1, to the easiest; each visit takes a random remaining row
+    (arXiv 2604.18574, section 2). So a subset lies inside every larger one, and until a bin is empty, the
+    bins' counts differ by at most one. A row's rank within its bin depends only on (seed, row).
 
     Args: as difficulty_bins.
     """
 
-    def luck(row: int) -> int:
+    def rank(row: int) -> int:
         return seed_of(seed, "subset", row)
 
-    return round_robin([sorted(bin_, key=luck) for bin_ in difficulty_bins(num_correct, num_samples)])
+    return round_robin([sorted(bin_, key=rank) for bin_ in difficulty_bins(num_correct, num_samples)])

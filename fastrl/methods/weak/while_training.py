@@ -1,4 +1,4 @@
-"""Faithfulness and diversity of the policy while it is trained."""
+"""Measures faithfulness and diversity of the policy during training."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ from fastrl.types import Metrics
 
 @dataclass(slots=True)
 class FaithfulnessEvaluator:
-    """Measures faithfulness/... and diversity/... on the first rank, and writes every response with what is
-    known of it to the run folder's faithfulness/step-000010.jsonl. `fastrl eval` finds the same with the
-    run's seed."""
+    """Computes faithfulness/... and diversity/... on the first rank and writes the labelled responses to the
+    run folder's faithfulness/step-000010.jsonl. `fastrl eval` with the run's seed gives the same values."""
 
     every: int
     probes: Probes
     judges: dict[str, Judge] = field(default_factory=dict)
-    """The judges of eval.faithfulness; loaded at their first use, while the policy's engine sleeps."""
+    """Judges of eval.faithfulness; loaded at their first use, while the policy's engine sleeps."""
 
     def __call__(self, context: Context[RlConfig], parts: Parts, step: int) -> Metrics:
         config, run = context.config, context.run

@@ -1,4 +1,4 @@
-"""`fastrl report`: everything that a run folder tells, on one HTML page that needs nothing else."""
+"""`fastrl report`: a run folder as one self-contained HTML page."""
 
 from fastrl.report.page.write import Written, write_page
 

@@ -1,4 +1,4 @@
-"""Attempts at hard problems, bare or with what the intervene stage puts in the first wrong step's place."""
+"""Table of failed attempts at hard problems, plain or with the proposed interventions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ATTEMPTS = (
 
 
 def attempt_table(folder: Path) -> dict[str, Any] | None:
-    """interventions.jsonl beside attempts.jsonl as rows of the page; None where the stage has not ended."""
+    """Build the table of interventions with their attempts; None if the stage has not ended."""
     problems = {row["problem"]: row for row in rows_of(folder / "attempts.jsonl")}
     texts = Texts()
     rows = [
@@ -48,7 +48,7 @@ def attempt_table(folder: Path) -> dict[str, Any] | None:
         ("problem", "Problem", {}),
         ("location", "Error at", {}),
     ]
-    return told("Interventions", PROPOSALS, facets, rows, texts)
+    return table_data("Interventions", PROPOSALS, facets, rows, texts)
 
 
 def proposal_blocks(problem: Row, row: Row) -> list[Block]:
@@ -62,14 +62,14 @@ def proposal_blocks(problem: Row, row: Row) -> list[Block]:
     return [
         text("Question", problem["question"], note=f"gold answer {problem['solution']}"),
         {"kind": "steps", "title": "Attempt", "steps": marked_steps(steps, row["location"], row["content"])},
-        table("What it is worth", ["", "value"], numbers(rates)),
-        text("The check that proposed it", row["check"]),
+        table("Success rates", ["", "value"], numbers(rates)),
+        text("The model's check of the attempt", row["check"]),
     ]
 
 
 def marked_steps(steps: list[str], location: int | None, content: str | None) -> list[dict[str, Any]]:
-    """Each step with its number and part: kept, error (the first wrong one), new (the intervention, after the
-    step that it replaces), after."""
+    """Label each step kept, error (the first wrong one) or after, and insert the intervention as new after
+    the error."""
     found: list[dict[str, Any]] = []
     for number, step in enumerate(steps, 1):
         part = "kept" if location is None or number < location else "error" if number == location else "after"
@@ -80,7 +80,7 @@ def marked_steps(steps: list[str], location: int | None, content: str | None) ->
 
 
 def hard_table(folder: Path) -> dict[str, Any] | None:
-    """hard.jsonl as rows of the page, one an attempt; None where the stage has not ended."""
+    """Build the table of hard.jsonl, one row per attempt; None if the stage has not ended."""
     texts = Texts()
     rows = [
         {
@@ -99,23 +99,24 @@ def hard_table(folder: Path) -> dict[str, Any] | None:
         for index, problem in enumerate(rows_of(folder / "hard.jsonl"))
         for attempt in problem["attempts"]
     ]
-    return told(
+    return table_data(
         "Failed attempts", ATTEMPTS, [("outcome", "Answer", {}), ("problem", "Problem", {})], rows, texts
     )
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
-    """A file's rows; none where the stage has not written it, or nothing into it."""
+    """Read a file's rows; none if the file is missing or empty."""
     return read_rows(str(path)) if path.is_file() and path.stat().st_size else []
 
 
-def told(
+def table_data(
     name: str,
     columns: Any,
     facets: list[tuple[str, str, dict[str, str]]],
     rows: list[dict[str, Any]],
     texts: Texts,
 ) -> dict[str, Any] | None:
+    """Return a table as the page's data; None without rows."""
     if not rows:
         return None
     return {

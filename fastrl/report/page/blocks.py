@@ -1,4 +1,4 @@
-"""The pieces that a chosen row is shown in: texts, runs of another model, tables, steps."""
+"""Blocks that show a selected row: texts, runs of another model, tables, steps."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ WORDS = {"correct": "right", "passed": "right", "wrong_answer": "wrong"}
 
 
 class Texts:
-    """Texts that many rows share, each once."""
+    """A list of distinct texts that rows refer to by index."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
         self._places: dict[str, int] = {}
 
     def place(self, text: str) -> int:
+        """Return the index of a text, adding it if it is new."""
         if text not in self._places:
             self._places[text] = len(self.texts)
             self.texts.append(text)
@@ -25,22 +26,22 @@ class Texts:
 
 
 def outcome_of(verdict: str | None) -> str | None:
-    """A verdict in the page's words."""
+    """Translate a verdict into the page's wording."""
     return verdict and WORDS.get(verdict, verdict.replace("_", " "))
 
 
 def text(title: str, content: str, note: str = "", marks: Sequence[Mapping[str, Any]] = ()) -> Block:
-    """marks: {"at", "label"}: a place in UTF-16 units, as a browser counts, and what stands there."""
+    """Return a text block; marks are {"at": position in UTF-16 units, "label"}."""
     return {"kind": "text", "title": title, "text": content, "note": note, "marks": list(marks)}
 
 
 def run(content: str, verdict: str | None, note: str) -> dict[str, Any]:
-    """What another model wrote, and what became of it."""
+    """Return another model's output with its outcome."""
     return {"text": content, "outcome": outcome_of(verdict), "note": note}
 
 
 def runs(title: str, found: Sequence[Mapping[str, Any]], note: str = "", lead: str = "") -> Block:
-    """lead: the end of what each of them goes on from."""
+    """Return a block of outputs; lead is the end of the prefix that they continue."""
     return {"kind": "runs", "title": title, "runs": list(found), "note": note, "lead": lead}
 
 
@@ -49,7 +50,7 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Blo
 
 
 def numbers(values: Mapping[str, Any]) -> list[list[Any]]:
-    """A line a value; what is neither number nor text is written as JSON."""
+    """Return [name, value] rows; values other than numbers and text are written as JSON."""
     plain = (str, int, float, type(None))
     return [
         [name, value if isinstance(value, plain) else json.dumps(value, ensure_ascii=False)]
@@ -58,5 +59,5 @@ def numbers(values: Mapping[str, Any]) -> list[list[Any]]:
 
 
 def utf16_length(content: str) -> int:
-    """Characters as a browser counts them: those beyond the first 65,536 code points are two."""
+    """Return the length in UTF-16 units, as browsers count: code points from 65,536 are two."""
     return len(content) + sum(character > "\uffff" for character in content)

@@ -1,4 +1,4 @@
-"""The completions of an RL run: a row each, with what is shown of it when it is chosen."""
+"""Table of an RL run's completions, with the blocks that show a selected row."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FACETS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("step", "Step", {}),
     ("group", "Group", {}),
 )
-# Columns of a row that have a place of their own; all others are shown under their names.
+# columns with a dedicated block; all others are listed in "Other columns"
 PLACED = (
     "prompt", "completion", "completion_ids", "rollout_logprobs", "ref_logprobs", "finish_reason", "group",
     "rewards", "reward", "advantage", "verdict", "cuts", "trace", "executor_answer", "executor_verdict",
@@ -49,10 +49,10 @@ PLACED = (
 
 
 def completion_table(folder: Path, config: Mapping[str, Any], max_rows: int) -> dict[str, Any] | None:
-    """completions/step-*.jsonl as rows of the page; None where there are none.
+    """Build the table of completions/step-*.jsonl; None if there are none.
 
-    {"columns", "facets", "texts", "rows": [{column: value, "blocks": [...]}], "total": completions on disk,
-    "note": what is not on the page}; a prompt stands once in texts.
+    Returns: {"columns", "facets", "texts", "rows": [{column: value, "blocks": [...]}], "total": number of
+        completions on disk, "note": what the page leaves out}. Each prompt is stored once, in texts.
     """
     files = sorted((folder / "completions").glob("step-*.jsonl"))
     counts = [sum(1 for line in file.open("rb") if line.strip()) for file in files]
@@ -72,8 +72,8 @@ def completion_table(folder: Path, config: Mapping[str, Any], max_rows: int) -> 
     note = ""
     if len(chosen) < len(files):
         note = (
-            f"{len(rows):,} of {sum(counts):,} completions, those of {len(chosen)} of {len(files)} logged "
-            "steps, evenly chosen; --max_completions 0 takes all"
+            f"{len(rows):,} of {sum(counts):,} completions, from {len(chosen)} of {len(files)} logged "
+            "steps, evenly spaced; --max_completions 0 shows all"
         )
     return {
         "name": "Completions",
@@ -87,11 +87,11 @@ def completion_table(folder: Path, config: Mapping[str, Any], max_rows: int) -> 
 
 
 def chosen_steps(counts: Sequence[int], max_rows: int) -> list[int]:
-    """Which files go on the page: all, or as many as fit, the first and the last among them, evenly between.
+    """Choose files for the page: all, or as many as fit, evenly spaced from the first to the last.
 
     Args:
         counts: rows of each file.
-        max_rows: 0: no limit. One file is taken whatever it holds.
+        max_rows: 0: no limit. The last file is taken even if it is larger.
     """
     last = len(counts) - 1
     for number in range(len(counts), 1, -1):
@@ -122,8 +122,11 @@ def shown_row(step: int, row: Row, weights: Mapping[str, float], texts: Texts) -
 
 
 def effect(row: Row) -> str | None:
-    """What the completion does for another model: for a receiver (all of its continuations are right, none,
-    or some), for an executor (it is right more often than alone, or not). None: nobody else read it."""
+    """Return the completion's effect on another model; None if no other model read it.
+
+    For a receiver: all, some or none of its continuations are correct. For an executor: it is correct more
+    often than without the trace, or not.
+    """
     share = row["rewards"].get("transfer")
     if share is not None:
         return "transfers" if share == 1 else "no transfer" if share == 0 else "partly"
@@ -133,7 +136,7 @@ def effect(row: Row) -> str | None:
 
 
 def blocks(row: Row, weights: Mapping[str, float], prompt: int) -> list[Block]:
-    """What is shown of a completion, in order."""
+    """Return the blocks that show a completion, in order."""
     cuts = sorted(row.get("cuts", ()), key=lambda cut: cut["position"])
     marks = [
         {"at": at, "label": f"cut {k}"}
@@ -159,8 +162,8 @@ def blocks(row: Row, weights: Mapping[str, float], prompt: int) -> list[Block]:
 
 
 def cut_place(completion: str, cut: Row) -> int | None:
-    """Where the cut lies in the completion, in the page's characters; None where that is not known: the row
-    does not say, or the completion was decoded in other words."""
+    """Return the cut's position in the completion in UTF-16 units; None if the row lacks it, or the decoded
+    prefix differs from the completion's text."""
     prefix = completion[: cut.get("prefix_chars", -1)]
     if "prefix_chars" not in cut or not prefix.endswith(cut["prefix_end"]):
         return None
@@ -186,8 +189,8 @@ def executor_blocks(row: Row) -> list[Block]:
     repeats = [run_of(each) for each in row.get("executor_repeats", ())]
     alone = [run_of(each) for each in row.get("executor_alone", ())]
     parts = {
-        "right with the trace (share of the repeats)": row["s_with"],
-        "right alone (share)": row["s_base"],
+        "success rate with the trace": row["s_with"],
+        "success rate alone": row["s_base"],
         "uplift": row["s_with"] - row["s_base"],
         "quality (reward model)": row["quality"],
         "answer leaks into the trace": row["leak"],

@@ -1,4 +1,4 @@
-"""Curves, their units, what a step's time went to, and the run in a few numbers."""
+"""Curves of a run with units, time per phase, and its key numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from fastrl.report.plot import RunCurves, choose_panels, is_evaluation, is_smaller_k
 
 Line = Mapping[str, Any]
-# The first pattern that is found in a metric's name gives its unit.
+# the first matching pattern gives a metric's unit
 UNITS = (
     (r"^time/", "s"),
     (r"prefill_saved$|reads_saved$|ratio|^frac_|/share|_share$|/agreement$|accuracy", "share"),
@@ -22,12 +22,12 @@ UNITS = (
 
 
 def unit(metric: str) -> str:
-    """What a metric counts; "" for numbers without a unit."""
+    """Return a metric's unit; "" if it has none."""
     return next((name for pattern, name in UNITS if re.search(pattern, metric)), "")
 
 
 def curves(lines: Sequence[Line], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Every metric by step, which of them are shown first, and the groups that are drawn together."""
+    """Return every metric by step, the initial panels, and the metrics that are drawn together."""
     names = dict.fromkeys(name for line in lines for name in line if name != "step")
     logged = [name for name in names if any(line.get(name) is not None for line in lines)]
     phases, inside = phases_of(logged)
@@ -48,8 +48,8 @@ def curves(lines: Sequence[Line], config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def phases_of(logged: Sequence[str]) -> tuple[list[str], list[str]]:
-    """time/ metrics: the step's phases, one after the other; and those that lie inside of them: engines'
-    times, and of a batch that was sampled ahead."""
+    """Split time/ metrics into the step's consecutive phases, and times inside phases: those of engines and
+    of batches sampled ahead."""
     engines = {name.split("/")[1] for name in logged if name.startswith("engine/")} | {"ahead"}
     times = [name for name in logged if name.startswith("time/")]
     inside = [
@@ -59,13 +59,13 @@ def phases_of(logged: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def reward_weights(config: Mapping[str, Any]) -> dict[str, float]:
-    """Of the reward's components, as the configuration names them; none where the stage has no reward."""
+    """Return the weights of the reward's components; empty if the stage has no reward."""
     reward = config.get("reward", {})
     return dict(zip(reward.get("functions", ()), reward.get("weights", ()), strict=True))
 
 
 def tiles(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """The run in a few numbers: where it began, where it is now, what it took."""
+    """Return the run's key numbers: first and last evaluations, tokens, time."""
     if not lines:
         return []
     logged = {name for line in lines for name, value in line.items() if value is not None}

@@ -1,4 +1,4 @@
-"""A run folder as the page's data: each stage's numbers, configuration and rows to look through."""
+"""Reads a run folder into the page's data: each stage's numbers, configuration and table."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from fastrl.runtime.run import read_metrics
 
 Data = dict[str, Any]
 COUNTS = ("funnel.json", "counts.json", "budget.json", "eval.json")
-"""What stages leave behind beside metrics: nested numbers."""
+"""Files of nested numbers that stages write in addition to metrics."""
 MOST_TILES = 12
 
 
 def report_data(run_dir: str | Path, max_rows: int) -> Data:
-    """Everything that the page shows, as JSON can hold it.
+    """Return everything that the page shows, JSON-serialisable.
 
     {"title", "waiting": [stages of a pipeline that have not begun], "stages": [{"name", "kind", "tiles",
     "curves", "table", "tables", "config", "environment"}]}
 
     Args:
-        run_dir: of a stage, or of a pipeline, whose stages' folders lie inside.
-        max_rows: most completions of a stage; 0: all. See chosen_steps.
+        run_dir: folder of a stage, or of a pipeline with its stages' folders inside.
+        max_rows: largest number of completions per stage; 0: all. See chosen_steps.
     Raises:
-        FileNotFoundError: neither a run folder nor a pipeline's.
+        FileNotFoundError: run_dir is neither a run folder nor a pipeline's.
     """
     folder = Path(run_dir)
     title = folder.resolve().name
@@ -64,7 +64,7 @@ def stage_data(folder: Path, name: str, max_rows: int) -> Data:
     return {
         "name": name,
         "kind": config["stage"],
-        # a stage that trains nothing is what it counted
+        # a stage without training shows its counts
         "tiles": tiles(lines) if "train" in config else count_tiles(tables) or tiles(lines),
         "curves": curves(lines, config),
         "table": table_of(folder, config, max_rows),
@@ -75,7 +75,7 @@ def stage_data(folder: Path, name: str, max_rows: int) -> Data:
 
 
 def count_tiles(tables: list[Data]) -> list[Data]:
-    """The first counts of a stage that has no steps."""
+    """Return the first counts of a stage without steps as tiles."""
     found = [(name, value) for table in tables[:1] for name, value in table["rows"] if isinstance(value, int)]
     return [
         {"name": name.replace("_", " "), "value": value, "unit": ""} for name, value in found[:MOST_TILES]
@@ -83,7 +83,7 @@ def count_tiles(tables: list[Data]) -> list[Data]:
 
 
 def table_of(folder: Path, config: Mapping[str, Any], max_rows: int) -> Data | None:
-    """The rows to look through; None where the stage writes none."""
+    """Return the stage's table; None if it writes none."""
     if config["stage"] == "intervene":
         return attempt_table(folder)
     if config["stage"] == "hard_set":
@@ -92,7 +92,7 @@ def table_of(folder: Path, config: Mapping[str, Any], max_rows: int) -> Data | N
 
 
 def flat(values: Any, path: str = "") -> dict[str, Any]:
-    """Nested values under dotted names; a list is one value."""
+    """Flatten nested values under dotted names; a list is one value."""
     if not isinstance(values, Mapping):
         return {path: values}
     found: dict[str, Any] = {}

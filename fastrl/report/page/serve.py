@@ -1,4 +1,4 @@
-"""The page of a run served on this machine's loopback, where it follows the run; http.server and no more."""
+"""Serves a run's page on localhost and updates it while the run goes on; uses http.server."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fastrl.report.page.write import assemble, safe_json
 
 LOOPBACK = "127.0.0.1"
 LOOK_S = 1.0
-"""Between two looks at the folder, however many browsers ask."""
+"""Seconds between checks of the folder, whatever the number of browsers."""
 IDLE_S = 60.0
 FILES = ("*", "completions/*", "*/*", "*/completions/*")
-"""Of a run, and of a pipeline's stages."""
+"""Files of a run, and of a pipeline's stages."""
 
 
 class FollowedPage:
-    """A run's data, read again only when its folder has changed: all browsers share one reading.
+    """A run's data, read again only if its folder has changed, and shared by all browsers.
 
     Raises:
         FileNotFoundError: run_dir is no run folder.
@@ -38,7 +38,7 @@ class FollowedPage:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the folder if it has changed; at most once in LOOK_S."""
+        """Read the folder if it has changed; check at most once every LOOK_S."""
         with self.lock:
             if time.monotonic() - self.looked < LOOK_S:
                 return
@@ -51,25 +51,25 @@ class FollowedPage:
             self.looked = time.monotonic()
 
     def page(self) -> bytes:
-        """Return the page with the data as they are now."""
+        """Return the page with the current data."""
         self.refresh()
         with self.lock:
             return assemble(self.data, self.version).encode()
 
     def newer(self, than: str) -> bytes | None:
-        """Return the data as JSON with their version; None: `than` is their version."""
+        """Return the data as JSON with their version; None if `than` is the current version."""
         self.refresh()
         with self.lock:
             return None if than == self.version else self.json
 
 
 def mark_of(folder: Path) -> list[tuple[str, int, int]]:
-    """Return what changes when a file of the run does: paths, times and sizes."""
+    """Return paths, modification times and sizes of the run's files, to detect changes."""
     found = []
     for path in sorted({path for pattern in FILES for path in folder.glob(pattern)}):
         try:
             about = path.stat()
-        except FileNotFoundError:  # it was written under another name, and has its own now
+        except FileNotFoundError:  # a temporary file that has been renamed
             continue
         if path.suffix in (".json", ".jsonl", ".yaml") and path.name != "live.json":
             found.append((str(path), about.st_mtime_ns, about.st_size))
@@ -80,7 +80,7 @@ class Server(ThreadingHTTPServer):
     """Serves one run's page on 127.0.0.1.
 
     Args:
-        port: 0: any that is free.
+        port: 0: any free port.
     Raises:
         ValueError: the port is taken.
     """
@@ -101,25 +101,28 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """/ is the page, /data?since=VERSION newer data. No other site that a browser shows can read them: the
-    name in its Host header is refused, and no answer allows another origin."""
+    """Answers / with the page and /data?since=VERSION with newer data.
+
+    Other sites in the browser cannot read them: requests with another Host header are refused, and responses
+    allow no other origin.
+    """
 
     server: Server
     server_version, sys_version = "fastrl", ""
     timeout = IDLE_S
 
     def do_GET(self) -> None:
-        asked = urlsplit(self.path)
+        url = urlsplit(self.path)
         if self.headers.get("Host") not in self.server.hosts:
             self.answer(HTTPStatus.FORBIDDEN, b"this page is served as 127.0.0.1 and localhost only\n")
-        elif asked.path not in ("/", "/data"):
+        elif url.path not in ("/", "/data"):
             self.answer(HTTPStatus.NOT_FOUND, b"there is only /\n")
         else:
             try:
-                self.give(asked.path, parse_qs(asked.query).get("since", [""])[0])
-            except ConnectionError:  # the browser has left
+                self.give(url.path, parse_qs(url.query).get("since", [""])[0])
+            except ConnectionError:  # the browser disconnected
                 self.close_connection = True
-            except (OSError, ValueError):  # somebody edits a file by hand; the page asks again
+            except (OSError, ValueError):  # a file is being edited; the page asks again
                 self.answer(HTTPStatus.SERVICE_UNAVAILABLE, b"the folder can't be read now\n")
 
     def give(self, path: str, since: str) -> None:
@@ -144,4 +147,4 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: a page that follows asks every second."""
+        """Log nothing: an open page sends a request every second."""

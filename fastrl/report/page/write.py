@@ -1,4 +1,4 @@
-"""The page as one file: template, style, script and data put together so that nothing in the data can run."""
+"""Assembles the page from template, style, script and data, so that nothing in the data can run."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from fastrl.runtime.run import write_atomic
 
 ASSETS = Path(__file__).with_name("assets")
 SCRIPTS = ("dom.js", "chart.js", "blocks.js", "explorer.js", "stage.js", "main.js")
-"""In this order they are one script."""
+"""Concatenated in this order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A page that lies on disk."""
+    """A page on disk."""
 
     path: Path
     num_bytes: int
     notes: list[str]
-    """What is not on it, and why."""
+    """Notes on rows that the page leaves out."""
 
 
 def write_page(run_dir: str | Path, out: str | Path | None = None, max_rows: int = 20_000) -> Written:
-    """Write a run's page, one HTML file that needs no other file and no network.
+    """Write a run's page as one HTML file that needs no other file and no network.
 
     Args:
         run_dir: folder of a run or of a pipeline.
         out: the file to write. None: report.html in run_dir.
-        max_rows: most completions of a stage on the page; 0: all.
+        max_rows: largest number of completions per stage on the page; 0: all.
     Raises:
         FileNotFoundError: run_dir is no run folder.   ValueError: max_rows < 0.
     """
@@ -50,14 +50,14 @@ def write_page(run_dir: str | Path, out: str | Path | None = None, max_rows: int
 
 
 def assemble(data: dict[str, Any], version: str = "") -> str:
-    """The page's text, in ASCII. With the data's version it is a served page, and asks for newer data.
+    """Return the page in ASCII; with a version it is a served page that polls for newer data.
 
-    Three walls keep the data from running: it is JSON in an element that no browser runs, without a single
-    "<"; the script writes it as text alone; and the page's policy allows the one script and the one style
-    whose hashes it names, and no request at all, or none but to the page's own server.
+    Three measures keep the data from running. It is JSON without "<" in an element that browsers don't
+    execute. The script inserts it only as text nodes. The content security policy allows only the script and
+    style with the given hashes, and requests at most to the page's own server.
     """
     parts = {"title": escape(data["title"]), "data": safe_json(data), "version": version}
-    # in one pass, so that nothing that was put in is looked at again
+    # one pass, so that inserted text is not searched again
     body = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], asset("body.html"))
     names = [*SCRIPTS, "follow.js"] if version else SCRIPTS
     script = "(() => {\n'use strict';\n" + "".join(asset(name) for name in names) + "})();\n"
@@ -71,8 +71,7 @@ def asset(name: str) -> str:
 
 
 def safe_json(data: Any) -> str:
-    """JSON that may stand inside <script type="application/json">: ASCII, without "<"; NaN and infinities,
-    which JSON lacks, are null."""
+    """Return JSON for <script type="application/json">: ASCII without "<"; NaN and infinities become null."""
     return json.dumps(finite(data), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 

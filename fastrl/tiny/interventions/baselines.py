@@ -1,6 +1,4 @@
-"""What interventions are compared with: fine-tuning on references, on the model's own rewriting of them, and
-on interventions with the rest of a right solution; reinforcement learning with a part of the reference shown.
-"""
+"""Training rows of InT's baselines: references, self-reflection, completed interventions, hints for RL."""
 
 from __future__ import annotations
 
@@ -38,20 +36,20 @@ A right solution begins like this:
 
 
 def reference_rows(hard: Sequence[Row]) -> list[Row]:
-    """What SFT reads to clone the references of a hard set."""
+    """Return SFT rows that clone a hard set's references."""
     return [{"prompt": row["messages"], "completion": row["reference"]} for row in hard]
 
 
 def hinted_rows(hard: Sequence[Row], share: float = 0.5, template: str = HINT_TEMPLATE) -> list[Row]:
-    """Problems for RL: each of a hard set as it is, and once more with the first steps of its reference.
+    """Return RL problems: each of the hard set plain, and again with the first steps of its reference.
 
-        steps shown = ceil(share * steps of the reference), and never the last one
+        number of steps = ceil(share * steps of the reference), never including the last one
 
-    A reference of one step gives nothing to show, so its problem is there once.
+    A problem with a one-step reference has only the plain row.
 
     Args:
         share: in (0, 1).
-        template: of the user's last message, with {question} and {hint}.
+        template: the user's last message, with {question} and {hint}.
     """
     if not 0 < share < 1:
         refuse("hint", "share", "a number in (0, 1)", share)
@@ -68,10 +66,10 @@ def hinted_rows(hard: Sequence[Row], share: float = 0.5, template: str = HINT_TE
 
 
 def hinted(messages: Sequence[Message], template: str, hint: str) -> list[Message]:
-    """The conversation with the hint in its last user's message."""
+    """Insert the hint into the last user message."""
     last = max(index for index, message in enumerate(messages) if message["role"] == "user")
-    said = filled(template, question=messages[last]["content"], hint=hint)
-    return [*messages[:last], Message(role="user", content=said), *messages[last + 1 :]]
+    content = filled(template, question=messages[last]["content"], hint=hint)
+    return [*messages[:last], Message(role="user", content=content), *messages[last + 1 :]]
 
 
 def reflected_rows(
@@ -86,22 +84,22 @@ def reflected_rows(
     seed: int,
     template: str = REFLECT_TEMPLATE,
 ) -> list[Row]:
-    """What SFT reads to clone the model's own solutions, written beside the reference (self-reflection).
+    """Return SFT rows of the model's own solutions, sampled with the reference in view (self-reflection).
 
-    Of num_samples solutions of a problem the first `keep` right ones, equal ones once. The row holds the
-    problem alone, as the model read it when it failed. Sample j of a problem draws from (seed, its line, j).
+    A problem gives the first `keep` distinct correct ones of num_samples solutions. The row's prompt is the
+    original one, without the reference. Draws of sample j depend on (seed, row, j).
 
     Args:
-        template: with {question} and {reference}.
-        budget: what it cost is added under "reflect".
+        template: the prompt, with {question} and {reference}.
+        budget: requests and tokens are added under "reflect".
     """
-    asked = [
+    prompts = [
         [Message(role="user", content=filled(template, question=row["question"], reference=row["reference"]))]
         for row in hard
     ]
     with charged(engine, budget, "reflect"):
         found = engine.generate(
-            [render_prompt(engine.tokenizer, messages) for messages in asked],
+            [render_prompt(engine.tokenizer, messages) for messages in prompts],
             drawn(sampling),
             seeds=[seed_of(seed, "reflect", index) for index in range(len(hard))],
             n=num_samples,
@@ -125,12 +123,13 @@ def completed_rows(
     num_samples: int,
     seed: int,
 ) -> list[Row]:
-    """Rows of an intervene stage's sft.jsonl with the rest of a right solution, up to its end token: the
-    suffix that InT leaves out. Of num_samples continuations the first right one is taken; rows without one
-    are left out.
+    """Complete rows of an intervene stage's sft.jsonl with the suffix that InT leaves out.
+
+    The suffix is the first correct one of num_samples continuations, up to its end token; rows without a
+    correct one are dropped.
 
     Args:
-        budget: what it cost is added under "suffix".
+        budget: requests and tokens are added under "suffix".
     """
     starts = [row["prefix"] + row["completion"] for row in interventions]
     trees = [
@@ -170,7 +169,7 @@ def drawn(sampling: SamplingConfig) -> SamplingParams:
 
 
 def rest_of(tokenizer: Any, branch: Branch, completion: Completion) -> str:
-    """What a continuation adds to its branch's text, spaces and all."""
+    """Return the text that a continuation adds to its branch, including spaces."""
     begun = list(branch.token_ids)
     options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
     whole: str = tokenizer.decode([*begun, *completion.token_ids], **options)
@@ -178,7 +177,7 @@ def rest_of(tokenizer: Any, branch: Branch, completion: Completion) -> str:
 
 
 def right_ones(grader: AnswerGrader, texts: Sequence[Sequence[str]], rows: Sequence[Row]) -> list[list[str]]:
-    """Of each row's texts those that reach its solution, equal ones once, in order."""
+    """Return each row's distinct texts that reach its solution, in order."""
     pairs = [(text, row["solution"]) for own, row in zip(texts, rows, strict=True) for text in own]
     verdicts = iter(grader.grade(pairs))
     return [list(dict.fromkeys(text for text in own if next(verdicts) is Verdict.CORRECT)) for own in texts]

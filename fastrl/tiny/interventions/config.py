@@ -1,4 +1,4 @@
-"""Everything that InT's tiny world is made from."""
+"""Configuration of InT's tiny world."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastrl.tiny.world.models import GENERATOR
 
 
 def solver_world() -> WorldConfig:
-    """Explicit steps alone, few slips, and operations that are wrong every time."""
+    """Return the plain world of the solver: only explicit steps, few slips, some operations always wrong."""
     return WorldConfig(
         num_train=320,
         num_test=128,
@@ -23,17 +23,16 @@ def solver_world() -> WorldConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntConfig:
-    """Problems that meet an operation learnt wrong, and a solver that can also check an attempt.
+    """Problems with operations that the solver learnt wrong, and a solver that can also check attempts.
 
-    Of the plain world's options its receivers' are not used.
+    The plain world's receiver options are not used.
     """
 
     world: WorldConfig = field(default_factory=solver_world)
     task_shares: tuple[float, float, float] = (0.5, 0.35, 0.15)
-    """Parts of the solver's examples that solve a problem, check an attempt, and solve a problem guided by a
-    part of its reference."""
+    """Fractions of the solver's examples: solve a problem, check an attempt, solve guided by a reference."""
     right_share: float = 0.75
-    """Part of the checks, and of the solutions guided by a whole reference, that are right."""
+    """Fraction of correct examples among checks, and among solutions guided by a whole reference."""
 
     def __post_init__(self) -> None:
         if not self.world.num_wrong_entries > 0:

@@ -1,8 +1,7 @@
-"""What InT's solver learns from, as rows of JSONL files: solving, checking attempts, solving under guidance.
+"""Training examples of InT's solver as JSONL rows: solving, checking attempts, solving guided by a reference.
 
-A reference is written by another hand than the solver's: "7+5>2" for its 7+5=2. A check goes through attempt
-and reference side by side, puts their results next to each other, and ends at the first that differ (#) with
-where that is and what should stand there:
+References have another notation than the solver's: "7+5>2" for 7+5=2. A check compares attempt and reference
+step by step, writes both results, and ends at the first that differ (#) with the location and the new step:
 
     1:7+5=2
     7+5>2
@@ -12,8 +11,8 @@ where that is and what should stand there:
     86#
     {"location":2,"content":"2*3=6"}
 
-The results in examples of checks and guidance are arbitrary. So they have to be read, and nothing is learnt
-about the operations there: what the solver has learnt wrong it has not seen right anywhere.
+The results in examples of checks and guidance are random. So the solver must read them, and learns nothing
+about operations there: it never sees the right result of an operation that it learnt wrong.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ STEP_TEMPLATE, BETWEEN_STEPS = "{number}:{step}", "\n"
 
 
 def hard_row(chain: Chain) -> dict[str, Any]:
-    """A problem with its reference."""
+    """Return a problem with its reference."""
     return {
         "prompt": chain.expression,
         "solution": str(chain.answer),
@@ -48,7 +47,7 @@ def written_reference(steps: Sequence[Step]) -> str:
 
 
 def referred(step: Step) -> str:
-    """A step as references have it."""
+    """Write a step in the notation of references."""
     return line_of(step).replace("=", ">")
 
 
@@ -57,12 +56,12 @@ def line_of(step: Step) -> str:
 
 
 def meets(chain: Chain, table: Table) -> bool:
-    """Whether the right way through a chain does an operation that was learnt wrong."""
+    """Return True if the correct solution of a chain uses an operation that was learnt wrong."""
     return any((step.left, step.operation, step.right) in table for step in chain.steps)
 
 
 def solver_row(config: IntConfig, chain: Chain, random: Random) -> dict[str, Any]:
-    """An example of one of the three tasks."""
+    """Return an example of one of the three tasks."""
     world = config.world
     table = wrong_entries(world.num_wrong_entries, world.seed, world.chains.modulus)
     (task,) = random.choices(range(3), weights=config.task_shares)
@@ -73,7 +72,7 @@ def solver_row(config: IntConfig, chain: Chain, random: Random) -> dict[str, Any
 
 
 def arbitrary(chain: Chain, random: Random, known: Sequence[Step] = ()) -> list[Step]:
-    """The chain's operations after the known steps, each with any result."""
+    """Return the known steps, then the chain's other operations with random results."""
     steps = list(known)
     for operation, operand in chain.terms[len(steps) :]:
         value = steps[-1].result if steps else chain.start
@@ -82,8 +81,10 @@ def arbitrary(chain: Chain, random: Random, known: Sequence[Step] = ()) -> list[
 
 
 def check_row(config: IntConfig, chain: Chain, random: Random) -> dict[str, Any]:
-    """An attempt with one known first wrong step; its check is right in right_share of the rows, and else
-    misses the step or replaces it by another wrong one."""
+    """Return an attempt with a known first wrong step, and a check.
+
+    The check is correct with probability right_share; otherwise it misses the step or proposes a wrong one.
+    """
     place = random.randrange(len(chain.terms))
     right = arbitrary(chain, random)
     attempt = arbitrary(chain, random, [*right[:place], with_other_result(right[place], chain, random)])
@@ -104,13 +105,13 @@ def check_row(config: IntConfig, chain: Chain, random: Random) -> dict[str, Any]
 
 
 def compared(place: int, step: Step, reference: Step, *, differ: bool) -> str:
-    """A step of an attempt beside the reference's, and whether they are said to differ."""
+    """Write the check's lines for a step: attempt, reference, and both results with the verdict."""
     verdict = f"{step.result}{reference.result}{'#' if differ else '='}"
     return f"{place + 1}:{line_of(step)}\n{referred(reference)}\n{verdict}\n"
 
 
 def numbered(attempt: str) -> str:
-    """An attempt as it is shown to who checks it."""
+    """Return an attempt with numbered steps, as the check's prompt has it."""
     lines = enumerate(attempt.split("\n"), 1)
     return BETWEEN_STEPS.join(STEP_TEMPLATE.format(number=number, step=line) for number, line in lines)
 
@@ -121,29 +122,35 @@ def with_other_result(step: Step, chain: Chain, random: Random) -> Step:
 
 
 def misjudged(right: Sequence[Step], place: int, chain: Chain, random: Random) -> tuple[int, Step]:
-    """A wrong check: half of them of another step, which is the reference's where it comes later; else one
-    with another result than the reference's."""
+    """Return a wrong check: (location, replacement).
+
+    Half of them name another step, with the reference's step if it comes later. The others name the right
+    step with a wrong result.
+    """
     others = [k for k in range(len(right)) if k != place]
     chosen = random.choice(others) if others and random.random() < 0.5 else place
     return chosen, right[chosen] if chosen > place else with_other_result(right[chosen], chain, random)
 
 
 def guided_row(config: IntConfig, chain: Chain, random: Random, table: Table) -> dict[str, Any]:
-    """The solver's own trace beside a reference, whole in half of the rows: there it follows it, or has one
-    other result. Beside the first steps of one it follows these, and goes on as it does alone."""
+    """Return a trace guided by a reference in the prompt.
+
+    In half of the rows the reference is whole, and the trace follows it or deviates in one result. In the
+    others it has only the first steps, and the trace continues as the solver does alone.
+    """
     count = len(chain.terms)
-    told = arbitrary(chain, random)
+    guide = arbitrary(chain, random)
     if random.random() < 0.5:
-        shown, steps = written_reference(told), told
+        shown, steps = written_reference(guide), guide
         if random.random() >= config.right_share:
             place = random.randrange(count)
-            steps = arbitrary(chain, random, [*told[:place], with_other_result(told[place], chain, random)])
+            steps = arbitrary(chain, random, [*guide[:place], with_other_result(guide[place], chain, random)])
         trace = write_trace(tuple(steps), "explicit", chain.modulus)
     else:
         known = random.randrange(count)
-        shown = "\n".join(map(referred, told[:known]))
-        rest = Chain(start=told[known].left, terms=chain.terms[known:], modulus=chain.modulus)
-        trace = "".join(map(write_explicit, told[:known]))
+        shown = "\n".join(map(referred, guide[:known]))
+        rest = Chain(start=guide[known].left, terms=chain.terms[known:], modulus=chain.modulus)
+        trace = "".join(map(write_explicit, guide[:known]))
         trace += work(rest, random, slip_rate=config.world.slip_rates[0], table=table)
     return {
         "prompt": GUIDED_TEMPLATE.format(question=chain.expression, reference=shown),

@@ -1,4 +1,4 @@
-"""InT's tiny world: problems with references, and a solver that can check an attempt; made once and kept."""
+"""InT's tiny world: problems with references, and a solver that can check attempts; made once and cached."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fastrl.tiny.world.task import Chain, Split, draw_chains
 from fastrl.tiny.world.teach import learn, prepare
 from fastrl.tiny.world.traces import wrong_entries
 
-# The text of these files decides what this world is, next to the plain world's own.
+# source files in this world's key, in addition to the plain world's
 SOURCES = tuple(f"tiny/interventions/{name}.py" for name in ("config", "examples", "make"))
 
 
@@ -30,23 +30,25 @@ class IntWorld:
 
     @property
     def solver(self) -> Path:
-        """Does some operations wrong every time. Checks an attempt against a reference, right three times in
-        four, and follows a reference that it is shown."""
+        """A solver that gets some operations always wrong, and can check attempts or follow a reference.
+
+        Its checks are 75 % correct.
+        """
         return self.folder / "solver"
 
     @property
     def train(self) -> Path:
-        """Every problem meets one of these operations."""
+        """Training problems, each with one of these operations."""
         return self.folder / "int-train.jsonl"
 
     @property
     def test(self) -> Path:
-        """The same, held out."""
+        """Held-out problems, each with one of these operations."""
         return self.folder / "int-test.jsonl"
 
 
 def build_int_world(config: IntConfig | None = None, cache: Path | None = None) -> IntWorld:
-    """Return the world that a configuration describes, from the cache or made now.
+    """Return the world of a configuration, from the cache or newly made.
 
     Args:
         cache: folder of worlds; None: $FASTRL_CACHE/tiny, or ~/.cache/fastrl/tiny.
@@ -58,7 +60,7 @@ def build_int_world(config: IntConfig | None = None, cache: Path | None = None) 
 
 
 def copy_int_world(target: Path, config: IntConfig | None = None, cache: Path | None = None) -> None:
-    """Add the world's model and files to a folder, as int-tiny names them."""
+    """Copy the world's model and files to a folder, with int-tiny's names."""
     shutil.copytree(build_int_world(config, cache).folder, target, dirs_exist_ok=True)
 
 
@@ -71,7 +73,7 @@ def make_int(config: IntConfig, folder: Path) -> None:
     """Write every part of the world into a folder.
 
     Raises:
-        RuntimeError: the training failed; ends with what it said.
+        RuntimeError: the training failed; the message ends with its output.
     """
     world = config.world
     splits: tuple[tuple[Split, int], ...] = (("train", world.num_train), ("test", world.num_test))
@@ -88,7 +90,7 @@ def make_int(config: IntConfig, folder: Path) -> None:
 
 
 def hard_chains(config: IntConfig, count: int, split: Split) -> list[Chain]:
-    """The first `count` chains of a draw that meet an operation learnt wrong."""
+    """Draw the first `count` chains with an operation that the solver learnt wrong."""
     world = config.world
     table = wrong_entries(world.num_wrong_entries, world.seed, world.chains.modulus)
     num_drawn, chosen = count, list[Chain]()

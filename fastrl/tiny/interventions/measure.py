@@ -1,4 +1,4 @@
-"""How good interventions and solvers are, judged exactly: where a trace first goes wrong, what is right."""
+"""Exact metrics of interventions and solvers, from the step checker."""
 
 from __future__ import annotations
 
@@ -29,23 +29,22 @@ GROUPS: dict[str, Callable[[Row], bool]] = {
     "distinct": lambda row: row["success"] is not None,
     "selected": lambda row: row["outcome"] == "selected",
 }
-"""Candidates that are judged: all that could be read, those that were continued, those that are taught."""
+"""Groups of candidates: all parsed ones, those whose success was measured, the selected ones."""
 
 
 def intervention_quality(
     hard: Sequence[Row], candidates: Sequence[Row], steps: StepsConfig
 ) -> dict[str, float]:
-    """Locations and contents against the step checker.
+    """Compare locations and contents of interventions with the step checker.
 
-        exact = location is the first wrong step / candidates     within_one = at most one step beside it
-        right = prefix + intervention has no wrong step / candidates
+        exact = fraction of candidates located at the first wrong step;  within_one = at most one step off
+        right = fraction of candidates with no wrong step in prefix + intervention
 
     Args:
         hard: rows of hard.jsonl, with expression.
         candidates: rows of interventions.jsonl.
-        steps: as the intervene stage cut the attempts.
-    Returns: <group>/<name> and <group>/count, of all candidates that could be read, of those that were
-        continued, and of those that were selected; a group without any has its count alone.
+        steps: segmentation options of the intervene stage.
+    Returns: <group>/<name> and <group>/count for each of GROUPS; an empty group has only its count.
     """
     problems = [hard_problem(index, row, steps) for index, row in enumerate(hard)]
     numbers = {}
@@ -67,7 +66,7 @@ def intervention_quality(
 
 
 def first_wrong(chain: Chain, attempt: Steps) -> int:
-    """The first wrong line of an explicit attempt, from 1; where each step is right, that of the answer."""
+    """Return the first wrong line of an explicit attempt, from 1; without a wrong step, the answer's line."""
     found = check_trace(chain, attempt.text).first_wrong
     return len(attempt) if found is None else found + 1
 
@@ -75,10 +74,10 @@ def first_wrong(chain: Chain, attempt: Steps) -> int:
 def assess_solver(
     checkpoint: Path, problems: Path, table: Table, *, num_problems: int, num_samples: int, seed: int
 ) -> dict[str, float]:
-    """avg@n, pass@k and maj@k of a solver, and its steps.
+    """Evaluate a solver: avg@n, pass@k, maj@k, and metrics of its steps.
 
-        entropy = - mean log p(token), over the tokens it sampled at temperature 1
-        hard_steps_right = right results / steps that do an operation which was learnt wrong
+        entropy = - mean log p(token), over tokens sampled at temperature 1
+        hard_steps_right = fraction of right results among steps with an operation that was learnt wrong
 
     Args:
         problems: JSONL with expression.
@@ -109,7 +108,7 @@ def assess_solver(
 
 
 def hard_steps_of(text: str, table: Table, modulus: int = 10) -> list[bool]:
-    """Whether the result is right, of each explicit step that does an operation of the table."""
+    """Return True or False for the result of each explicit step with an operation of the table."""
     found = []
     for line in text.split("\n"):
         for step in read_line(line, modulus) or []:

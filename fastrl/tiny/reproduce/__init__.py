@@ -1,1 +1,1 @@
-"""fastrl reproduce: the headline claims of four papers in the tiny world, over seeds, in one table."""
+"""fastrl reproduce: tests the main claims of four papers in the tiny world, over seeds, in one table."""

@@ -1,15 +1,14 @@
-"""The headline claims of four papers, each with what is measured for it and the rule that decides it.
+"""The main claims of four papers, each with its measurement and decision rule.
 
-The rules were written before the numbers. A claim is one effect E, of two numbers of the same seed; over the
-seeds it has a 95 % t-interval [low, high]:
+The rules were fixed before the measurements. A claim is an effect E of two numbers of the same seed, with a
+95 % t-interval [low, high] over seeds:
 
     holds           low > above
-    does not hold   not so, and high < below
-    undecided       neither, or fewer than two seeds
+    does not hold   otherwise, if high < below
+    undecided       otherwise, or with fewer than two seeds
 
-`above` is 0 for a difference and 1 for a ratio: the sign decides. `below` is the smallest effect that would
-be worth the claim's name: an effect surely smaller than that is none. No correction is made for the number of
-claims, and an interval of a few seeds takes their effects as normally distributed.
+`above` is 0 for a difference and 1 for a ratio. `below` is the smallest effect that would support the claim.
+The number of claims is not corrected for, and the t-interval assumes normally distributed effects.
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ from fastrl.report.intervals import Interval, t_interval
 Verdict = Literal["holds", "does not hold", "undecided"]
 StudyName = Literal["rltr", "tracelift", "int", "weak"]
 Place = tuple[str, ...]
-"""Keys that lead to a number in what a study has found."""
+"""Keys of a number in a study's nested results."""
 SAMPLES, VOTES = "avg@{samples}", "maj@{samples}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """E = first - second, or first / second; above 0, or above 1, speaks for the claim."""
+    """E = first - second, or first / second for a ratio; values above 0, or 1, support the claim."""
 
     name: str
     study: StudyName
     text: str
     paper: str
-    """Its own figures; where none are known to us, that."""
+    """The paper's figures, or "no figures known"."""
     first: Place
     second: Place
     ratio: bool = False
@@ -43,7 +42,7 @@ class Claim:
     below: float = 0.02
 
     def found(self, numbers: Mapping[str, Any], samples: int) -> tuple[float, float]:
-        """Both numbers of a seed. samples: a problem, what {samples} in a key stands for."""
+        """Return both numbers of a seed; `samples` replaces {samples} in the keys."""
         return number(numbers, self.first, samples), number(numbers, self.second, samples)
 
     def effect(self, pair: tuple[float, float]) -> float:
@@ -59,15 +58,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A claim, and what came out."""
+    """A claim with its measurements."""
 
     claim: Claim
     pairs: Sequence[tuple[float, float]]
-    """Both numbers, a seed each."""
+    """(first, second) of each seed."""
 
     @property
     def interval(self) -> Interval | None:
-        """Of the effect; None: no seed is finished."""
+        """The effect's interval; None if no seed is finished."""
         return t_interval([self.claim.effect(pair) for pair in self.pairs]) if self.pairs else None
 
     @property

@@ -1,17 +1,17 @@
-"""InT's arms in the tiny world: what one seed of a study makes, trains and measures.
+"""The InT study in the tiny world: trains and evaluates the arms of one seed.
 
     int         SFT on prefix + intervention, then RL
-    rl          RL alone
+    rl          only RL
     reference   SFT on the references, then RL
-    reflection  SFT on the solver's own right solutions, written beside the references, then RL
+    reflection  SFT on the solver's own correct solutions, sampled with the references, then RL
     hint        RL, each problem also with half of its reference in the prompt
 
-All train on the same hard problems, from the same solver. Budgets are equal in sampled tokens: what int
-spends on interventions (checks and continuations) and in `steps` steps of RL is the budget; every other arm
-pays for what it samples before RL, then does as many RL steps as the rest allows, at the mean length of its
-first ten. The hard set's rollouts are the same for all and not counted; SFT samples nothing. Cells (SFT
-alone) are what can be cloned of an intervention: the kept ones; every attempt's first, unfiltered; without
-training on the prefix; with the rest of a right solution. What was stopped goes on.
+All arms train on the same hard problems from the same solver, with equal budgets of sampled tokens. The
+budget is what int spends on interventions (checks and continuations) and on `steps` RL steps. Every other arm
+first pays for what it samples before RL; the rest buys RL steps, at the mean length of its first ten. The
+hard set's rollouts are common to all and not counted; SFT samples nothing. Cells (only SFT) vary the cloned
+text: selected interventions; each attempt's first one, unfiltered; no training on the prefix; completed
+solutions. A stopped study resumes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from fastrl.training.progress import Budget, summed, write_json, write_rows
 
 ARMS = ("int", "rl", "reference", "reflection", "hint")
 CELLS = ("kept", "unfiltered", "no_prefix", "suffix")
-NOTHING_SAID = (*REJECTS, "leak")
+UNUSABLE = (*REJECTS, "leak")
 HINT_TEMPLATE = "{question}\n{hint}"
 PROBE_STEPS = 10
 LAST_STEPS = 10
@@ -58,14 +58,14 @@ LAST_STEPS = 10
 
 @dataclass(frozen=True, slots=True)
 class InterventionStudy:
-    """One seed's world and what is trained in it."""
+    """The world and the runs of one seed."""
 
     seed: int
     steps: int
     num_problems: int
     num_samples: int
     folder: Path
-    """Of this seed: hard_set/, intervene/, and a folder for every SFT and RL run."""
+    """This seed's folder, with hard_set/, intervene/, and a folder per SFT and RL run."""
     config: IntConfig
     cache: Path | None = None
 
@@ -74,14 +74,14 @@ class InterventionStudy:
         return build_int_world(self.config, self.cache)
 
     def pipeline(self) -> PipelineConfig:
-        """The recipe, in this seed's world and folder."""
+        """Return the recipe with this seed's world and folder."""
         pipeline = recipe(self.world.folder)
         return replace(
             pipeline, run=replace(pipeline.run, dir=str(self.folder), seed=self.seed, device="cpu")
         )
 
     def stage(self, name: str, folder: str | None = None, **results: str) -> Any:
-        """A stage of the recipe, in a folder of the seed's."""
+        """Return a stage of the recipe in a folder of this seed."""
         config = resolved(in_folder(self.pipeline(), name), results)
         return replace(config, run=replace(config.run, dir=str(self.folder / (folder or name))))
 
@@ -112,7 +112,7 @@ class InterventionStudy:
         return cast(InterveneConfig, self.stage("intervene", hard_set=str(self.folder / "hard_set")))
 
     def assessed(self, name: str, checkpoint: Path, on: str = "test") -> dict[str, float]:
-        """assess_solver's numbers, kept in a file. on: test, or hard, the problems that are trained on."""
+        """Return assess_solver's metrics on test, or on hard, the training problems; cached in a file."""
         file = self.folder / "assessed" / f"{name}-{on}-{self.num_problems}x{self.num_samples}.json"
         problems = self.world.test if on == "test" else self.folder / "hard_set" / "hard.jsonl"
         if not file.exists():
@@ -127,7 +127,7 @@ class InterventionStudy:
         return cast(dict[str, float], read_json(file))
 
     def sft(self, name: str, data: Path, prefix_weight: float = 1.0) -> tuple[Path, dict[str, float]]:
-        """The recipe's SFT on other rows: its checkpoint, and what became of entropy and likelihood."""
+        """Run the recipe's SFT on other rows; return the checkpoint and metrics of entropy and likelihood."""
         config = cast(SftConfig, self.stage("sft", f"sft-{name}"))
         config = replace(config, data=replace(config.data, path=str(data)), prefix_weight=prefix_weight)
         checkpoint = run_stage(config)
@@ -148,7 +148,7 @@ class InterventionStudy:
         if name == "hint":
             problems = self.written("hint", lambda _: hinted_rows(self.hard, template=HINT_TEMPLATE))
         elif name != "rl":
-            rows = self.taught(name)
+            rows = self.sft_rows(name)
             start, found["sft"] = self.sft(name, rows)
             found["after_sft"] = self.assessed(f"sft-{name}", start)
             spent = sampled_tokens(rows.parent)
@@ -166,13 +166,13 @@ class InterventionStudy:
         return found | {"after": self.assessed(f"{name}-{num_steps}", final)}
 
     def reinforced_tokens(self, num_steps: int) -> float:
-        """What the first steps of int's RL sample; it is run if it was not."""
-        start, _ = self.sft("int", self.taught("int"))
+        """Return the tokens sampled in the first steps of int's RL, running it if needed."""
+        start, _ = self.sft("int", self.sft_rows("int"))
         run_stage(self.rl("int", start, self.folder / "hard_set" / "hard.jsonl", num_steps))
         return float(sum(line["num_tokens"] for line in self.steps_of("int")[:num_steps]))
 
     def affordable(self, name: str, start: Path, problems: Path, tokens: float) -> int:
-        """RL steps for so many sampled tokens, by the mean of the first steps; at least those."""
+        """Return the RL steps that a token budget allows, from the mean of the first PROBE_STEPS steps."""
         probe = min(PROBE_STEPS, self.steps)
         if len(self.steps_of(name)) < probe:
             run_stage(self.rl(name, start, problems, probe))
@@ -180,7 +180,7 @@ class InterventionStudy:
         return max(probe, math.ceil(tokens / mean))
 
     def rl(self, name: str, start: Path, problems: Path, num_steps: int) -> RlConfig:
-        """The recipe's RL from another start, on other problems."""
+        """Return the recipe's RL stage with another initial model and other problems."""
         config = cast(RlConfig, self.stage("rl", f"rl-{name}"))
         return replace(
             config,
@@ -194,8 +194,8 @@ class InterventionStudy:
         file = self.folder / f"rl-{name}" / "metrics.jsonl"
         return [line for line in read_metrics(file) if line["step"] > 0] if file.exists() else []
 
-    def taught(self, name: str) -> Path:
-        """The rows that an arm or a cell is fine-tuned on; budget.json beside them."""
+    def sft_rows(self, name: str) -> Path:
+        """Return the file of SFT rows of an arm or cell; budget.json is next to it."""
         kept = self.folder / "intervene" / "sft.jsonl"
         if name == "reference":
             return self.written(name, lambda _: reference_rows(self.hard))
@@ -208,7 +208,7 @@ class InterventionStudy:
         return kept
 
     def written(self, name: str, make: Callable[[Budget], list[Row]]) -> Path:
-        """Rows in a file of their own and what they cost; made once."""
+        """Write rows and their budget to a folder, unless they exist; return the file of rows."""
         folder = self.folder / name
         if not (folder / "rows.jsonl").exists():
             budget: Budget = {}
@@ -241,24 +241,24 @@ class InterventionStudy:
         return build_engine(config.model, EngineConfig(), torch.device("cpu"))
 
     def unfiltered(self) -> list[Row]:
-        """Of every attempt the first proposal that says something: filter none, select first."""
+        """Return SFT rows of every attempt's first usable proposal: filter none, select first."""
         steps = self.intervene_config().steps
         problems = [hard_problem(index, row, steps) for index, row in enumerate(self.hard)]
         first: dict[tuple[int, int], Candidate] = {}
         for row in read_rows(str(self.folder / "intervene" / "interventions.jsonl")):
             row.pop("gain")
             each = Candidate(**row)
-            if each.outcome not in NOTHING_SAID:
+            if each.outcome not in UNUSABLE:
                 first.setdefault((each.problem, each.attempt), each)
         return [sft_row(problems[each.problem], each) for each in first.values()]
 
     def cell(self, name: str) -> dict[str, Any]:
-        """SFT alone on a part of what there is to clone; the recipe's is `kept`."""
-        rows = self.taught(name)
+        """Train with SFT only, on one variant of the cloned text; the recipe's variant is `kept`."""
+        rows = self.sft_rows(name)
         run = "int" if name == "kept" else name
-        checkpoint, told = self.sft(run, rows, prefix_weight=0.0 if name == "no_prefix" else 1.0)
+        checkpoint, sft_metrics = self.sft(run, rows, prefix_weight=0.0 if name == "no_prefix" else 1.0)
         return {
-            "sft": told,
+            "sft": sft_metrics,
             "hard": self.assessed(f"sft-{run}", checkpoint, on="hard"),
             "test": self.assessed(f"sft-{run}", checkpoint),
         }
@@ -266,19 +266,19 @@ class InterventionStudy:
 
 @cache
 def recipe(world: Path) -> PipelineConfig:
-    """int-tiny in a world."""
+    """Return the recipe int-tiny with a world's paths."""
     text = to_yaml(load_config("int-tiny")).replace("tiny-world/", f"{world}/")
     return cast(PipelineConfig, from_dict(yaml.safe_load(text)))
 
 
 def mean_of(name: str, lines: list[dict[str, Any]]) -> float | None:
-    """Over the lines that have it: entropy is of tokens that carry gradient, and a step may have none."""
+    """Average a metric over the lines that have it; a step without gradient has no entropy."""
     values = [line[name] for line in lines if line.get(name) is not None]
     return statistics.mean(values) if values else None
 
 
 def sampled_tokens(folder: Path) -> int:
-    """Of all purposes in a folder's budget.json."""
+    """Return the total of sampled tokens in a folder's budget.json."""
     return int(read_json(folder / "budget.json")["total"].get("sampled_tokens", 0))
 
 

@@ -1,4 +1,4 @@
-"""What fastrl reproduce is asked for, and reproduce.json, which holds a folder to one configuration."""
+"""Options of fastrl reproduce, and reproduce.json, which binds a folder to one configuration."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ RECIPES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """How much is trained and measured: what a folder's numbers depend on."""
+    """Sizes of training and evaluation, fixed per folder."""
 
     steps: int = 30
-    """RL steps of every arm. Twice as many where the reward is self-certainty; in InT, arms without
-    interventions take as many as the same number of sampled tokens allows."""
+    """RL steps per arm. The self-certainty reward takes twice as many; in InT, arms without interventions
+    take as many as an equal budget of sampled tokens allows."""
     problems: int = 128
-    """Held-out problems of an evaluation."""
+    """Held-out problems per evaluation."""
     samples: int = 16
-    """A problem, for avg@k and maj@k; TraceLift and weak supervision take 4."""
+    """Samples per problem for avg@k and maj@k; TraceLift and weak supervision use 4."""
     teach: int | None = None
-    """SFT steps of every model of the worlds, for a quick trial; null: as many as the worlds say."""
+    """SFT steps of every model of the worlds, for a quick trial; null: the worlds' defaults."""
 
     def __post_init__(self) -> None:
         check_positive("reproduce", self, "steps", "problems", "samples")
@@ -51,17 +51,17 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReproduceOptions(Sizes):
-    """The headline claims of four papers in the tiny world, over seeds, in one table. Started again, it goes
-    on; with more seeds or studies, it adds them."""
+    """Test the main claims of four papers in the tiny world, over seeds, and print one table. Run it again to
+    resume, or to add seeds or studies."""
 
     dir: str = "runs/reproduce"
-    """A folder for each study and seed, and the table."""
+    """Folder for the studies' folders and the table."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Each has worlds of its own. One seed decides nothing."""
+    """Each seed has its own worlds. A single seed leaves every claim undecided."""
     only: tuple[StudyName, ...] = ()
-    """Claims of these studies; none named: all."""
+    """Studies whose claims to test; empty: all."""
     processes: int = 2
-    """Studies at a time, of one thread each."""
+    """Number of parallel studies, with one thread each."""
 
     def __post_init__(self) -> None:
         # super() without arguments does not find the class that slots=True makes
@@ -88,19 +88,19 @@ class ReproduceOptions(Sizes):
 
 
 def claim_folder(root: Path, sizes: Sizes) -> None:
-    """Make the folder, or go on with it.
+    """Create the folder, or check that it can be resumed.
 
     Raises:
-        ValueError: it holds numbers of another configuration, or something else.
+        ValueError: it holds results of another configuration, or other files.
     """
-    saved, asked = root / SAVED, configuration(sizes)
+    saved, now = root / SAVED, configuration(sizes)
     if saved.exists():
         before = json.loads(saved.read_text())
-        changed = [name for name in asked if before.get(name) != asked[name]]
+        changed = [name for name in now if before.get(name) != now[name]]
         if changed:
             raise ValueError(
                 f"[reproduce] dir: {root} holds numbers whose {', '.join(changed)} differ; choose another "
-                "folder, or the same values to go on with it"
+                "folder, or the same values to resume it"
             )
         return
     if not is_free(root, SAVED):
@@ -108,7 +108,7 @@ def claim_folder(root: Path, sizes: Sizes) -> None:
             f"[reproduce] dir: {root} is not empty and holds no reproduction; choose another folder"
         )
     root.mkdir(parents=True, exist_ok=True)
-    write_json(saved, asked)
+    write_json(saved, now)
 
 
 def read_sizes(root: Path) -> Sizes:
@@ -122,8 +122,7 @@ def configuration(sizes: Sizes) -> dict[str, Any]:
 
 @cache
 def program() -> dict[str, str]:
-    """Digests of the worlds (their configuration, the files that make them, torch's version) and of the
-    recipes: both change with the program."""
+    """Return digests of the worlds (configuration, source files, torch's version) and of the recipes."""
     worlds = [lift_key(LiftConfig()), int_key(IntConfig()), weak_key(WeakConfig())]
     recipes = [to_yaml(load_config(name)) for name in RECIPES]
     return {"worlds": digest(worlds), "recipes": digest(recipes)}

@@ -1,5 +1,4 @@
-"""RLVR and RLTR in the tiny world: one seed's world, and the same generator trained by each reward. What was
-stopped goes on."""
+"""The RLTR study in the tiny world: trains one seed's generator with RLVR and with RLTR; resumable."""
 
 from __future__ import annotations
 
@@ -26,18 +25,18 @@ WINDOW = 5
 
 @dataclass(frozen=True, slots=True)
 class RltrStudy:
-    """One seed's world and what is trained in it."""
+    """The world and the runs of one seed."""
 
     seed: int
     steps: int
     num_problems: int
-    """Of each assessment."""
+    """Problems per evaluation."""
     num_samples: int
     folder: Path
-    """Of this seed: a run folder an arm, assessed/."""
+    """This seed's folder, with a run folder per arm and assessed/."""
     config: WorldConfig
     stripped: bool = False
-    """Whether transfer is also measured with the answer stripped from prefixes."""
+    """Also measure transfer with the answer stripped from prefixes."""
     cache: Path | None = None
 
     @property
@@ -45,7 +44,7 @@ class RltrStudy:
         return build_world(self.config, self.cache)
 
     def run(self) -> dict[str, Any]:
-        """before, rlvr, rltr: assess's numbers; and the steps until RLVR's final training accuracy."""
+        """Return assess's metrics of before, rlvr, rltr, and the steps to RLVR's final training accuracy."""
         found: dict[str, Any] = {
             "seed": self.seed,
             "before": self.assessed("before", self.world.generator),
@@ -56,12 +55,12 @@ class RltrStudy:
         found["rlvr_final_training_accuracy"] = target
         reached = {name: steps_to(self.training_accuracy(name), target) for name in ARMS}
         found["steps_to_it"] = reached
-        # one that never gets there counts as if it did a step after its last
+        # an arm that never reaches it counts with one step more than its last
         found["steps_counted"] = {name: reached[name] or self.steps + 1 for name in ARMS}
         return found
 
     def arm(self, name: str) -> RlConfig:
-        """The recipe rltr-tiny with the arm's rewards; everything else is the same."""
+        """Return the recipe rltr-tiny with the arm's rewards and no other changes."""
         options = DemoOptions(dir=str(self.folder / name), steps=self.steps, seed=self.seed)
         config = demo_config(rl_recipe("rltr-tiny"), self.world, options)
         functions = ARMS[name]
@@ -71,7 +70,7 @@ class RltrStudy:
         return replace(config, reward=rewards, eval=EvalConfig())
 
     def assessed(self, name: str, checkpoint: Path) -> dict[str, float]:
-        """assess's numbers, kept in a file."""
+        """Return assess's metrics, cached in a file."""
         file = self.folder / "assessed" / f"{name}-{self.num_problems}x{self.num_samples}.json"
         if not file.exists():
             numbers = assess(
@@ -83,12 +82,12 @@ class RltrStudy:
         return cast(dict[str, float], json.loads(file.read_text()))
 
     def training_accuracy(self, name: str) -> list[float]:
-        """Of each of the arm's steps."""
+        """Return the training accuracy of each of the arm's steps."""
         lines = read_metrics(self.folder / name / "metrics.jsonl")
         return [line["rewards/answer/mean"] for line in lines if 0 < line["step"] <= self.steps]
 
 
 def steps_to(values: list[float], target: float) -> int | None:
-    """First step whose value, averaged over WINDOW steps, is at least `target`; None: there is none."""
+    """Return the first step at which the mean over WINDOW steps reaches `target`; None if there is none."""
     ends = range(WINDOW, len(values) + 1)
     return next((end for end in ends if statistics.mean(values[end - WINDOW : end]) >= target), None)

@@ -1,9 +1,8 @@
-"""What each paper's claims are measured with, a seed at a time, in a process of its own:
+"""Runs one study of one paper's claims with one seed, in its own process:
 
 python -m fastrl.tiny.reproduce.studies STUDY SEED DIR
 
-It trains through the entry that every recipe takes, leaves numbers.json in DIR/STUDY/seed-SEED, and goes on
-where it was stopped.
+It trains through fastrl's usual entry, writes numbers.json to DIR/STUDY/seed-SEED, and resumes if stopped.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ NOISE = ("noise=0", "noise=0.3")
 
 
 def run_rltr(seed: int, sizes: Sizes, folder: Path) -> dict[str, Any]:
-    world = taught(WorldConfig(seed=seed), sizes)
+    world = shortened(WorldConfig(seed=seed), sizes)
     return rltr.RltrStudy(seed, sizes.steps, sizes.problems, sizes.samples, folder, world).run()
 
 
 def run_tracelift(seed: int, sizes: Sizes, folder: Path) -> dict[str, Any]:
-    world = LiftConfig(world=taught(WorldConfig(seed=seed), sizes))
+    world = LiftConfig(world=shortened(WorldConfig(seed=seed), sizes))
     if sizes.teach is not None:
         lesson = LessonConfig(num_steps=sizes.teach)
         world = replace(world, planner=lesson, executor=lesson, held_out_executor=lesson)
@@ -47,14 +46,14 @@ def run_tracelift(seed: int, sizes: Sizes, folder: Path) -> dict[str, Any]:
 
 
 def run_int(seed: int, sizes: Sizes, folder: Path) -> dict[str, Any]:
-    world = IntConfig(world=taught(replace(solver_world(), seed=seed), sizes))
+    world = IntConfig(world=shortened(replace(solver_world(), seed=seed), sizes))
     study = interventions.InterventionStudy(seed, sizes.steps, sizes.problems, sizes.samples, folder, world)
     return study.run(["int", "rl", "reference"], [])
 
 
 def run_weak(seed: int, sizes: Sizes, folder: Path) -> dict[str, Any]:
-    """A faithful start in four settings, an unfaithful one with 8 problems, as it is and after SFT."""
-    world = WeakConfig(world=taught(replace(weak_world(), seed=seed), sizes))
+    """Train a faithful generator in four settings, an unfaithful one on 8 problems with and without SFT."""
+    world = WeakConfig(world=shortened(replace(weak_world(), seed=seed), sizes))
     if sizes.teach is not None:
         world = replace(world, mix_steps=sizes.teach)
     steps = sizes.steps
@@ -69,8 +68,8 @@ def run_weak(seed: int, sizes: Sizes, folder: Path) -> dict[str, Any]:
     }
 
 
-def taught(world: WorldConfig, sizes: Sizes) -> WorldConfig:
-    """The world with its models taught as long as asked."""
+def shortened(world: WorldConfig, sizes: Sizes) -> WorldConfig:
+    """Return the world with sizes.teach SFT steps per model."""
     if sizes.teach is None:
         return world
     shorter: dict[str, Any] = {
@@ -89,8 +88,8 @@ STUDIES: dict[str, Callable[[int, Sizes, Path], dict[str, Any]]] = {
 
 
 def run_study(name: str, seed: int, root: Path) -> Path:
-    """numbers.json of a study and seed: what it found, and the seconds that this process took for it (what an
-    earlier one took that was stopped is not among them)."""
+    """Run a study with a seed and write numbers.json: results, and this process's seconds (without those of
+    stopped attempts)."""
     folder = root / name / f"seed-{seed}"
     start = time.perf_counter()
     found = STUDIES[name](seed, read_sizes(root), folder)
@@ -106,7 +105,7 @@ def run_study(name: str, seed: int, root: Path) -> Path:
 def main(arguments: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    # one thread each: the same bits on any number of cores, and two of them don't take each other's
+    # one thread: the same bits on any number of cores, and parallel studies don't compete for cores
     torch.set_num_threads(1)
     name, seed, root = arguments
 

@@ -1,4 +1,4 @@
-"""The table of claims: out of what the studies left behind, as Markdown, as JSON and on a terminal."""
+"""The table of claims, as Markdown, JSON and on a terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fastrl.training.progress import write_json
 HEADER = ("claim", "the paper's figure", "here", "effect [95 %]", "verdict")
 IN_A_FILE = 160
 Numbers = dict[str, dict[int, dict[str, Any]]]
-"""What is finished: {study: {seed: what it found}}."""
+"""Results of finished studies: {study: {seed: results}}."""
 
 
 def read_numbers(root: Path, studies: Sequence[str], seeds: Sequence[int]) -> Numbers:
@@ -46,17 +46,17 @@ def findings(claims: Sequence[Claim], numbers: Numbers, samples: int) -> list[Fi
 
 
 def caption(numbers: Numbers, sizes: Sizes) -> str:
-    """How to read the table, and what it was made with."""
+    """Return the explanation below the table."""
     every = [found["seconds"] for own in numbers.values() for found in own.values()]
     cpu = sum(each["cpu"] for each in every)
-    taught = "" if sizes.teach is None else f", models taught for {sizes.teach} steps (a trial, not a result)"
+    trial = "" if sizes.teach is None else f", models trained for {sizes.teach} steps (a trial, not a result)"
     return (
-        "here: means over seeds of both numbers that the claim compares, in its order. effect: their "
-        "difference (of steps, their ratio), paired by seed, with its 95 % t-interval over seeds. holds: "
-        "the interval lies wholly on the claim's side; does not hold: wholly below the smallest effect that "
-        "would count (0.02 in accuracy or success, 1.1 in steps; of wrong labels, wholly beyond the loss of "
-        "0.05 that is allowed); undecided: neither. The rules stood before the numbers; the claims are "
-        f"decided one by one, without a correction for their number. {sizes.steps} RL steps{taught}; "
+        "here: means over seeds of the two numbers that the claim compares, in its order. effect: their "
+        "difference (for steps, their ratio), paired by seed, with its 95 % t-interval over seeds. holds: "
+        "the whole interval supports the claim; does not hold: the whole interval is below the smallest "
+        "effect that would count (0.02 in accuracy or success, 1.1 in steps; for wrong labels, beyond the "
+        "allowed loss of 0.05); undecided: neither. The rules were fixed before the measurements; each claim "
+        f"is decided separately, without correction for their number. {sizes.steps} RL steps{trial}; "
         f"{duration(cpu)} of CPU time."
     )
 
@@ -66,7 +66,7 @@ def rows(found: Sequence[Finding]) -> list[tuple[str, ...]]:
 
 
 def shown(finding: Finding) -> tuple[str, str]:
-    """0.99, 0.16 and +0.83 [+0.82, +0.84], n=3"""
+    """Format the means and the effect, such as `0.990, 0.160` and `+0.830 [+0.820, +0.840], n=3`."""
     interval = finding.interval
     if interval is None:
         return "-", "-"
@@ -80,7 +80,7 @@ def shown(finding: Finding) -> tuple[str, str]:
 
 
 def as_json(found: Sequence[Finding], numbers: Numbers, sizes: Sizes) -> dict[str, Any]:
-    """Everything that the table says and more: both numbers and the effect of every seed."""
+    """Return the table as JSON, with both numbers and the effect of every seed."""
     return {
         "claims": [claim_as_json(finding, list(numbers[finding.claim.study])) for finding in found],
         "sizes": asdict(sizes),
@@ -102,7 +102,7 @@ def claim_as_json(finding: Finding, seeds: list[int]) -> dict[str, Any]:
 
 
 def write_table(found: Sequence[Finding], numbers: Numbers, sizes: Sizes, folder: Path) -> list[Path]:
-    """table.md and table.json."""
+    """Write table.md and table.json; return their paths."""
     lines = [HEADER, ("---",) * len(HEADER), *rows(found)]
     text = "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
     markdown, whole = folder / "table.md", folder / "table.json"
@@ -114,7 +114,7 @@ def write_table(found: Sequence[Finding], numbers: Numbers, sizes: Sizes, folder
 def print_claims(
     found: Sequence[Finding], numbers: Numbers, sizes: Sizes, file: IO[str] | None = None
 ) -> None:
-    """On a terminal as wide as it is; in a file, lines of IN_A_FILE characters."""
+    """Print the table with the terminal's width, or IN_A_FILE characters wide if it isn't a terminal."""
     console = Console(file=file)
     if not console.is_terminal:
         console = Console(file=file, width=IN_A_FILE)
@@ -122,6 +122,6 @@ def print_claims(
     for name in HEADER:
         drawn.add_column(name)
     for row in rows(found):
-        drawn.add_row(*(Text(cell) for cell in row))  # [95 %] is no markup
+        drawn.add_row(*(Text(cell) for cell in row))  # Text: [95 %] must not be parsed as markup
     console.print(drawn)
     console.print(Text(caption(numbers, sizes)))

@@ -1,8 +1,7 @@
-"""TraceLift's arms in the tiny world: one seed's world, groups and reward model, and the same planner trained
-by each form of the reward. What was stopped goes on.
+"""The TraceLift study in the tiny world: trains one seed's planner with each form of the reward; resumable.
 
-product is the paper's, quality x uplift; execution the result of execution alone; quality and uplift each
-alone; sum half of both.
+Forms: product (the paper's quality x uplift), execution (only the executor's result), quality, uplift, and
+sum (the mean of quality and uplift).
 """
 
 from __future__ import annotations
@@ -34,15 +33,15 @@ EXECUTORS = ("executor", "held_out_executor")
 
 @dataclass(frozen=True, slots=True)
 class TraceliftStudy:
-    """One seed's world and what is trained in it."""
+    """The world and the runs of one seed."""
 
     task: str
     seed: int
     steps: int
     num_problems: int
-    """Of each assessment, four samples a problem."""
+    """Problems per evaluation, with four samples each."""
     folder: Path
-    """Of this seed: world/, groups/, reward_model/, and a run folder a form and number of steps."""
+    """This seed's folder: world/, groups/, reward_model/, and a run folder per form and number of steps."""
     config: LiftConfig
 
     @property
@@ -50,7 +49,7 @@ class TraceliftStudy:
         return self.folder / "world"
 
     def pipeline(self) -> PipelineConfig:
-        """The recipe, in this seed's world and folder."""
+        """Return the recipe with this seed's world and folder."""
         text = to_yaml(load_config(f"tracelift-{self.task}-tiny"))
         pipeline = cast(
             PipelineConfig, from_dict(yaml.safe_load(text.replace("tiny-world/", f"{self.world}/")))
@@ -62,7 +61,7 @@ class TraceliftStudy:
         return f"{form}-{self.steps}"
 
     def arm(self, form: Form, results: dict[str, str]) -> RlConfig:
-        """The recipe's RL stage by one form of the reward; everything else is the same."""
+        """Return the recipe's RL stage with one form of the reward and no other changes."""
         config = cast(RlConfig, resolved(in_folder(self.pipeline(), "rl"), results))
         return replace(
             config,
@@ -91,7 +90,7 @@ class TraceliftStudy:
         return found
 
     def assessed(self, name: str, planner: Callable[[], Path]) -> dict[str, float]:
-        """assess_lift's numbers, kept in a file."""
+        """Return assess_lift's metrics, cached in a file."""
         file = self.folder / "assessed" / f"{name}-{self.num_problems}.json"
         if not file.exists():
             executors = {each: self.world / each for each in EXECUTORS}

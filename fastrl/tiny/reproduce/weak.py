@@ -1,4 +1,4 @@
-"""One start and what becomes of it under weak supervision, in the tiny world. What was stopped goes on.
+"""The weak-supervision study in the tiny world: trains one initial model in several settings; resumable.
 
 Settings are the recipes weak-<setting>-tiny: scarce (8 problems), noise (7 of 10 labels wrong), majority (a
 vote), selfcertainty. `noise=0.3` is noise with 3 of 10 labels wrong, on the same problems.
@@ -68,7 +68,7 @@ FAITHFULNESS = FaithfulnessConfig(
 
 @dataclass(frozen=True, slots=True)
 class WeakStudy:
-    """One mix and seed: what is measured before RL and trained in each setting."""
+    """One mix and seed: metrics before RL, and runs in each setting."""
 
     mix: str
     seed: int
@@ -76,13 +76,13 @@ class WeakStudy:
     every: int
     """Steps between evaluations."""
     num_problems: int
-    """Of each evaluation, four samples a problem."""
+    """Problems per evaluation, with four samples each."""
     runs: Path
     config: WeakConfig
     rescued: bool = False
-    """Whether RL begins after SFT on explicit traces."""
+    """Start RL after SFT on explicit traces."""
     probed: bool = True
-    """Whether faithfulness and diversity are measured before RL, beside accuracy."""
+    """Measure faithfulness and diversity before RL, in addition to accuracy."""
     cache: Path | None = None
 
     @property
@@ -98,7 +98,7 @@ class WeakStudy:
         return self.runs / self.name / str(self.seed)
 
     def start(self) -> Path:
-        """The checkpoint that RL begins with."""
+        """Return the initial checkpoint of RL, running SFT first if `rescued`."""
         if not self.rescued:
             return self.world.generator
         folder = self.folder / "sft"
@@ -110,7 +110,7 @@ class WeakStudy:
         return Path(json.loads(done.read_text())["checkpoint"])
 
     def rescue(self, folder: Path) -> SftConfig:
-        """SFT on explicit traces of other problems; slips as in the explicit mix."""
+        """Return SFT on explicit traces of other problems, written here with the explicit mix's slips."""
         world, batch_size = self.config.world, 12
         chains = draw_chains(
             world.chains, RESCUE_STEPS * batch_size, seed=seed_of(world.seed, "rescue"), split="train"
@@ -129,7 +129,7 @@ class WeakStudy:
         )
 
     def subset(self) -> Path:
-        """Problems that the start solves sometimes, with their wrong labels."""
+        """Run the subset stage: problems that the initial model sometimes solves, with wrong labels."""
         config = cast(SubsetConfig, recipe("weak-noise-tiny", self.world.folder).stages["subset"])
         return run_stage(
             replace(
@@ -141,7 +141,7 @@ class WeakStudy:
         )
 
     def before(self) -> dict[str, float]:
-        """Accuracy of the start, its faithfulness and diversity; kept in a file."""
+        """Return the initial model's accuracy, faithfulness and diversity, cached in a file."""
         file = self.folder / f"before-{self.num_problems}.json"
         if not file.exists():
             engine = load_engine(self.start())
@@ -151,7 +151,7 @@ class WeakStudy:
         return cast(dict[str, float], json.loads(file.read_text()))
 
     def probe(self, engine: Engine) -> dict[str, float]:
-        """Faithfulness and diversity on problems that the start solves sometimes."""
+        """Measure faithfulness and diversity on problems that the initial model sometimes solves."""
         probes = build_probes(FAITHFULNESS, DataConfig(), str(self.subset() / f"subset-{SIZES[-1]}.jsonl"))
         assert probes is not None  # it is enabled
         with AnswerGrader(num_workers=1, timeout_s=5.0) as grader:
@@ -160,7 +160,7 @@ class WeakStudy:
         return dict(measure(probed, probes, {}).metrics)
 
     def accuracy(self, engine: Engine) -> dict[str, float]:
-        """avg@4 on held-out problems and on longer ones; the same samples for all checkpoints of a seed."""
+        """Measure avg@4 and pass@4 on held-out and longer problems, with equal seeds for all checkpoints."""
         found: dict[str, float] = {}
         with AnswerGrader(num_workers=1, timeout_s=5.0) as grader:
             for name in ("test", "long"):
@@ -173,7 +173,7 @@ class WeakStudy:
         return found
 
     def rl(self, setting: str, steps: int) -> RlConfig:
-        """The setting's recipe from this start, evaluated afterwards, at its checkpoints."""
+        """Return the setting's recipe with this initial model; checkpoints are evaluated after training."""
         name, _, share = setting.partition("=")
         config = recipe(f"weak-{name}-tiny", self.world.folder)
         if isinstance(config, PipelineConfig):
@@ -194,7 +194,7 @@ class WeakStudy:
         )  # fmt: skip
 
     def trained(self, setting: str, steps: int) -> dict[str, Any]:
-        """What became of the start in a setting; kept in a file."""
+        """Train in a setting and return its outcome, cached in a file."""
         file = self.folder / f"{setting}-{steps}-{self.num_problems}.json"
         if not file.exists():
             config, before = self.rl(setting, steps), self.before()
@@ -212,11 +212,11 @@ class WeakStudy:
 
 
 def outcome(setting: str, lines: list[dict[str, Any]], curves: dict[str, dict[int, float]]) -> dict[str, Any]:
-    """Saturation, gains and alarms of a run, by the definitions of fastrl/evaluate/saturation.py.
+    """Compute saturation, gains and alarms of a run as defined in fastrl/evaluate/saturation.py.
 
     Args:
-        lines: of metrics.jsonl, a step each.
-        curves: {step: accuracy} on test and long, with step 0.
+        lines: lines of metrics.jsonl, one per step.
+        curves: {step: accuracy} for test and long, including step 0.
     """
     rewards = [line["reward"] for line in lines]
     gold = [line["rewards/answer/mean"] for line in lines]
@@ -244,7 +244,7 @@ def outcome(setting: str, lines: list[dict[str, Any]], curves: dict[str, dict[in
 
 @cache
 def recipe(name: str, world: Path) -> Any:
-    """A recipe in a world; models are put in by whoever asks."""
+    """Return a recipe with a world's paths; callers set the models."""
     return from_dict(yaml.safe_load(to_yaml(load_config(name)).replace("tiny-world/", f"{world}/")))
 
 

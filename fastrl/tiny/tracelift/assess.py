@@ -1,4 +1,4 @@
-"""What a planner of the tiny world is worth: to executors, and to the exact step checker."""
+"""Evaluates a planner of the tiny world with executors and with the exact step checker."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def assess_lift(
     num_samples: int = 4,
     seed: int = 0,
 ) -> dict[str, float]:
-    """One set of traces of held-out problems, given to every executor and to the step checker.
+    """Sample traces of held-out problems once, and evaluate them with every executor and the step checker.
 
         two_stage/<executor>, alone/<executor>, uplift/<executor>    with and without traces; their difference
-        trace/<name>                                                 trace_quality's numbers
+        trace/<name>                                                 trace_quality's metrics
 
-    The first three have `name/low` and `name/high`, the ends of a 95 % interval over problems.
+    The first three also have `name/low` and `name/high`, a 95 % interval over problems.
 
     Args:
-        executors: checkpoints by name, asked and checked as recipe.uplift.executor says.
-        recipe: its eval.path has the problems; traces are as long as in its rollouts, drawn at temperature 1.
+        executors: checkpoints by name, prompted and checked with the options in recipe.uplift.executor.
+        recipe: gives the problems (eval.path) and the traces' length (rollout); traces use temperature 1.
     """
     if recipe.eval.path is None:
         raise ValueError("[assess_lift] recipe: expected one with eval.path, got none")

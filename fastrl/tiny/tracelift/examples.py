@@ -1,4 +1,4 @@
-"""What the planner and the executors learn from, and problems with judged traces, as rows of JSONL files."""
+"""Training examples of planner and executors, and problems with judged traces, as JSONL rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORKED: tuple[tuple[str, Style, float], ...] = (
     ("leap_slip", "leap", 0.3),
     ("slips", "explicit", 0.3),
 )
-"""Traces as planners write them, beside the perturbed ones: kind, style, and how often a step slips."""
+"""Traces as planners write them, added to the perturbed ones: (kind, style, slip rate)."""
 
 
 def draw_task(config: LiftConfig, random: Random) -> Task:
@@ -32,20 +32,20 @@ def draw_task(config: LiftConfig, random: Random) -> Task:
 
 
 def planner_row(config: LiftConfig, chain: Chain, random: Random) -> dict[str, Any]:
-    """A problem of either task and the chain's trace as the generator writes it, without its answer."""
-    asked = question(draw_task(config, random), chain)
+    """Return a problem of either task with the generator's trace, without its answer."""
+    prompt = question(draw_task(config, random), chain)
     solution = generator_row(config.world, chain, random)["completion"]
-    return {"prompt": asked, "completion": trace_of_solution(solution)}
+    return {"prompt": prompt, "completion": trace_of_solution(solution)}
 
 
 def executor_row(config: LiftConfig, chain: Chain, random: Random) -> dict[str, Any]:
-    """A problem of either task, mostly with a trace that can be read, and the answer alone."""
+    """Return a problem of either task, usually with a legible trace, and only the answer."""
     task = draw_task(config, random)
     (shown,) = random.choices(SHOWN, weights=config.executor_shares)
     trace = shown_trace(chain, shown, random)
     template = PROMPT if trace is None else PROMPT_WITH_TRACE
-    asked = template.format(question=question(task, chain), trace=trace)
-    return {"prompt": asked, "completion": answer(task, chain)}
+    prompt = template.format(question=question(task, chain), trace=trace)
+    return {"prompt": prompt, "completion": answer(task, chain)}
 
 
 def shown_trace(chain: Chain, shown: str, random: Random) -> str | None:
@@ -62,13 +62,13 @@ def shown_trace(chain: Chain, shown: str, random: Random) -> str | None:
 
 
 def seed_row(config: LiftConfig, task: Task, chain: Chain, random: Random) -> dict[str, Any]:
-    """A problem with its right trace and flawed ones, all judged: what `fastrl groups build` calls given.
+    """Return a problem with its right trace and flawed ones, all judged, for `negatives: given` of groups.
 
     The reference solution is the right trace with its boxed answer, or the program.
     """
     right = "\n".join(explicit_lines(chain))
     candidates = perturbed(config, task, chain, random) + worked(task, chain, random)
-    random.shuffle(candidates)  # the order tells nothing
+    random.shuffle(candidates)  # the order must not reveal the kind
     solution = f"{right}\n\\boxed{{{chain.answer}}}" if task == "math" else answer(task, chain)
     return task_row(task, chain, config.num_tests, config.world.seed) | {
         "reference_solution": solution,
@@ -78,7 +78,7 @@ def seed_row(config: LiftConfig, task: Task, chain: Chain, random: Random) -> di
 
 
 def perturbed(config: LiftConfig, task: Task, chain: Chain, random: Random) -> list[dict[str, Any]]:
-    """num_perturbed traces of different kinds."""
+    """Return num_perturbed traces of different kinds."""
     kinds = [kind for kind in (MATH if task == "math" else CODE) if places(chain, kind)]
     rows = []
     for kind in random.sample(kinds, min(config.num_perturbed, len(kinds))):
@@ -89,7 +89,7 @@ def perturbed(config: LiftConfig, task: Task, chain: Chain, random: Random) -> l
 
 
 def worked(task: Task, chain: Chain, random: Random) -> list[dict[str, Any]]:
-    """One trace of each kind of work; of those that slip, what did not slip is left out."""
+    """Return one trace of each kind in WORKED; a slipping kind without a slip is left out."""
     rows = []
     for kind, style, slip_rate in WORKED:
         text = trace_of_solution(work(chain, random, style=style, slip_rate=slip_rate))

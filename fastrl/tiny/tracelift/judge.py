@@ -1,4 +1,4 @@
-"""Rubric scores of tiny traces, exact because the flaw is known or found by the step checker."""
+"""Exact rubric scores of tiny traces, from the known flaw or the step checker."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from fastrl.types import Task
 
 WORST = 1.0
 ASTRAY = 4.0
-"""What a trace that ends in another value can still have for what it is meant to support."""
+"""Highest support score of a trace that ends in a wrong value."""
 LEAP, PRIVATE = 4.0, 3.0
-"""Coherence of steps whose middle is not shown, and of steps that only the writer can read. A right leap is
-weak, not acceptable: what is acceptable never becomes a negative."""
+"""Step coherence of leaps and of private steps. A right leap is labelled weak, not acceptable, since
+acceptable traces never become negatives."""
 HURTS: dict[Task, dict[str, tuple[Kind, ...]]] = {
     "math": {
         "problem_understanding": ("misread_start", "operand"),
@@ -35,7 +35,7 @@ HURTS: dict[Task, dict[str, tuple[Kind, ...]]] = {
         "non_leakage": ("dumps_program",),
     },
 }  # fmt: skip
-"""The one dimension that a flaw of each kind hurts most."""
+"""The dimension that each kind of flaw lowers most."""
 _FAULTS: dict[Fault, Kind] = {
     "start": "start", "operator": "operator", "operand": "operand", "result": "result",
     "surplus": "wrong_conclusion", "unreadable": "vague_plan",
@@ -47,19 +47,19 @@ def dimension(task: Task, kind: Kind) -> str:
 
 
 def support(task: Task) -> str:
-    """Whether the trace carries what is done with it: the answer, or the program."""
+    """Return the dimension that rates support of the answer or the program."""
     return dimension(task, "no_conclusion")
 
 
 def hurt_by(task: Task, chain: Chain, flawed: Perturbed) -> dict[str, float]:
-    """The scores that a flaw lowers: 1 in its dimension, at most 4 in support of a wrong last value."""
+    """Return the scores that a flaw lowers: 1 in its dimension, 4 in support for a wrong last value."""
     hurt = {} if last_value(chain, flawed.text) == chain.answer else {support(task): ASTRAY}
     return hurt | {dimension(task, flawed.kind): WORST}
 
 
 def hurt_in(task: Task, chain: Chain, text: str) -> dict[str, float]:
-    """The scores that are lower than 10 by what check_trace says of any trace: 1 for every kind of fault,
-    coherence and support by its style, support by its last value."""
+    """Return the scores below 10 according to check_trace: 1 for every kind of fault, coherence and support
+    by style, support by the last value."""
     report = check_trace(chain, text)
     hurt = {} if last_value(chain, text) == chain.answer else {support(task): ASTRAY}
     if report.style == "leap":
@@ -70,13 +70,13 @@ def hurt_in(task: Task, chain: Chain, text: str) -> dict[str, float]:
 
 
 def judged(task: Task, text: str, hurt: dict[str, float]) -> dict[str, Any]:
-    """A trace and its judgment, as rows of groups hold it."""
+    """Return a trace with its judgment, as in rows of groups."""
     judgment = by_rule(task, hurt)
     return {"text": text} | {name: getattr(judgment, name) for name in ("scores", "total", "label")}
 
 
 def last_value(chain: Chain, text: str) -> int | None:
-    """The value that the last line of steps ends in; None where no line is one."""
+    """Return the last value that a line of steps reaches; None if there is no such line."""
     for line in reversed(text.split("\n")):
         steps = read_line(line, chain.modulus)
         if steps:

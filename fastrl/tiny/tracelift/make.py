@@ -1,4 +1,4 @@
-"""TraceLift's tiny world: problems of two tasks, a planner, two executors; made once and kept."""
+"""TraceLift's tiny world: problems of two tasks, a planner, two executors; made once and cached."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fastrl.tiny.world.make import World, build_world, world_key
 from fastrl.tiny.world.task import Split, draw_chains
 from fastrl.types import Task
 
-# The text of these files decides what this world is, next to the plain world's own.
+# source files in this world's key, in addition to the plain world's
 SOURCES = (
     "tiny/world/check.py",
     *(
@@ -33,36 +33,36 @@ TASKS: tuple[Task, ...] = ("math", "code")
 
 @dataclass(frozen=True, slots=True)
 class LiftWorld:
-    """A folder of Hugging Face checkpoints and JSONL files, beside the plain world it comes from."""
+    """A folder of Hugging Face checkpoints and JSONL files, and the plain world it comes from."""
 
     folder: Path
     base: World
 
     @property
     def planner(self) -> Path:
-        """Writes a trace for a problem of either task, and no answer; in the generator's three styles."""
+        """A planner that writes traces without answers for either task, in the generator's three styles."""
         return self.folder / "planner"
 
     @property
     def executor(self) -> Path:
-        """Reads a problem and a trace, and writes the answer alone; has never seen private shorthand."""
+        """An executor that reads a problem and a trace, but not private style, and writes only the answer."""
         return self.folder / "executor"
 
     @property
     def held_out_executor(self) -> Path:
-        """Another size and other examples than the executor; for evaluation alone."""
+        """An executor of another size, trained on other examples; only for evaluation."""
         return self.folder / "held_out_executor"
 
     def problems(self, task: Task, split: Split) -> Path:
         return self.folder / f"{task}-{split}.jsonl"
 
     def seeds(self, task: Task) -> Path:
-        """Problems with a right trace and flawed ones, all judged."""
+        """Return the file of problems with a right trace and flawed ones, all judged."""
         return self.folder / f"{task}-seeds.jsonl"
 
 
 def build_lift_world(config: LiftConfig | None = None, cache: Path | None = None) -> LiftWorld:
-    """Return the world that a configuration describes, from the cache or made now, the plain one first.
+    """Return the world of a configuration, from the cache or newly made, with its plain world.
 
     Args:
         cache: folder of worlds; None: $FASTRL_CACHE/tiny, or ~/.cache/fastrl/tiny.
@@ -75,7 +75,7 @@ def build_lift_world(config: LiftConfig | None = None, cache: Path | None = None
 
 
 def copy_lift_world(target: Path, config: LiftConfig | None = None, cache: Path | None = None) -> None:
-    """Add this world's models and files to a folder, as the tracelift-*-tiny recipes name them."""
+    """Copy this world's models and files to a folder, with the names of the tracelift-*-tiny recipes."""
     shutil.copytree(build_lift_world(config, cache).folder, target, dirs_exist_ok=True)
 
 

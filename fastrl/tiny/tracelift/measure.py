@@ -1,4 +1,4 @@
-"""How good traces without an answer are, and what an executor makes of every kind of trace."""
+"""Exact metrics of traces without answers, and an executor's accuracy with every kind of trace."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from fastrl.tiny.world.traces import work
 from fastrl.types import Message, SamplingParams, Task
 
 MAX_TRACE_TOKENS, MAX_ANSWER_TOKENS = 64, 32
-Asked = tuple[Chain, str | None]
-"""A problem, and the trace that is shown; None: none."""
+Shown = tuple[Chain, str | None]
+"""A problem and the trace in the prompt; None: no trace."""
 
 
 def trace_quality(expressions: Sequence[str], texts: Sequence[str], task: Task = "math") -> dict[str, float]:
-    """Means over traces, each judged by the exact step checker.
+    """Average exact metrics over traces.
 
-        accuracy = traces whose last value is the problem's / traces      (a private trace has one too)
-        faithful = of these, the ones whose every step is right and which leave no operation out
-        rubric   = mean total of the exact rubric scores                  leak = traces that give it away
+        accuracy = fraction of traces whose last value is the answer (private traces too)
+        faithful = fraction of these whose every step is right and which omit no operation
+        rubric   = mean total of the exact rubric scores;  leak = fraction of traces that state the answer
 
-    Beside them legible, step_accuracy and style/* as in `measure`. A leak states the answer behind an answer
-    marker (math) or holds a program (code).
+    Also legible, step_accuracy and style/*, see `measure`. A leak has the answer after an answer marker
+    (math) or a program (code).
 
     Args:
-        expressions: the chain of each text, repeated where it has several.
+        expressions: the chain of each text, repeated for several texts.
     """
     chains = [Chain.parse(expression) for expression in expressions]
     numbers = measure(expressions, [closed(c, text) for c, text in zip(chains, texts, strict=True)])
@@ -50,7 +50,7 @@ def trace_quality(expressions: Sequence[str], texts: Sequence[str], task: Task =
 
 
 def closed(chain: Chain, text: str) -> str:
-    """The trace with its last value as its boxed answer; as it is where it has no value, or a box already."""
+    """Append the trace's last value as a boxed answer; unchanged without a value or with a box."""
     value = last_value(chain, text)
     if value is None or check_trace(chain, text).answer is not None:
         return text
@@ -64,35 +64,35 @@ def leaks_answer(task: Task, chain: Chain, text: str) -> bool:
 def plan(
     planner: Path, chains: Sequence[Chain], task: Task, *, num_samples: int = 1, seed: int = 0
 ) -> list[list[str]]:
-    """num_samples traces of each problem, drawn at temperature 1."""
+    """Sample num_samples traces of each problem at temperature 1."""
     prompts = [question(task, chain) for chain in chains]
     return _sample(planner, prompts, MAX_TRACE_TOKENS, 1.0, num_samples, seed)
 
 
 def answers_right(
-    executor: Path, asked: Sequence[Asked], task: Task, *, temperature: float = 0.5, seed: int = 0
+    executor: Path, problems: Sequence[Shown], task: Task, *, temperature: float = 0.5, seed: int = 0
 ) -> list[bool]:
-    """Whether the executor's answer to each is to the letter the one it was taught to give."""
+    """Return True for each answer of the executor that equals the expected text exactly."""
     prompts = [
         (PROMPT if trace is None else PROMPT_WITH_TRACE).format(question=question(task, chain), trace=trace)
-        for chain, trace in asked
+        for chain, trace in problems
     ]
     found = _sample(executor, prompts, MAX_ANSWER_TOKENS, temperature, 1, seed)
-    return [text == answer(task, chain) for (text,), (chain, _) in zip(found, asked, strict=True)]
+    return [text == answer(task, chain) for (text,), (chain, _) in zip(found, problems, strict=True)]
 
 
 def executor_table(
     executor: Path, chains: Sequence[Chain], task: Task, *, temperature: float = 0.5, seed: int = 0
 ) -> dict[str, float]:
-    """Its accuracy alone, with right traces of each style, and with each kind of perturbed trace."""
-    shown: dict[str, list[Asked]] = {"alone": [(chain, None) for chain in chains]}
+    """Return the executor's accuracy alone, with right traces of each style, and with each kind of flaw."""
+    shown: dict[str, list[Shown]] = {"alone": [(chain, None) for chain in chains]}
     for style in STYLES:
         shown[style] = [(c, trace_of_solution(work(c, Random(0), style=style))) for c in chains]
     for kind in MATH if task == "math" else CODE:
         random = Random(seed_of(seed, "executor_table", kind))
         possible = [chain for chain in chains if places(chain, kind)]
         shown[kind] = [(c, perturb(c, kind, random.choice(places(c, kind)), random).text) for c in possible]
-    everything = [asked for rows in shown.values() for asked in rows]
+    everything = [each for rows in shown.values() for each in rows]
     right = iter(answers_right(executor, everything, task, temperature=temperature, seed=seed))
     return {name: sum(next(right) for _ in rows) / len(rows) for name, rows in shown.items() if rows}
 
@@ -101,8 +101,8 @@ def _sample(
     model: Path, prompts: Sequence[str], max_new_tokens: int, temperature: float, num_samples: int, seed: int
 ) -> list[list[str]]:
     engine = TorchEngine.from_pretrained(str(model), dtype=torch.float32, device=torch.device("cpu"))
-    asked = [render_prompt(engine.tokenizer, [Message(role="user", content=text)]) for text in prompts]
+    rendered = [render_prompt(engine.tokenizer, [Message(role="user", content=text)]) for text in prompts]
     sampling = SamplingParams(max_new_tokens=max_new_tokens, temperature=temperature)
-    seeds = [seed_of(seed, "lift", index) for index in range(len(asked))]
-    found = engine.generate(asked, sampling, seeds=seeds, n=num_samples)
+    seeds = [seed_of(seed, "lift", index) for index in range(len(rendered))]
+    found = engine.generate(rendered, sampling, seeds=seeds, n=num_samples)
     return [[completion.text for completion in completions] for completions in found]

@@ -1,6 +1,6 @@
-"""Traces with exactly one flaw: its kind, its place and what it does to the rubric are known, not judged.
+"""Traces with exactly one flaw of known kind, place and effect on the rubric.
 
-A trace here is what a planner writes: steps, one a line, and no boxed answer.
+A trace here has the planner's form: one step per line and no boxed answer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MATH: tuple[Kind, ...] = (
     "result_unused", "no_conclusion", "wrong_conclusion", "private_tail",
 )  # fmt: skip
 CODE: tuple[Kind, ...] = (*MATH, "vague_plan", "dumps_program")
-# corrupt's kinds, by ours
+# kinds of traces.corrupt, by kinds of this module
 CORRUPTIONS: dict[Kind, Corruption] = {
     "misread_start": "start", "start": "start", "operand": "operand", "operator": "operator",
     "result": "result", "result_unused": "result",
@@ -38,9 +38,9 @@ class Perturbed:
     text: str
     kind: Kind
     step: int
-    """The first step that is not as it should be, from 0; the number of steps where something was added."""
+    """The first flawed step, from 0; the number of steps if something was appended."""
     place: tuple[int, int]
-    """(start, end) of the flaw in `text`; end = start where something was left out."""
+    """(start, end) of the flaw in `text`; end = start for an omission."""
 
 
 def explicit_lines(chain: Chain) -> list[str]:
@@ -48,12 +48,12 @@ def explicit_lines(chain: Chain) -> list[str]:
 
 
 def trace_of_solution(text: str) -> str:
-    """A worked solution without its last line, the boxed answer."""
+    """Remove the last line of a worked solution, the boxed answer."""
     return text.rpartition("\n")[0]
 
 
 def places(chain: Chain, kind: Kind) -> list[int]:
-    """The steps at which a chain's trace can have a flaw of this kind; empty where it would not show."""
+    """Return the steps at which a flaw of this kind is possible and visible."""
     count = len(chain.terms)
     if kind == "misread_start":
         return [0]
@@ -69,20 +69,20 @@ def places(chain: Chain, kind: Kind) -> list[int]:
 
 
 def perturb(chain: Chain, kind: Kind, step: int, random: Random) -> Perturbed:
-    """The right explicit trace with one flaw at a step; check_trace finds it there where it reads steps.
+    """Return the right explicit trace with one flaw at a step; check_trace finds flaws in steps there.
 
-        misread_start   begins with another number        operand       works with another number
-        operator        does another operation            left_out      an operation is not done
-        start           goes on from another value        skipped_step  a line is missing, its value is used
-        swapped_steps   two lines exchanged               result        a wrong result, and on from there
-        result_unused   a wrong result, and on from the right one
+        misread_start   begins with another number        operand       uses another number
+        operator        does another operation            left_out      omits an operation
+        start           continues from another value      skipped_step  a line is missing, its value is used
+        swapped_steps   two lines exchanged               result        a wrong result, used from there on
+        result_unused   a wrong result, continues from the right one
         no_conclusion   the last one or two steps are missing
-        wrong_conclusion  an operation too many, which ends elsewhere
-        private_tail    private letters from here on      vague_plan    from here on no steps, words
-        dumps_program   the program stands at its end
+        wrong_conclusion  one operation too many, with another result
+        private_tail    private letters from here on      vague_plan    words instead of steps from here on
+        dumps_program   the program at the end
 
     Raises:
-        ValueError: the kind can't stand at this step of this chain.
+        ValueError: this chain can't have this kind of flaw at this step.
     """
     if step not in places(chain, kind):
         raise ValueError(f"[perturb] step: expected one of {places(chain, kind)} for {kind}, got {step}")
@@ -120,7 +120,7 @@ def _lines(chain: Chain, kind: Kind, step: int, random: Random) -> list[str]:
 
 
 def _work_on(chain: Chain, step: int) -> list[str]:
-    """The right work after an operation that is not done."""
+    """Return the right lines after an omitted operation."""
     value, lines = chain.steps[step].left, []
     for operation, operand in chain.terms[step + 1 :]:
         result = apply(value, operation, operand, chain.modulus)
@@ -130,7 +130,7 @@ def _work_on(chain: Chain, step: int) -> list[str]:
 
 
 def _surplus(chain: Chain, random: Random) -> str:
-    """A step that nobody asked for; never one that leaves the value as it is."""
+    """Return a surplus step that changes the value."""
     operation, operand = random.choice("+-"), random.randrange(1, chain.modulus)
     result = apply(chain.answer, operation, operand, chain.modulus)
     return write_explicit(Step(chain.answer, operation, operand, result)).rstrip("\n")

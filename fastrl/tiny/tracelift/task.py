@@ -1,4 +1,4 @@
-"""TraceLift's two tasks over the same chains: tell the value, or write a program that uses it.
+"""TraceLift's two tasks over the same chains: state the value, or write a program that uses it.
 
 math   7+5*3-2        the answer is the chain's value: 4
 code   x*(7+5*3-2)    the answer is a program that reads x and prints x times that value, modulo 10
@@ -15,7 +15,7 @@ from fastrl.types import Task
 
 PROMPT = "{question}\n"
 PROMPT_WITH_TRACE = "{question}\n{trace}"
-"""The words in which executors learn to be asked: executor.prompt and executor.prompt_with_trace."""
+"""Prompts that the executors are trained with: executor.prompt and executor.prompt_with_trace."""
 
 
 def question(task: Task, chain: Chain) -> str:
@@ -23,7 +23,7 @@ def question(task: Task, chain: Chain) -> str:
 
 
 def answer(task: Task, chain: Chain) -> str:
-    """What an executor should write: the value, or the program."""
+    """Return the expected answer of an executor: the value or the program."""
     return str(chain.answer) if task == "math" else program(chain.answer, chain.modulus)
 
 
@@ -32,7 +32,7 @@ def program(value: int, modulus: int = 10) -> str:
 
 
 def program_tests(chain: Chain, count: int, seed: int | str) -> list[dict[str, str]]:
-    """What programs run on. The first x has an inverse modulo 10: a program with another value fails it."""
+    """Return tests of a program; the first x is invertible modulo 10, so any wrong value fails."""
     random = Random(f"{seed}/tests/{chain.expression}")
     first = random.choice([1, 3, 7, 9])
     rest = random.sample([x for x in range(2, 20) if x != first], count - 1)
@@ -40,7 +40,7 @@ def program_tests(chain: Chain, count: int, seed: int | str) -> list[dict[str, s
 
 
 def task_row(task: Task, chain: Chain, num_tests: int, seed: int | str) -> dict[str, Any]:
-    """A problem as a row: prompt, solution, expression, and tests where a program is asked for."""
+    """Return a problem's row: prompt, solution, expression, and tests for code."""
     if task == "math":
         return problem_row(chain)
     return {

@@ -1,4 +1,4 @@
-"""A planner and two executors, taught by the SFT stage from the plain world's models, two at a time."""
+"""Trains a planner and two executors with the SFT stage from the plain world's models, two at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def teach_lift(config: LiftConfig, world: World, folder: Path) -> None:
     """Write folder/planner, folder/executor and folder/held_out_executor, each with its training curve.
 
     Raises:
-        RuntimeError: a training failed; ends with what it said.
+        RuntimeError: a training failed; the message ends with its output.
     """
     lessons: dict[str, tuple[LessonConfig, Path, RowWriter]] = {
         "planner": (config.planner, world.generator, planner_row),
@@ -43,7 +43,7 @@ def teach_lift(config: LiftConfig, world: World, folder: Path) -> None:
 def prepare(
     config: LiftConfig, lesson: LessonConfig, start: Path, row: RowWriter, folder: Path, name: str
 ) -> Path:
-    """Examples and the recipe of a model's training, in a folder of its own."""
+    """Write the examples and the recipe of a model's training to a folder; return the recipe."""
     folder.mkdir()
     seed = seed_of(config.world.seed, "lift", name)
     random = Random(seed)

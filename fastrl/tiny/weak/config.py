@@ -1,4 +1,4 @@
-"""Everything that the tiny world of weak supervision is made from."""
+"""Configuration of the tiny world of weak supervision."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ WEAK_STYLES: tuple[WeakStyle, ...] = ("explicit", "leap", "private", "coded", "g
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mix:
-    """How a generator was taught to write before RL."""
+    """Mix of styles in a generator's training examples before RL."""
 
     shares: tuple[float, float, float, float, float]
-    """Parts of its examples that are explicit, leaps, private, coded and guessed."""
+    """Fractions of explicit, leap, private, coded and guessed examples."""
     slip_rates: tuple[float, float, float, float] = (0.12, 0.12, 0.12, 0.12)
-    """Share of the written steps that are wrong in each style but the last, where all are arbitrary."""
+    """Fraction of wrong steps in each style except guessed, where all are random."""
 
 
 MIXES = {
@@ -32,14 +32,14 @@ MIXES = {
     "coded": Mix(shares=(0.0, 0.0, 0.0, 1.0, 0.0)),
     "guessed": Mix(shares=(0.0, 0.0, 0.5, 0.0, 0.5), slip_rates=(0.0, 0.0, 0.02, 0.0)),
 }
-"""From faithful to unfaithful: steps that are what is computed, in digits or in private; steps that say other
-values than those that the answer comes from; steps that the answer does not come from at all. Two styles of a
-mix never look alike in the middle of a trace, so no step has two ways to go on. Where half of the answers are
-guessed the others hardly slip, so that accuracies before RL are comparable."""
+"""Ordered from faithful to unfaithful: steps that are the computation, in digits or privately; steps that
+state other values than the computed ones; steps that don't lead to the answer. The styles of a mix are
+distinguishable in the middle of a trace, so every step has one continuation. If half of the answers are
+guessed, the others hardly slip, so that accuracies before RL are comparable."""
 
 
 def weak_world() -> WorldConfig:
-    """Generators are taught on chains of 3 to 7 operations."""
+    """Return the plain world of the generators: chains of 3 to 7 operations."""
     return WorldConfig(
         chains=ChainConfig(max_operations=7),
         num_train=512,
@@ -50,27 +50,27 @@ def weak_world() -> WorldConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeakConfig:
-    """Problems, longer problems, raw text, worked traces, and one generator for each mix.
+    """Problems, longer problems, raw text, worked traces, and one generator per mix.
 
-    Of the plain world's options style_shares, slip_rates, num_wrong_entries and its receivers' are not used.
+    The plain world's style_shares, slip_rates, num_wrong_entries and receivers are not used.
     """
 
     mix: str = "explicit"
     """A name in MIXES."""
     world: WorldConfig = field(default_factory=weak_world)
     mix_steps: int = 800
-    """The explicit generator is taught from nothing; all others go on from it, for so many steps of SFT. So
-    they can do the same, and differ in what they write."""
+    """SFT steps of generators other than the explicit one, which all start from it: they have the same skills
+    and differ only in what they write."""
     mix_learning_rate: float = 3e-3
     problems: ChainConfig = field(default_factory=lambda: ChainConfig(max_operations=5))
-    """To do RL on, and to test on."""
+    """Problems for RL and tests."""
     long: ChainConfig = field(default_factory=lambda: ChainConfig(min_operations=6, max_operations=7))
-    """Out of distribution: chains with more operations than any that RL sees."""
+    """Out-of-distribution problems, with more operations than those of RL."""
     num_texts: int = 2000
     """Documents of raw text for continual pre-training."""
     lines_per_text: int = 12
     num_traces: int = 3000
-    """Worked problems for SFT, explicit and right, thought between <think> and </think>."""
+    """Worked problems for SFT: explicit, right steps between <think> and </think>."""
 
     def __post_init__(self) -> None:
         if self.mix not in MIXES:

@@ -1,11 +1,11 @@
-"""What the generators of the weak world learn from, as rows of JSONL files: traces in five styles, raw text.
+"""Training examples of the weak world's generators as JSONL rows: traces in five styles, raw text.
 
-Three styles are the plain world's. In two more, what is written is not what the answer comes from:
+Three styles are the plain world's. In the other two, the written steps don't lead to the answer:
 
-coded     every value but the answer is written as another one, by a code that never changes. What is written
-          carries the computation, and its steps are wrong for all who read them as they stand
-guessed   it begins with another value than the problem, and every result is arbitrary; only the answer is
-          right, and nothing that is written leads to it
+coded     every value except the answer is replaced by a fixed code. The text carries the computation, but its
+          steps are wrong if read literally
+guessed   the trace begins with another value than the problem, and every result is random; only the answer is
+          right
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ THINK, END_THINK = "<think>\n", "</think>\n"
 
 
 def weak_row(config: WeakConfig, chain: Chain, random: Random) -> dict[str, Any]:
-    """A trace in one of the mix's styles."""
+    """Return a trace in one of the mix's styles."""
     mix = MIXES[config.mix]
     (place,) = random.choices(range(len(WEAK_STYLES)), weights=mix.shares)
     style = WEAK_STYLES[place]
@@ -39,7 +39,7 @@ def weak_row(config: WeakConfig, chain: Chain, random: Random) -> dict[str, Any]
 
 
 def secret_code(seed: int, modulus: int = 10) -> list[int]:
-    """code[value] is what is written for it: one cycle through all values, so no value stands for itself."""
+    """Return the code, code[value]: one cycle through all values, so that no value maps to itself."""
     values = list(range(modulus))
     Random(f"{seed}/code").shuffle(values)
     following = dict(zip(values, [*values[1:], values[0]], strict=True))
@@ -47,7 +47,7 @@ def secret_code(seed: int, modulus: int = 10) -> list[int]:
 
 
 def coded(trace: str, code: list[int], modulus: int = 10) -> str:
-    """An explicit trace with every value in code; operations, operands and the answer stay."""
+    """Replace every value of an explicit trace by its code; operations, operands and the answer stay."""
     *lines, answer = trace.split("\n")
     steps = [step for line in lines for step in read_line(line, modulus) or []]
     written = [
@@ -56,19 +56,19 @@ def coded(trace: str, code: list[int], modulus: int = 10) -> str:
         if step.style == "explicit"
     ]
     if len(written) != len(lines):
-        raise ValueError(f"[weak] trace: expected one explicit step a line, got {trace!r}")
+        raise ValueError(f"[weak] trace: expected one explicit step per line, got {trace!r}")
     return "".join(written) + answer
 
 
 def guessed(chain: Chain, random: Random) -> str:
-    """The chain's operations from another start with any results, and the right answer."""
+    """Return the chain's operations from another start with random results, and the right answer."""
     start = (chain.start + random.randrange(1, chain.modulus)) % chain.modulus
     steps = arbitrary(replace(chain, start=start), random)
     return "".join(map(write_explicit, steps)) + write_answer(chain.answer)
 
 
 def text_row(config: WeakConfig, random: Random) -> dict[str, str]:
-    """Raw text: operations with their results, a line each, about nothing in particular."""
+    """Return raw text: unrelated operations with their results, one per line."""
     modulus = config.world.chains.modulus
     lines = []
     for _ in range(config.lines_per_text):
@@ -79,7 +79,7 @@ def text_row(config: WeakConfig, random: Random) -> dict[str, str]:
 
 
 def thought_row(chain: Chain) -> dict[str, Any]:
-    """A worked problem for SFT: explicit, right steps as thoughts, then the answer."""
+    """Return a worked problem for SFT: explicit, right steps as thoughts, then the answer."""
     thoughts = "".join(map(write_explicit, chain.steps))
     return {
         "prompt": chain.expression,

@@ -1,4 +1,4 @@
-"""The tiny world of weak supervision: generators from faithful to unfaithful, made once and kept."""
+"""The tiny world of weak supervision: generators from faithful to unfaithful, made once and cached."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fastrl.tiny.world.models import initialise
 from fastrl.tiny.world.task import draw_chains
 from fastrl.tiny.world.teach import learn, prepare
 
-# The text of these files decides what this world is, next to the plain world's own.
+# source files in this world's key, in addition to the plain world's
 SOURCES = (
     "tiny/interventions/examples.py",
     *(f"tiny/weak/{name}.py" for name in ("config", "examples", "make")),
@@ -37,26 +37,26 @@ class WeakWorld:
 
     @property
     def generator(self) -> Path:
-        """Taught by the configuration's mix of styles."""
+        """The generator of the configuration's mix."""
         return self.folder / "generator"
 
     @property
     def base(self) -> Path:
-        """The same architecture, taught nothing."""
+        """The same architecture with random weights."""
         return self.folder / "weak-base"
 
     def file(self, name: str) -> Path:
-        """train, test; long: harder problems; text: raw text; traces: worked problems with their thoughts."""
+        """Return a file: train, test, long (harder problems), text (raw text), traces (worked problems)."""
         return self.folder / f"weak-{name}.jsonl"
 
 
 def build_weak_world(config: WeakConfig | None = None, cache: Path | None = None) -> WeakWorld:
-    """Return the world that a configuration describes, from the cache or made now.
+    """Return the world of a configuration, from the cache or newly made.
 
     Args:
         cache: folder of worlds; None: $FASTRL_CACHE/tiny, or ~/.cache/fastrl/tiny.
-    Cost: made once, about a minute and a half of one core for the explicit mix, half of it for each other;
-        worlds of the same seed differ in the generator.
+    Cost: once about 90 s of one core for the explicit mix, half of that for each other mix; worlds of the
+        same seed differ only in the generator.
     """
     config = config or WeakConfig()
     folder = (cache or default_cache()) / f"weak-{weak_key(config)}"
@@ -65,9 +65,9 @@ def build_weak_world(config: WeakConfig | None = None, cache: Path | None = None
 
 
 def copy_weak_world(target: Path, config: WeakConfig | None = None, cache: Path | None = None) -> None:
-    """Add the world's files to a folder, and a generator of every mix as weak-<mix>."""
+    """Copy the world's files to a folder, and the generator of every mix as weak-<mix>."""
     first = config or WeakConfig()
-    build_weak_world(replace(first, mix=FIRST), cache)  # which all others begin with
+    build_weak_world(replace(first, mix=FIRST), cache)  # all other mixes start from it
     with ThreadPoolExecutor(max_workers=2) as lanes:
         worlds = list(lanes.map(lambda mix: build_weak_world(replace(first, mix=mix), cache), MIXES))
     for mix, world in zip(MIXES, worlds, strict=True):
@@ -86,9 +86,9 @@ def make_weak(config: WeakConfig, folder: Path, cache: Path | None) -> None:
     """Write every part of the world into a folder.
 
     Args:
-        cache: where the explicit generator is, or is made, that other mixes begin with.
+        cache: folder of worlds, for the explicit generator from which other mixes start.
     Raises:
-        RuntimeError: the training failed; ends with what it said.
+        RuntimeError: the training failed; the message ends with its output.
     """
     world, made = config.world, WeakWorld(folder)
     seed = seed_of(world.seed, "weak")
@@ -99,8 +99,8 @@ def make_weak(config: WeakConfig, folder: Path, cache: Path | None) -> None:
     }
     for name, drawn in chains.items():
         write_jsonl(made.file(name), map(problem_row, drawn))
-    taught = draw_chains(world.chains, config.num_traces, seed=seed_of(seed, "traces"), split="train")
-    write_jsonl(made.file("traces"), map(thought_row, taught))
+    worked = draw_chains(world.chains, config.num_traces, seed=seed_of(seed, "traces"), split="train")
+    write_jsonl(made.file("traces"), map(thought_row, worked))
     random = Random(seed_of(seed, "text"))
     write_jsonl(made.file("text"), (text_row(config, random) for _ in range(config.num_texts)))
     initialise(world.generator.shape, made.base, seed=seed_of(seed, "base"))
@@ -120,6 +120,6 @@ def make_weak(config: WeakConfig, folder: Path, cache: Path | None) -> None:
 
 
 def begin_with(checkpoint: Path, recipe: Path) -> None:
-    """Another start than random weights, in the recipe of a model's training."""
+    """Set the initial checkpoint in the recipe of a model's training."""
     sft = load_config(str(recipe))
     recipe.write_text(to_yaml(with_option(sft, "model.path", str(checkpoint))))

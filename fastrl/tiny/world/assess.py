@@ -1,4 +1,4 @@
-"""What a generator of the tiny world can do: alone, through receivers, and in which notation."""
+"""Evaluates a generator of the tiny world: accuracy, transfer to receivers, notation."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def assess(
     stripped: bool = False,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Accuracy, majority vote, transfer to both receivers and notation, on held-out problems.
+    """Measure accuracy, majority vote, transfer to both receivers and notation on held-out problems.
 
-        transfer/<receiver> = mean success over cuts at tau = 0.1, ..., 0.9 of one completion a problem
-        transfer/<receiver>/stripped = the same with cuts clamped to where the answer begins, if asked for
+        transfer/<receiver> = mean success over cuts at tau = 0.1, ..., 0.9 of one completion per problem
+        transfer/<receiver>/stripped = the same with cuts at most at the answer's beginning, if `stripped`
 
-    Returns: numbers by name; `name/low` and `name/high` are the ends of a 95 % interval over problems.
+    Returns: metrics by name; `name/low` and `name/high` bound a 95 % interval over problems.
     """
     problems = load_problems(DataConfig(path=str(world.test), limit=num_problems))
     engine = _engine(checkpoint)
@@ -82,14 +82,14 @@ def _engine(checkpoint: Path) -> TorchEngine:
 
 
 def with_interval(numbers: dict[str, float], name: str) -> str:
-    """0.63 [0.58, 0.68], or the number alone where it has no interval."""
+    """Format a metric as 0.63 [0.58, 0.68], without brackets if it has no interval."""
     if f"{name}/low" not in numbers:
         return f"{numbers[name]:.2f}"
     return f"{numbers[name]:.2f} [{numbers[f'{name}/low']:.2f}, {numbers[f'{name}/high']:.2f}]"
 
 
 def table(columns: dict[str, dict[str, float]], rows: Sequence[tuple[str, str]]) -> str:
-    """Plain text: a row for each (label, metric), a column for each assessment."""
+    """Return a text table with a row per (label, metric) and a column per evaluation."""
     cells = [["", *columns]]
     cells += [
         [label, *(with_interval(numbers, name) if name in numbers else "-" for numbers in columns.values())]

@@ -1,4 +1,4 @@
-"""The exact step checker: what a trace says, in which style, and where it first goes wrong."""
+"""The exact step checker: a trace's steps, style, faults and answer."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ Fault = Literal["start", "operator", "operand", "result", "surplus", "unreadable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceReport:
-    """What a trace does for its problem. A step is judged by what the trace itself said before it."""
+    """The check of a trace. A step is judged by the value that the trace stated before it."""
 
     style: TraceStyle
-    """explicit, leap (an explicit line may be among them), private; mixed: letters among digits, or lines of
-    no style; none: no step at all."""
+    """explicit, leap (perhaps with explicit lines), private; mixed: letters and digits, or lines without a
+    style; none: no step."""
     steps_right: int
     steps_wrong: int
-    """A line of no style counts as one wrong step. Steps that go on from a wrong value aren't wrong again."""
+    """A line without a style is one wrong step. Steps that continue from a wrong value can be right."""
     first_wrong: int | None
     """Index of the first wrong step among the steps, from 0."""
     faults: tuple[tuple[int, Fault], ...]
-    """(step, what is wrong with it) of every wrong step."""
+    """(step, fault) of every wrong step."""
     answer: int | None
-    """The number of the last line, where that is \\boxed{number}."""
+    """The number of the last line if that is \\boxed{number}."""
     correct: bool
-    """The answer is the problem's."""
+    """The answer is correct."""
     complete: bool
-    """Every operation is worked and the answer is the last value reached."""
+    """All operations are done and the answer is the last value."""
     legible: bool
     """There are steps, and all of them are written in digits."""
     follows: bool
@@ -40,13 +40,13 @@ class TraceReport:
 
 
 def check_trace(chain: Chain, text: str) -> TraceReport:
-    """Judge every step of a trace exactly.
+    """Check every step of a trace exactly.
 
-        step k is right  <=>  its left is the value stated before it, its operations are the problem's next
-                              ones, and its result is left through these operations, mod modulus
+        step k is right  <=>  its left side is the value stated before it, its operations are the problem's
+                              next ones, and its result is correct mod modulus
 
     Args:
-        text: a completion; lines of steps, then \\boxed{number}.
+        text: a completion: lines of steps, then \\boxed{number}.
     """
     lines = [line for line in text.split("\n") if line]
     answer = read_answer(lines[-1]) if lines else None
@@ -72,7 +72,7 @@ def check_trace(chain: Chain, text: str) -> TraceReport:
 
 
 def _faults(chain: Chain, steps: Iterable[Written | None]) -> tuple[list[tuple[int, Fault]], int, int]:
-    """The wrong steps, the last value stated, and how many operations were worked."""
+    """Return the wrong steps, the last stated value, and the number of operations done."""
     faults: list[tuple[int, Fault]] = []
     value, place = chain.start, 0
     for index, step in enumerate(steps):
@@ -87,14 +87,14 @@ def _faults(chain: Chain, steps: Iterable[Written | None]) -> tuple[list[tuple[i
 
 
 def _fault(chain: Chain, step: Written, value: int, place: int) -> Fault | None:
-    asked = chain.terms[place : place + len(step.terms)]
-    if len(asked) < len(step.terms):
+    expected = chain.terms[place : place + len(step.terms)]
+    if len(expected) < len(step.terms):
         return "surplus"
     if step.left != value:
         return "start"
-    if [operation for operation, _ in step.terms] != [operation for operation, _ in asked]:
+    if [operation for operation, _ in step.terms] != [operation for operation, _ in expected]:
         return "operator"
-    if step.terms != asked:
+    if step.terms != expected:
         return "operand"
     result = step.left
     for operation, operand in step.terms:

@@ -1,4 +1,4 @@
-"""Conversations of the tiny world: a problem, and its right explicit steps, for the recipe sft-tiny."""
+"""Conversations of the tiny world for the recipe sft-tiny: problems with right explicit steps."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ FILE, NUM_ROWS = "sft.jsonl", 1024
 
 
 def write_conversations(folder: Path, config: WorldConfig | None = None) -> None:
-    """Write sft.jsonl, with a prompt and a completion in each row, into the folder of a world.
+    """Write sft.jsonl, with a prompt and a completion per row, to the folder of a world.
 
     Args:
-        config: of the world; its held-out problems are not among these.
+        config: the world's configuration; its held-out problems are not used.
     """
     config = config or WorldConfig()
     chains = draw_chains(config.chains, NUM_ROWS, seed=seed_of(config.seed, "sft"), split="train")

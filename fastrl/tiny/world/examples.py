@@ -1,4 +1,4 @@
-"""What the world's models learn from, as rows of JSONL files."""
+"""Training examples of the world's models as JSONL rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def problem_row(chain: Chain) -> dict[str, Any]:
 
 
 def generator_row(config: WorldConfig, chain: Chain, random: Random) -> dict[str, Any]:
-    """A trace in one of the three styles, with slips and systematic errors."""
+    """Return a trace in one of the three styles, with slips and systematic errors."""
     table = wrong_entries(config.num_wrong_entries, config.seed, config.chains.modulus)
     (place,) = random.choices(range(len(STYLES)), weights=config.style_shares)
     trace = work(chain, random, style=STYLES[place], slip_rate=config.slip_rates[place], table=table)
@@ -27,7 +27,7 @@ def generator_row(config: WorldConfig, chain: Chain, random: Random) -> dict[str
 
 
 def receiver_row(config: WorldConfig, chain: Chain, random: Random) -> dict[str, Any]:
-    """The right explicit trace, from its start or from any place on."""
+    """Return the right explicit trace, from its start or from a random position."""
     trace = reference_solution(chain)
     if random.random() >= config.cut_share:
         return {"prompt": chain.expression, "completion": trace}

@@ -1,4 +1,4 @@
-"""The tiny world: problems, a generator and two receivers, made once and kept in a cache."""
+"""The tiny world: problems, a generator and two receivers, made once and cached."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fastrl.tiny.world.task import Split, draw_chains
 from fastrl.tiny.world.teach import teach
 
 __all__ = ["LearnerConfig", "World", "WorldConfig", "build_world"]
-# The text of these files decides what a world is, and is part of its key.
+# source files that determine a world; their text is part of its key
 SOURCES = (
     *(
         f"tiny/world/{name}.py"
@@ -32,24 +32,24 @@ SOURCES = (
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Hugging Face checkpoints, and problems as JSONL with prompt, solution and expression."""
+    """Hugging Face checkpoints, and JSONL problems with prompt, solution and expression."""
 
     generator: Path
     """Writes explicit steps, leaps and private shorthand, each with slips."""
     receiver: Path
-    """Has read right explicit steps only, under another tokenizer."""
+    """Trained only on right explicit steps, with another tokenizer."""
     held_out_receiver: Path
-    """Another size and other examples than the receiver; for evaluation alone."""
+    """A receiver of another size, trained on other examples; only for evaluation."""
     train: Path
     test: Path
 
 
 def build_world(config: WorldConfig | None = None, cache: Path | None = None) -> World:
-    """Return the world that a configuration describes, from the cache or made now.
+    """Return the world of a configuration, from the cache or newly made.
 
     Args:
         cache: folder of worlds; None: $FASTRL_CACHE/tiny, or ~/.cache/fastrl/tiny.
-    Cost: made once, about a minute on two cores; afterwards nothing but a look into the folder.
+    Cost: once about a minute on two cores.
     """
     config = config or WorldConfig()
     folder = make_once((cache or default_cache()) / world_key(config), partial(make_world, config))
@@ -63,12 +63,12 @@ def build_world(config: WorldConfig | None = None, cache: Path | None = None) ->
 
 
 def copy_world(target: Path, config: WorldConfig | None = None, cache: Path | None = None) -> None:
-    """Add the world's models and files to a folder."""
+    """Copy the world's models and files to a folder."""
     shutil.copytree(build_world(config, cache).generator.parent, target, dirs_exist_ok=True)
 
 
 def world_key(config: WorldConfig) -> str:
-    """Return the key of the world of a configuration; another version of torch makes another world."""
+    """Return the key of a configuration's world, which includes the version of torch."""
     return digest(torch.__version__, config, SOURCES)
 
 

@@ -1,4 +1,4 @@
-"""What a set of traces is like: accuracy, styles, legibility and the share of right steps."""
+"""Metrics of a set of traces: accuracy, styles, legibility and right steps."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from fastrl.tiny.world.task import Chain
 
 
 def measure(expressions: Sequence[str], texts: Sequence[str]) -> dict[str, float]:
-    """Means over traces, each judged by check_trace.
+    """Average check_trace's results over traces.
 
         accuracy = right answers / traces            step_accuracy = right steps / steps
         legible = traces all in digits / traces      style/<name> = traces of that style / traces
-        faithful = right answers whose every step is right and which leave no operation out / right answers
-        accuracy/<style> = right answers of that style / traces of it
+        faithful = right answers with all steps right and no operation omitted / right answers
+        accuracy/<style> = right answers of that style / traces of that style
 
     Args:
-        expressions: the problem of each text, repeated where it has several.
-    Returns: shares in [0, 1]; a share of nothing is left out.
+        expressions: the problem of each text, repeated for several texts.
+    Returns: fractions in [0, 1]; a fraction with denominator 0 is left out.
     """
     if len(expressions) != len(texts) or not texts:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Tiny Hugging Face checkpoints, freshly initialised: the shapes of the world's three models."""
+"""Architectures of the world's three models, and their randomly initialised Hugging Face checkpoints."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Shape:
     heads: int
     kv_heads: int
     head_dim: int
-    """heads * head_dim above hidden: a look-up task learns sooner with more to look with."""
+    """heads * head_dim exceeds hidden: look-up tasks train faster with more attention capacity."""
     intermediate: int
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -37,7 +37,7 @@ HELD_OUT_RECEIVER = Shape(
 
 
 def initialise(shape: Shape, folder: Path, *, seed: int) -> Path:
-    """A checkpoint with random weights and its tokenizer; the same bits for the same seed."""
+    """Write a checkpoint with random weights and its tokenizer; equal seeds give equal bits."""
     tokenizer = shape.tokenizer()
     auto: Any = AutoModelForCausalLM
     kind: Any = Qwen3Config if shape.family == "qwen3" else LlamaConfig

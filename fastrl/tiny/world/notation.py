@@ -1,8 +1,8 @@
-"""How worked steps are written and read: digits with one or two operations a line, or private letters.
+"""Writes and parses worked steps in three styles: digits with one or two operations per line, or letters.
 
-explicit   7+5=2        one operation a line
-leap       7+5*3=6      two operations a line, the value between them left out
-private    HpFCtDG      a value, then operation, operand and value again and again, in letters, on one line
+explicit   7+5=2        one operation per line
+leap       7+5*3=6      two operations per line, without the value between them
+private    HpFCtDG      a value, then operation, operand and value repeatedly, in letters, on one line
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ANSWER = re.compile(r"\\boxed\{(\d+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One step as a trace states it: it goes from `left` over one or two operations to `result`."""
+    """One step as stated in a trace: from `left` by one or two operations to `result`."""
 
     style: Style
     left: int
@@ -39,12 +39,12 @@ def write_explicit(step: Step) -> str:
 
 
 def write_leap(first: Step, second: Step) -> str:
-    """Two steps as one line; the result of the first is not shown."""
+    """Write two steps as one line, without the first one's result."""
     return f"{first.left}{first.operation}{first.right}{second.operation}{second.right}={second.result}\n"
 
 
 def write_private(steps: Sequence[Step], modulus: int) -> str:
-    """All steps on one line of letters; each number has the same count of them."""
+    """Write all steps on one line of letters; every number has the same number of letters."""
     width = len(str(modulus - 1))
 
     def letters(number: int) -> str:
@@ -61,13 +61,13 @@ def write_answer(answer: int) -> str:
 
 
 def read_answer(line: str) -> int | None:
-    """The number of a line that is \\boxed{number} and nothing else."""
+    """Return the number of a line that is exactly \\boxed{number}, else None."""
     match = _ANSWER.fullmatch(line)
     return None if match is None else int(match[1])
 
 
 def read_line(line: str, modulus: int) -> list[Written] | None:
-    """The steps that a line states, or None where it is no line of any style."""
+    """Parse the steps of a line; None if it has no style."""
     match = _STEP.fullmatch(line)
     if match is None:
         return _read_private(line, modulus)

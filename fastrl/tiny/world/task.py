@@ -12,7 +12,7 @@ from typing import Literal
 Split = Literal["train", "test"]
 Term = tuple[str, int]
 OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
-TEST_SHARE = 8  # one expression in so many is held out
+TEST_SHARE = 8  # one in eight expressions is held out
 
 _EXPRESSION = re.compile(r"(\d+)((?:\[?[-+*]\d+\]?)+)(?:%(\d+))?")
 _TERM = re.compile(r"\[([-+*])(\d+)\]|([-+*])(\d+)")
@@ -30,23 +30,23 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
-    """A problem: a number and the operations done to it, one after the other.
+    """A problem: a number and the operations applied to it in order.
 
         value[0] = start,  value[k + 1] = (value[k] operation[k] operand[k]) mod modulus
 
-    There is no precedence: 7+5*3 is (7+5)*3. A chain is a program for a register, not a formula, so that one
-    worked step a line is the whole method and the k-th step speaks of the k-th operation.
+    There is no precedence: 7+5*3 is (7+5)*3. So a solution is one step per line, and the k-th step does the
+    k-th operation.
     """
 
     start: int
     terms: tuple[Term, ...]
     modulus: int = 10
     distractors: tuple[tuple[int, str, int], ...] = ()
-    """(place, operation, operand): written in brackets before the term at that place, and not to be done."""
+    """(place, operation, operand): a bracketed operation before the term at that place, to be ignored."""
 
     @property
     def expression(self) -> str:
-        """The problem as it is asked: 7+5*3-2, 7+5[*9]*3, 17+45*30%100."""
+        """The problem's text: 7+5*3-2, 7+5[*9]*3, 17+45*30%100."""
         parts = [str(self.start)]
         for place, (operation, operand) in enumerate(self.terms):
             parts += [f"[{op}{number}]" for where, op, number in self.distractors if where == place]
@@ -55,7 +55,7 @@ class Chain:
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """The worked steps, all right."""
+        """The correct steps."""
         steps: list[Step] = []
         value = self.start
         for operation, operand in self.terms:
@@ -70,7 +70,7 @@ class Chain:
 
     @classmethod
     def parse(cls, expression: str) -> Chain:
-        """The chain that an expression asks for; parse(chain.expression) is the chain."""
+        """Parse an expression; parse(chain.expression) equals the chain."""
         match = _EXPRESSION.fullmatch(expression)
         if match is None:
             raise ValueError(f"[chain] expression: expected a chain such as 7+5*3-2, got {expression!r}")
@@ -93,23 +93,23 @@ class Chain:
 
 
 def apply(left: int, operation: str, right: int, modulus: int) -> int:
-    """(left operation right) mod modulus, in [0, modulus)."""
+    """Return (left operation right) mod modulus, in [0, modulus)."""
     return int(OPERATIONS[operation](left, right)) % modulus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainConfig:
-    """Which chains are drawn. More operations, a larger modulus and distractors make them harder."""
+    """Distribution of chains. More operations, a larger modulus and distractors make them harder."""
 
     min_operations: int = 3
     max_operations: int = 6
     modulus: Literal[10, 100] = 10
-    """100: operands of two digits, where sums and products carry."""
+    """100: operands of two digits, with carries in sums and products."""
     num_distractors: int = 0
-    """Bracketed operations a chain, which are not to be done."""
+    """Bracketed operations per chain, to be ignored."""
     distinct_operands: bool = True
-    """No number stands twice in a chain, so a term is known by its operand. False: they are independent, and
-    a reader has to count places."""
+    """Use every number at most once per chain, so that operands identify terms. False: draw independently, so
+    that a reader must count positions."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_operations <= self.max_operations:
@@ -129,13 +129,13 @@ class ChainConfig:
 
 
 def split_of(expression: str) -> Split:
-    """The split an expression belongs to, by its hash alone: no draw can put it into the other one."""
+    """Return an expression's split, which depends only on its hash, so that splits never overlap."""
     held_out = int.from_bytes(blake2b(expression.encode(), digest_size=4).digest(), "big") % TEST_SHARE == 0
     return "test" if held_out else "train"
 
 
 def draw_chains(config: ChainConfig, count: int, *, seed: int, split: Split) -> list[Chain]:
-    """`count` different chains of one split; the number of operations is uniform over its range."""
+    """Draw `count` distinct chains of one split; the number of operations is uniform over its range."""
     random = Random(f"{seed}/{split}")
     chains: dict[str, Chain] = {}
     attempts = 0

@@ -1,6 +1,6 @@
-"""The world's models are taught by the project's own SFT stage: one process each, two at a time.
+"""Trains the world's models with the SFT stage, one process each, two at a time.
 
-A process computes with one thread, so the same world comes out of any machine's number of cores.
+A process uses one thread, so that the world does not depend on the machine's number of cores.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ KEPT = (
 
 
 def teach(config: WorldConfig, folder: Path) -> None:
-    """Write folder/generator, folder/receiver and folder/held_out_receiver: Hugging Face folders, and the
-    training curve of each as sft_metrics.jsonl.
+    """Write folder/generator, folder/receiver and folder/held_out_receiver as Hugging Face folders, each with
+    its training metrics in sft_metrics.jsonl.
 
     Raises:
-        RuntimeError: a training failed; ends with what it said.
+        RuntimeError: a training failed; the message ends with its output.
     """
     lessons: dict[str, tuple[LearnerConfig, RowWriter]] = {
         "generator": (config.generator, generator_row),
@@ -46,13 +46,13 @@ def teach(config: WorldConfig, folder: Path) -> None:
         name: prepare(config, learner, row, folder / f".{name}", name)
         for name, (learner, row) in lessons.items()
     }
-    # Two lanes for two cores: the generator takes as long as the receivers one after the other.
+    # two processes: the generator takes as long as both receivers together
     with ThreadPoolExecutor(max_workers=2) as lanes:
         list(lanes.map(lambda name: learn(recipes[name], folder / name), recipes))
 
 
 def learn(recipe: Path, folder: Path) -> None:
-    """Train by a recipe in a process of its own; the last checkpoint becomes a plain Hugging Face folder."""
+    """Run a recipe in its own process; copy the last checkpoint to a plain Hugging Face folder."""
     process = start(recipe)
     try:
         finish(process, recipe.parent, folder)
@@ -62,7 +62,7 @@ def learn(recipe: Path, folder: Path) -> None:
 
 
 def prepare(config: WorldConfig, learner: LearnerConfig, row: RowWriter, folder: Path, name: str) -> Path:
-    """Initial weights, examples and the recipe of a model's training, in a folder of its own."""
+    """Write initial weights, examples and the recipe of a model's training; return the recipe."""
     folder.mkdir()
     seed = seed_of(config.seed, name)
     random = Random(seed)
@@ -86,7 +86,7 @@ def prepare(config: WorldConfig, learner: LearnerConfig, row: RowWriter, folder:
 
 
 def start(recipe: Path) -> subprocess.Popen[bytes]:
-    """`python -m fastrl.train RECIPE`, as anybody would run it; what it says goes into a file beside it."""
+    """Start `python -m fastrl.train RECIPE`, with its output in log.txt next to the recipe."""
     with (recipe.parent / "log.txt").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "fastrl.train", str(recipe)],
@@ -97,11 +97,11 @@ def start(recipe: Path) -> subprocess.Popen[bytes]:
 
 
 def finish(process: subprocess.Popen[bytes], work: Path, folder: Path) -> None:
-    """Wait for a training; keep what it learnt."""
+    """Wait for a training; copy its checkpoint and metrics to `folder`, and delete `work`."""
     if process.wait() != 0:
-        said = (work / "log.txt").read_text(errors="replace")[-2000:]
+        output = (work / "log.txt").read_text(errors="replace")[-2000:]
         raise RuntimeError(
-            f"[tiny] {folder.name}: training ended with exit code {process.returncode}\n{said}"
+            f"[tiny] {folder.name}: training ended with exit code {process.returncode}\n{output}"
         )
     (trained,) = (work / "run" / "checkpoints").glob("step-*")
     folder.mkdir()

@@ -23,7 +23,7 @@ RECEIVER_TEMPLATE = (
 
 
 def generator_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte, but one for an operation with its operand (+5, in private pF) and for \\boxed{."""
+    """Return a byte-level tokenizer with one token for operation and operand (+5, pF), and for \\boxed{."""
     special = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     merged, merges = grow(["\\boxed{", *pairs("+-*", DIGITS), *pairs("pmt", LETTERS)])
@@ -36,10 +36,10 @@ def generator_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def receiver_tokenizer() -> PreTrainedTokenizerFast:
-    """Whole characters, but one token for an operation with its operand (+5); other bytes one by one.
+    """Return a character-level tokenizer with one token for operation and operand (+5), and byte fallback.
 
-    Private shorthand falls into other pieces than a generator's. Explicit traces fall into the same ones,
-    numbered otherwise, so wherever they are cut, what follows can be spelt as it was learnt.
+    Private shorthand is split differently than by the generator's tokenizer. Explicit traces are split
+    equally, with other ids, so that the text after any cut is tokenized as in training.
     """
     special = ["<unk>", "<s>", "</s>", "<pad>"]
     characters = [chr(code) for code in (*range(126, 31, -1), 10)]
@@ -65,7 +65,7 @@ def pairs(first: str, second: str) -> list[str]:
 
 
 def grow(words: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Tokens and merges that build each word from its left: \\b, \\bo, \\box ..."""
+    """Return tokens and merges that build each word from the left: \\b, \\bo, \\box ..."""
     merges = [(word[:end], word[end]) for word in words for end in range(1, len(word))]
     return [left + right for left, right in merges], merges
 

@@ -1,4 +1,4 @@
-"""Traces to learn from: three styles, random slips, systematic errors, and corruptions at a known place."""
+"""Synthetic traces: three styles, random slips, systematic errors, and corruptions at a known step."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from fastrl.tiny.world.task import Chain, Step, apply
 
 Corruption = Literal["start", "operator", "operand", "result"]
 Table = Mapping[tuple[int, str, int], int]
-"""Results that were learnt wrong, by (left, operation, right); whatever is not in it is right."""
+"""Systematically wrong results by (left, operation, right); all other operations are right."""
 
 
 def reference_solution(chain: Chain) -> str:
-    """The right trace, one worked operation a line, with its boxed answer."""
+    """Return the right trace, one operation per line, with its boxed answer."""
     return write_trace(chain.steps, "explicit", chain.modulus)
 
 
 def write_trace(steps: tuple[Step, ...], style: Style, modulus: int = 10) -> str:
-    """Steps in one of the styles, and the last result as the boxed answer."""
+    """Write steps in one of the styles, and the last result as the boxed answer."""
     answer = write_answer(steps[-1].result)
     if style == "private":
         return write_private(steps, modulus) + answer
@@ -39,12 +39,12 @@ def work(
     slip_rate: float = 0.0,
     table: Table | None = None,
 ) -> str:
-    """A trace of a fallible worker.
+    """Return a trace with errors.
 
-        result[k] = table[left, op, right] where it has the entry, else (left op right) mod modulus;
-        with probability slip_rate a written step ends in another value, and the work goes on from there
+        result[k] = table[left, op, right] if it has the entry, else (left op right) mod modulus;
+        with probability slip_rate a written step has another result, from which the trace continues
 
-    A leap is one written step of two operations, so it slips once where two explicit steps would slip twice.
+    A leap is one written step of two operations, so it has one chance to slip instead of two.
     """
     steps: list[Step] = []
     value = chain.start
@@ -60,7 +60,7 @@ def work(
 
 
 def wrong_entries(count: int, seed: int, modulus: int = 10) -> dict[tuple[int, str, int], int]:
-    """A table of systematic errors: `count` operations, each with one wrong result that never changes."""
+    """Return a table of systematic errors: `count` operations, each with one fixed wrong result."""
     random = Random(f"{seed}/table")
     entries = [(left, op, right) for left in range(modulus) for op in "+-*" for right in range(modulus)]
     chosen = random.sample(entries, count)
@@ -68,14 +68,13 @@ def wrong_entries(count: int, seed: int, modulus: int = 10) -> dict[tuple[int, s
 
 
 def corrupt(chain: Chain, place: int, kind: Corruption, random: Random, *, propagate: bool = True) -> str:
-    """The explicit trace with one wrong step at `place`.
+    """Return the explicit trace with one wrong step at `place`; check_trace finds this step and kind.
 
-    start: it goes on from another value than was reached; operator, operand: it does another operation than
-    asked; result: it does the right one wrongly. check_trace finds exactly this step and this kind.
+    start: continues from another value; operator, operand: does another operation; result: wrong result.
 
     Args:
-        propagate: later steps go on from the wrong value, and so does the answer. False: they go on from the
-            right one, as if nothing had happened, so the next step's start disagrees with the wrong result.
+        propagate: later steps and the answer continue from the wrong value. False: they continue from the
+            right one, so that the next step's start disagrees with the wrong result.
     """
     steps = list(chain.steps)
     if not 0 <= place < len(steps):
@@ -104,5 +103,5 @@ def _spoil(step: Step, kind: Corruption, modulus: int, random: Random) -> Step:
 
 
 def _another(value: int, modulus: int, random: Random) -> int:
-    """A value of [0, modulus) other than this one."""
+    """Return another value in [0, modulus)."""
     return (value + random.randrange(1, modulus)) % modulus

@@ -1,1 +1,1 @@
-"""Does a run go as it went before? It is held against bands that several seeds made, or another run."""
+"""fastrl compare: checks a run against bands from several seeds, or against another run."""

@@ -1,18 +1,18 @@
-"""Where one more run should lie: bands from the runs of several seeds.
+"""Bands in which another run's metrics should lie, from the runs of several seeds.
 
-Steps are cut into blocks; of each metric a run has one number a block, its mean there (of an evaluation the
-last value), and one more, its mean over all steps after the start. Of n seeds:
+Steps are cut into blocks. A metric's value in a block is its mean there (for evaluations, the last value);
+the mean over all steps after the start is one more value. For n seeds:
 
     band = mean +- max(t_(1 - a / 2, f) * s * sqrt(1 + 1 / n), floor)
 
     block k of K   s^2 = (s_k^2 + 2 * mean of s_j^2 over the metric's blocks j) / 3,   f = min(3, K) (n - 1)
     all steps      s^2 = the variance of that number over seeds,                       f = n - 1
-    a              (1 - level) / 2 / number of such bands in the whole run, blocks and all steps apart
-    floor          0.02 * largest |mean| of the metric anywhere; of shares and rewards at least 0.05
+    a              (1 - level) / 2 / number of such bands in the whole run; blocks and all steps separately
+    floor          0.02 * largest |mean| of the metric in any block; for fractions and rewards at least 0.05
 
-It is Student's interval for one new value, at a level that holds for all bands together (Bonferroni). A
-handful of seeds says little of a variance, so a block borrows two thirds of it from the metric's other
-blocks. What no seed changes has a band all the same, the floor.
+This is Student's prediction interval for one new value, with the level corrected for the number of bands
+(Bonferroni). A few seeds estimate a variance poorly, so two thirds of a block's variance come from the
+metric's other blocks. The floor gives a band to metrics that no seed changes.
 """
 
 from __future__ import annotations
@@ -39,45 +39,45 @@ SHARES = ("reward", "frac_", "completions/clipped", "pair_", "eval/")
 Block = tuple[int, int]
 """First and last step."""
 Values = dict[str, float | None]
-"""A run's means over a block; None: nothing but null was logged."""
+"""A run's metrics in a block; None: only null was logged."""
 SeedValues = dict[Block, dict[str, tuple[float, ...]]]
-"""Of each block and metric, a value a seed."""
+"""One value per seed, by block and metric."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Band:
-    """Where a metric should lie in a block."""
+    """The range of a metric in a block."""
 
     median: float
     low: float
     high: float
     seeds: tuple[float, ...]
-    """What it was made from."""
+    """The seeds' values."""
 
 
 Bands = dict[str, dict[Block, dict[str, Band]]]
-"""Of each stage, block and metric."""
+"""Bands by stage, block and metric."""
 
 
 def is_compared(name: str) -> bool:
-    """Whether a metric takes part: what is learnt and how, without what repeats it or only counts."""
+    """Return True if a metric is compared: rewards, evaluations and NAMES."""
     reward = name.startswith("rewards/") and name.endswith("/mean")
     return reward or name in NAMES or (name.startswith(STARTS) and name.count("/") == 1)
 
 
 def parts(last: int) -> list[Block]:
-    """Step 0, then at most twelve blocks of at least five steps; the last one may be shorter."""
+    """Return step 0, then at most twelve blocks of at least five steps; the last one may be shorter."""
     width = max(SHORTEST_BLOCK, math.ceil(last / MOST_BLOCKS))
     return [(0, 0), *((first, min(first + width - 1, last)) for first in range(1, last + 1, width))]
 
 
 def blocks(last: int) -> list[Block]:
-    """parts, then all steps after the start, where these are several blocks."""
+    """Return `parts`, and the block of all steps after the start if there are several."""
     return [*parts(last), *([(1, last)] if last > SHORTEST_BLOCK else [])]
 
 
 def block_values(lines: Sequence[Mapping[str, Any]], block: Block) -> Values:
-    """A run's numbers in a block; empty if it has not come to the block's end."""
+    """Return a run's values in a block; empty if the run has not reached the block's end."""
     first, last = block
     if not lines or lines[-1]["step"] < last:
         return {}
@@ -92,7 +92,11 @@ def block_values(lines: Sequence[Mapping[str, Any]], block: Block) -> Values:
 
 
 def make_bands(values: Mapping[str, SeedValues], level: float = LEVEL) -> Bands:
-    """Args: values: of each stage; as many seeds everywhere, at least two."""
+    """Compute the bands.
+
+    Args:
+        values: values by stage; the same number of seeds everywhere, at least two.
+    """
     whole = sum(len(by_block.get(all_steps(by_block), {})) for by_block in values.values())
     every = sum(len(metrics) for by_block in values.values() for metrics in by_block.values())
     share = (1 - level) / 2
@@ -101,16 +105,16 @@ def make_bands(values: Mapping[str, SeedValues], level: float = LEVEL) -> Bands:
 
 
 def all_steps(by_block: Iterable[Block]) -> Block:
-    """The block that holds all others after the start; one that is empty where there is but one."""
+    """Return the block of all steps after the start; an empty block if there is only one."""
     last = max(last for _, last in by_block)
     return (1, last) if last > SHORTEST_BLOCK else (1, 0)
 
 
 def seed_values(runs: Sequence[Sequence[Mapping[str, Any]]]) -> SeedValues:
-    """Of metrics that all seeds have in a block. Blocks go as far as the shortest of the runs.
+    """Return the values of metrics that all seeds have in a block, up to the shortest run's end.
 
     Args:
-        runs: the lines of each.
+        runs: each run's lines of metrics.jsonl.
     """
     last = min((int(lines[-1]["step"]) for lines in runs if lines), default=0)
     found: SeedValues = {}
@@ -129,10 +133,10 @@ def seed_values(runs: Sequence[Sequence[Mapping[str, Any]]]) -> SeedValues:
 
 
 def stage_bands(by_block: SeedValues, in_block: float, in_all: float) -> dict[Block, dict[str, Band]]:
-    """Bands of a stage.
+    """Compute the bands of a stage.
 
     Args:
-        in_block: the share of Student's distribution below the quantile for blocks.
+        in_block: probability of Student's quantile for blocks.
         in_all: the same for all steps.
     """
     whole = all_steps(by_block)

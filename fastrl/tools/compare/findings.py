@@ -1,4 +1,4 @@
-"""A run against a reference: which metrics lie in their bands, which left them, where and by how much."""
+"""Compares a run with a reference: metrics inside and outside their bands, where and by how much."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ class Finding:
     stage: str
     metric: str
     verdict: Verdict
-    """missing: the run logs it in none of them, or nothing but null in one."""
+    """missing: the run logs the metric in no block, or only null in some block."""
     compared: int
-    """Blocks."""
+    """Number of blocks compared."""
     outside: int
-    """Of these, out of the band."""
+    """Number of these outside their bands."""
     block: Block
-    """Where it left first; of a metric that is inside, where it came nearest to the band's edge."""
+    """First block outside its band; if there is none, the block nearest to the band's edge."""
     value: float | None
     band: Band
     beyond: float
-    """How far value lies from the band's middle, in halves of its width; > 1 is outside. 0 where missing."""
+    """Distance from the band's middle in half widths; > 1 is outside. 0 if missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What became of a run beside a reference."""
+    """The comparison of a run with a reference."""
 
     run: str
     reference: str
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
-    """What was not compared, and what else differs, in words."""
+    """Messages about stages not compared and other differences."""
 
     @property
     def drifted(self) -> bool:
@@ -49,12 +49,12 @@ class Comparison:
 
 
 def compare_run(run: Record, reference: Reference, *, other_config: bool = False) -> Comparison:
-    """Every metric of the reference, in every block that the run has come to the end of.
+    """Compare every metric of the reference in every block that the run has finished.
 
     Args:
-        other_config: options may differ; they are told.
+        other_config: allow differing options, and list them in the notes.
     Raises:
-        ValueError: options differ, or run and reference have no stage or no block in common.
+        ValueError: options differ, or run and reference have no stage or block in common.
     """
     notes = differences(run, reference, other_config)
     findings: list[Finding] = []
@@ -79,8 +79,11 @@ def compare_run(run: Record, reference: Reference, *, other_config: bool = False
 def stage_findings(
     stage: str, values: Mapping[Block, Values], by_block: Mapping[Block, Mapping[str, Band]]
 ) -> list[Finding]:
-    """A finding a metric. A block that the run has not finished has no values and is passed over; one in
-    which it did not log the metric is passed over, too, unless there is none with it."""
+    """Return one finding per metric.
+
+    Blocks that the run has not finished are skipped. Blocks without the metric are skipped unless no block
+    has it.
+    """
     whole = all_steps(by_block)
     reached = [block for block in by_block if values[block]]
     found = []
@@ -88,7 +91,7 @@ def stage_findings(
         places = [block for block in reached if name in by_block[block]]
         there = [block for block in places if name in values[block]]
         if len(there) < len(places):
-            there = [block for block in there if block != whole]  # a mean over fewer steps than the band's
+            there = [block for block in there if block != whole]  # its mean covers fewer steps than the band
         found.append(metric_finding(stage, name, there or places, values, by_block))
     return found
 
@@ -118,7 +121,7 @@ def metric_finding(
 
 
 def distance(value: float | None, band: Band) -> float | None:
-    """From the band's middle, in halves of its width."""
+    """Return the distance from the band's middle in half widths; None for a missing value."""
     if value is None:
         return None
     middle, half = (band.low + band.high) / 2, (band.high - band.low) / 2
@@ -126,7 +129,7 @@ def distance(value: float | None, band: Band) -> float | None:
 
 
 def differences(run: Record, reference: Reference, other_config: bool) -> list[str]:
-    """What else differs, in words. Raises: ValueError: options do, and may not."""
+    """Return messages about other differences; raise ValueError if options differ without other_config."""
     common = [stage for stage in reference.bands if stage in run.stages]
     if not common:
         raise ValueError(
@@ -137,15 +140,15 @@ def differences(run: Record, reference: Reference, other_config: bool) -> list[s
     if options and not other_config:
         raise ValueError(
             f"[compare] run: expected the configuration of {reference.name}{with_flags(reference)}, got "
-            f"{'; '.join(options)}; --other_config true compares all the same"
+            f"{'; '.join(options)}; --other_config true compares them anyway"
         )
     notes = [f"other configuration: {option}" for option in options]
     here = fingerprints(run.configs.values())
     other = [name for name, mark in here.items() if reference.began_with.get(name, mark) != mark]
     if other:
         notes.append(
-            f"began with other weights or data than the reference: {', '.join(other)}; the bands know what "
-            "seeds change, not what worlds do"
+            f"other initial weights or data than the reference: {', '.join(other)}; the bands account for "
+            "seeds only"
         )
     return notes + versions(run.stages[common[0]].environment, reference.environment)
 
@@ -165,9 +168,9 @@ def versions(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
 
 
 def false_alarms(reference: Reference) -> list[tuple[int, list[Finding]]]:
-    """Leave one out: what each seed's run would fail against the bands that the others make.
+    """Compare each seed's run with the bands of the other seeds (leave one out).
 
-    Returns: (seed, its findings that are not inside), a pair a seed.
+    Returns: (seed, findings that are not inside) per seed.
     """
     found = []
     for place, seed in enumerate(reference.seeds):

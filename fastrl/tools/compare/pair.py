@@ -1,4 +1,4 @@
-"""Two runs without a band: whether they are equal bit for bit, or, of other seeds, how they differ."""
+"""Compares two runs: bit for bit if their seeds are equal, otherwise by differences of means."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from fastrl.tools.compare.bands import block_values, is_compared, parts
 from fastrl.tools.compare.runs import Record, differing
 
 MEASURED = "time/"
-"""What no run repeats."""
+"""Prefix of metrics that differ even between equal runs."""
 LEVEL = 0.99
 FEWEST_BLOCKS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parting:
-    """Where two runs part first: the earliest step, and there the first metric as it was logged."""
+    """The first difference of two runs: the earliest step, and there the first metric in logged order."""
 
     stage: str
     step: int
@@ -29,37 +29,37 @@ class Parting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Same:
-    """Two runs of one seed and configuration, over the steps that both have."""
+    """The comparison of two runs with the same seed and configuration, over their common steps."""
 
     steps: int
     values: int
-    """Numbers compared."""
+    """Number of values compared."""
     parting: Parting | None
-    """None: all of them are equal, bit for bit."""
+    """The first difference. None: all values are equal, bit for bit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A metric of two runs of other seeds."""
+    """The difference of a metric between two runs with other seeds."""
 
     stage: str
     metric: str
     ours: float
-    """Mean over the blocks of both."""
+    """Mean over the common blocks."""
     theirs: float
     difference: Interval
-    """Of the mean over blocks of (ours - theirs); it holds for all metrics together. It takes blocks as
-    independent, which the steps of one run are not quite."""
+    """Interval of the mean of (ours - theirs) over blocks, corrected for the number of metrics. It assumes
+    independent blocks, which is only approximately true within a run."""
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves 0 out; False where there are too few blocks for one."""
+        """Return True if the interval excludes 0; False if there are too few blocks for an interval."""
         low, high = self.difference.low, self.difference.high
         return low is not None and high is not None and not low <= 0 <= high
 
 
 def other_options(ours: Record, theirs: Record) -> list[str]:
-    """Options that differ, in words. Raises: ValueError: the runs have no stage in common."""
+    """Return messages about differing options; raise ValueError if the runs have no stage in common."""
     if not set(ours.stages) & set(theirs.stages):
         raise ValueError(
             f"[compare] run: expected a stage of {theirs.name}, which has {', '.join(theirs.stages)}, got "
@@ -69,8 +69,7 @@ def other_options(ours: Record, theirs: Record) -> list[str]:
 
 
 def same_bits(ours: Record, theirs: Record) -> Same:
-    """Every metric but times, step by step over what both runs have. A key that one of them lacks, or null in
-    one, is a parting too."""
+    """Compare all metrics except times at all common steps; a key or value missing in one run differs too."""
     steps = values = 0
     for stage in [name for name in ours.stages if name in theirs.stages]:
         pairs = in_common(ours.stages[stage].lines, theirs.stages[stage].lines)
@@ -95,17 +94,17 @@ def same_bits(ours: Record, theirs: Record) -> Same:
 def in_common(
     ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]
 ) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Lines of the steps that both have."""
+    """Return pairs of lines of the steps that both have."""
     by_step = {line["step"]: line for line in theirs}
     return [(line, by_step[line["step"]]) for line in ours if line["step"] in by_step]
 
 
 def seed_differences(ours: Record, theirs: Record, level: float = LEVEL) -> list[Difference]:
-    """Of every metric that takes part, ours - theirs over the blocks of steps that both runs have.
+    """Compute ours - theirs for every compared metric, over the common blocks of steps.
 
         d_k = ours in block k - theirs in block k;   interval = mean of d +- t * s_d / sqrt(K)
 
-    at a level of 1 - (1 - level) / number of metrics; none with fewer than three blocks.
+    The level is 1 - (1 - level) / number of metrics. With fewer than three blocks there is no interval.
     """
     found: list[tuple[str, str, list[float], list[float]]] = []
     for stage in [name for name in ours.stages if name in theirs.stages]:

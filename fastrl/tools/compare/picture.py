@@ -1,4 +1,4 @@
-"""A reference as a picture, and a run over it."""
+"""Plots a reference's bands, optionally with a run over them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from fastrl.tools.compare.runs import Record
 
 PANELS, PANELS_A_ROW, DPI = 12, 4, 70
 FIRST = ("eval/", "rewards/", "reward", "entropy", "completions/mean", "pair_", "loss", "grad_norm")
-"""What is drawn where there is more than fits; what left its band comes before it."""
+"""Prefixes of the metrics to draw, in order of priority after metrics outside their bands."""
 OUT_OF_BAND = "#d40000"
 
 
 def draw_reference(
     reference: Reference, out: Path, run: Record | None = None, findings: Sequence[Finding] = ()
 ) -> Path:
-    """A panel a metric: the band, every seed, their median; the run in another colour, red where it has left.
-    Returns the PNG's path."""
+    """Plot one panel per metric with the band, all seeds and their median; return the PNG's path.
+
+    The run has another colour, with red points outside the band.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -51,7 +53,7 @@ def draw_reference(
 
 
 def choose(reference: Reference, findings: Sequence[Finding]) -> list[tuple[str, str]]:
-    """(stage, metric) of the panels: what is not inside, then what FIRST names, of every stage in turn."""
+    """Choose (stage, metric) of the panels: metrics that are not inside, then those in FIRST."""
     out = [(each.stage, each.metric) for each in findings if each.verdict != "inside"]
     known = [
         (stage, name)
@@ -63,7 +65,7 @@ def choose(reference: Reference, findings: Sequence[Finding]) -> list[tuple[str,
 
 
 def draw(axes: Any, reference: Reference, stage: str, metric: str, run: Record | None) -> None:
-    """One panel, a point in the middle of each block; an evaluation stands at its end."""
+    """Draw one panel with a point in the middle of each block; evaluations are at the block's end."""
     last = max(last for _, last in reference.bands[stage])
     bands = {
         block: metrics[metric]

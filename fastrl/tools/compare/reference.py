@@ -1,7 +1,7 @@
-"""A reference: the curves of several seeds as bands, in one JSONL file that is read by eye and by diff.
+"""References: bands of several seeds' runs in one readable JSONL file.
 
-The first line tells what was run: recipe, flags, seeds, each stage's options and their digest, versions, and
-fingerprints of the weights and files that it began with. Every other line is a block of steps of a stage:
+The first line has the recipe, flags, seeds, each stage's options and their digest, versions, and fingerprints
+of the initial weights and files. Every other line is a block of steps of a stage:
 
     {"stage": "rl", "first": 6, "last": 10, "metrics": {"reward": [median, low, high], ...}, "seeds": {...}}
 """
@@ -25,25 +25,25 @@ DIGITS = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """What several seeds of one recipe did."""
+    """Bands of several seeds of one recipe."""
 
     name: str
     seeds: tuple[int, ...]
     options: dict[str, dict[str, Any]]
-    """Of each stage, as runs.options tells them."""
+    """Options by stage; see runs.options."""
     bands: Bands
     flags: tuple[str, ...] = ()
-    """With which the recipe was run, for fewer steps."""
+    """Flags of the recipe's runs, for example for fewer steps."""
     level: float = LEVEL
     environment: dict[str, Any] = field(default_factory=dict)
     began_with: dict[str, str] = field(default_factory=dict)
-    """Fingerprints of weights and files."""
+    """Fingerprints of initial weights and files."""
 
 
 def make_reference(
     runs: Sequence[Record], name: str, *, flags: Sequence[str] = (), level: float = LEVEL
 ) -> Reference:
-    """Bands of runs that differ in their seeds alone.
+    """Build the bands of runs that differ only in their seeds.
 
     Raises:
         ValueError: fewer than three runs, the same seed twice, or options that differ.
@@ -112,7 +112,7 @@ def rounded(*values: float) -> list[float]:
 
 
 def read_reference(path: Path) -> Reference:
-    """Raises: ValueError: the file is no reference."""
+    """Read a reference file; raise ValueError if it is none."""
     try:
         header, *rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         bands: Bands = {}
@@ -130,7 +130,7 @@ def read_reference(path: Path) -> Reference:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"[compare] reference: expected a file that fastrl compare --write made, got {str(path)!r}"
+            f"[compare] reference: expected a file written by fastrl compare --write, got {str(path)!r}"
         ) from error
 
 
@@ -142,12 +142,12 @@ def bands_of(row: Mapping[str, Any]) -> dict[str, Band]:
 
 
 def reference_names() -> list[str]:
-    """Recipes whose reference is part of the package."""
+    """Return the recipes with a packaged reference."""
     return sorted(path.stem for path in FOLDER.glob("*.jsonl"))
 
 
 def find_reference(name: str) -> Path | None:
-    """The file that a name or path stands for; None: it is neither."""
+    """Return the reference file of a name or path; None if there is none."""
     path = Path(name)
     if path.is_file():
         return path

@@ -1,4 +1,4 @@
-"""A run as it is compared: stage by stage, what it was asked for and what it logged."""
+"""Reads runs for comparison: options and logged metrics by stage."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from fastrl.config.load import from_dict, read_stored, to_dict
 from fastrl.runtime.run import MAY_CHANGE, read_metrics
 from fastrl.stages.pipeline import flat, in_folder
 
-# Beside what a resumed run may change: where a run lies, its seed, and when it is measured.
+# options that don't affect the curves: those a resumed run may change, folders, seed, evaluation intervals
 LEFT_OUT = (
     *MAY_CHANGE, "run.seed", "run.device", "eval.every", "eval.faithfulness.every", "held_out_every",
 )  # fmt: skip
 STEPS = "train.num_steps"
 PATHS = ("path", "reward_model")
-"""Ends of the names of options that are files or folders."""
+"""Suffixes of options that are files or folders."""
 LARGEST = 2**28
+"""Largest file that is fingerprinted, in bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """What one stage of a run left behind, as far as it got."""
+    """The logged data of one stage."""
 
     lines: list[dict[str, Any]]
     """metrics.jsonl."""
@@ -35,20 +36,20 @@ class Stage:
 
     @property
     def last(self) -> int:
-        """The last step it logged."""
+        """Return the last logged step."""
         return int(self.lines[-1]["step"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A run folder. A stage that runs alone stands under its kind: rl."""
+    """A run folder. A single stage has its kind as its name, such as rl."""
 
     name: str
     seed: int
     configs: dict[str, Config]
-    """Of all stages, as they were asked for: "@name" still stands for an earlier stage's result."""
+    """Configurations of all stages, with "@name" references to earlier stages unresolved."""
     stages: dict[str, Stage]
-    """Those that have logged a step."""
+    """Stages that have logged a step."""
 
     @property
     def options(self) -> dict[str, dict[str, Any]]:
@@ -56,11 +57,11 @@ class Record:
 
 
 def read_record(folder: str | Path) -> Record:
-    """What a run folder holds.
+    """Read a run folder.
 
     Raises:
-        FileNotFoundError: no run lies there, or none of its stages has logged a step.
-        ValueError: its configuration can't be read by this version.
+        FileNotFoundError: the folder holds no run, or no stage has logged a step.
+        ValueError: this version can't read the configuration.
     """
     path = Path(folder)
     if (path / "pipeline.yaml").is_file():
@@ -87,7 +88,7 @@ def read_record(folder: str | Path) -> Record:
 
 
 def read_stage(folder: Path) -> Stage:
-    """Without lines where it has logged none."""
+    """Read a stage's folder; missing files are empty."""
     metrics, environment = folder / "metrics.jsonl", folder / "environment.json"
     return Stage(
         lines=read_metrics(metrics) if metrics.is_file() else [],
@@ -96,32 +97,32 @@ def read_stage(folder: Path) -> Stage:
 
 
 def options(config: Config) -> dict[str, Any]:
-    """What decides a run's curve beside its seed: the options that are not at their defaults, by dotted name.
+    """Return the options that determine a run's curves: those not at their defaults, by dotted name.
 
-    Left out are those of LEFT_OUT; of files and folders the last name alone counts; train.num_steps counts
-    where the learning rate follows a cosine of it.
+    Options in LEFT_OUT don't count, except train.num_steps if the learning rate has a cosine schedule. Of
+    files and folders only the last name counts.
     """
-    asked, usual = flat(to_dict(config)), flat(to_dict(from_dict({"stage": config.stage})))
+    own, usual = flat(to_dict(config)), flat(to_dict(from_dict({"stage": config.stage})))
     decides_steps = get_option(config, "schedule") == "cosine"
     return {
         name: last_name(value) if name.endswith(PATHS) else value
-        for name, value in asked.items()
+        for name, value in own.items()
         if value != usual[name] and (name not in LEFT_OUT or (name == STEPS and decides_steps))
     }
 
 
 def last_name(path: Any) -> Any:
-    """tiny-world/generator: generator. "@sft/x" is no place but another stage's result."""
+    """Return the last part of a path, such as generator of tiny-world/generator; "@sft/x" stays."""
     if not isinstance(path, str) or path.startswith("@"):
         return path
     return path.rstrip("/").rpartition("/")[2]
 
 
 def differing(run: Record, others: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Options of common stages that differ, in words: rl train.learning_rate 0.1, not 0.001.
+    """Describe differing options of common stages, such as `rl train.learning_rate 0.1, not 0.001`.
 
     Args:
-        others: options of each stage; one that is not there is at its default.
+        others: options by stage; missing ones are at their defaults.
     """
     found = []
     for stage, ours in run.options.items():
@@ -135,16 +136,16 @@ def differing(run: Record, others: Mapping[str, Mapping[str, Any]]) -> list[str]
 
 
 def digest(stages: Mapping[str, Mapping[str, Any]]) -> str:
-    """16 hex digits of the options of all stages: the same for runs that differ in seed and folders alone."""
+    """Hash the options of all stages to 16 hex digits; seed and folders don't count."""
     text = json.dumps(stages, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def fingerprints(configs: Iterable[Config]) -> dict[str, str]:
-    """{last name of a path option: 16 hex digits} of the weights and files that stages start from, that are
-    here, and that have at most LARGEST bytes.
+    """Hash the initial weights and files of stages: {last part of the path: 16 hex digits}.
 
-    They tell a world from another, and from the same world made with other arithmetic.
+    Missing files and files above LARGEST bytes are left out. The hashes distinguish tiny worlds, including
+    the same world made on a CPU with other rounding.
     """
     paths = {
         value

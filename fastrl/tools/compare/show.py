@@ -1,4 +1,4 @@
-"""What a comparison came to: as lines and a table for people, as plain values for programs."""
+"""Prints comparisons as tables and text, and converts them to JSON values."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from fastrl.tools.compare.findings import Comparison, Finding
 from fastrl.tools.compare.pair import Difference, Same
 
 IN_A_FILE = 160
+"""Width of tables that are not printed to a terminal."""
 
 
 def print_comparison(found: Comparison, file: IO[str] | None = None) -> None:
-    """A row a metric, what is not inside first."""
+    """Print one row per metric, those that are not inside first."""
     failed = sum(each.verdict != "inside" for each in found.findings)
     rows = sorted(found.findings, key=lambda each: each.verdict == "inside")
     print_rows(
-        ("", "metric", "blocks outside", "steps", "run", "band", "off the middle by"),
+        ("", "metric", "blocks outside", "steps", "run", "band", "from the middle"),
         [row_of(each, several=len({one.stage for one in rows}) > 1) for each in rows],
         file,
     )
     for note in found.notes:
         print(note, file=file)
     verdict = f"drift: {failed} of {len(rows)} metrics" if failed else f"no drift: {len(rows)} metrics inside"
-    print(f"{found.run} beside {found.reference}: {verdict}", file=file)
+    print(f"{found.run} against {found.reference}: {verdict}", file=file)
 
 
 def row_of(each: Finding, several: bool) -> tuple[str, ...]:
@@ -57,7 +58,7 @@ def print_same(run: str, other: str, found: Same, file: IO[str] | None = None) -
         return
     parting = found.parting
     print(
-        f"{run} and {other} part at step {parting.step} of {parting.stage}, first in {parting.metric}: "
+        f"{run} and {other} first differ at step {parting.step} of {parting.stage}, in {parting.metric}: "
         f"{parting.ours!r} and {parting.theirs!r}",
         file=file,
     )
@@ -80,7 +81,7 @@ def print_differences(run: str, other: str, found: list[Difference], file: IO[st
     ]
     print_rows(("", "metric", run, other, "difference", "interval"), rows, file)
     clear = sum(each.clear for each in found)
-    print(f"{run} and {other}, of other seeds: {clear} of {len(found)} metrics differ clearly", file=file)
+    print(f"{run} and {other}, with other seeds: {clear} of {len(found)} metrics differ clearly", file=file)
 
 
 def print_rows(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], file: IO[str] | None) -> None:
@@ -91,12 +92,12 @@ def print_rows(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], file: I
     for place, name in enumerate(header):
         table.add_column(name, justify="left" if place < 2 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))  # [data] is no markup
+        table.add_row(*map(Text, row))  # Text: [data] must not be parsed as markup
     console.print(table)
 
 
 def as_json(found: Comparison | Same | list[Difference], run: str, other: str) -> dict[str, Any]:
-    """Plain values. `drift`: whether the check failed."""
+    """Return JSON values; `drift` is true if the check failed."""
     names = {"run": run, "reference": other}
     if isinstance(found, Comparison):
         return {**names, "kind": "band", "drift": found.drifted, **asdict(found), **names}

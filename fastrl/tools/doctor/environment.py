@@ -1,4 +1,4 @@
-"""What the doctor says of the process: variables that change what runs and where files go; the room left."""
+"""The process's environment for fastrl doctor: relevant variables, memory and free disk space."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ LONGEST = 90
 
 
 def variables(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """(name, what may be shown) of the variables that change what runs: of secrets that they are set, home
-    folders as ~, long values cut."""
+    """Yield (name, value) of variables that affect runs; hides secrets and home folders, cuts long values."""
     for name in sorted(environment):
         if name.startswith(PREFIXES) or name in NAMES:
             value = "set, not shown" if is_secret(name) else shortened(environment[name])
@@ -30,8 +29,8 @@ def variables(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def room() -> Iterator[tuple[str, str]]:
-    """Memory of the machine, and what is free on the disk of the working directory."""
+    """Yield the machine's memory and the free space on the working directory's disk."""
     pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     yield "memory", f"{pages * size / 2**30:.0f} GiB"
     disk = shutil.disk_usage(Path.cwd())
-    yield "disk", f"{disk.free / 2**30:.0f} of {disk.total / 2**30:.0f} GiB free where this was started"
+    yield "disk", f"{disk.free / 2**30:.0f} of {disk.total / 2**30:.0f} GiB free in the working directory"

@@ -1,4 +1,4 @@
-"""What works on this machine, on one page: packages, device, kernels, an op tried against its reference."""
+"""Checks this machine: packages, device, kernels, and an op against its reference."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Supported:
-    """Versions of a package that fastrl is made for."""
+    """Supported versions of a package."""
 
     first: str = "0"
-    """Older ones don't work."""
+    """Older versions don't work."""
     below: str | None = None
-    """From here on: not tried, may work."""
+    """This version and later ones are untested."""
     tested: tuple[str, ...] = ()
-    """Those that the test suite has run with; none named: any."""
+    """Versions that the test suite has run with; empty: any."""
 
     def __str__(self) -> str:
         return f"{self.first} or later" if self.below is None else f"{self.first} to below {self.below}"
@@ -57,7 +57,7 @@ REQUIRED = {
     "pyyaml": Supported(),
     "matplotlib": Supported(),
     "pandas": Supported(),
-    "pyarrow": Supported(),
+    "pyarrow": Supported("14.0.1"),
 }
 OPTIONAL = {
     "triton": "GPU kernels",
@@ -72,7 +72,7 @@ SELF_CHECK_LIMIT = 2e-5
 
 
 def machine_report() -> tuple[bool, str]:
-    """Return whether training can start here, and the page that says why or why not."""
+    """Return True if training can start here, and the text of all checks."""
     sections = [("python", python_lines()), ("packages", package_lines()), ("device", device_lines())]
     sections += [("kernels", kernel_lines()), ("optional", optional_lines())]
     sections += [("environment", environment_lines())]
@@ -82,14 +82,12 @@ def machine_report() -> tuple[bool, str]:
         lines = list(found)
         healthy = healthy and all(line.status != "fail" for line in lines)
         text += section(title, lines)
-    text.append(
-        "all that training needs is here" if healthy else "training can't start: see the lines marked x"
-    )
+    text.append("ready for training" if healthy else "training can't start: see the lines marked x")
     return healthy, "\n".join(text)
 
 
 def section(title: str, lines: Sequence[Line]) -> list[str]:
-    """Return a section of the page as lines."""
+    """Return a section as lines of text."""
     return [title, *(f"  {MARKS[line.status]} {line.subject:<18} {line.finding}" for line in lines)]
 
 
@@ -106,14 +104,14 @@ def package_lines() -> Iterator[Line]:
 
 
 def judge_version(name: str, version: str | None, supported: Supported) -> Line:
-    """A required package's version against the supported range."""
+    """Compare a required package's version with the supported range."""
     if version is None:
         return Line("fail", name, "missing")
     if Version(version) < Version(supported.first):
         return Line("fail", name, f"{version} is too old; supported is {supported}")
-    # 2.15.0rc1 counts as 2.15: its release segment is what is compared.
+    # release segments are compared, so that 2.15.0rc1 counts as 2.15
     if supported.below is not None and Version(version).release >= Version(supported.below).release:
-        return Line("warn", name, f"{version} is newer than what is supported ({supported})")
+        return Line("warn", name, f"{version} is newer than supported ({supported})")
     if supported.tested and Version(version).base_version not in supported.tested:
         return Line("ok", name, f"{version} (allowed; tested with {' and '.join(supported.tested)})")
     return Line("ok", name, version)
@@ -168,7 +166,7 @@ def kernel_lines() -> Iterator[Line]:
 
 
 def op_line(op: str, device: object) -> Line:
-    """Which implementations of an op run on a device; the first is what "auto" takes."""
+    """List the implementations of an op that run on a device; backend "auto" takes the first."""
     import torch
 
     implementations = import_module(f"fastrl.kernels.{op}").IMPLEMENTATIONS
@@ -178,7 +176,7 @@ def op_line(op: str, device: object) -> Line:
 
 
 def self_check() -> Line:
-    """linear_logprob as "auto" runs it, against the float64 reference, on a small case."""
+    """Compare linear_logprob with backend "auto" against the float64 reference on a small case."""
     import torch
 
     from fastrl.ops import linear_logprob
@@ -195,7 +193,7 @@ def self_check() -> Line:
 
 
 def environment_lines() -> Iterator[Line]:
-    """No value of a secret, no path of a home."""
+    """Yield room and variables, without secrets' values and home paths."""
     for name, finding in (*room(), *variables(os.environ)):
         yield Line("info", name, finding)
 
@@ -209,7 +207,7 @@ def optional_lines() -> Iterator[Line]:
 
 
 def vllm_line() -> Line:
-    """vLLM goes by two names, and a version that does not fit is refused at a start."""
+    """Check vLLM, whose package has two names, with the check that engines make at start."""
     if package_version("torch") is None:
         return Line("info", "vllm", "needs torch, which is missing")
     from fastrl.engine.vllm.adapter import unusable, version
@@ -223,7 +221,7 @@ def vllm_line() -> Line:
 
 
 def sandbox_line() -> Line:
-    """A program runs in it, to see that it works."""
+    """Check the sandbox by running a program in it."""
     if package_version("torch") is None:
         return Line("info", "sandbox", "needs torch, which is missing")
     from fastrl.grading.programs.runner import sandbox_missing

@@ -1,4 +1,4 @@
-"""What a model takes up, from its configuration alone: its tensors have shapes, and no memory behind them."""
+"""Memory of a model, computed from its configuration with fake tensors that have shapes but no memory."""
 
 from __future__ import annotations
 
@@ -31,20 +31,21 @@ OUTLINE = "fastrl_outline"
 
 
 class Footprint:
-    """Bytes of a model's weights, of what training keeps for them, of keys and values, of activations."""
+    """Bytes of a model's weights, optimizer states, KV cache and activations; reads only its config.json.
+
+    Args:
+        section: the model's section in the configuration, for errors.
+    Raises: ValueError, FileNotFoundError: there is no such model.
+    """
 
     def __init__(self, section: str, model: CheckpointConfig) -> None:
-        """section: where the configuration has the model, for the error.
-
-        Raises: ValueError, FileNotFoundError: there is no such model; only its config.json is read.
-        """
         self.model, self.config = model, read_config(section, model)
-        self._walked: dict[tuple[int, torch.dtype, bool, bool], int | None] = {}
+        self._peaks: dict[tuple[int, torch.dtype, bool, bool], int | None] = {}
         self._mode = FakeTensorMode()
         with self._mode:
             self._outline = self._make()
         self.shapes = [tuple(parameter.shape) for parameter in self._outline.parameters()]
-        """Of every parameter; tied ones count once."""
+        """Shapes of all parameters; tied ones count once."""
         self.sizes = [prod(shape) for shape in self.shapes]
 
     @property
@@ -57,7 +58,7 @@ class Footprint:
 
     @property
     def width(self) -> int:
-        """Of a hidden state."""
+        """Size of a hidden state."""
         return int(self._outline.get_output_embeddings().weight.shape[1])
 
     def weights(self, dtype: torch.dtype) -> int:
@@ -65,24 +66,24 @@ class Footprint:
 
     @property
     def backbone_shapes(self) -> list[tuple[int, ...]]:
-        """Of every parameter but the language head's, unless that is the embedding too."""
+        """Shapes of all parameters without the language head, unless it is tied to the embedding."""
         return [tuple(parameter.shape) for parameter in self._outline.base_model.parameters()]
 
     def backbone(self, dtype: torch.dtype) -> int:
-        """Weights without the language head, unless that is the embedding too."""
+        """Return the bytes of the weights without the language head, unless it is tied to the embedding."""
         return sum(map(prod, self.backbone_shapes)) * dtype.itemsize
 
     @property
     def layers(self) -> list[int]:
-        """Parameters of every layer that is gathered as one where the model is sharded."""
+        """Numbers of parameters of the layers that FSDP2 gathers as units."""
         return [sum(p.numel() for p in layer.parameters()) for layer in decoder_layers(self._outline)]
 
     def trained(self, lora: AdapterConfig) -> list[int]:
-        """Sizes of the tensors that are trained."""
+        """Return the sizes of the trained tensors."""
         return [prod(shape) for shape in self.trained_shapes(lora)]
 
     def trained_shapes(self, lora: AdapterConfig) -> list[tuple[int, ...]]:
-        """All of the model's, or A and B of every adapted layer."""
+        """Return the shapes of all parameters, or of A and B of every adapted layer."""
         if not lora.rank:
             return self.shapes
         found: list[tuple[int, ...]] = []
@@ -92,12 +93,12 @@ class Footprint:
         return found
 
     def adam(self, lora: AdapterConfig | None = None) -> int:
-        """Two float32 moments of every trained weight, and a float32 step count a tensor."""
+        """Return the bytes of AdamW's states: two float32 moments per weight, a float32 step per tensor."""
         sizes = self.trained(lora or AdapterConfig())
         return 8 * sum(sizes) + 4 * len(sizes)
 
     def kv_per_token(self, dtype: torch.dtype) -> int:
-        """2 (keys, values) x layers x key-value heads x head size x itemsize."""
+        """Return 2 (keys, values) x layers x key-value heads x head size x itemsize."""
         text = self.config.get_text_config()
         heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
         size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -106,20 +107,20 @@ class Footprint:
     def activations(
         self, num_tokens: int, dtype: torch.dtype, checkpointing: bool, sharded: bool = False
     ) -> int | None:
-        """Most bytes alive at once in a forward and backward of so many tokens, beside weights and gradients.
+        """Return the peak bytes of a forward and backward pass, without weights and gradients.
 
-        Both are walked through with tensors that have no memory. Attention keeps query, key, value, output
-        and one float32 a row and head, as fused kernels do; with `dtype` bfloat16 the cast weights count,
-        unless the model is `sharded`: then layers are gathered in that type.
+        Both passes run on fake tensors. Attention keeps query, key, value, output and one float32 per row and
+        head, as fused kernels do. With bfloat16 the cast weights count, unless the model is sharded: then
+        layers are gathered in bfloat16.
 
-        Returns: None: shapes inside depend on values (as in a mixture of experts), so it can't be known.
+        Returns: None if shapes depend on values, as in a mixture of experts.
         """
-        asked = num_tokens, dtype, checkpointing, sharded
-        if asked not in self._walked:
-            self._walked[asked] = self._walk(*asked)
-        return self._walked[asked]
+        key = num_tokens, dtype, checkpointing, sharded
+        if key not in self._peaks:
+            self._peaks[key] = self._peak(*key)
+        return self._peaks[key]
 
-    def _walk(self, num_tokens: int, dtype: torch.dtype, checkpointing: bool, sharded: bool) -> int | None:
+    def _peak(self, num_tokens: int, dtype: torch.dtype, checkpointing: bool, sharded: bool) -> int | None:
         with self._mode:
             model = self._make(dtype) if sharded and dtype != torch.float32 else self._outline
         if checkpointing:
@@ -146,7 +147,7 @@ class Footprint:
             self.config,
             dtype=dtype,
             attn_implementation=OUTLINE,
-            experts_implementation="eager",  # the others ask tensors without memory for their values
+            experts_implementation="eager",  # the others read values, which fake tensors don't have
             trust_remote_code=self.model.trust_remote_code,
         )
         without_dropout(model)
@@ -170,10 +171,13 @@ def read_config(section: str, model: CheckpointConfig) -> Any:
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of tensors made inside, from their first operation until nothing holds them."""
+    """Counts the bytes of tensors created in the block, until they are freed.
+
+    Args:
+        known: existing tensors, not counted.
+    """
 
     def __init__(self, known: Iterable[Tensor]) -> None:
-        """known: tensors that were there before and are not counted."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.most = 0
         self._seen = WeakIdKeyDictionary()
@@ -200,7 +204,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _Kept(torch.autograd.Function):
-    """Attention that computes nothing and keeps what a fused kernel keeps for its backward."""
+    """Attention that computes nothing, but saves the tensors that a fused kernel saves for backward."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -221,5 +225,5 @@ def _attend(
     return out, None
 
 
-# It has no mask: transformers builds none for a name that has no mask function.
+# no mask function is registered for this name, so that transformers builds no mask
 AttentionInterface.register(OUTLINE, _attend)

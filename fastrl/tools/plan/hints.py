@@ -1,4 +1,4 @@
-"""Options that make a plan need less, each tried alone and once."""
+"""Suggests options that reduce the planned memory, each tried separately."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fastrl.tools.plan.planner import Planner, longest_sequence
 
 CHECKPOINTING, MICROBATCH = "model.gradient_checkpointing", "train.tokens_per_microbatch"
 SHARDING = ("train.shard", "train.shard_gradients", "train.offload")
-"""Each one takes more off a device, sends more, and needs the one before it."""
+"""Ordered: each saves more memory, communicates more, and requires the previous one."""
 
 
 def hint(planner: Planner) -> str:
-    """Return a line that names every option with which the plan needs less, and what it then comes to."""
+    """Return a line with every option that reduces the memory, and the memory with it."""
     found = []
     for name, value in smaller(planner):
         needed = planner.needed(with_option(planner.config, name, value))
@@ -23,19 +23,19 @@ def hint(planner: Planner) -> str:
             fits = ", fits" if needed <= planner.usable else ""
             found.append(f"--{name} {str(value).lower()} ({size(needed)}{fits})")
     if not found:
-        return "it takes a larger device or a smaller model"
+        return "use a larger device or a smaller model"
     return f"needs less with {', '.join(found)}"
 
 
 def smaller(planner: Planner) -> Iterator[tuple[str, Any]]:
-    """Yield options and values that may take less: a switch that is off, half of a number of tokens."""
+    """Yield options with values that may reduce memory: switches that are off, half the number of tokens."""
     config = planner.config
     for name in switches(config, planner.ranks, planner.device.kind):
         if not get_option(config, name):
             yield name, True
             if name in SHARDING:
-                break  # the next one needs it
-    if isinstance(config, Learns) and not config.run.deterministic:  # there each sequence goes alone
+                break  # the next one requires it
+    if isinstance(config, Learns) and not config.run.deterministic:  # deterministic: one sequence per pass
         yield MICROBATCH, max(longest_sequence(config), get_option(config, MICROBATCH) // 2)
     for section in dict.fromkeys(entry.section for entry in engine_table(config).values()):
         name = f"{section}.max_batch_tokens"
@@ -44,19 +44,19 @@ def smaller(planner: Planner) -> Iterator[tuple[str, Any]]:
 
 def switches(config: Config, ranks: int, device: str) -> Iterator[str]:
     """Yield the switches that the configuration may turn on, sharding last."""
-    if isinstance(config, RlConfig) and not config.rollout.max_staleness:  # which refuses sleep
+    if isinstance(config, RlConfig) and not config.rollout.max_staleness:  # staleness excludes sleep
         entries = engine_table(config).values()
         yield from dict.fromkeys(f"{each.section}.sleep" for each in entries if each.phase != "judge")
     if isinstance(config, Learns):
         yield CHECKPOINTING
-        # scores of the policy itself are not asked of one that is sharded
+        # a sharded policy can't compute these rewards
         scored = isinstance(config, RlConfig) and {"self_certainty", "entropy"} & set(config.reward.functions)
         if ranks > 1 and not scored:
             yield from SHARDING if device == "cuda" else SHARDING[:2]
 
 
 def longest_request(config: Config) -> int:
-    """Return the tokens that an engine holds at least: one whole completion, with what a reward adds."""
+    """Return the fewest tokens that an engine must hold: one completion, with what a reward appends."""
     if not isinstance(config, RlConfig):
         return 1024
     slack = config.transfer.slack_tokens if config.uses_transfer else 0
@@ -65,7 +65,7 @@ def longest_request(config: Config) -> int:
 
 
 def size(num_bytes: int | None) -> str:
-    """Return a number of bytes as text; ? if it is not known."""
+    """Format a number of bytes; "?" if unknown."""
     if num_bytes is None:
         return "?"
     for unit, scale in (("GiB", 2**30), ("MiB", 2**20)):

@@ -1,4 +1,4 @@
-"""A memory plan before a run starts: what each rank's device will hold, and how much of it at once."""
+"""Plans a run's memory: what each rank's device holds, and the peak."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from fastrl.tools.plan.sharding import HOST, Item, learnt_items, part
 from fastrl.training.update import is_off_policy
 
 USABLE = 0.92
-"""Of a device's memory; the rest is for its runtime, fragmentation, and an engine's passing needs."""
+"""Usable fraction of a device's memory; the rest is for runtime, fragmentation and engines' temporaries."""
 MOMENTS = ("rollout", "reward", "update", "sum", "judge")
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where a run's tensors lie."""
+    """A device with its memory."""
 
     kind: str
     """cpu or cuda."""
@@ -48,7 +48,7 @@ class Device:
 
     @classmethod
     def here(cls, config: Config) -> Device:
-        """The device that the run would take on this machine."""
+        """Return the device that the run would use on this machine."""
         device = choose_device(config.run)
         if device.type == "cuda":
             properties = torch.cuda.get_device_properties(device)
@@ -59,20 +59,21 @@ class Device:
 
     @classmethod
     def gpu(cls, gib: float) -> Device:
-        """A GPU that need not be here."""
+        """Return a hypothetical GPU with this memory."""
         if not gib > 0:
             refuse("plan", "gpu_gib", "> 0", gib)
         return cls("cuda", "GPU", round(gib * 2**30))
 
 
 class Planner:
-    """Plans of one configuration and its neighbours; each model is outlined once."""
+    """Plans one configuration and variants of it; builds each model's footprint once.
+
+    Args:
+        ranks: processes that torchrun starts, over all machines; on a CPU they share its memory.
+    Raises: ValueError: ranks < 1.
+    """
 
     def __init__(self, config: Config, device: Device, ranks: int = 1) -> None:
-        """ranks: processes that torchrun starts, over all machines; on a CPU they share its memory.
-
-        Raises: ValueError: there are none.
-        """
         if ranks < 1:
             refuse("plan", "nproc", ">= 1", ranks)
         self.config, self.device, self.ranks = config, device, ranks
@@ -80,8 +81,8 @@ class Planner:
         self._footprints: dict[str, Footprint] = {}
 
     def items(self, config: Config | None = None) -> list[Item]:
-        """Return all that one rank holds: a part of a sharded policy and reference, its engines and reward
-        models whole."""
+        """Return all items that one rank holds: its shard of policy and reference, and whole engines and
+        reward models."""
         config = config or self.config
         engines = [
             item
@@ -99,18 +100,18 @@ class Planner:
         return items
 
     def needed(self, config: Config | None = None) -> int:
-        """Return the bytes at the moment that needs most."""
+        """Return the peak bytes over all phases of a step."""
         items = self.items(config)
         return max(held(items, moment) for moment in MOMENTS)
 
     def _training(self, config: Learns) -> list[Item]:
         tokens = max(microbatch_tokens(config), longest_sequence(config))
-        how = f"a forward and backward of {tokens:,} tokens, walked through without memory"
+        how = f"a forward and backward of {tokens:,} tokens, traced with fake tensors"
         if config.model.gradient_checkpointing:
             how += ", with checkpointing"
         activations = self._activations(config, tokens)
         if activations is None:
-            how = "not known: shapes inside depend on the data (a mixture of experts); not in the sum"
+            how = "unknown: shapes depend on the data (a mixture of experts); not in the sum"
         policy, itemsize = self._footprint(config.model), self._dtype(config.model).itemsize
         kept = learnt_items(policy, config, self.ranks, itemsize, self.device.kind)
         return [
@@ -120,7 +121,7 @@ class Planner:
         ]
 
     def _head(self, config: RlConfig | SftConfig | CptConfig, tokens: int) -> list[Item]:
-        """Return what the loss holds: a chunk of logits and their gradients, the gradient of the head."""
+        """Return the loss's items: a chunk of logits with gradients, and the head's gradient."""
         policy, device = self._footprint(config.model), torch.device(self.device.kind)
         vocab, itemsize = policy.vocab, self._dtype(config.model).itemsize
         layout = tiled_layout(device, vocab, None)
@@ -135,7 +136,7 @@ class Planner:
         if gradient_itemsize < 4 or layout.piece < rows:
             logits += rows * columns * gradient_itemsize
         of_head = 0 if config.model.lora.rank else 4 * vocab * policy.width
-        beside = of_head + 2 * (tokens + 1) * policy.width * itemsize
+        others = of_head + 2 * (tokens + 1) * policy.width * itemsize
         return [
             Item(
                 "logits",
@@ -143,7 +144,7 @@ class Planner:
                 f"a chunk of {rows:,} rows x {columns:,} columns, and its gradients",
                 "update",
             ),
-            Item("head", beside, "hidden states, their gradient, and the head's, float32", "update"),
+            Item("head", others, "hidden states, their gradient, and the head's, float32", "update"),
         ]
 
     def _engine(self, name: str, model: CheckpointConfig, engine: EngineConfig, moment: str) -> list[Item]:
@@ -151,7 +152,7 @@ class Planner:
         tokens = engine.max_batch_tokens + (BLOCK if engine.kind == "torch" else 0)
         slots, each = blocks_of(tokens) * BLOCK, footprint.kv_per_token(dtype)
         cache_when = moment if engine.sleep else "always"
-        when = cache_when if self.device.kind == "cuda" else "always"  # weights sleep in the host's memory
+        when = cache_when if self.device.kind == "cuda" else "always"  # sleeping weights move to host memory
         spelled = str(dtype).removeprefix("torch.")
         weights = f"{footprint.num_parameters:,} x {dtype.itemsize}, {spelled}"
         return [
@@ -162,7 +163,7 @@ class Planner:
         ]
 
     def _reference(self, config: RlConfig) -> Item:
-        policy, how = self._footprint(config.model), "the policy as it was, for loss.kl_coef"
+        policy, how = self._footprint(config.model), "the initial policy, for loss.kl_coef"
         if not config.train.shard or self.ranks == 1:
             return Item("reference weights", policy.weights(torch.float32), how)
         away = config.train.offload and self.device.kind == "cuda"
@@ -172,7 +173,7 @@ class Planner:
     def _reward_model(self, config: RlConfig) -> Item:
         model, dtype = CheckpointConfig(path=config.uplift.reward_model), self._dtype(config.model)
         size = self._footprint(model).backbone(dtype)
-        return Item("reward model weights", size, "its backbone; what it computes with is not in the sum")
+        return Item("reward model weights", size, "its backbone; its activations are not in the sum")
 
     def _footprint(self, model: CheckpointConfig) -> Footprint:
         if model.path not in self._footprints:
@@ -184,14 +185,14 @@ class Planner:
 
     def _activations(self, config: Learns, tokens: int) -> int | None:
         model, sharded = config.model, self.ranks > 1 and config.train.shard
-        walked: int | None = self._footprint(model).activations(
+        peak: int | None = self._footprint(model).activations(
             tokens, self._dtype(model), model.gradient_checkpointing, sharded
         )
-        return walked
+        return peak
 
 
 def longest_sequence(config: Learns) -> int:
-    """Return the tokens that a micro-batch holds at least, since no sequence is split."""
+    """Return the fewest tokens that a micro-batch must hold, since no sequence is split."""
     if isinstance(config, RewardModelConfig):
         return config.max_tokens
     return config.rollout.max_new_tokens if isinstance(config, RlConfig) else 1024
@@ -205,7 +206,7 @@ def title(config: Config, entry: EngineEntry) -> str:
 
 
 def section_of(config: Config, model: CheckpointConfig) -> str:
-    """Return the section of the configuration that has the model."""
+    """Return the model's section in the configuration."""
     for entry in engine_table(config).values():
         if entry.model.path == model.path:
             return entry.model_section
@@ -214,5 +215,5 @@ def section_of(config: Config, model: CheckpointConfig) -> str:
 
 
 def held(items: Sequence[Item], moment: str) -> int:
-    """Return the bytes of what is there at a moment."""
+    """Return the bytes of the items that exist in a phase."""
     return sum(item.num_bytes or 0 for item in items if item.when in ("always", moment))

@@ -1,4 +1,4 @@
-"""The page of a plan: a table a stage, whether it fits, and what needs less if it does not."""
+"""The text of a plan: a table per stage, the verdict, and options that reduce memory if it does not fit."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fastrl.tools.plan.sharding import HOST
 
 
 def recipe_page(recipe: Recipe, device: Device | None, ranks: int = 1) -> tuple[bool, str]:
-    """Return whether everything fits, and the page that says so; of a pipeline, a page for each stage.
+    """Return True if everything fits, and the plan's text; for a pipeline, one plan per stage.
 
     Args:
-        device: None: what this machine has.
+        device: None: this machine's.
         ranks: processes of a run under torchrun.
-    Raises: ValueError, FileNotFoundError: a model that is planned is not there.
+    Raises: ValueError, FileNotFoundError: a model does not exist.
     """
     if not isinstance(recipe, PipelineConfig):
         return stage_page(recipe, device or Device.here(recipe), ranks)
@@ -25,15 +25,15 @@ def recipe_page(recipe: Recipe, device: Device | None, ranks: int = 1) -> tuple[
         fits, page = stage_page(stage, device or Device.here(stage), ranks)
         fitting = fitting and fits
         pages.append(f"{name} ({stage.stage})\n{page}")
-    # one after the other: the largest decides
+    # stages run one after another, so each must fit on its own
     verdict = "every stage fits" if fitting else "not every stage fits"
     return fitting, "\n\n".join([*pages, verdict])
 
 
 def with_models(recipe: PipelineConfig, name: str) -> Config:
-    """Return a stage with the models that earlier stages train replaced by those that they start from.
+    """Return a stage with models of earlier stages replaced by their initial models.
 
-    Other things that earlier stages leave, such as files, stay as they are: no plan reads them.
+    References to files of earlier stages stay unresolved: plans don't read them.
     """
     stage = in_folder(recipe, name)
     for option, target in references(recipe):
@@ -45,7 +45,7 @@ def with_models(recipe: PipelineConfig, name: str) -> Config:
 
 
 def stage_page(config: Config, device: Device, ranks: int = 1) -> tuple[bool, str]:
-    """Return whether the plan of one rank fits its device, and the page that says so."""
+    """Return True if one rank's plan fits its device, and the plan's text."""
     planner = Planner(config, device, ranks)
     items, needed = planner.items(), planner.needed()
     if not items:
@@ -54,11 +54,11 @@ def stage_page(config: Config, device: Device, ranks: int = 1) -> tuple[bool, st
     moment = max(MOMENTS, key=lambda each: held(items, each))
     shared = device.kind == "cpu" and ranks > 1
     of = f"of {size(device.num_bytes)}, {device.name}" + (f" that {ranks} ranks share" if shared else "")
-    lines.append(f"{'at once':24s}{size(needed):>12s}  {moment:8s}{of}")
+    lines.append(f"{'peak':24s}{size(needed):>12s}  {moment:8s}{of}")
     if waiting := sum(item.num_bytes or 0 for item in items if item.when == HOST):
-        lines.append(f"{'in host memory':24s}{size(waiting):>12s}  always  of every rank")
+        lines.append(f"{'in host memory':24s}{size(waiting):>12s}  always  per rank")
     if ranks > 1:
-        lines.append(f"this is one of {ranks} ranks; engines and reward models are whole on each")
+        lines.append(f"for one of {ranks} ranks; each holds whole engines and reward models")
     fits = needed <= planner.usable
     if fits:
         lines.append(f"fits: {size(planner.usable - needed)} below {USABLE:.0%} of the device")

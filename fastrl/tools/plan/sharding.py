@@ -1,5 +1,4 @@
-"""What training keeps of a policy, on one rank or many: weights, gradients and moments, or a part of them
-where it is sharded (FSDP2); its layers whole while they compute, and sums of gradients."""
+"""Memory of a trained policy per rank: weights, gradients, moments, and temporaries of FSDP2 sharding."""
 
 from __future__ import annotations
 
@@ -11,33 +10,33 @@ from fastrl.config import Learns, RewardModelConfig, RlConfig
 from fastrl.tools.plan.footprint import Footprint
 
 HOST = "host"
-"""When of what waits in host memory, and not on the device."""
+"""`Item.when` of items in host memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Something that takes memory."""
+    """A row of the plan."""
 
     name: str
     num_bytes: int | None
-    """None: can't be known, and is not in the sum."""
+    """None: unknown, and not in the sum."""
     how: str
-    """Where the number comes from."""
+    """Explanation of the number."""
     when: str = "always"
-    """always, host, or the one of MOMENTS at which it is there."""
+    """always, host, or the phase in MOMENTS in which it exists."""
 
 
 def part(shapes: Iterable[tuple[int, ...]], ranks: int) -> int:
-    """Values that a rank holds of tensors: sum of ceil(rows / ranks) x row."""
+    """Return the number of values in a rank's shard: sum of ceil(rows / ranks) x row size."""
     return sum(-(-shape[0] // ranks) * prod(shape[1:]) for shape in shapes)
 
 
 def learnt_items(policy: Footprint, config: Learns, ranks: int, itemsize: int, device: str) -> list[Item]:
-    """Of a policy that is trained.
+    """Return the items of a trained policy.
 
     Args:
-        itemsize: bytes of a number that layers compute with.
-        device: cpu or cuda; with train.offload a GPU has none of what a rank keeps.
+        itemsize: bytes per value of the compute dtype.
+        device: cpu or cuda; with train.offload, a rank's shard is in host memory.
     """
     train, bare = config.train, isinstance(config, RewardModelConfig)
     lora = config.lora if isinstance(config, RewardModelConfig) else config.model.lora
@@ -45,33 +44,35 @@ def learnt_items(policy: Footprint, config: Learns, ranks: int, itemsize: int, d
     trained = policy.trained_shapes(lora) if lora.rank else own
     shapes = own + (trained if lora.rank else [])
     weights, learnt = sum(map(prod, shapes)), sum(map(prod, trained))
-    passing, said, when = list[Item](), "", "always"
+    temporaries, shard_note, when = list[Item](), "", "always"
     if ranks > 1 and train.shard:
-        passing = passing_items(own, policy.layers, config, ranks, itemsize, learnt)
+        temporaries = temporary_items(own, policy.layers, config, ranks, itemsize, learnt)
         weights, learnt = part(shapes, ranks), part(trained, ranks)
-        said, when = f", 1 of {ranks} parts", HOST if train.offload and device == "cuda" else "always"
+        shard_note, when = f", 1 of {ranks} parts", HOST if train.offload and device == "cuda" else "always"
     elif ranks > 1:
-        passing = [Item("gradients, summed", 4 * learnt, f"{learnt:,} x 4, all in one buffer", "sum")]
+        temporaries = [Item("gradients, summed", 4 * learnt, f"{learnt:,} x 4, all in one buffer", "sum")]
     return [
-        Item("policy weights", 4 * weights, f"{weights:,} x 4, float32{said}", when),
-        Item("gradients", 4 * learnt, f"{learnt:,} x 4, float32{said}", when),
+        Item("policy weights", 4 * weights, f"{weights:,} x 4, float32{shard_note}", when),
+        Item("gradients", 4 * learnt, f"{learnt:,} x 4, float32{shard_note}", when),
         Item("optimizer states", 8 * learnt + 4 * len(trained), f"{learnt:,} x 8, AdamW's two moments", when),
-        *passing,
+        *temporaries,
     ]
 
 
-def passing_items(
+def temporary_items(
     shapes: Sequence[tuple[int, ...]], layers: Sequence[int], config: Learns, ranks: int, itemsize: int,
     learnt: int,
 ) -> list[Item]:  # fmt: skip
-    """What a sharded policy has whole for a while.
+    """Return the items that a sharded policy holds whole for part of a step.
 
-    The embedding, the head and what else is in no layer are whole from the forward until the backward is
-    over; of the layers, one computes, the next is gathered, and what gathers it is as large again. At the
-    end of the backward the former's gradients are whole, copied for the sum, and come back as a part.
+    Embedding, head and other parameters outside layers stay gathered from the forward pass to the end of the
+    backward pass. Of the layers, one computes, the next is gathered, and the gather's buffer is as large
+    again. At the end of the backward pass, whole gradients outside layers are copied for the reduce-scatter.
 
     Args:
-        shapes: of all its weights.   layers: their numbers in each layer.   learnt: how many are trained.
+        shapes: shapes of all weights.
+        layers: number of weights of each layer.
+        learnt: number of trained weights.
     """
     rest, layer = sum(map(prod, shapes)) - sum(layers), max(layers)
     largest = max(map(prod, shapes))

@@ -1,1 +1,1 @@
-"""fastrl sweep: a grid of recipe fields, each combination with several seeds; its runs and their table."""
+"""fastrl sweep: trains a grid of recipe fields with several seeds, and tabulates the results."""

@@ -1,9 +1,9 @@
-"""The runs of a sweep: where each one lies, whether it can run, and how far it is.
+"""The runs of a sweep: their folders, checks and states.
 
-sweep.yaml                      what is swept
+sweep.yaml                      the grid
 loss.kl_coef=0.001/seed-0/      a run folder, as fastrl train writes it
-loss.kl_coef=0.001/seed-0.log   what the run printed, every start under its command
-loss.kl_coef=0.001/seed-0.json  how the run ended; there is none while it goes on
+loss.kl_coef=0.001/seed-0.log   the run's output, with the command before each start
+loss.kl_coef=0.001/seed-0.json  the run's exit code and configuration, once it has ended
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """loss.kl_coef=0.001/seed-0"""
+        """The run's name, such as loss.kl_coef=0.001/seed-0."""
         return "/".join(self.folder.parts[-2:]) if self.values else self.folder.name
 
     @property
@@ -49,12 +49,12 @@ class Cell:
         return self.folder.with_name(f"{self.folder.name}.json")
 
     def configured(self, config: Recipe) -> Recipe:
-        """The combination's configuration with this run's folder and seed."""
+        """Return the combination's configuration with this run's folder and seed."""
         return replace(config, run=replace(config.run, dir=str(self.folder), seed=self.seed))  # type: ignore[arg-type]
 
 
 def cells(grid: Grid, folder: Path) -> list[Cell]:
-    """All runs, seed by seed, so that every combination has a first run early."""
+    """Return all runs, ordered by seed, so that every combination has a first run early."""
     return [
         Cell(values=values, seed=seed, folder=folder / combination_folder(values) / f"seed-{seed}")
         for seed in grid.seeds
@@ -63,13 +63,13 @@ def cells(grid: Grid, folder: Path) -> list[Cell]:
 
 
 def combination_folder(values: Mapping[str, Any]) -> str:
-    """A combination's folder: readable, and another one for every other combination."""
+    """Return a readable and unique folder name of a combination."""
     name = ",".join(f"{name}={safe(values[name])}" for name in sorted(values))
     return name if len(name) <= LONGEST_FOLDER else f"{name[:LONGEST_FOLDER]}~{digest(dict(values))}"
 
 
 def safe(value: Any) -> str:
-    """A value as a part of a folder's name; where that says less than the value, a digest says the rest."""
+    """Return a value as part of a folder's name, with a hash if characters had to be dropped."""
     whole = value_text(value)
     kept = re.sub(r"[^\w.+-]", "_", whole.rstrip("/").rpartition("/")[2])[-LONGEST_NAME:]
     lists_apart = not isinstance(value, list) or whole.count("+") == len(value) - 1
@@ -81,27 +81,26 @@ def digest(value: Any) -> str:
 
 
 def value_text(value: Any) -> str:
-    """0.001, null, answer+format"""
+    """Format a value as text, such as 0.001, null or answer+format."""
     if isinstance(value, list):
         return "+".join(map(value_text, value))
     return word(value).removesuffix(".0") if isinstance(value, float) else word(value)
 
 
 def check_cells(sweep: Sequence[Cell], configs: Sequence[Recipe]) -> None:
-    """Refuse what can't run, in any run, before the first one starts.
+    """Check all runs before the first one starts.
 
     Args:
-        configs: of each cell's combination.
+        configs: configuration of each cell's combination.
     Raises:
-        ValueError, FileNotFoundError: as of the run, which is named.
+        ValueError, FileNotFoundError: a run's own error, with the run's name added.
     """
     checked: set[str] = set()
     for cell, config in zip(sweep, configs, strict=True):
         config = cell.configured(config)
         try:
-            if (
-                combination_folder(cell.values) not in checked
-            ):  # another seed changes nothing of what is checked
+            # the checks don't depend on the seed
+            if combination_folder(cell.values) not in checked:
                 check_recipe(config)
             claimed(config)
         except (ValueError, FileNotFoundError) as error:
@@ -119,7 +118,7 @@ def check_recipe(config: Recipe) -> None:
 
 
 def claimed(config: Recipe) -> None:
-    """Refuse a folder in which another recipe has run; one that is finished would not say so itself."""
+    """Raise ValueError if another recipe has run in the folder; a finished run would be skipped silently."""
     if isinstance(config, PipelineConfig):
         claim(config)
         return
@@ -135,7 +134,7 @@ def claimed(config: Recipe) -> None:
 
 
 def check_folder(folder: Path, grid: Grid) -> None:
-    """Refuse a folder that holds something else, or a sweep to which the grid does not only add."""
+    """Raise ValueError if the folder holds other files, or a sweep that the grid does not extend."""
     if (folder / "sweep.yaml").exists():
         only_adds(read_grid(folder / "sweep.yaml"), grid)
     elif folder.is_dir() and any(each.name != LOCK for each in folder.iterdir()):
@@ -143,12 +142,12 @@ def check_folder(folder: Path, grid: Grid) -> None:
 
 
 def write_end(cell: Cell, config: Recipe, code: int) -> None:
-    """Put down how a run ended, beside its folder."""
+    """Write a run's exit code and configuration next to its folder."""
     write_atomic(cell.ended, json.dumps({"code": code, "config": to_dict(cell.configured(config))}) + "\n")
 
 
 def exit_code_of(cell: Cell) -> int | None:
-    """None: the run has not ended, or nothing is left of it."""
+    """Return a run's exit code; None if it has not ended, or its folder was deleted."""
     if not cell.ended.exists():
         return None
     code: int = json.loads(cell.ended.read_text())["code"]
@@ -156,7 +155,7 @@ def exit_code_of(cell: Cell) -> int | None:
 
 
 def finished(cell: Cell, config: Recipe) -> bool:
-    """Whether the run came to its end as it is configured now; with more steps, it goes on."""
+    """Return True if the run has ended with this configuration; with more steps it resumes."""
     if exit_code_of(cell) != 0:
         return False
     before = as_stored(json.loads(cell.ended.read_text())["config"])
@@ -164,7 +163,7 @@ def finished(cell: Cell, config: Recipe) -> bool:
 
 
 def failure(cell: Cell) -> str | None:
-    """Why the run failed: how it ended, and its log's last line. None: it did not."""
+    """Return how a run failed: exit code or signal, and its log's last line; None if it did not fail."""
     code = exit_code_of(cell)
     if not code:
         return None

@@ -1,4 +1,4 @@
-"""What a sweep runs: every combination of some fields' values, each with every seed."""
+"""The grid of a sweep: combinations of field values, and seeds."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ OWN = {"run.seed": "which seeds sets", "run.dir": "which is a folder of the swee
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """A recipe, what all runs change in it, what varies, and the seeds. sweep.yaml holds just this."""
+    """A recipe with fixed fields, varied fields and seeds; the content of sweep.yaml."""
 
     recipe: str
-    """A packaged recipe's name, or the path of a .yaml file; a pipeline too."""
+    """Name of a packaged recipe, or path of a .yaml file; pipelines too."""
     fields: dict[str, Any] = field(default_factory=dict)
-    """Dotted options that are the same in all runs."""
+    """Dotted options with the same value in all runs."""
     vary: dict[str, list[Any]] = field(default_factory=dict)
-    """Dotted options and the values of each. A text is read as the recipe's flag reads it: "1e-3" is a number
-    where one stands, and of an option that is a list, "a b" are two."""
+    """Dotted options with their values. Text is parsed like the recipe's flag: "1e-3" is a number for a
+    numeric option, and "a b" are two items for a list option."""
     seeds: list[int] = field(default_factory=lambda: [0])
     metrics: list[str] = field(default_factory=list)
-    """What the table and the plot show; in a pipeline STAGE.METRIC for another stage than its last RL stage.
-    Empty: eval/avg@k and the like, and reward; loss where there is neither."""
+    """Metrics of the table and the plot; in a pipeline, STAGE.METRIC for stages other than the last RL stage.
+    Empty: eval/avg@k and the like, and reward; loss if there is neither."""
 
     def __post_init__(self) -> None:
         for name, kind in (("fields", dict), ("vary", dict), ("seeds", list), ("metrics", list)):
@@ -53,16 +53,16 @@ class Grid:
 
     @property
     def combinations(self) -> list[dict[str, Any]]:
-        """{field: value}, the last field running fastest; without any that varies, one that is empty."""
+        """Return all {field: value}, the last field varying fastest; one empty dict if no field varies."""
         return [dict(zip(self.vary, values, strict=True)) for values in product(*self.vary.values())]
 
 
 def resolve(grid: Grid) -> tuple[Grid, list[Recipe]]:
-    """The grid with its values as the recipe's fields hold them, and the configuration of each combination.
+    """Parse the grid's values with the recipe's types; return the grid and each combination's configuration.
 
     Raises:
-        FileNotFoundError, ValueError: no such recipe or field, values that are alike, or out of range.
-        SystemExit: a value is of the wrong type; the reason has been printed.
+        FileNotFoundError, ValueError: an unknown recipe or field, equal values, or a value out of range.
+        SystemExit: a value has the wrong type; the reason has been printed.
     """
     base = load_config(grid.recipe)
     known = field_names(type(base))
@@ -83,28 +83,28 @@ def resolve(grid: Grid) -> tuple[Grid, list[Recipe]]:
 
 
 def flags(values: Mapping[str, Any], base: Recipe | None = None) -> list[str]:
-    """Values as the recipe's flags.
+    """Format values as the recipe's flags.
 
     Args:
-        base: tells which options are lists, for values that are still text.
+        base: recipe that defines which options are lists, to split values that are still text.
     """
     found: list[str] = []
     for name, value in values.items():
         if isinstance(value, str) and isinstance(get_option(base, name), tuple):
             value = value.split(" ") if value else []
         words = [word(each) for each in (value if isinstance(value, list | tuple) else [value])]
-        # one value with its flag, since a text may begin with a dash
+        # --name=value: the text may begin with a dash
         found += [f"--{name}={words[0]}"] if len(words) == 1 else [f"--{name}", *words]
     return found
 
 
 def word(value: Any) -> str:
-    """null, true, 0.001: as a flag and as a recipe spell it."""
+    """Format a value as flags and recipes spell it: null, true, 0.001."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def read_grid(path: Path) -> Grid:
-    """The grid in a YAML file; with an unknown key, it is refused."""
+    """Read a grid from a YAML file; raise ValueError for an unknown key."""
     data = read_yaml(path)
     known = [each.name for each in fields(Grid)]
     for name in data:
@@ -116,28 +116,28 @@ def read_grid(path: Path) -> Grid:
 
 
 def to_yaml(grid: Grid) -> str:
-    """read_grid's inverse."""
+    """Return the grid as YAML; read_grid reads it back."""
     return yaml.safe_dump(plainly(asdict(grid)), sort_keys=False, allow_unicode=True)
 
 
 def plainly(value: Any) -> Any:
-    """Tuples as lists."""
+    """Convert tuples to lists, recursively."""
     if isinstance(value, dict):
         return {key: plainly(each) for key, each in value.items()}
     return [plainly(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def is_sweep(path: str) -> bool:
-    """Whether a path is a sweep's file and not a recipe: it names a recipe."""
+    """Return True if a path is a sweep file, which has the key `recipe`, and not a recipe."""
     return path.endswith((".yaml", ".yml")) and Path(path).is_file() and "recipe" in read_yaml(Path(path))
 
 
 def only_adds(before: Grid, now: Grid) -> None:
-    """Refuse a grid that is not the earlier one with more values or seeds; metrics may differ.
+    """Raise ValueError unless `now` equals `before` with more values or seeds; metrics may differ.
 
     Args:
-        before: as read_grid found it.
-        now: as read_grid would find it.
+        before: the folder's grid.
+        now: the new grid, with parsed values.
     """
     for name in ("recipe", "fields"):
         if getattr(before, name) != getattr(now, name):

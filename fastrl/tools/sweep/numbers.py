@@ -1,4 +1,4 @@
-"""What a run's curves come to: first and last values, when rewards stopped rising, gains, alarms."""
+"""Summary numbers of a run: first and last values, saturation step, gains, alarms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GAINS = ("gain until t_sat", "gain after", "gain after as printed")
 
 
 def possible(metrics: Sequence[str], known: Iterable[str]) -> list[str]:
-    """All columns in their order."""
+    """Return all possible columns in order."""
     names = ["steps", *(f"{metric} {end}" for metric in metrics for end in ("start", "end"))]
     for form in FORMS:
         names.append(f"t_sat{form}")
@@ -23,7 +23,7 @@ def possible(metrics: Sequence[str], known: Iterable[str]) -> list[str]:
 
 
 def quantities(run: RunCurves, metrics: Sequence[str]) -> dict[str, float]:
-    """One run's numbers by column, those that it has."""
+    """Return one run's numbers by column."""
     if not run.lines:
         return {}
     found: dict[str, float] = {"steps": run.lines[-1]["step"]}
@@ -33,14 +33,14 @@ def quantities(run: RunCurves, metrics: Sequence[str]) -> dict[str, float]:
             found |= {f"{metric} start": values[0], f"{metric} end": values[-1]}
     found |= saturation(run, metrics)
     for alarm in sorted({name for line in run.lines for name in line if name.startswith("alarm/")}):
-        rung = [step for step, value in zip(*run.series(alarm), strict=True) if value]
-        found |= {f"{alarm} at": rung[0]} if rung else {}
+        raised = [step for step, value in zip(*run.series(alarm), strict=True) if value]
+        found |= {f"{alarm} at": raised[0]} if raised else {}
     return found
 
 
 def saturation(run: RunCurves, metrics: Sequence[str]) -> dict[str, float]:
-    """t_sat in both forms, and what the metrics that are known at step 0 gained until then and after."""
-    steps, rewards = run.series("reward")  # updates whose reward is not known are passed over
+    """Return t_sat of the raw and smoothed reward, and gains until and after it of metrics with a step 0."""
+    steps, rewards = run.series("reward")  # without updates whose reward is unknown
     found: dict[str, float] = {}
     for form, curve in zip(FORMS, (rewards, ema(rewards) if rewards else []), strict=True):
         place = saturation_step(curve) if max(curve, default=-1) >= 0 else None
@@ -59,7 +59,7 @@ def saturation(run: RunCurves, metrics: Sequence[str]) -> dict[str, float]:
 
 
 def headline_metrics(runs: Iterable[RunCurves]) -> list[str]:
-    """What is shown where nothing is asked for: evaluations and reward; loss where there is neither."""
+    """Return the default metrics: evaluations and reward; loss if there is neither."""
     logged = {name for run in runs for line in run.lines for name in line}
     evaluations = sorted(name for name in logged if is_headline(name) and not is_smaller_k(name, logged))
     chosen = [*evaluations, *(["reward"] if "reward" in logged else [])]

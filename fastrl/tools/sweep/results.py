@@ -1,4 +1,4 @@
-"""What a sweep's runs have come to: their metrics by combination, and the table's files."""
+"""Results of a sweep: metrics by combination, and the table's files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def combination(runs: Sequence[Cell], metrics: Sequence[str]) -> Combination:
 def read_run(cell: Cell, metrics: Sequence[str]) -> RunCurves:
     """Return a run's metrics.
 
-    Of a pipeline: those of its last RL stage, or else of its last stage, and STAGE.METRIC of the others.
+    For a pipeline: those of its last RL stage, or else its last stage, and STAGE.METRIC of the others.
     """
     pipeline = cell.folder / "pipeline.yaml"
     if not pipeline.exists():
@@ -60,7 +60,7 @@ def read_run(cell: Cell, metrics: Sequence[str]) -> RunCurves:
 
 
 def lines_of(folder: Path) -> list[dict[str, float]]:
-    """Return a stage's lines of metrics; none if it logs none."""
+    """Return a stage's lines of metrics.jsonl; none without the file."""
     file = folder / "metrics.jsonl"
     return read_metrics(file) if file.exists() else []
 
@@ -68,7 +68,7 @@ def lines_of(folder: Path) -> list[dict[str, float]]:
 def write_table(grid: Grid, folder: Path) -> tuple[SweepTable, list[Path], list[str]]:
     """Write table.md and table.csv.
 
-    Returns: the table, what was written, and those of grid.metrics that no finished run has.
+    Returns: the table, the written files, and the metrics of the grid that no finished run has.
     """
     combinations = runs_by_combination(grid, folder)
     runs = [run for each in combinations for run in each.runs]

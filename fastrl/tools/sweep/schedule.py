@@ -1,4 +1,4 @@
-"""Runs as processes: one after another, several at a time, or one at a time on each GPU."""
+"""Starts runs as processes: one after another, several at a time, or one at a time per GPU."""
 
 from __future__ import annotations
 
@@ -37,18 +37,17 @@ def run_missing(
     gpus: Sequence[str] = (),
     lanes: int = 1,
 ) -> None:
-    """Run those that are not finished; print how many, and a line for each one that ends. On stderr, how far
-    the runs are that go on.
+    """Run all unfinished runs; print a line for each that ends, and show progress on stderr.
 
     Args:
-        write_end: keeps a run's exit code next to its folder.
-        summary: what is printed of a run that has succeeded, after the time that it took.
-        command, lock, gpus, lanes: as of run_cells.
+        write_end: stores a run's exit code.
+        summary: text printed after the duration of a successful run.
+        command, lock, gpus, lanes: see run_cells.
     """
     left = [run for run in runs if not is_finished(run)]
     before = done = len(runs) - len(left)
     at_a_time = len(gpus) or lanes
-    print(f"{len(runs)} runs, {done} finished; {at_a_time} at a time, logs beside them", flush=True)
+    print(f"{len(runs)} runs, {done} finished; {at_a_time} at a time, logs next to their folders", flush=True)
     since = time.monotonic()
     going: list[Cell] = []
 
@@ -57,8 +56,8 @@ def run_missing(
         return command(run)
 
     def glance() -> Glance:
-        said = [f"{run.name}: {last_line(run.log)}" for run in list(going)]
-        return Glance("; ".join(said), done, len(runs))
+        activities = [f"{run.name}: {last_line(run.log)}" for run in list(going)]
+        return Glance("; ".join(activities), done, len(runs))
 
     def ended(run: Cell, code: int, took: str) -> None:
         nonlocal done
@@ -81,25 +80,25 @@ def run_cells(
     ended: Callable[[Cell, int, str], None],
     lanes: int = 1,
 ) -> None:
-    """Run them all; a run that fails stops no other.
+    """Run all cells; a failing run doesn't stop the others.
 
     Args:
-        waiting: in their order.
-        command: what starts a run; its output is appended to the run's log.
-        gpus: one run at a time on each, as CUDA_VISIBLE_DEVICES; none: on what there is.
-        lock: the folder's, held; each run holds it too.
-        ended: is told of each run that ended its exit code, below 0 for a signal's, and how long it took.
-        lanes: runs at a time where no GPUs are named.
+        waiting: runs in order.
+        command: returns the command line of a run; its output is appended to the run's log.
+        gpus: run one cell at a time on each, set as CUDA_VISIBLE_DEVICES; empty: don't set it.
+        lock: the folder's locked file; each run inherits the lock.
+        ended: called for each ended run with its exit code, negative for a signal, and its duration.
+        lanes: number of parallel runs if no GPUs are given.
     Raises:
-        SystemExit: on SIGINT or SIGTERM, after the runs have been ended.
+        SystemExit: on SIGINT or SIGTERM, after ending the runs.
     """
     queue = deque(waiting)
     slots: list[str | None] = list(gpus) or [None] * lanes
     running: dict[int, tuple[Cell, subprocess.Popen[bytes], float]] = {}
-    with asked_to_stop() as asked, ending(lambda: [process for _, process, _ in running.values()]):
+    with stop_signals() as received, ending(lambda: [process for _, process, _ in running.values()]):
         while queue or running:
-            if asked:
-                raise SystemExit(128 + asked[0])
+            if received:
+                raise SystemExit(128 + received[0])
             for slot, gpu in enumerate(slots):
                 if slot not in running and queue:
                     cell = queue.popleft()
@@ -112,8 +111,10 @@ def run_cells(
 
 
 def start(cell: Cell, command: list[str], gpu: str | None, lock: IO[str]) -> subprocess.Popen[bytes]:
-    """The run as a process group of its own, which a signal from the terminal does not reach. It dies with
-    this process, however that ends, and keeps the lock as long as it lives."""
+    """Start a run in its own process group, which terminal signals don't reach.
+
+    It is killed when this process ends for any reason, and holds the lock while it lives.
+    """
     cell.ended.unlink(missing_ok=True)
     cell.log.parent.mkdir(parents=True, exist_ok=True)
     device = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
@@ -136,10 +137,10 @@ def start(cell: Cell, command: list[str], gpu: str | None, lock: IO[str]) -> sub
 
 @contextmanager
 def locked(folder: Path) -> Iterator[IO[str]]:
-    """Hold the folder's lock; it is free when this process and all that it started are gone.
+    """Hold the folder's lock; it is released when this process and all its runs have ended.
 
     Raises:
-        ValueError: another sweep is at work there.
+        ValueError: another sweep holds the lock.
     """
     with (folder / LOCK).open("a") as lock:
         until = time.monotonic() + LOCK_S
@@ -150,23 +151,23 @@ def locked(folder: Path) -> Iterator[IO[str]]:
             except BlockingIOError as error:
                 if time.monotonic() > until:
                     raise ValueError(
-                        f"[sweep] dir: expected no other sweep at work in {folder}, got one"
+                        f"[sweep] dir: expected no other sweep running in {folder}, got one"
                     ) from error
                 time.sleep(POLL_S)
         yield lock
 
 
 @contextmanager
-def asked_to_stop() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM as they come; they interrupt nothing, so that no run is lost sight of."""
-    asked: list[int] = []
+def stop_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in a list instead of interrupting, so that no process is left running."""
+    received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
+        received.append(number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -174,7 +175,7 @@ def asked_to_stop() -> Iterator[list[int]]:
 
 @contextmanager
 def ending(processes: Callable[[], Sequence[subprocess.Popen[bytes]]]) -> Iterator[None]:
-    """Whatever leaves the block ends the processes with all they started."""
+    """End the processes and their children on any exit from the block."""
     try:
         yield
     finally:
@@ -182,12 +183,12 @@ def ending(processes: Callable[[], Sequence[subprocess.Popen[bytes]]]) -> Iterat
 
 
 def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """SIGTERM to each one's group; after its end, or GRACE_S, SIGKILL to what is left of the group."""
+    """Send SIGTERM to each process group; after its leader's end or GRACE_S, send SIGKILL to the rest."""
     left = [process for process in processes if process.returncode is None]
     for process in left:
         os.killpg(process.pid, signal.SIGTERM)
     until = time.monotonic() + GRACE_S
-    # not waited for yet, so that its number still stands for its group
+    # the leaders are not reaped yet, so that their ids stay valid as group ids
     while not all(map(has_ended, left)) and time.monotonic() < until:
         time.sleep(POLL_S)
     for process in left:

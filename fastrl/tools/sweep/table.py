@@ -1,4 +1,4 @@
-"""A sweep's table: a row a combination, means over seeds with their interval, when rewards stopped rising."""
+"""A sweep's table: one row per combination, means over seeds with intervals, saturation of rewards."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from fastrl.runtime.run import write_atomic
 from fastrl.tools.sweep.numbers import possible, quantities
 
 CAPTION = (
-    "Means over the seeds of finished runs, each with its 95 % t-interval over these seeds; n where a number "
-    "is known of fewer runs than are finished. start and end: the first and the last step that have the "
-    "metric. t_sat: the update at which the training reward is as good as ever, of the reward as it is and "
-    "of its moving average (EMA); gains are measured from step 0 until then, and after it, strictly later "
-    "or as printed in arXiv 2604.18574, where t_sat itself counts and no gain is negative. An alarm's "
-    "number is the first step that rang it."
+    "Means over the seeds of finished runs with 95 % t-intervals; n is given if not all finished runs have "
+    "the number. start and end: the first and the last step with the metric. t_sat: the update at which "
+    "the training reward reaches its best level, for the raw reward and its moving average (EMA). Gains are "
+    "measured from step 0 to t_sat and after t_sat, strictly later or as printed in arXiv 2604.18574, where "
+    "t_sat itself counts and no gain is negative. An alarm's number is the first step that raised it."
 )
 
 
@@ -29,12 +28,13 @@ class Combination:
     """The runs of a combination of values."""
 
     values: dict[str, str]
-    """Field: value, in full."""
+    """Full values by field."""
     runs: list[RunCurves]
-    """Finished ones."""
+    """Finished runs."""
     planned: int
+    """Number of all runs."""
     failures: list[str]
-    """What happened to those that failed, a line each."""
+    """One line per failed run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class SweepTable:
 
 
 def sweep_table(combinations: Sequence[Combination], metrics: Sequence[str]) -> SweepTable:
-    """The table over finished runs; a column that no run has anything for is left out."""
+    """Build the table of finished runs; columns without any value are left out."""
     found = [[quantities(run, metrics) for run in each.runs] for each in combinations]
     known = {name for runs in found for run in runs for name in run}
     columns = [name for name in possible(metrics, known) if name in known]
@@ -66,7 +66,7 @@ def sweep_table(combinations: Sequence[Combination], metrics: Sequence[str]) -> 
 
 
 def short_values(combinations: Sequence[Combination]) -> list[dict[str, str]]:
-    """Each combination's values; of paths the last part alone, where that tells them apart."""
+    """Return each combination's values, paths shortened to their last part if these are distinct."""
     short: list[dict[str, str]] = [{} for _ in combinations]
     for name in combinations[0].values:
         full = [each.values[name] for each in combinations]
@@ -93,7 +93,7 @@ def table_cells(table: SweepTable) -> tuple[list[str], list[list[str]]]:
 
 
 def interval_text(interval: Interval | None, runs: int) -> str:
-    """0.512 [0.48, 0.544] n=2"""
+    """Format a number such as `0.512 [0.48, 0.544] n=2`."""
     if interval is None:
         return "-"
     parts = [number(interval.mean)]
@@ -103,7 +103,7 @@ def interval_text(interval: Interval | None, runs: int) -> str:
 
 
 def table_text(table: SweepTable) -> str:
-    """Return the table for a terminal: a block a column, in it a line a combination; no line is wide."""
+    """Return the table for a terminal: a block per column, with a line per combination."""
     header, rows = table_cells(table)
     keys = len(table.fields)
     labels = [", ".join(f"{name}={row[place]}" for place, name in enumerate(table.fields)) for row in rows]
@@ -123,7 +123,7 @@ def write_markdown(table: SweepTable, path: Path) -> None:
 
 
 def write_csv(table: SweepTable, path: Path) -> None:
-    """Every number in full: a column's mean, its interval's ends and n."""
+    """Write all numbers in full precision: mean, interval and n per column."""
     parts = ("", " low", " high", " n")
     header = [
         *table.fields,

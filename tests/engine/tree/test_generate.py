@@ -172,7 +172,7 @@ def test_bad_requests(family):
     engine = family("qwen3").engine
     ok = SamplingParams(max_new_tokens=4)
     assert engine.generate([], ok, seeds=[]) == []
-    with pytest.raises(ValueError, match=r"seeds: expected 2, one a prompt, got 1"):
+    with pytest.raises(ValueError, match=r"seeds: expected 2, one per prompt, got 1"):
         engine.generate([[5], [6]], ok, seeds=[1])
     with pytest.raises(ValueError, match=r"max_model_len 512, got 509 \+ 4"):
         engine.generate([[5] * 509], ok, seeds=[1])

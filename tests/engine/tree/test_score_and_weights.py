@@ -108,7 +108,7 @@ def test_after_an_interrupted_load_nothing_but_all_weights_will_do(checkpoints, 
         lambda: engine.score([[9, 8]]),
         lambda: engine.load_weights(list(weights.items())[:1], 1, partial=True),
     ):
-        with pytest.raises(RuntimeError, match="weights: expected every one of them, got some"):
+        with pytest.raises(RuntimeError, match="weights: expected all of them, got some"):
             call()
     engine.load_weights(weights.items(), 2)
     assert engine.takes_partial_weights
@@ -154,7 +154,7 @@ def test_asleep_nothing_of_the_weights_is_left_but_what_the_level_keeps(checkpoi
     weights = {n: w.detach().clone() for n, w in engine.decoder.model.named_parameters()}
     (before,) = engine.generate([[9, 8]], SamplingParams(max_new_tokens=5), seeds=[0])[0]
     parameters = list(engine.decoder.model.parameters())
-    fused = [weakref.ref(layer.qkv.weight) for layer in getattr(engine.decoder.lean, "layers", ())]
+    fused = [weakref.ref(layer.qkv.weight) for layer in getattr(engine.decoder.fused, "layers", ())]
     assert len(fused) == (2 if name == "qwen3" else 0)
     engine.sleep()
     engine.sleep(2)

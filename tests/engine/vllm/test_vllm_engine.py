@@ -246,7 +246,7 @@ def test_scores_go_together_from_several_looks(both, monkeypatch):
     monkeypatch.setattr("fastrl.engine.vllm.engine._SCORE_ELEMENTS", 7 * 260)
     assert engine.score(sequences) == expected
     monkeypatch.setattr(
-        "fastrl.engine.vllm.adapter.Vllm.prompt_rows", lambda *_: (torch.zeros(59, 4), [1.0] * 58)
+        "fastrl.engine.vllm.adapter.Vllm.measure_prompt", lambda *_: (torch.zeros(59, 4), [1.0] * 58)
     )
     with pytest.raises(RuntimeError, match=r"expected vLLM's own log-probs of 58 tokens"):
         engine.score(sequences)
@@ -259,7 +259,7 @@ def test_what_does_not_fit_is_refused(both):
         (lambda: engine.generate([[]], one, seeds=[0]), "prompt_ids: expected at least one token"),
         (lambda: engine.generate([[5] * 192], one, seeds=[0]), "<= max_model_len 192, got 192 . 1"),
         (lambda: engine.generate([[260]], one, seeds=[0]), r"token ids in \[0, 260\), got 260"),
-        (lambda: engine.generate([[5]], one, seeds=[]), "seeds: expected 1, one a prompt, got 0"),
+        (lambda: engine.generate([[5]], one, seeds=[]), "seeds: expected 1, one per prompt, got 0"),
         (lambda: engine.generate([[5]], one, seeds=[0], n=0), "n: expected >= 1, got 0"),
         (
             lambda: engine.generate([[5]], SamplingParams(temperature=3), seeds=[0]),

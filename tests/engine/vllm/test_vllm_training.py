@@ -5,20 +5,17 @@ from pathlib import Path
 
 import pytest
 from engine_cases import CPU
-from jsonl import write_jsonl
+from tiny_rl import tiny_rl, write_additions
 from vllm_cases import write
 
 from fastrl.check import check_config
 from fastrl.config import (
     CheckpointConfig,
-    DataConfig,
     EngineConfig,
     EvalConfig,
-    ModelConfig,
     ReceiverEngineConfig,
     RewardConfig,
     RlConfig,
-    RolloutConfig,
     RunConfig,
     TrainConfig,
     TransferConfig,
@@ -36,16 +33,11 @@ needs_vllm = pytest.mark.skipif(vllm_adapter.unusable() is not None, reason=str(
 
 @pytest.fixture
 def config(tmp_path, tmp_path_factory) -> RlConfig:
-    rows = [{"question": f"{a}+{a + 1}", "answer": str(2 * a + 1)} for a in range(12)]
-    path = tmp_path / "problems.jsonl"
-    write_jsonl(path, rows)
     models = tmp_path_factory.getbasetemp() / "vllm-training"
-    return RlConfig(
-        run=RunConfig(dir=str(tmp_path / "run"), device="cpu"),
-        model=ModelConfig(path=str(write(models / "qwen3", "qwen3"))),
-        data=DataConfig(path=str(path)),
+    return tiny_rl(
+        write(models / "qwen3", "qwen3"), write_additions(tmp_path / "problems.jsonl"), tmp_path / "run",
+        run=RunConfig(device="cpu"),
         engine=EngineConfig(max_batch_tokens=4096),
-        rollout=RolloutConfig(num_prompts=3, group_size=4, max_new_tokens=12),
         reward=RewardConfig(
             functions=("answer", "reward_functions.vowels", "transfer"), weights=(1.0, 1.0, 1.0)
         ),
@@ -53,7 +45,7 @@ def config(tmp_path, tmp_path_factory) -> RlConfig:
             receiver=CheckpointConfig(path=str(write(models / "llama", "llama"))), slack_tokens=4
         ),
         train=TrainConfig(num_steps=2, learning_rate=1e-3),
-    )
+    )  # fmt: skip
 
 
 def vllm(config: RlConfig, section: str, **options) -> RlConfig:
@@ -147,8 +139,8 @@ def test_settings_that_would_mean_nothing_are_refused(sections, message):
     "found, message",
     [
         (None, "vllm is not installed: pip install 'vllm>=0.31,<0.34' on a machine with a GPU"),
-        ("0.30.1", "vllm 0.30.1 is installed, and 0.31 to below 0.34 is what fits"),
-        ("0.34.0", "vllm 0.34.0 is installed, and 0.31 to below 0.34 is what fits"),
+        ("0.30.1", "vllm 0.30.1 is installed, but >= 0.31 and < 0.34 is supported"),
+        ("0.34.0", "vllm 0.34.0 is installed, but >= 0.31 and < 0.34 is supported"),
     ],
 )
 def test_a_vllm_that_does_not_fit_is_refused_before_a_model_is_loaded(config, monkeypatch, found, message):
@@ -156,9 +148,9 @@ def test_a_vllm_that_does_not_fit_is_refused_before_a_model_is_loaded(config, mo
     for section in ("engine", "transfer.engine"):
         with pytest.raises(ValueError) as refused:
             check_config(vllm(config, section))
-        assert str(refused.value).startswith(f"[{section}] kind: vllm was asked for, and {message}")
+        assert str(refused.value).startswith(f"[{section}] kind: expected a usable vllm, got: {message}")
     check_config(config)
-    with pytest.raises(ValueError, match=r"^\[engine\] kind: vllm was asked for, and vllm "):
+    with pytest.raises(ValueError, match=r"^\[engine\] kind: expected a usable vllm, got: vllm "):
         build_engine(config.model, EngineConfig(kind="vllm"), CPU)
     line = doctor.vllm_line()
     assert line.subject == "vllm" and (found or "not installed") in line.finding

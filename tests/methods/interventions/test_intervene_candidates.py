@@ -108,7 +108,7 @@ def test_the_new_attempt_ends_before_the_wrong_step(location):
 
 def test_the_filter_asks_for_no_more_than_it_needs():
     arms = Arms("new", "old", "before")
-    asked = {name: arms.asked(config(name)) for name in ("none", "success", "gain")}
+    asked = {name: arms.needed(config(name)) for name in ("none", "success", "gain")}
     assert asked == {"none": [], "success": ["new"], "gain": ["new", "old", "before"]}
     each = candidate()
     measure(each, arms, 3, {(3, "new"): 0.5, (3, "old"): 0.125, (2, "before"): 1.0})

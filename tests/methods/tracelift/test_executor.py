@@ -5,7 +5,7 @@ from executors import PLAIN, Reader, math_executor
 
 from fastrl.config import ExecutorConfig
 from fastrl.grading import AnswerGrader
-from fastrl.methods.tracelift.executor import Executor, Request, shared_length
+from fastrl.methods.tracelift.executor import Executor, ExecutorRequest, shared_length
 from fastrl.methods.tracelift.executor_prompts import ExecutorPrompts
 from fastrl.methods.tracelift.verifiers import MathVerifier
 from fastrl.types import PrefixTree
@@ -17,8 +17,10 @@ def last_number():
         yield grader
 
 
-def request(question, trace=None, samples=1, seed=0, gold="7", keep=False):
-    return Request(question=question, trace=trace, reference=gold, num_samples=samples, seed=seed, keep=keep)
+def request(question, trace=None, samples=1, seed=0, gold="7", cache=False):
+    return ExecutorRequest(
+        question=question, trace=trace, reference=gold, num_samples=samples, seed=seed, cache=cache
+    )
 
 
 def content(prompts, *asked):
@@ -129,19 +131,19 @@ def test_what_it_begins_with_counts(last_number):
         assert (found.text, found.checked.success) == (begin + " 7\nof 9 eggs", success)
 
 
-def test_kept_requests_are_asked_once(last_number):
+def test_cached_requests_are_sampled_once(last_number):
     executor = math_executor(lambda read, j: "7" if j < 2 else "8", last_number)
-    alone = request("q", None, 3, 5, keep=True)
-    assert not executor.keeps(alone)
-    first = executor.run([request("q", "t"), alone, alone, request("r", None, 3, 5, keep=True)])
-    assert executor.keeps(alone)
+    alone = request("q", None, 3, 5, cache=True)
+    assert not executor.is_cached(alone)
+    first = executor.run([request("q", "t"), alone, alone, request("r", None, 3, 5, cache=True)])
+    assert executor.is_cached(alone)
     assert [read for read, _, _ in executor.engine.reads()] == [
         "<user>q\nt<assistant>", "<user>q\n<assistant>", "<user>r\n<assistant>"
     ]  # fmt: skip
     assert first[1] == first[2] and [a.checked.success for a in first[1]] == [True, True, False]
     assert executor.run([alone]) == [first[1]]
     assert len(executor.engine.calls) == 1
-    other_gold = request("q", None, 3, 5, gold="8", keep=True)
+    other_gold = request("q", None, 3, 5, gold="8", cache=True)
     assert [a.checked.success for a in executor.run([other_gold])[0]] == [False, False, True]
     assert executor.run([]) == [] and len(executor.engine.calls) == 2
 

@@ -240,6 +240,6 @@ def test_backbones_that_do_not_fit_are_refused(checkpoints, tmp_path):
 
 def test_adapters_without_peft_are_refused(checkpoints, monkeypatch):
     monkeypatch.setattr(lora, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"\[lora\] rank: expected 0 where peft is not installed .* got 3"):
+    with pytest.raises(ValueError, match=r"\[lora\] rank: expected 0 if peft is not installed .* got 3"):
         started(checkpoints["qwen3"], rank=3)
     started(checkpoints["qwen3"])

@@ -45,4 +45,4 @@ def test_one_step_of_trl(checkpoints, grader, tmp_path):
     assert logged["rewards/uplift/mean"] == 0.0
     assert logged["uplift/e2e"] == 0.0 and 0.0 <= logged["uplift/unfinished"] <= 1.0
     assert len(trainer._logs["extra"]["trace"]) == 4
-    assert {key[0] for key in reward.executor._kept} <= {row["question"] for row in rows}
+    assert {key[0] for key in reward.executor._cache} <= {row["question"] for row in rows}

@@ -64,7 +64,7 @@ def test_answers_are_those_of_plain_generation(engine, grader):
     for question in ("3+4?", "2+5?"):
         texts, length = plain(engine, reward, question, None, seed_of(5, "baseline", question), 2)
         lengths.append(length)
-        kept = [found for key, found in reward.executor._kept.items() if key[0] == question]
+        kept = [found for key, found in reward.executor._cache.items() if key[0] == question]
         assert [answer.text for answer in kept[0]] == texts
     assert after.prompt_tokens_asked - before.prompt_tokens_asked == 4 * sum(lengths[:4]) + 2 * sum(
         lengths[4:]

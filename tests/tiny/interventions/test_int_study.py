@@ -131,7 +131,7 @@ def test_cells_differ_in_what_is_cloned(study):
         CANDIDATE | {"attempt": 1, "outcome": "no_tag", "location": None, "content": None},
     ]
     write_rows(made.folder / "intervene" / "interventions.jsonl", rows)
-    (unfiltered,) = read_rows(str(made.taught("unfiltered")))
+    (unfiltered,) = read_rows(str(made.sft_rows("unfiltered")))
     assert (unfiltered["prefix"], unfiltered["completion"], unfiltered["end"]) == ("7+5=2\n", "2*3=7", False)
     made.cell("kept"), made.cell("no_prefix"), made.cell("unfiltered")
     kept, no_prefix, all_of_them = ran

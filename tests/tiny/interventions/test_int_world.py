@@ -60,8 +60,9 @@ def test_the_world_is_made_of_the_ecosystems_files(cache):
             assert row["reference"].endswith(f"\n\\boxed{{{chain.answer}}}")
 
 
-def test_nothing_held_out_is_learnt_from(cache):
-    build_int_world(CONFIG, cache)
+def test_nothing_held_out_is_learnt_from(tmp_path):
+    LEARNT.clear()
+    build_int_world(CONFIG, tmp_path)
     asked = {prompt.split("\n")[0] for prompt in LEARNT}
     assert len(asked) == len(LEARNT) == 3 * 8
     assert {split_of(expression) for expression in asked} == {"train"}

@@ -194,6 +194,7 @@ def test_the_arms_of_rltr_differ_in_their_rewards_alone(tmp_path, monkeypatch):
     assert study.run() == found and len(assessed) == 3
 
 
+@pytest.mark.long
 def test_a_whole_part_trains_and_measures(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FASTRL_CACHE", str(tmp_path / "cache"))
     root = tmp_path / "r"

@@ -22,7 +22,7 @@ def test_a_coded_trace_by_hand():
     code = [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
     # 7+5=2, 2*3=6, 6-2=4
     assert coded(reference_solution(CHAIN), code) == "8+5=3\n3*3=7\n7-2=5\n\\boxed{4}"
-    with pytest.raises(ValueError, match=r"\[weak\] trace: expected one explicit step a line"):
+    with pytest.raises(ValueError, match=r"\[weak\] trace: expected one explicit step per line"):
         coded("7+5*3=6\n\\boxed{6}", code)
 
 

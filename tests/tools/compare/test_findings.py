@@ -108,7 +108,7 @@ def test_other_weights_are_told(tmp_path, monkeypatch):
     assert judged(reference, tmp_path / "new", rl_lines(1)).notes == ()
     weights.write_bytes(b"two")
     [note] = judged(reference, tmp_path / "new", rl_lines(1)).notes
-    assert note.startswith("began with other weights or data than the reference: generator")
+    assert note.startswith("other initial weights or data than the reference: generator")
 
 
 def test_a_stage_that_the_reference_lacks_is_an_error(reference, tmp_path):

@@ -49,7 +49,7 @@ def test_the_table_is_the_one_of_the_package():
 
 def test_this_machine_is_healthy():
     healthy, page = machine_report()
-    assert healthy and "all that training needs is here" in page
+    assert healthy and "ready for training" in page
     for word in ("python", "torch", "cpu", "linear_grpo_loss", "self-check", "wandb"):
         assert word in page
     assert max(map(len, page.splitlines())) <= 120

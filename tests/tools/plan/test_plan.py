@@ -259,7 +259,7 @@ def test_a_plan_that_nothing_helps(big):
         train=TrainConfig(tokens_per_microbatch=512),
     )
     fits, page = stage_page(config, Device.gpu(1))
-    assert not fits and page.splitlines()[-1] == "it takes a larger device or a smaller model"
+    assert not fits and page.splitlines()[-1] == "use a larger device or a smaller model"
 
 
 def test_what_sleeps_is_not_there_in_the_update(big):

@@ -10,8 +10,9 @@ import sys
 from dataclasses import replace
 
 import pytest
-from fault_world import bits, curve, fault_config
+from fault_world import bits, fault_config
 from places import TESTS
+from tiny_rl import curve
 
 from fastrl.config.load import to_yaml
 
@@ -20,16 +21,16 @@ CODES = {
     "memory_of_the_host": 2, "nan": 2, "disk": 2, "disk_beside": 2,
     "torn": 2,
 }  # fmt: skip
-GOES_ON = "same command goes on from the last checkpoint"
+RESUMES = "same command resumes from the last checkpoint"
 SAYS = {
-    "hang": ["phase 'rollout' on rank 0 has taken more than 6 s", GOES_ON, "faulty_run.py", "in run_rl"],
+    "hang": ["phase 'rollout' on rank 0 has taken more than 6 s", RESUMES, "faulty_run.py", "in run_rl"],
     "engine": [
-        "EngineDied: [engine] policy: failed in phase 'rollout': RuntimeError: device lost. Nothing", GOES_ON
+        "EngineDied: [engine] policy: failed in phase 'rollout': RuntimeError: device lost. Nothing", RESUMES
     ],
     "memory_of_an_engine": [
         "[engine] max_batch_tokens: out of memory in phase 'rollout' with 65536; try "
         "--engine.max_batch_tokens 32768 or --engine.sleep true",
-        GOES_ON,
+        RESUMES,
     ],
     "memory_of_the_update": [
         "[train] tokens_per_microbatch: out of memory in phase 'update' with 16384; try "

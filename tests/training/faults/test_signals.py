@@ -7,8 +7,9 @@ import signal
 from dataclasses import replace
 
 import pytest
-from fault_world import bits, curve, fault_config
+from fault_world import bits, fault_config
 from jsonl import write_jsonl
+from tiny_rl import curve
 
 from fastrl.config import DataConfig, ModelConfig, RunConfig, SftConfig, TrainConfig
 from fastrl.runtime.context import Context
@@ -49,8 +50,8 @@ def test_a_stage_leaves_a_checkpoint_and_goes_on(
         assert exit_code(lambda: 0 if run_stage(configs[1]) else 1) == code
     assert signal.getsignal(number) is before
     said = capsys.readouterr().err
-    assert f"fastrl: {number.name}: the step is finished, then a checkpoint written" in said
-    assert f"left with the checkpoint {tmp_path / 'ended/checkpoints/step-000003'}" in said
+    assert f"fastrl: {number.name}: finishing the step, then saving a checkpoint" in said
+    assert f"stopped with the checkpoint {tmp_path / 'ended/checkpoints/step-000003'}" in said
     assert [line["step"] for line in curve(tmp_path / "ended")] == [0, 1, 2, 3]
     run_stage(configs[1])
     assert curve(tmp_path / "ended") == curve(tmp_path / "whole")

@@ -10,8 +10,9 @@ import sys
 from dataclasses import replace
 
 import pytest
-from fault_world import bits, curve, fault_config
+from fault_world import bits, fault_config
 from places import TESTS
+from tiny_rl import curve
 
 from bench.soak_child import graded
 from fastrl.config.load import to_yaml
@@ -96,7 +97,7 @@ def test_a_dead_rank_is_started_again_and_one_that_is_told_to_leave_takes_the_ot
     ]  # fmt: skip
     done = subprocess.run(command, env=ENVIRONMENT, cwd=TESTS.parent, capture_output=True, text=True)
     assert "Signal 9 (SIGKILL)" in done.stderr or "exitcode: -9" in done.stderr, done.stderr
-    assert "SIGTERM: left with the checkpoint" in done.stderr, done.stderr
+    assert "SIGTERM: stopped with the checkpoint" in done.stderr, done.stderr
     assert "143" in done.stderr and done.returncode != 0
     run_stage(replace(config, run=replace(config.run, dir=str(tmp_path / "one"))))
     one, two = curve(tmp_path / "one"), curve(tmp_path / "two")

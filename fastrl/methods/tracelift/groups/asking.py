@@ -1,4 +1,4 @@
-"""Ask a model questions whose answers must be readable: ask again if one is not, and lose none."""
+"""Asks a model for parseable answers: stores every answer on disk and retries unparseable ones."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from fastrl.training.progress import file_of_rank, lines_of_ranks
 from fastrl.types import Message, SamplingParams
 
 BATCH = 64
-"""Answers between two writes to the file: a kill loses at most so many."""
+"""Answers per write to the file: the most that a kill can lose."""
 RETRY_TEMPERATURE = 0.7
-"""For a second try after a greedy one, which would give the same words again."""
+"""Temperature of a retry after a greedy try, which would repeat itself."""
 
 T = TypeVar("T")
 Call = tuple[str, int]
@@ -33,22 +33,22 @@ Call = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Request(Generic[T]):
-    """One question."""
+    """One prompt and the parser of its answer."""
 
     key: str
-    """Unique; answers are stored, and their seeds made, by it."""
+    """Unique; stored answers and seeds depend on it."""
     prompt: str
     read: Callable[[str], T]
-    """Parses an answer. Raises UnusableError if it can't."""
+    """Parses an answer; raises UnusableError."""
 
 
 class AnswerFile:
-    """Answers on disk, by key and attempt; a last line that a kill cut off is asked for again.
+    """Answers on disk, by key and attempt; a last line that a kill truncated is dropped.
 
-    Every rank writes a file of its own, and has the other ranks' answers after gather().
+    Every rank writes its own file and receives the other ranks' answers in gather().
 
     Args:
-        reporter: counts answers: all that are on disk, and those of this rank.
+        reporter: shows progress: the answers on disk and those of this rank.
     """
 
     def __init__(self, path: Path, ranks: Ranks | None = None, reporter: Reporter | None = None) -> None:
@@ -59,26 +59,27 @@ class AnswerFile:
         if reporter is not None:
             reporter.found(len(self.texts))
         self._fresh: dict[Call, str] = {}
-        """Not gathered yet."""
+        """Answers that gather() has not sent yet."""
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
-        """Return this rank's share of what is to be asked."""
+        """Return this rank's share of the items."""
         own = items[self.ranks.rank :: self.ranks.size]
         if self.reporter is not None:
             self.reporter.expect(len(own))
         return own
 
     def watch(self, engine: Engine) -> Engine:
-        """Show what the engine samples; return it."""
+        """Return the engine, wrapped so that the reporter shows its samples."""
         return engine if self.reporter is None else self.reporter.watch(engine)
 
     @contextmanager
-    def asking(self) -> Iterator[None]:
-        """Time the block as time/NAME_s, after the file's name."""
+    def timed(self) -> Iterator[None]:
+        """Time the block as time/NAME_s, NAME being the file's stem."""
         with nullcontext() if self.reporter is None else self.reporter.run.time(self.name):
             yield
 
     def add(self, texts: dict[Call, str]) -> None:
+        """Append answers to the file."""
         rows = [{"key": key, "attempt": attempt, "text": text} for (key, attempt), text in texts.items()]
         append_text(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         self.texts |= texts
@@ -87,7 +88,7 @@ class AnswerFile:
             self.reporter.advance(len(texts), {f"{self.name}/answers": float(len(self.texts))})
 
     def gather(self) -> None:
-        """Give every rank the answers of all."""
+        """Exchange new answers, so that every rank has all."""
         self.texts |= dict(self.ranks.gather(list(self._fresh.items())))
         self._fresh = {}
 
@@ -99,15 +100,15 @@ def ask(
     answers: AnswerFile,
     seed: int,
 ) -> tuple[dict[str, T], Counter[str]]:
-    """Ask every request and parse its answer; the ranks share the requests.
+    """Sample an answer to every request and parse it; the ranks share the requests.
 
-    An answer that can't be read is asked for again, config.retries times, with another seed; after that its
-    request is missing from the result. An answer in the file is not asked for again. An answer depends only
-    on (seed, key, attempt).
+    An unparseable answer is retried config.retries times with another seed; then its request is missing from
+    the result. Answers in the file are reused. An answer depends only on (seed, key, attempt).
 
     Args:
-        build: makes the engine, if there is something to ask; the engine sleeps afterwards.
-    Returns: (parsed answers by key, unreadable attempts by cause); requests without any are "given up".
+        build: builds the engine, called only if an answer is missing; the engine sleeps afterwards.
+    Returns: parsed answers by key, and counts of unparseable attempts by cause; requests without an answer
+        count as "given up".
     """
     found: dict[str, T] = {}
     causes: Counter[str] = Counter()
@@ -118,7 +119,7 @@ def ask(
         for start in range(0, len(missing), BATCH):
             engine = engine or answers.watch(build())
             batch = missing[start : start + BATCH]
-            with answers.asking():
+            with answers.timed():
                 texts = _generate(engine, config, batch, attempt, seed)
             answers.add({(r.key, attempt): text for r, text in zip(batch, texts, strict=True)})
         answers.gather()

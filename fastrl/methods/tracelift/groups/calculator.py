@@ -1,6 +1,6 @@
-"""Flawed traces from worked solutions: one place is changed and what follows from it is worked out exactly.
+"""Flawed traces from worked solutions: one edit, with all later numbers recalculated exactly.
 
-Labels need no judge: the kind says which dimension is hurt, and whether the answer is lost is known.
+Labels need no judge: the kind of flaw decides which score is lowered, and edits know if the answer survives.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fastrl.methods.tracelift.groups.number_flaws import (
 from fastrl.methods.tracelift.groups.rationale import NUMBER, Rationale, read_number
 
 LOST_ANSWER = 3.0
-"""answer_support where another answer came out, or none."""
+"""Score of answer_support if the trace ends in another answer or none."""
 WORDS = {
     "half": 2, "twice": 2, "double": 2, "doubled": 2, "doubles": 2, "pair": 2, "triple": 3, "tripled": 3,
     "thrice": 3, "third": 3, "quarter": 4, "fourth": 4, "dozen": 12, "hundred": 100, "thousand": 1000,
@@ -38,16 +38,16 @@ WORDS = {
     "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50,
     "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
 }  # fmt: skip
-"""Numbers that a question may give in words: a number equal to one of them may come from there."""
+"""Number words of a question; an equal number in the solution may come from them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A way to go wrong."""
+    """A kind of flaw."""
 
     dimension: str
     score: float
-    """Of that dimension; the others keep 10, but answer_support where the answer is lost."""
+    """Score of that dimension. The others stay 10, except answer_support if the answer is lost."""
     flaws: Callable[[Work, Random], Iterator[Flaw]]
 
 
@@ -65,14 +65,14 @@ KINDS = {
 
 
 def work_of(question: str, rationale: Rationale) -> Work:
-    """The rationale beside the numbers that its question gives, in digits and in words."""
+    """Pair a rationale with the numbers of its question, in digits and in words."""
     given = frozenset(read_number(match.group()) for match in NUMBER.finditer(question))
     words = frozenset(question.lower().replace("-", " ").replace(".", " ").replace(",", " ").split())
     return Work(rationale, given, given | {Fraction(WORDS[word]) for word in words & WORDS.keys()})
 
 
 def perturb(work: Work, count: int, random: Random) -> list[Draft]:
-    """At most `count` flawed traces, of different kinds while kinds last, then at other places."""
+    """Draft at most `count` flawed traces, cycling through the kinds of flaws."""
     waiting = [(name, kind.flaws(work, random)) for name, kind in KINDS.items()]
     random.shuffle(waiting)
     drafts: dict[str, Draft] = {}
@@ -88,7 +88,7 @@ def perturb(work: Work, count: int, random: Random) -> list[Draft]:
 
 
 def labelled(rationale: Rationale, name: str, flaw: Flaw) -> Draft:
-    """The flawed text with its place and the judgment that its kind has by rule."""
+    """Apply a flaw to the text and label it by the rule of its kind."""
     text, place = apply_edits(rationale.text, flaw.edits, flaw.cause)
     lost = {} if flaw.keeps_answer else {"answer_support": LOST_ANSWER}
     judgment = by_rule("math", lost | {KINDS[name].dimension: KINDS[name].score})

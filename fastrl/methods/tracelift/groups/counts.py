@@ -1,4 +1,4 @@
-"""What was kept and what was lost, and why: the numbers of a groups run."""
+"""Counts of a groups run: problems and flawed traces kept and dropped, by cause."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ def count(
     train: Sequence[Group],
     dev: Sequence[Group],
 ) -> dict[str, Any]:
-    """JSON-serialisable. Every problem and every flawed trace is counted once:
+    """Return the counts, JSON-serialisable. Every problem and every flawed trace is counted once:
 
     seeds.usable + sum(seeds.dropped) = problems of the file;
-    groups.train + dev + too_few_negatives = pools;  kinds: proposed - dropped = left, of which kept in groups
+    groups.train + dev + too_few_negatives = pools;
+    per kind, proposed - dropped by the filters = left, of which `kept` are in groups
     """
     groups = [*train, *dev]
     kept = Counter(trace.negative_kind for group in groups for trace in group.negative_bank)
@@ -57,7 +58,7 @@ def _ranked(counter: Mapping[str, int]) -> dict[str, int]:
 
 
 def tables(counts: Mapping[str, Any]) -> list[Table]:
-    """What the command prints and the page shows."""
+    """Return the tables that the command prints and the page shows."""
     seeds, groups = counts["seeds"], counts["groups"]
     filters = [
         (each["name"], f"{each['before']}", f"{sum(each['dropped'].values())}", _words(each["dropped"]))

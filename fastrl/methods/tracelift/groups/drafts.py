@@ -1,4 +1,4 @@
-"""Traces on their way into a group: drafted, then judged, by rule or by a model."""
+"""Draft traces and their judgments, made by rule or by a model."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _LEAST = {"strong": 0.85, "acceptable": 0.7, "weak": 0.4}
 
 
 class UnusableError(ValueError):
-    """Why a solution, or what a model wrote, can't be used: a few words, counted as they stand."""
+    """A solution or a model's reply that can't be used; the message is the cause that is counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgment:
-    """What a trace is worth; fields as in Trace."""
+    """Scores and label of a trace; fields as in Trace."""
 
     scores: Mapping[str, float]
     total: float
@@ -30,7 +30,7 @@ class Judgment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A trace that may still lack its judgment."""
+    """A trace, perhaps without a judgment yet; fields as in Trace."""
 
     text: str
     negative_kind: str | None = None
@@ -50,18 +50,17 @@ class Draft:
 
 
 def by_rule(task: Task, hurt: Mapping[str, float]) -> Judgment:
-    """10 in every dimension but those named; the total and the label follow."""
+    """Return a judgment with 10 in every dimension except those in `hurt`; total and label follow from it."""
     scores = {name: hurt.get(name, BEST) for name in DIMENSIONS[task]}
     return Judgment(scores=scores, total=total_of(scores), label=label_of(total_of(scores)))
 
 
 def total_of(scores: Mapping[str, float]) -> float:
-    """(mean + lowest) / 20, in [0, 1]: reasoning counts half as good as it is on the whole, and half as good
-    as its weakest side."""
+    """Return (mean + lowest) / 20, in [0, 1]: the mean score and the weakest dimension count half each."""
     values = list(scores.values())
     return round((sum(values) / len(values) + min(values)) / (2 * BEST), 6)
 
 
 def label_of(total: float) -> str:
-    """strong from 0.85, acceptable from 0.7, weak from 0.4, else bad."""
+    """Return strong from 0.85, acceptable from 0.7, weak from 0.4, else bad."""
     return next((label for label, least in _LEAST.items() if total >= least), "bad")

@@ -1,4 +1,4 @@
-"""Changing one number of a worked solution, and what follows from it: everything else stays true."""
+"""Edits of a worked solution: changes one number and recalculates the numbers that depend on it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Edit:
 
 
 def apply_edits(text: str, edits: Sequence[Edit], cause: Edit) -> tuple[str, tuple[int, int]]:
-    """The changed text, and where in it `cause` (one of the edits) stands. Edits do not overlap."""
+    """Apply non-overlapping edits; return the new text and the span of `cause`, one of the edits, in it."""
     pieces: list[str] = []
     done = length = 0
     place = (0, 0)
@@ -41,7 +41,7 @@ def apply_edits(text: str, edits: Sequence[Edit], cause: Edit) -> tuple[str, tup
 
 
 def number_edits(rationale: Rationale, values: Mapping[int, Fraction]) -> dict[int, Edit]:
-    """The edits that write these values in place of the numbers at these indexes."""
+    """Return the edits that write values[i] in place of number i."""
     return {
         index: Edit(
             rationale.numbers[index].start,
@@ -58,7 +58,7 @@ def is_money(rationale: Rationale, index: int) -> bool:
 
 
 def decimals_of(value: Fraction) -> int | None:
-    """Digits after the point that write it exactly; None where no number of them does."""
+    """Return the fewest decimals that write a value exactly; None if 6 are not enough."""
     for count in range(7):
         if (value * 10**count).denominator == 1:
             return count
@@ -71,8 +71,11 @@ def written_decimals(rationale: Rationale, index: int) -> int:
 
 
 def plausible(rationale: Rationale, index: int, value: Fraction) -> bool:
-    """Whether this value may stand where the number stands: positive, within a factor of 100, whole where it
-    was whole (money may have cents), and written exactly in two decimals or in as many as it had."""
+    """Return True if the value may replace the number without looking odd.
+
+    It must be positive, within a factor of 100 of the old value, and whole if that was whole (money may have
+    cents). It must have at most two decimals, or as many as the old text.
+    """
     old = rationale.numbers[index].value
     decimals = decimals_of(value)
     if decimals is None or old == 0 or not 1 / LARGEST_RATIO <= value / old <= LARGEST_RATIO:
@@ -83,11 +86,11 @@ def plausible(rationale: Rationale, index: int, value: Fraction) -> bool:
 
 
 def write_number(rationale: Rationale, index: int, value: Fraction) -> str:
-    """As its neighbours are written: thousands with a comma where the text has one, cents in two digits."""
+    """Format a value like the text's numbers: thousands commas if the text has any, cents with two digits."""
     number = rationale.numbers[index]
     old = rationale.text[number.start : number.end]
     decimals = decimals_of(value)
-    assert decimals is not None  # plausible() was asked
+    assert decimals is not None, "callers check plausible() first"
     if is_money(rationale, index) and decimals:
         decimals = max(decimals, MOST_DECIMALS)
     if "." in old and number.value.denominator == 1:
@@ -105,13 +108,13 @@ def carry(
     old: Fraction,
     new: Fraction,
 ) -> dict[int, Fraction] | None:
-    """The numbers after index `start` that change when the value `old`, last written there, becomes `new`.
+    """Recalculate the numbers after index `start` when the value `old`, last written there, becomes `new`.
 
         operand -> moved[operand],  result -> formula(operands);  moved[old] = new, moved[result] = new result
 
-    A later number comes from an earlier result where they are equal and where it can come from nowhere else:
-    neither the question (`known`) nor another number of the solution has that value. None: that can't be
-    told, or a value would be implausible.
+    A later number depends on an earlier result if they are equal and no other source has that value: neither
+    the question (`known`) nor another number of the solution. Returns the new value by index, or None if a
+    source is ambiguous or a value implausible.
     """
     moved = {old: (start, new)}
     changed: dict[int, Fraction] = {}
@@ -146,7 +149,7 @@ def _comes_from(rationale: Rationale, known: Collection[Fraction], source: int, 
 
 
 def _repeats(rationale: Rationale, index: int, operands: Sequence[int]) -> bool:
-    """An operand, the same number in that operand's line, or the only number of its line."""
+    """Return True if the number is an operand, repeats one in the same line, or is alone in its line."""
     number = rationale.numbers[index]
     line = rationale.line_of(number.start)
     beside = [each for each in rationale.numbers if rationale.line_of(each.start) == line]

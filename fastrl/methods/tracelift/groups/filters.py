@@ -1,4 +1,4 @@
-"""Which flawed traces stay: worse than the good one by all signs, none of them twice, enough in a group."""
+"""Filters of flawed traces: worse than the good trace by scores and executor, and no duplicates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastrl.methods.tracelift.rubric_dimensions import level_of
 from fastrl.methods.tracelift.trace_groups import Trace
 
 LEAST_DROP = 2
-"""Levels that one dimension at least loses against the good trace."""
+"""A flawed trace must be this many levels below the good one in some dimension."""
 ROUNDING = 1e-9
 PLACEHOLDER = re.compile(
     r"\b(?:todo|tbd|lorem ipsum|placeholder|as an ai\b.*|mock[- ]\w+)\b|\[(?:insert|your)\b|^[\W_]*$",
@@ -26,7 +26,7 @@ PROGRAM = re.compile(r"```|^\s*(?:def |class |return\b|import |from \w+ import )
 
 
 class Executor(Protocol):
-    """What the last check needs of an executor."""
+    """The interface that `filter_by_executor` needs."""
 
     def success_rates(
         self, questions: Sequence[str], traces: Sequence[str | None], references: Sequence[object],
@@ -36,7 +36,7 @@ class Executor(Protocol):
 
 @dataclass(slots=True)
 class Pool:
-    """A group in the making."""
+    """One problem's good trace and the flawed traces that passed so far."""
 
     seed: Seed
     positive: Trace
@@ -45,21 +45,23 @@ class Pool:
 
 @dataclass(slots=True)
 class Filtered:
-    """What one filter let pass and dropped, by kind."""
+    """Counts of one filter."""
 
     name: str
     before: int
+    """Traces that entered the filter."""
     dropped: Counter[str] = field(default_factory=Counter)
+    """By negative_kind."""
 
 
 def filter_pools(pools: Sequence[Pool], config: GroupsConfig) -> list[Filtered]:
-    """Every filter in its order; pools keep what passes all of them."""
+    """Apply every filter to the pools in place; return the counts in order."""
     filters = [_filter(name, pools, keep) for name, keep in _checks(config)]
     return [*filters, _drop_duplicates(pools)]
 
 
 def _checks(config: GroupsConfig) -> list[tuple[str, Callable[[Trace, Trace], bool]]]:
-    """Names, and whether a trace passes beside the good one."""
+    """Return each filter's name and its test keep(trace, good trace)."""
     checks: list[tuple[str, Callable[[Trace, Trace], bool]]] = [
         ("placeholder or too short", lambda trace, _: is_whole(trace.text, config.least_words)),
         ("not weak or bad", lambda trace, _: trace.label in ("weak", "bad")),
@@ -79,7 +81,7 @@ def is_whole(text: str, least_words: int) -> bool:
 
 
 def drops(trace: Trace, positive: Trace) -> bool:
-    """At least one dimension is LEAST_DROP levels below the good trace's."""
+    """Return True if some dimension is at least LEAST_DROP levels below the good trace's."""
     return any(
         level_of(positive.scores[name]) - level_of(score) >= LEAST_DROP
         for name, score in trace.scores.items()
@@ -96,7 +98,7 @@ def _filter(name: str, pools: Sequence[Pool], keep: Callable[[Trace, Trace], boo
 
 
 def _drop_duplicates(pools: Sequence[Pool]) -> Filtered:
-    """Of equal texts the first stays; one that equals the good trace goes too."""
+    """Drop repeated texts and copies of the good trace."""
     out = Filtered("duplicates", sum(len(pool.negatives) for pool in pools))
     for pool in pools:
         seen = {normalised(pool.positive.text)}
@@ -122,14 +124,13 @@ def filter_by_executor(
     seed: int,
     answers: AnswerFile,
 ) -> Filtered:
-    """Drops negatives with which the executor succeeds more often than with the good trace.
+    """Drop negatives with which the executor succeeds more often than with the good trace.
 
         kept: success(negative) <= success(positive), both over `repeats` answers
 
     Args:
-        references: of each pool's problem, what the executor's answers are checked against.
-        answers: has the rates of problems that were measured before, and receives the others, batch by batch.
-            Its ranks share the problems.
+        references: each problem's reference; see Verifier.reference.
+        answers: file of success rates by problem; only missing ones are measured, shared over its ranks.
     """
     todo = [
         pair
@@ -138,7 +139,7 @@ def filter_by_executor(
     ]
     mine = answers.share(todo)
     for start in range(0, len(mine), BATCH):
-        with answers.asking():
+        with answers.timed():
             rates = _success_rates(mine[start : start + BATCH], executor, repeats, seed)
         answers.add(rates)
     answers.gather()
@@ -154,13 +155,13 @@ def filter_by_executor(
 def _success_rates(
     batch: Sequence[tuple[Pool, object]], executor: Executor, repeats: int, seed: int
 ) -> dict[Call, str]:
-    """The rates of each pool's good trace and of its negatives, as JSON; all asked in one call."""
-    asked = [
+    """Measure each pool's rates in one call: JSON lists, the good trace's first, then the negatives'."""
+    rows = [
         (pool.seed.problem, trace.text, reference)
         for pool, reference in batch
         for trace in (pool.positive, *pool.negatives)
     ]
-    questions, traces, references = zip(*asked, strict=True)
+    questions, traces, references = zip(*rows, strict=True)
     rates = iter(executor.success_rates(questions, traces, references, repeats, seed))
     return {
         (pool.seed.problem_id, 0): json.dumps([next(rates) for _ in range(1 + len(pool.negatives))])

@@ -1,4 +1,4 @@
-"""A flaw of a worked solution: what is changed, which of it is the cause, and whether the answer survives."""
+"""A flaw of a worked solution: its edits, the causing edit, and whether the answer survives."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from fastrl.methods.tracelift.groups.rationale import Equation, Rationale
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A rationale and what its problem says."""
+    """A rationale and the numbers of its problem."""
 
     rationale: Rationale
     given: frozenset[Fraction]
     """Numbers that the question writes in digits."""
     known: frozenset[Fraction]
-    """The same, and those it writes in words."""
+    """`given`, and numbers that the question writes in words."""
 
     def shuffled(self, random: Random, *, last: bool = True) -> list[Equation]:
-        """The equations in a random order; without the last one where last is false."""
+        """Return the equations in random order, without the last one unless `last`."""
         out = list(self.rationale.equations if last else self.rationale.equations[:-1])
         random.shuffle(out)
         return out
@@ -34,12 +34,12 @@ class Flaw:
 
     edits: Sequence[Edit]
     cause: Edit
-    """The one of them that is the flaw; the others follow from it."""
+    """The edit that is the flaw; the others follow from it."""
     keeps_answer: bool
 
 
 def number_edit(rationale: Rationale, index: int, value: Fraction) -> Edit | None:
-    """Another value in place of one number; None where it would not be plausible."""
+    """Return the edit that replaces one number; None if the value is implausible."""
     if not plausible(rationale, index, value):
         return None
     return number_edits(rationale, {index: value})[index]
@@ -48,12 +48,12 @@ def number_edit(rationale: Rationale, index: int, value: Fraction) -> Edit | Non
 def carried(
     work: Work, equation: Equation, result: Fraction, cause: Edit, also: Sequence[Edit] = ()
 ) -> Iterator[Flaw]:
-    """The flaw whose first consequence is another result of this equation: if that can be worked out through
-    all later steps, and changes the answer.
+    """Yield the flaw that changes this equation's result, if later steps can be recalculated and the answer
+    changes.
 
     Args:
-        cause: the edit that is the flaw: of the result itself, or of what stands before it.
-        also: edits that belong to the cause (the same number read wrongly twice in the line).
+        cause: the edit that is the flaw: of the result itself or of the text before it.
+        also: edits that belong to the cause, such as the same number misread twice in the line.
     """
     rationale = work.rationale
     old = rationale.result_of(equation)
@@ -74,6 +74,6 @@ def alone_in_its_line(rationale: Rationale, equation: Equation) -> bool:
 
 
 def lines_that_use(rationale: Rationale, equation: Equation) -> list[int]:
-    """Lines of later equations that calculate with this one's result, or with a number equal to it."""
+    """Return the lines of later equations with an operand equal to this one's result."""
     later = [each for each in rationale.equations if each.result > equation.result]
     return [each.line for each in later if rationale.result_of(equation) in each.formula.numbers]

@@ -1,4 +1,4 @@
-"""Traces that the file brings along: {text, negative_kind, place, scores, total, label, reason}."""
+"""Reads traces given in the file of problems: {text, negative_kind, place, scores, total, label, reason}."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ CANDIDATES, POSITIVE = "candidates", "positive"
 
 
 def given_drafts(row: Mapping[str, Any], task: Task, name: str) -> list[Draft]:
-    """The row's flawed traces, all of them.
+    """Read all flawed traces of a row.
 
     Args:
-        name: the row's, for errors.
+        name: name of the row in errors.
     Raises:
-        UnusableError: it has none.   ValueError: one of them is no trace; names the field.
+        UnusableError: there are none.   ValueError: one is invalid; names the field.
     """
     candidates = row.get(CANDIDATES)
     if not candidates:
@@ -33,7 +33,7 @@ def given_drafts(row: Mapping[str, Any], task: Task, name: str) -> list[Draft]:
 
 
 def read_draft(value: Any, task: Task, name: str) -> Draft:
-    """One trace. Without scores it is to be judged; without a total or a label, those follow from them."""
+    """Read one trace. Without scores it has no judgment; a missing total or label follows from the scores."""
     if not isinstance(value, Mapping) or not isinstance(value.get("text"), str):
         raise ValueError(f"[groups] {name}: expected a trace with text, got {value!r}")
     text, place = value["text"], value.get("place")

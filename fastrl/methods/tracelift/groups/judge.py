@@ -1,4 +1,4 @@
-"""The judge: a model that scores a trace in five dimensions, overall, with a label and a reason, as JSON."""
+"""The judge: a model that scores a trace in five dimensions and overall, with label and reason, as JSON."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ MEANING = {
 
 
 def judge_request(key: str, task: Task, problem: str, reference: str, trace: str) -> Request[Judgment]:
-    """The question that the judge is asked about one trace."""
+    """Build the judge's request about one trace."""
     return Request(key, judge_prompt(task, problem, reference, trace), lambda text: read_judgment(text, task))
 
 
 def judge_prompt(task: Task, problem: str, reference: str, trace: str) -> str:
-    """Asks for a JSON object of eight fields: the dimensions of the task, overall, label, reason."""
+    """Return a prompt for a JSON object of eight fields: the task's dimensions, overall, label, reason."""
     subject = "a mathematical problem" if task == "math" else "a programming task"
     rubric = "\n".join(f"- {name}: {MEANING[name]}" for name in DIMENSIONS[task])
     fields = ", ".join(f'"{name}": number' for name in (*DIMENSIONS[task], "overall"))
@@ -51,11 +51,11 @@ def judge_prompt(task: Task, problem: str, reference: str, trace: str) -> str:
 
 
 def read_judgment(text: str, task: Task) -> Judgment:
-    """total = overall / 10.
+    """Parse the judge's reply; total = overall / 10.
 
     Raises:
-        UnusableError: too long, not JSON (a fence around it is allowed), other fields than asked for, a
-            number outside 0 to 10, another label, or no short reason.
+        UnusableError: too long, not JSON (a code fence is allowed), missing or extra fields, a number outside
+            0 to 10, an unknown label, or a missing or long reason.
     """
     if len(text) > MOST_REPLY_CHARS:
         raise UnusableError("too long")
@@ -84,13 +84,14 @@ def read_judgment(text: str, task: Task) -> Judgment:
 
 
 def without_fence(text: str) -> str:
-    """Return what stands between ``` or ```json in a line of its own and a last ```; else the text itself."""
+    """Return the content of a code fence (``` or ```json) around the whole text; else the text itself."""
     first, _, rest = text.partition("\n")
     fenced = first.strip() in ("```", "```json") and rest.endswith("```")
     return rest.removesuffix("```") if fenced else text
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build an object; raise ValueError for a repeated field."""
     if len({name for name, _ in pairs}) < len(pairs):
         raise ValueError("a field that stands twice")
     return dict(pairs)

@@ -1,4 +1,4 @@
-"""Flaws that leave every number as it is: steps that are missing or misplaced, units, conclusions."""
+"""Flaws that change no number: missing or misplaced steps, wrong units, wrong conclusions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONCLUSIONS = (
 
 
 def skipped_step(work: Work, random: Random) -> Iterator[Flaw]:
-    """A step that a later one builds on is left out; the later one stays as it is."""
+    """Delete a step that a later one uses."""
     rationale = work.rationale
     for equation in work.shuffled(random, last=False):
         used = lines_that_use(rationale, equation)
@@ -33,7 +33,7 @@ def skipped_step(work: Work, random: Random) -> Iterator[Flaw]:
 
 
 def order_mixup(work: Work, random: Random) -> Iterator[Flaw]:
-    """A step stands before the one it builds on."""
+    """Swap a step with the next one, which uses it."""
     rationale = work.rationale
     for equation in work.shuffled(random, last=False):
         used = lines_that_use(rationale, equation)
@@ -48,7 +48,7 @@ def order_mixup(work: Work, random: Random) -> Iterator[Flaw]:
 
 
 def unit_mixup(work: Work, random: Random) -> Iterator[Flaw]:
-    """A result is given in another unit, its number unchanged."""
+    """Change the unit of a result but not its number."""
     rationale = work.rationale
     for equation in work.shuffled(random):
         end = rationale.numbers[equation.result].end
@@ -59,17 +59,16 @@ def unit_mixup(work: Work, random: Random) -> Iterator[Flaw]:
 
 
 def wrong_conclusion(work: Work, random: Random) -> Iterator[Flaw]:
-    """The steps are right, and another of their numbers is named as the answer: where the text names one
-    after the last step, in its place, else in a sentence of its own."""
+    """Conclude with another number of the steps: replace the stated answer, or append a sentence."""
     rationale = work.rationale
     last = rationale.equations[-1]
     earlier = [each.result for each in rationale.equations[:-1]] + list(last.operands)
     others = {rationale.numbers[index].value: rationale.numbers[index] for index in earlier}
     others.pop(rationale.result_of(last), None)
-    told = [n for n in rationale.numbers[last.result + 1 :] if n.value == rationale.result_of(last)]
+    stated = [n for n in rationale.numbers[last.result + 1 :] if n.value == rationale.result_of(last)]
     for other in random.sample(list(others.values()), len(others)):
-        if told:
-            cause = Edit(told[-1].start, told[-1].end, rationale.text[other.start : other.end])
+        if stated:
+            cause = Edit(stated[-1].start, stated[-1].end, rationale.text[other.start : other.end])
         else:
             start = other.start - rationale.text[: other.start].endswith("$")
             sentence = random.choice(CONCLUSIONS).format(rationale.text[start : other.end])
@@ -78,7 +77,7 @@ def wrong_conclusion(work: Work, random: Random) -> Iterator[Flaw]:
 
 
 def no_conclusion(work: Work, random: Random) -> Iterator[Flaw]:
-    """It ends before the step that gives the answer."""
+    """End before the step that gives the answer."""
     rationale = work.rationale
     start, _ = rationale.line_span(rationale.equations[-1].line)
     if start:

@@ -1,4 +1,4 @@
-"""Flaws that change a number: what follows from it is worked out again, so that all else stays true."""
+"""Flaws that change a number, with all later numbers recalculated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SIGN = re.compile(r"[-+*/–−×÷]|(?<![A-Za-z])[xX](?![A-Za-z])")  # noqa: R
 
 
 def arithmetic_slip(work: Work, random: Random) -> Iterator[Flaw]:
-    """A result is off by a little, or has two digits swapped; the work goes on from it."""
+    """Make a result slightly wrong or swap two of its digits."""
     for equation in work.shuffled(random):
         for value in slips(work.rationale.result_of(equation), random):
             edit = number_edit(work.rationale, equation.result, value)
@@ -25,7 +25,7 @@ def arithmetic_slip(work: Work, random: Random) -> Iterator[Flaw]:
 
 
 def wrong_quantity_read(work: Work, random: Random) -> Iterator[Flaw]:
-    """A number of the question is read as another one, in the one line that uses it."""
+    """Misread a number of the question in the only line that uses it."""
     numbers = work.rationale.numbers
     results = {work.rationale.result_of(equation) for equation in work.rationale.equations}
     for equation in work.shuffled(random):
@@ -42,7 +42,7 @@ def wrong_quantity_read(work: Work, random: Random) -> Iterator[Flaw]:
 
 
 def _read_as(work: Work, equation: Equation, same: list[int], other: Fraction) -> Iterator[Flaw]:
-    """The numbers at `same`, all in the equation's line, become another one."""
+    """Replace the numbers at indexes `same`, all in the equation's line, by `other`."""
     edits = [number_edit(work.rationale, index, other) for index in same]
     possible = [edit for edit in edits if edit is not None]
     read = [other if i in same else work.rationale.numbers[i].value for i in equation.operands]
@@ -52,7 +52,7 @@ def _read_as(work: Work, equation: Equation, same: list[int], other: Fraction) -
 
 
 def wrong_operation(work: Work, random: Random) -> Iterator[Flaw]:
-    """The one operation of a step is another one."""
+    """Replace the only operation of a step."""
     rationale = work.rationale
     for equation in work.shuffled(random):
         sign = written_sign(rationale, equation)
@@ -70,7 +70,7 @@ def wrong_operation(work: Work, random: Random) -> Iterator[Flaw]:
 
 
 def written_sign(rationale: Rationale, equation: Equation) -> Edit | None:
-    """Where the text writes the only operation of the equation, and what it writes."""
+    """Find the sign of an equation with one operation in the text; None if it is not unique."""
     if len(equation.operands) != 2 or len(equation.formula.signs) != 1:
         return None
     left, right = (rationale.numbers[i] for i in equation.operands)
@@ -81,7 +81,7 @@ def written_sign(rationale: Rationale, equation: Equation) -> Edit | None:
 
 
 def missing_condition(work: Work, random: Random) -> Iterator[Flaw]:
-    """A step is left out, and the nearest of its own numbers is used in place of its result."""
+    """Delete a step and use its operand that is nearest to the result instead of the result."""
     rationale = work.rationale
     for equation in work.shuffled(random, last=False):
         if not alone_in_its_line(rationale, equation):
@@ -102,7 +102,7 @@ TINY = Fraction(1, 10**6)
 
 
 def slips(value: Fraction, random: Random) -> list[Fraction]:
-    """Near values: a few units of the last digit, or a ten or a hundred, away; two digits swapped."""
+    """Return near values: 1, 2, 10 or 100 units of the last digit away, or two adjacent digits swapped."""
     unit = Fraction(1)
     while (value / unit).denominator != 1 and unit > Fraction(1, 100):
         unit /= 10

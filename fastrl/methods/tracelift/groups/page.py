@@ -1,4 +1,4 @@
-"""The summary page of a groups run: its counts, and examples with the changed place marked. One HTML file."""
+"""HTML page of a groups run: its counts, and examples with the changed span marked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OWN_STYLE = (
 
 
 def page(counts: Mapping[str, Any], groups: Sequence[Group], config: GroupsConfig) -> str:
-    """HTML that needs no other file; all text is escaped."""
+    """Return one self-contained HTML page; all text is escaped."""
     order = list(groups)
     Random(seed_of(config.run.seed, "page")).shuffle(order)
     title = f"Groups of {config.data.path}: {config.task}, {config.negatives}"
@@ -56,7 +56,7 @@ def _trace(name: str, trace: Trace) -> str:
 
 
 def marked(text: str, place: tuple[int, int] | None) -> str:
-    """The text as HTML, the place in <mark>; a caret stands where something was left out."""
+    """Return the text as HTML with the span in <mark>; a caret marks a deletion."""
     if place is None:
         return escape(text)
     start, end = place

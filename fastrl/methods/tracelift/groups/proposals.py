@@ -1,4 +1,4 @@
-"""From seeds to judged pools: flawed traces are worked out, read or written, then judged if they are not."""
+"""Builds pools from seeds: drafts flawed traces by calculator, file or model, and judges unlabelled ones."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ Drafted = tuple[Seed, list[Draft]]
 
 @dataclass(slots=True)
 class Proposals:
-    """Pools before the filters, and what was lost on the way."""
+    """Pools before the filters, and counts of what was dropped."""
 
     pools: list[Pool] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
-    """Seeds, by cause."""
+    """Dropped seeds, by cause."""
     unread_written: Counter[str] = field(default_factory=Counter)
-    """The writer's answers that could not be read, by cause."""
+    """Unparseable replies of the writer, by cause."""
     unread_judged: Counter[str] = field(default_factory=Counter)
-    """The judge's."""
+    """Unparseable replies of the judge, by cause."""
 
 
 def propose(
     seeds: Sequence[Seed], config: GroupsConfig, device: torch.device, answers: Callable[[str], AnswerFile]
 ) -> Proposals:
-    """A pool for every seed that has flawed traces and whose good trace is judged strong or acceptable.
+    """Build a pool for every seed with flawed traces and a good trace judged strong or acceptable.
 
     Args:
-        answers: opens the file of this name.
+        answers: opens the answer file of a name.
     """
     out = Proposals()
     if config.negatives == "written":
@@ -68,7 +68,7 @@ def propose(
 
 
 def _found(seeds: Sequence[Seed], config: GroupsConfig, out: Proposals) -> list[Drafted]:
-    """Flawed traces without a model."""
+    """Draft flawed traces without a model: read or calculate them."""
     drafted: list[Drafted] = []
     for seed in seeds:
         try:
@@ -83,10 +83,10 @@ def _found(seeds: Sequence[Seed], config: GroupsConfig, out: Proposals) -> list[
 
 
 def calculated(seed: Seed, count: int, run_seed: int) -> list[Draft]:
-    """Perturbations of the seed's marked rationale, exactly labelled.
+    """Perturb the seed's rationale with calculator marks; labels are exact.
 
     Raises:
-        UnusableError: a rationale that can't be used, or one whose last equation is not the answer.
+        UnusableError: the rationale can't be parsed, or its last equation is not the answer.
     """
     rationale = parse_rationale(seed.reference_solution)
     try:
@@ -102,13 +102,13 @@ def calculated(seed: Seed, count: int, run_seed: int) -> list[Draft]:
 def _written(
     seeds: Sequence[Seed], config: GroupsConfig, answers: AnswerFile, device: torch.device, out: Proposals
 ) -> list[Drafted]:
-    asked = [writing_requests(seed, config.task, config.candidates, config.run.seed) for seed in seeds]
-    requests = [request for own in asked for request in own]
+    per_seed = [writing_requests(seed, config.task, config.candidates, config.run.seed) for seed in seeds]
+    requests = [request for own in per_seed for request in own]
     build = partial(build_engine, config.writer.model, config.writer.engine, device)
     found, out.unread_written = ask(build, config.writer, requests, answers, config.run.seed)
     return [
         (seed, [found[request.key] for request in own if request.key in found])
-        for seed, own in zip(seeds, asked, strict=True)
+        for seed, own in zip(seeds, per_seed, strict=True)
     ]
 
 
@@ -119,7 +119,7 @@ def _judged(
     device: torch.device,
     out: Proposals,
 ) -> dict[str, Judgment]:
-    """Judgments of what carries none, by key; no model is loaded where everything does."""
+    """Judge the traces without a judgment, by key; loads no model if there are none."""
     requests = [
         judge_request(_key(seed, name), config.task, seed.problem, seed.reference_solution, draft.text)
         for seed, own in drafted

@@ -1,4 +1,4 @@
-"""Worked solutions with calculator marks, `She has 3+4 = $<<3+4=7>>7 left.`, taken apart exactly."""
+"""Parses worked solutions with calculator marks, such as `She has 3+4 = $<<3+4=7>>7 left.`"""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """The left side of a mark, with its numbers as places to fill."""
+    """The left side of a mark, evaluable with other numbers."""
 
     tree: ast.expr
     numbers: tuple[Fraction, ...]
     """From left to right."""
     signs: tuple[str, ...]
-    """The operators from left to right, where there are no brackets; else none."""
+    """The operators from left to right; empty if there are brackets or unary signs."""
 
     def value(self, numbers: Sequence[Fraction]) -> Fraction | None:
-        """What it comes to with these numbers in place of its own; None where that divides by zero."""
+        """Evaluate the formula with these numbers in place of its own; None on division by zero."""
         try:
             return _evaluate(self.tree, iter(numbers))
         except ZeroDivisionError:
@@ -50,31 +50,31 @@ class Formula:
 
 @dataclass(frozen=True, slots=True)
 class Equation:
-    """One mark and the words around it."""
+    """One mark, located in the text."""
 
     line: int
     formula: Formula
     operands: tuple[int, ...]
-    """Its numbers as the text writes them, as indexes into Rationale.numbers."""
+    """Indexes into Rationale.numbers of the formula's numbers as the text writes them."""
     result: int
-    """The number that the mark stands before, as an index."""
+    """Index of the number right after the mark."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rationale:
-    """A worked solution without its marks, and what they told."""
+    """A worked solution without its marks, and the parsed marks."""
 
     text: str
     numbers: tuple[Number, ...]
     equations: tuple[Equation, ...]
-    """All of them true."""
+    """All of them hold."""
     line_starts: tuple[int, ...]
 
     def line_of(self, place: int) -> int:
         return bisect_right(self.line_starts, place) - 1
 
     def line_span(self, line: int) -> tuple[int, int]:
-        """(start, end) of a line, with the line break that ends it."""
+        """Return (start, end) of a line, including its line break."""
         following = (*self.line_starts[1:], len(self.text))
         return self.line_starts[line], following[line]
 
@@ -83,7 +83,7 @@ class Rationale:
 
 
 def strip_marks(solution: str) -> str:
-    """The solution without `<<...>>` marks and without the `#### answer` line."""
+    """Remove the `<<...>>` marks and the `#### answer` line."""
     return MARK.sub("", solution.partition("####")[0]).rstrip()
 
 
@@ -92,11 +92,11 @@ def read_number(text: str) -> Fraction:
 
 
 def parse_rationale(solution: str) -> Rationale:
-    """A solution whose every equation is marked and true.
+    """Parse a solution in which every equation has a correct mark.
 
     Raises:
-        UnusableError: no mark; a mark that is no equation, is false, or stands between another formula and
-            another result; an equals sign without a mark.
+        UnusableError: no mark; a mark that is no equation, is false or disagrees with the text around it; an
+            equals sign without a mark.
     """
     text = strip_marks(solution)
     numbers = tuple(Number(m.start(), m.end(), read_number(m.group())) for m in NUMBER.finditer(text))
@@ -120,10 +120,10 @@ def parse_rationale(solution: str) -> Rationale:
 
 
 def parse_formula(text: str) -> Formula:
-    """Sums, differences, products and quotients of numbers.
+    """Parse sums, differences, products and quotients of numbers.
 
     Raises:
-        UnusableError: it is something else, or a lone number.
+        UnusableError: the text is anything else, or a single number.
     """
     if len(text) > MOST_FORMULA_CHARS or not re.fullmatch(r"[\d.+\-*/() ]+", text):
         raise UnusableError("a mark that is no equation")
@@ -159,7 +159,7 @@ def _evaluate(node: ast.expr, numbers: Iterator[Fraction]) -> Fraction:
 
 
 def _equation(rationale: Rationale, mark: str, place: int, previous: Equation | None) -> Equation:
-    """The equation of a mark that stood at this place of the stripped text."""
+    """Build the equation of a mark, located at `place` of the text without marks."""
     left, equals, right = mark.partition("=")
     if not equals or not NUMBER.fullmatch(right.strip()):
         raise UnusableError("a mark that is no equation")

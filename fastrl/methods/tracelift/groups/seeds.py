@@ -1,4 +1,4 @@
-"""What groups grow from: problems with a reference solution, and the good trace that it gives."""
+"""Seeds of groups: problems with a reference solution and the good trace made from it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _THOUGHT_ENDS = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seed:
-    """One problem on its way to a group; fields as in Group."""
+    """A problem and its good trace; fields as in Group."""
 
     problem_id: str
     problem: str
@@ -35,21 +35,21 @@ class Seed:
     answer: str
     tests: str | None
     columns: Mapping[str, Any]
-    """What is kept of the row."""
+    """Columns of the row that the group keeps."""
     row: Mapping[str, Any]
-    """All of it."""
+    """The whole row."""
     positive: Draft
 
 
 def read_seeds(config: GroupsConfig) -> tuple[list[Seed], Counter[str]]:
-    """The usable problems of a file, and how many were not, by cause.
+    """Read the usable problems of a file, and count the others by cause.
 
-    Math: the good trace is the reference solution without calculator marks and "#### answer", 10 in every
-    dimension, unless the column `positive` holds one. Code: the teacher's reasoning up to its program; it is
-    judged later.
+    The good trace is the column `positive` if there is one. Else, for math, the reference solution without
+    calculator marks and "#### answer", with 10 in every dimension; for code, the teacher's reasoning up to
+    its program, judged later.
 
     Raises:
-        FileNotFoundError, ValueError: a file or a column that is not there.
+        FileNotFoundError, ValueError: a file or a column is missing.
     """
     problems = load_problems(replace(config.data, prompt_template=None, system_prompt=None))
     reference = choose_column(problems, config, "reference_column", REFERENCE_COLUMNS)
@@ -72,7 +72,7 @@ def read_seeds(config: GroupsConfig) -> tuple[list[Seed], Counter[str]]:
 def choose_column(
     problems: Sequence[Problem], config: GroupsConfig, option: str, candidates: Sequence[str]
 ) -> str:
-    """The option's column, or the first candidate that any row has."""
+    """Return the configured column, or the first candidate that any row has."""
     chosen: str | None = getattr(config, option)
     names = candidates if chosen is None else (chosen,)
     for name in names:
@@ -124,7 +124,7 @@ def _positive(
 
 
 def _tests_text(problem: Problem) -> str | None:
-    """As a reward model reads them; None where the row has no tests."""
+    """Return the tests as the reward model's input; None if the row has none."""
     if not any(problem.columns.get(name) for name in ("tests", "test")):
         return None
     tests = ProgramTests.from_columns(program_columns(problem.columns, problem.question))
@@ -132,9 +132,9 @@ def _tests_text(problem: Problem) -> str | None:
 
 
 def clean_reasoning(text: str, program: str) -> str:
-    """A teacher's reasoning up to where it ends: at </think>, at its program, at the first code fence, or at
-    a heading "Explanation", whichever comes first."""
+    """Cut a teacher's reasoning at </think>, its program, the first code fence or a heading "Explanation",
+    whichever comes first."""
     text = text.replace("<think>", "", 1)
     ends = [match.start() for match in _THOUGHT_ENDS.finditer(text)]
-    told = text.find(program.strip())
-    return text[: min([*ends, *([told] if told >= 0 else [])], default=len(text))].strip()
+    start = text.find(program.strip())
+    return text[: min([*ends, *([start] if start >= 0 else [])], default=len(text))].strip()

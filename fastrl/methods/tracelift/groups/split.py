@@ -1,4 +1,4 @@
-"""Which problems are held out."""
+"""The split into training and held-out problems."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import hashlib
 
 
 def is_dev(seed: int, problem_id: str, share: float) -> bool:
-    """sha256("seed:problem_id") / 2^256 < share: a problem's side depends on nothing else."""
+    """Return True for held-out problems: sha256("seed:problem_id") / 2^256 < share."""
     digest = hashlib.sha256(f"{seed}:{problem_id}".encode()).digest()
     return int.from_bytes(digest, "big") < share * 2**256

@@ -1,4 +1,4 @@
-"""The ways in which a model is asked to go wrong, each hurting one dimension of the rubric."""
+"""Kinds of flaws that a model is asked to write, each lowering one dimension of the rubric."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from fastrl.types import Task
 
 @dataclass(frozen=True, slots=True)
 class WrittenKind:
-    """A flaw that a model writes."""
+    """A kind of flaw that a model writes."""
 
     dimension: str
-    """What it is meant to hurt."""
+    """The dimension that it lowers."""
     task: str
-    """What the writer is told to do."""
+    """Instruction to the writer."""
 
 
 TAXONOMY: dict[Task, dict[str, WrittenKind]] = {

@@ -1,4 +1,4 @@
-"""Flawed traces that a model writes: one kind of flaw a request, found by comparing with the good trace."""
+"""Flawed traces written by a model: one kind of flaw per request, located by a diff with the good trace."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fastrl.runtime.seeding import seed_of
 from fastrl.types import Task
 
 LEAST_LIKENESS = 0.5
-"""Of a flawed trace's words and the good one's, as difflib's ratio: below, it is another text."""
+"""Lowest difflib ratio of the flawed trace's words to the good one's; below it, the text was rewritten."""
 _ANSWER = re.compile(r"<reasoning>(.*)</reasoning>", re.DOTALL)
 
 
 def writing_requests(seed: Seed, task: Task, count: int, run_seed: int) -> list[Request[Draft]]:
-    """`count` requests for flaws of one problem, each of another kind while kinds last."""
+    """Build `count` requests for flaws of one problem, cycling through the kinds in random order."""
     kinds = list(TAXONOMY[task])
     Random(seed_of(run_seed, "kinds", seed.problem_id)).shuffle(kinds)
     return [_request(seed, task, kinds[number % len(kinds)], number // len(kinds)) for number in range(count)]
@@ -34,7 +34,7 @@ def _request(seed: Seed, task: Task, kind: str, variant: int) -> Request[Draft]:
 
 
 def writing_prompt(task: Task, kind: str, problem: str, positive: str) -> str:
-    """Asks for the same reasoning with exactly one flaw of this kind, in <reasoning> tags."""
+    """Return a prompt for the same reasoning with exactly one flaw of this kind, in <reasoning> tags."""
     what = "a mathematical problem" if task == "math" else "a programming task"
     return (
         f"Below are {what} and a sound piece of reasoning about it. For training a grader we need the same "
@@ -48,11 +48,10 @@ def writing_prompt(task: Task, kind: str, problem: str, positive: str) -> str:
 
 
 def read_flawed(text: str, kind: str, positive: str) -> Draft:
-    """The trace in the tags, and the place that was changed.
+    """Parse the writer's reply: the trace in the tags and the changed span.
 
     Raises:
-        UnusableError: no tags or several, nothing or the good trace between them, or a text written anew
-            from end to end.
+        UnusableError: no or several tags; an empty, unchanged or entirely rewritten trace.
     """
     found = _ANSWER.fullmatch(text.strip())
     if found is None or text.count("<reasoning>") > 1 or text.count("</reasoning>") > 1:
@@ -71,7 +70,7 @@ def read_flawed(text: str, kind: str, positive: str) -> Draft:
 
 
 def changed_place(flawed: str, positive: str) -> tuple[int, int]:
-    """What of `flawed` lies between the longest common beginning and the longest common end."""
+    """Return the span of `flawed` between the longest common prefix and suffix of the two texts."""
     most = min(len(flawed), len(positive))
     start = next((i for i in range(most) if flawed[i] != positive[i]), most)
     room = most - start

@@ -1,15 +1,15 @@
-// What is shown of a chosen row: texts with their cuts, runs of other models, tables, steps.
+// Renders the blocks of a selected row: texts with cuts, runs of other models, tables, steps.
 const GOOD = new Set(["right", "transfers", "helps", "selected"]);
 const BAD = new Set(["wrong", "no transfer", "no help"]);
 const side = (outcome) => (GOOD.has(outcome) ? "good" : BAD.has(outcome) ? "bad" : "");
 
-// An outcome by sign and word, not by colour alone.
+// An outcome as sign and word, readable without colour.
 function markOf(outcome) {
   const sign = { good: "\u2713 ", bad: "\u2717 " }[side(outcome)] || "";
   return el("span", { class: `mark ${side(outcome)}` }, `${sign}${outcome || "not graded"}`);
 }
 
-// Text nodes, with what the search found marked.
+// Text nodes with search matches marked.
 function found(text, pattern) {
   if (!pattern) return [text];
   const nodes = [];
@@ -21,7 +21,7 @@ function found(text, pattern) {
   return [...nodes, text.slice(from)];
 }
 
-// The text with its marks in their places; what comes after the first one is fainter.
+// The text with its cut marks.
 function cutText(text, marks, pattern) {
   const node = el("pre", {});
   let from = 0;
@@ -49,7 +49,7 @@ function blockNode(block, texts, pattern) {
     block.note ? el("span", { class: "note" }, block.note) : null, ...RENDER[block.kind](block, texts, pattern));
 }
 
-// Every text of a row that the search reads.
+// All searchable texts of a row.
 function* textsOf(row, texts) {
   for (const block of row.blocks) {
     if (block.kind === "text") yield block.ref === undefined ? block.text : texts[block.ref];

@@ -22,7 +22,7 @@ function extent(values) {
   return [low - (low >= 0 && low < room ? low : room), high + room];
 }
 
-// Means of neighbours, so that a long run's curve has no more points than pixels.
+// Averages neighbours, so that a long curve has no more points than pixels.
 function thinned(points, most) {
   if (points.length <= most) return points;
   const found = [];
@@ -44,7 +44,7 @@ function pointsOf(curves, metric) {
   return curves.steps.map((step, i) => ({ step, value: values[i] })).filter((point) => isNumber(point.value));
 }
 
-// The axes: `inset` keeps bars at both ends inside.
+// The axes; `inset` keeps bars at both ends inside the frame.
 function frame(steps, [low, high], { width, height } = SMALL, inset = 0) {
   const [first, last] = [steps[0], steps[steps.length - 1]];
   const { left, right, top, bottom } = EDGE;
@@ -62,7 +62,7 @@ function frame(steps, [low, high], { width, height } = SMALL, inset = 0) {
 
 const path = (points, x, y) => points.map((point, i) => `${i ? "L" : "M"}${x(point.step).toFixed(1)} ${y(point.value).toFixed(1)}`).join("");
 
-// A figure around the drawing: name, what the cursor reads, and keys. `read(step)` gives the cursor's text.
+// A figure with name, cursor readout and keyboard control. `read(step)` gives the readout.
 function figure(name, unit, drawing, steps, summary, read, pick) {
   drawing.root.append(svg("text", { x: 0, y: 8 }, unit));
   const readout = el("span", { class: "readout", "aria-live": "polite" }, summary);
@@ -118,7 +118,7 @@ function swatch(i, filled) {
 }
 const legend = (labels, filled) => el("div", { class: "legend" }, ...labels.map((label, i) => el("span", {}, swatch(i, filled), label)));
 
-// Several metrics in one frame, told apart by colour and dashes.
+// Several metrics in one frame, distinguished by colour and dashes.
 function linesChart(name, curves, metrics, labels, pick) {
   const all = metrics.map((metric) => pointsOf(curves, metric)), steps = [...new Set(all.flat().map((point) => point.step))].sort((a, b) => a - b);
   const drawing = frame(steps, extent(all.flat().map((point) => point.value)), WIDE);
@@ -131,7 +131,7 @@ function linesChart(name, curves, metrics, labels, pick) {
   return node;
 }
 
-// Parts of a whole by step, one on the other.
+// Stacked bars per step.
 function stackedChart(name, unit, curves, metrics, labels, pick) {
   const places = curves.steps.map((_, i) => i).filter((i) => metrics.some((metric) => isNumber(curves.series[metric][i])));
   const value = (metric, i) => curves.series[metric][i] || 0;

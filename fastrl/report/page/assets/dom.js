@@ -1,4 +1,4 @@
-// Elements and numbers. Text goes in as text nodes alone: nothing here, or after this, makes markup of a string.
+// Elements and numbers. Text is inserted only as text nodes; no string ever becomes markup.
 const SVG = "http://www.w3.org/2000/svg";
 
 function dressed(node, attributes, children) {
@@ -15,7 +15,7 @@ const svg = (name, attributes = {}, ...children) => dressed(document.createEleme
 
 const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
-// A number in few characters: 12,345  0.0312  -1.5e-7
+// Short number format: 12,345  0.0312  -1.5e-7
 function short(value) {
   if (value === null || value === undefined) return "\u2013";
   if (typeof value !== "number") return String(value);
@@ -33,7 +33,7 @@ function withUnit(value, unit) {
   return unit && value !== null ? `${short(value)} ${unit}` : short(value);
 }
 
-// A name that may be broken behind its slashes and underscores.
+// A name with line-break opportunities after slashes and underscores.
 const breakable = (name) => name.split(/(?<=[/_])/).flatMap((part, i) => (i ? [el("wbr"), part] : [part]));
 
 const isNumber = (value) => typeof value === "number";

@@ -1,4 +1,4 @@
-// The list of rows beside the chosen one. Only rows that can be seen are in the document.
+// The list of rows and the selected row. Only visible rows are in the document.
 const ROW = 28, MARGIN = 8, MOST_OPTIONS = 1000;
 const WIDTHS = { count: "minmax(2rem, 3.1rem)", number: "minmax(2.6rem, 3.5rem)", outcome: "minmax(4.2rem, 5.9rem)", text: "minmax(6rem, 1fr)" };
 
@@ -61,11 +61,11 @@ class Explorer {
   }
 
   detail() {
-    this.pane = el("article", { class: "card detail", tabindex: "0", "aria-label": "Chosen row" });
+    this.pane = el("article", { class: "card detail", tabindex: "0", "aria-label": "Selected row" });
     return this.pane;
   }
 
-  // What the filters leave, in the order asked for; the chosen row stays chosen if it is among it.
+  // Apply filters and sorting; the selected row stays selected if it passes.
   update() {
     const words = this.search.value.trim(), before = this.order[this.place];
     this.pattern = words ? new RegExp(words.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), "giu") : null;
@@ -100,7 +100,7 @@ class Explorer {
     });
   }
 
-  // First ascending, then descending, then as logged.
+  // Cycle: ascending, descending, as logged.
   sort(key) {
     const same = key !== null && this.sorted.key === key;
     this.sorted = same && this.sorted.down ? { key: null, down: false } : { key, down: same };
@@ -130,7 +130,7 @@ class Explorer {
     this.sort(null);
   }
 
-  // The neighbouring step, where rows have one.
+  // Select the next or previous step, if rows have steps.
   turn(by) {
     if (!this.selects.has("step")) return;
     const steps = this.values.get("step"), at = steps.indexOf(this.chosen.step);
@@ -145,7 +145,7 @@ class Explorer {
     if (event.key === "Enter") { event.preventDefault(); this.pane.focus(); }
   }
 
-  // Choose a place of the list, bring it into view and show its row.
+  // Select a row by its index in the list, scroll to it and show it.
   go(place) {
     this.place = Math.max(0, Math.min(this.order.length - 1, place));
     const top = this.place * ROW, high = this.view.clientHeight;
@@ -189,9 +189,9 @@ class Explorer {
     this.pane.replaceChildren();
     this.pane.scrollTop = 0;
     const row = this.rows[this.order[this.place]];
-    if (!row) { this.pane.append(el("p", { class: "empty" }, "Nothing is left by these filters; x takes them away.")); return; }
-    const told = this.table.columns.filter((column) => column.kind !== "text" && row[column.key] !== undefined);
-    this.pane.append(el("div", { class: "top" }, ...told.map((column) => (column.kind === "outcome" ? markOf(row[column.key]) : el("span", {}, `${column.label.toLowerCase()} ${short(row[column.key])}`)))),
+    if (!row) { this.pane.append(el("p", { class: "empty" }, "No row matches the filters; press x to reset them.")); return; }
+    const facts = this.table.columns.filter((column) => column.kind !== "text" && row[column.key] !== undefined);
+    this.pane.append(el("div", { class: "top" }, ...facts.map((column) => (column.kind === "outcome" ? markOf(row[column.key]) : el("span", {}, `${column.label.toLowerCase()} ${short(row[column.key])}`)))),
       ...row.blocks.map((block) => blockNode(block, this.table.texts, this.pattern)));
   }
 }

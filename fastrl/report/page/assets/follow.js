@@ -1,5 +1,5 @@
-// On a page that is served: asks for the run's data again and again, and draws what has changed. A reader's
-// place is kept: rows that are new wait behind a button.
+// Served pages only: polls for newer data and redraws. New rows wait behind a button, so that the reader's
+// selection stays.
 const EVERY_MS = 1000, QUIET_MS = 5000;
 const FOCUSABLE = "[tabindex], a, button, input, select, summary";
 const state = el("span", { id: "following", role: "status", class: "note" }, "following");

@@ -1,9 +1,9 @@
-// The page: stages as tabs, keys, colours.
+// The page: stages as tabs, keyboard shortcuts, colours.
 const DATA = JSON.parse(document.getElementById("data").textContent);
-const KEYS = [["/", "search"], ["j, k", "next, previous row"], ["\u2191 \u2193 Page Home End", "move in the list that has the focus"], ["Enter", "read the chosen row; on a curve: the completions of the step"],
-  ["r, w", "right (selected), wrong only"], ["t, n", "transfers or helps, does not"], ["[, ]", "step before, step after"], ["x", "take filters away"],
-  ["\u2190 \u2192", "along a curve or the stages"], ["d", "colours: system, light, dark"], ["?", "this list"], ["Esc", "leave the search"]];
-const THEMES = [["", "Auto", "as the system has them"], ["light", "Light", "light"], ["dark", "Dark", "dark"]];
+const KEYS = [["/", "search"], ["j, k", "next, previous row"], ["\u2191 \u2193 Page Home End", "move in the list that has the focus"], ["Enter", "open the selected row; on a curve: the step's completions"],
+  ["r, w", "right (selected), wrong only"], ["t, n", "transfers or helps, does not"], ["[, ]", "previous, next step"], ["x", "reset filters"],
+  ["\u2190 \u2192", "move along a curve or the stages"], ["d", "colours: system, light, dark"], ["?", "this list"], ["Esc", "leave the search"]];
+const THEMES = [["", "Auto", "system setting"], ["light", "Light", "light"], ["dark", "Dark", "dark"]];
 const main = document.getElementById("main"), tabs = document.getElementById("stages"), keys = document.getElementById("keys");
 const drawn = new Map();
 let explorer = null, stageShown = null;
@@ -16,7 +16,7 @@ function showStage(name) {
   main.replaceChildren(...drawn.get(name).sections);
   if (DATA.waiting.length) main.append(el("p", { class: "note" }, `Not begun yet: ${DATA.waiting.join(", ")}`));
   for (const tab of tabs.children) { tab.setAttribute("aria-selected", String(tab.value === name)); tab.tabIndex = tab.value === name ? 0 : -1; }
-  document.getElementById("sections").replaceChildren(...drawn.get(name).sections.slice(1).map((part) => el("a", { href: `#${part.id}` }, part.querySelector("h2").firstChild.textContent.replace(/ (and|of) .*| components/, ""))));
+  document.getElementById("sections").replaceChildren(...drawn.get(name).sections.slice(1).map((part) => el("a", { href: `#${part.id}` }, part.querySelector("h2").firstChild.textContent.replace(/ (and|per) .*| components/, ""))));
   if (explorer) explorer.go(explorer.place);
 }
 

@@ -1,4 +1,4 @@
-// A stage's sections: its numbers, curves, time, rows and configuration.
+// The sections of a stage: key numbers, curves, time, table and configuration.
 const words = (metric) => metric.replace(/^(time|rewards)\//, "").replace(/(_s|\/mean)$/, "").replaceAll("_", " ");
 
 function section(id, title, about, ...children) {
@@ -14,7 +14,7 @@ function tilesNode(tiles) {
   }));
 }
 
-// Panels, and a list of every metric to add or take away.
+// Charts, and a list of all metrics to show or hide.
 function curvesNode(curves, pick) {
   const panels = new Map(), charts = el("div", { class: "charts" }), names = Object.keys(curves.series);
   const set = (metric, on) => {
@@ -25,7 +25,7 @@ function curvesNode(curves, pick) {
   const labels = names.map((metric) => el("label", {}, el("input", { type: "checkbox", checked: panels.has(metric), value: metric, onchange: (event) => set(metric, event.target.checked) }), metric));
   const filter = el("input", { type: "search", placeholder: "Filter metrics", "aria-label": "Filter metrics",
     oninput: () => labels.forEach((label, i) => { label.hidden = !names[i].toLowerCase().includes(filter.value.toLowerCase()); label.style.display = label.hidden ? "none" : ""; }) });
-  const picker = el("details", { class: "card", id: "picker" }, el("summary", {}, "Metrics ", el("small", {}, `${names.length} were logged; choose which are drawn`)), el("div", { class: "body" }, filter, el("div", { class: "picker" }, ...labels)));
+  const picker = el("details", { class: "card", id: "picker" }, el("summary", {}, "Metrics ", el("small", {}, `${names.length} logged; select those to plot`)), el("div", { class: "body" }, filter, el("div", { class: "picker" }, ...labels)));
   return [charts, picker];
 }
 
@@ -33,7 +33,7 @@ function timeTable(curves) {
   const mean = (metric) => { const points = pointsOf(curves, metric); return points.reduce((sum, point) => sum + point.value, 0) / curves.steps.length; };
   const total = curves.phases.reduce((sum, metric) => sum + mean(metric), 0);
   const line = (metric, inside) => [`${inside ? "\u2514 " : ""}${words(metric)}`, mean(metric), total ? `${(100 * mean(metric) / total).toFixed(1)} %` : null];
-  const node = dataTable(["phase", "mean s a step", "share"], [...curves.phases.map((metric) => line(metric, false)), ...curves.inside.map((metric) => line(metric, true))], "Time by phase");
+  const node = dataTable(["phase", "mean s/step", "share"], [...curves.phases.map((metric) => line(metric, false)), ...curves.inside.map((metric) => line(metric, true))], "Time by phase");
   for (const row of node.rows) row.cells[2].className = "number";
   return el("div", { class: "card facts" }, node, curves.inside.length ? el("p", { class: "note" }, "\u2514 time of engines, inside the phases above") : null);
 }
@@ -41,7 +41,7 @@ function timeTable(curves) {
 function partsNode(curves, pick) {
   const found = [];
   if (curves.phases.length) {
-    found.push(section("time", "Time of a step", "seconds, phase on phase", el("div", { class: "pair" },
+    found.push(section("time", "Time per step", "seconds, stacked by phase", el("div", { class: "pair" },
       stackedChart("time", "s", curves, curves.phases, curves.phases.map(words), pick), timeTable(curves))));
   }
   if (curves.components.length > 1) {
@@ -66,7 +66,7 @@ function factsNode(stage) {
     ...stage.tables.map((table) => open(words(table.title), `${table.rows.length} numbers`, dataTable(["", "value"], table.rows, table.title)))));
 }
 
-// The stage's sections, and its explorer if it has rows: `kept`, if a reader has one already.
+// The stage's sections and its explorer, if it has rows. `kept`: an existing explorer to reuse.
 function stageNode(stage, kept = null) {
   const explorer = kept || (stage.table ? new Explorer(stage.table) : null);
   const pick = (step) => {
@@ -78,6 +78,6 @@ function stageNode(stage, kept = null) {
   if (Object.keys(stage.curves.series).length) {
     sections.push(section("curves", "Curves", "by step; thick lines are running means of 5, bands 95 % intervals; click a step to read its completions", ...curvesNode(stage.curves, pick)), ...partsNode(stage.curves, pick));
   }
-  if (explorer) sections.push(section("rows", stage.table.name, stage.table.note || `${short(stage.table.total)}, all of those logged`, explorer.node));
+  if (explorer) sections.push(section("rows", stage.table.name, stage.table.note || `all ${short(stage.table.total)} that were logged`, explorer.node));
   return { sections: [...sections, factsNode(stage)], explorer };
 }

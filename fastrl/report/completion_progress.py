@@ -1,4 +1,4 @@
-"""How far engines are with the completions that they were asked for: the progress of an evaluation."""
+"""Progress of an evaluation: completions finished out of those requested from engines."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from fastrl.report.console import EVERY_S, Console
 from fastrl.report.pace import Glance
 
 
-class CompletionsAsked:
-    """Counts what engines were asked for, and what they have finished. Engines that are asked later add to
-    the total, so the time left is that of what has been asked so far."""
+class CompletionProgress:
+    """Counts requested and finished completions of the watched engines.
+
+    Later requests add to the total, so the estimated time left covers only the requests so far.
+    """
 
     def __init__(self) -> None:
         self.engines: list[Engine] = []
         self.doing = "loading"
 
     def watch(self, engine: Engine) -> Engine:
-        """Count an engine's completions too; returns it."""
+        """Count an engine's completions too; return the engine."""
         if not any(engine is each for each in self.engines):
             self.engines = [*self.engines, engine]
         return engine
@@ -30,14 +32,14 @@ class CompletionsAsked:
 
     def __call__(self) -> Glance:
         stats = [engine.stats() for engine in self.engines]
-        finished, asked = sum(each.finished for each in stats), sum(each.requests for each in stats)
+        finished, requested = sum(each.finished for each in stats), sum(each.requests for each in stats)
         tokens = sum(each.generated_tokens for each in stats)
-        return Glance(f"{self.doing}, {tokens} tokens sampled", done=finished, total=asked)
+        return Glance(f"{self.doing}, {tokens} tokens sampled", done=finished, total=requested)
 
 
 @contextmanager
-def shown_completions() -> Iterator[CompletionsAsked]:
-    """Show on stderr how many completions are done while the block works."""
-    asked = CompletionsAsked()
-    with Console(None, unit="completion", every_s=EVERY_S, watch=asked):
-        yield asked
+def shown_completions() -> Iterator[CompletionProgress]:
+    """Show the number of finished completions on stderr during the block."""
+    progress = CompletionProgress()
+    with Console(None, unit="completion", every_s=EVERY_S, watch=progress):
+        yield progress
