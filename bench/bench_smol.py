@@ -120,7 +120,7 @@ def sgemm_gflops() -> float:
 
 def product_gflops(engine: TorchEngine, rows: int) -> float:
     """Return the rate over the products of a decode step of so many rows."""
-    products = list(engine.decoder._products())
+    products = list(engine.decoder.products())
     given = [(each, torch.randn(rows, each.parameters[0].shape[1])) for each in products]
     work = sum(2 * rows * sum(p.numel() for p in each.parameters) for each in products)
 

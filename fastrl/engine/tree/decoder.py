@@ -104,7 +104,7 @@ class Decoder:
 
     def drop_fused(self) -> None:
         """Release the fused weights; call it before the model moves to another device."""
-        for product in self._products():
+        for product in self.products():
             product.unpack()
         self.fused: LlamaLike | None = None
 
@@ -115,13 +115,13 @@ class Decoder:
 
     def pack(self) -> None:
         """Move large weights into oneDNN's layout; call it when all weights have arrived."""
-        for product in self._products():
+        for product in self.products():
             product.pack()
 
     @contextmanager
     def plain_weights(self) -> Iterator[None]:
         """Let the model's parameters hold their weights inside the block; they may be written to."""
-        for product in self._products():
+        for product in self.products():
             product.unpack()
         try:
             yield
@@ -130,7 +130,8 @@ class Decoder:
                 self.fused.refresh()
             self.pack()
 
-    def _products(self) -> Iterator[Product]:
+    def products(self) -> Iterator[Product]:
+        """Yield the products that may be packed: the head's, then those of the layers."""
         yield self._head_product
         if self.fused is not None:
             yield from self.fused.products()

@@ -53,7 +53,7 @@ class Product:
     def pack(self) -> None:
         """Copy the weight into oneDNN's layout, if it is a large fp32 one on a CPU."""
         weight = self.weight
-        if weight is None or not _packs(weight):
+        if weight is None or not packs(weight.device.type, weight.dtype, weight.numel()):
             return
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight)
         if not self.keep_plain:
@@ -69,13 +69,10 @@ class Product:
         self.packed = None
 
 
-def _packs(weight: Tensor) -> bool:
-    return (
-        weight.device.type == "cpu"
-        and weight.dtype is torch.float32
-        and weight.numel() >= _MIN_PACKED
-        and torch.backends.mkldnn.is_available()
-    )
+def packs(device: str, dtype: torch.dtype, num_elements: int) -> bool:
+    """Return whether `pack` packs such a weight."""
+    enough = num_elements >= _MIN_PACKED and torch.backends.mkldnn.is_available()
+    return enough and device == "cpu" and dtype is torch.float32
 
 
 def _plain(weight: Tensor | None) -> Tensor:

@@ -15,7 +15,7 @@ FAMILIES = ("qwen3", "llama", "gemma2")  # normed heads, plain, and not fused
 
 
 @pytest.fixture
-def packs(monkeypatch):
+def any_size(monkeypatch):
     """Pack weights of any size: tests have small ones."""
     monkeypatch.setattr(product, "_MIN_PACKED", 1)
 
@@ -42,7 +42,7 @@ def weights_of(engine: TorchEngine) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_product_by_hand(packs, bias):
+def test_a_product_by_hand(any_size, bias):
     layers = [nn.Linear(2, 1, bias=bias), nn.Linear(2, 2, bias=bias)]
     with torch.no_grad():
         for value, layer in zip((1.0, 3.0), layers, strict=True):
@@ -73,9 +73,9 @@ def test_what_is_packed():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_same_tokens_and_scores(checkpoints, family, packs, monkeypatch):
+def test_same_tokens_and_scores(checkpoints, family, any_size, monkeypatch):
     packed = engine_of(checkpoints, family)
-    assert all(each.packed is not None for each in packed.decoder._products())
+    assert all(each.packed is not None for each in packed.decoder.products())
     held = sum(p.untyped_storage().nbytes() for p in packed.decoder.model.model.layers.parameters())
     monkeypatch.setattr(product, "_MIN_PACKED", 1 << 60)
     plain = engine_of(checkpoints, family)
@@ -87,7 +87,7 @@ def test_same_tokens_and_scores(checkpoints, family, packs, monkeypatch):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_new_weights_are_packed(checkpoints, family, packs):
+def test_new_weights_are_packed(checkpoints, family, any_size):
     engine, other = engine_of(checkpoints, family), engine_of(checkpoints, family)
     generator = torch.Generator().manual_seed(1)
     moved = {
@@ -105,19 +105,19 @@ def test_new_weights_are_packed(checkpoints, family, packs):
 
 
 @pytest.mark.parametrize("level", [1, 2])
-def test_asleep_and_awake(checkpoints, level, packs):
+def test_asleep_and_awake(checkpoints, level, any_size):
     engine = engine_of(checkpoints, "llama")
     weights, before = weights_of(engine), sampled(engine)
     engine.sleep(level)
-    assert all(each.packed is None for each in engine.decoder._products())
+    assert all(each.packed is None for each in engine.decoder.products())
     engine.wake()
     if level == 2:
         engine.load_weights(weights.items(), 1)
-    assert all(each.packed is not None for each in engine.decoder._products())
+    assert all(each.packed is not None for each in engine.decoder.products())
     same(sampled(engine), before)
 
 
-def test_weights_that_break_off_leave_an_engine_that_refuses(checkpoints, packs):
+def test_weights_that_break_off_leave_an_engine_that_refuses(checkpoints, any_size):
     engine = engine_of(checkpoints, "llama")
     weights, before = weights_of(engine), sampled(engine)
     with pytest.raises(ValueError, match="this one is missing"):
