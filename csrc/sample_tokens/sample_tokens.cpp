@@ -80,9 +80,26 @@ std::int64_t first_max(const float* row, std::int64_t width, float max) {
   return width - 1;
 }
 
-// Leaves out all below the k-th largest; what ties with it stays.
-void keep_top_k(std::vector<float>& row, std::int64_t k, std::vector<float>& order) {
-  order = row;
+// Numbers >= 0 by their exponent and the first three bits of their fraction: in order of size.
+constexpr int kBuckets = 1 << 11, kBucketShift = 20;
+
+int bucket_of(float number) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &number, sizeof(bits));
+  return static_cast<int>(bits >> kBucketShift);
+}
+
+// Leaves out all below the k-th largest; what ties with it stays. Sorts the bucket of distances from the maximum
+// in which the k-th lies, no more.
+void keep_top_k(std::vector<float>& row, float max, std::int64_t k, std::vector<float>& order) {
+  std::int64_t counts[kBuckets] = {};
+  for (float z : row) ++counts[bucket_of(max - z)];
+  int edge = 0;
+  while (k > counts[edge]) k -= counts[edge++];
+  order.clear();
+  for (float z : row) {
+    if (bucket_of(max - z) == edge) order.push_back(z);
+  }
   std::nth_element(order.begin(), order.begin() + (k - 1), order.end(), std::greater<float>());
   const float least = order[k - 1];
   for (float& z : row) z = z < least ? kMinusInfinity : z;
@@ -96,15 +113,6 @@ struct Candidate {
     return weight != other.weight ? weight > other.weight : id < other.id;
   }
 };
-
-// Weights in [0, 1] by their exponent and the first three bits of their fraction: in order of size.
-constexpr int kBuckets = 1 << 11, kBucketShift = 20;
-
-int bucket_of(float weight) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &weight, sizeof(bits));
-  return static_cast<int>(bits >> kBucketShift);
-}
 
 // Leaves out all but the smallest set of tokens that holds top_p of the mass, the likeliest first. Sorts no
 // more than the bucket of weights in which the set ends.
@@ -154,7 +162,7 @@ const float* kept_row(const float* row, std::int64_t width, float max, const Sam
   if (!(total > 0)) return row;
   space.kept.assign(row, row + width);
   if (by_k) {
-    keep_top_k(space.kept, rule.top_k, space.order);
+    keep_top_k(space.kept, max, rule.top_k, space.order);
     total = block_weights(space.kept.data(), width, max, 1 / rule.temperature, space.weights.data());
   }
   if (rule.top_p < 1) keep_top_p(space.kept, space.weights, total, rule.top_p);
