@@ -89,8 +89,8 @@ int bucket_of(float number) {
   return static_cast<int>(bits >> kBucketShift);
 }
 
-// Leaves out all below the k-th largest; what ties with it stays. Sorts the bucket of distances from the maximum
-// in which the k-th lies, no more.
+// Leaves out all below the k-th largest; what ties with it stays. Sorts the bucket of distances from the
+// maximum in which the k-th lies, no more.
 void keep_top_k(std::vector<float>& row, float max, std::int64_t k, std::vector<float>& order) {
   std::int64_t counts[kBuckets] = {};
   for (float z : row) ++counts[bucket_of(max - z)];
