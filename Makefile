@@ -67,7 +67,7 @@ lint: .venv/dev    ## ruff, mypy, clang-format
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh')
 
-BENCHES := group_advantage grpo_loss linear_logprob linear_grpo_loss logits_grpo_loss prefix_tree tree_decode prefix_attention engine receiver
+BENCHES := sample_tokens group_advantage grpo_loss linear_logprob linear_grpo_loss logits_grpo_loss prefix_tree tree_decode prefix_attention engine receiver
 bench: .venv/bench ## the micro-benchmarks beside every competitor, each op's tests first; the last line of each is JSON
 	for bench in $(BENCHES); do $(BIN)/python -m bench.bench_$$bench || exit 1; done
 
