@@ -33,8 +33,10 @@ PYTEST = OMP_NUM_THREADS=1 $(1)/python -m pytest --dist loadfile \
 check: lint        ## lint, types, and every test that starts no process and trains nothing
 	$(call PYTEST,$(BIN)) -n logical --check --limit-s 2
 
+# A worker more than cores: a quarter of the time a test waits for processes that it has started.
+WORKERS = $$(($$(nproc) + 1))
 test: .venv/peers wheel  ## the whole test suite
-	$(call PYTEST,$(BIN)) -n 2 $(if $(RECORD),--record tests/durations.json)
+	$(call PYTEST,$(BIN)) -n $(WORKERS) $(if $(RECORD),--record tests/durations.json)
 
 # The second run of CI: PyTorch, oneDNN, MKL and the C++ core without AVX, whose rounding is another.
 PLAIN := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE

@@ -21,7 +21,7 @@ class Product:
     `keep_plain`: `unpack` gives them their values back.
     """
 
-    parameters: Sequence[nn.Parameter]
+    parameters: Sequence[Tensor]
     weight: Tensor | None
     """[sum of rows, D]; None while only the packed one exists."""
     bias: Tensor | None
@@ -71,8 +71,8 @@ class Product:
 
 def packs(device: str, dtype: torch.dtype, num_elements: int) -> bool:
     """Return whether `pack` packs such a weight."""
-    enough = num_elements >= _MIN_PACKED and torch.backends.mkldnn.is_available()
-    return enough and device == "cpu" and dtype is torch.float32
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return available and num_elements >= _MIN_PACKED and device == "cpu" and dtype is torch.float32
 
 
 def _plain(weight: Tensor | None) -> Tensor:
