@@ -12,7 +12,7 @@ from fastrl.runtime.run import Run
 from fastrl.stages.pipeline import claim
 
 OLD = sorted(Path(__file__).with_name("old").glob("*.yaml"))
-"""What stages and pipelines wrote when a model that is only asked had a trained one's options."""
+"""Config files written by stages and pipelines when frozen models still had the options of trained ones."""
 ROWS = [(stage, old) for stage, rows in TABLE.items() for old in rows]
 REMOVED = [(stage, old) for stage, old in ROWS if isinstance(TABLE[stage][old], Removed)]
 RENAMED = [row for row in ROWS if row not in REMOVED]
