@@ -98,7 +98,7 @@ def _token_cases() -> Iterator[Case]:
     whole = {"CORRECTION": "truncate", "BLOCK": BLOCK}
     yield Case("sequence", triton_kernels.sequence_kernel, whole, {}, OPTIONS)
     common = {"PER_TOKEN": False, "BLOCK": BLOCK, "KL": "k3", "KL_RATIO": False}
-    tensors = ("rows", "rollout_logprobs", "ref_logprobs", "terms", "entropy_slopes")
+    tensors = ("rows", "rollout_logprobs", "ref_logprobs", "terms", "grad_entropy")
     modes = ("SEQUENCE_RATIO", "SEQUENCE_CORRECTION", "SEQUENCE_MEAN")
     plain = {**common, **dict.fromkeys(tensors), **dict.fromkeys(modes, False), "CORRECTION": "none"}
     yield Case("token dapo", triton_kernels.token_kernel, {**plain, "POLICY": "clip"}, {}, OPTIONS)

@@ -17,7 +17,7 @@ import torch
 
 from fastrl.config import RlConfig
 from fastrl.grading import AnswerGrader, Verdict
-from fastrl.grading.process import GradingProcess
+from fastrl.grading.process import GradingProcess, Request
 from fastrl.policy.checkpoint import Saver
 from fastrl.runtime.errors import exit_code
 from fastrl.runtime.run import Run
@@ -172,19 +172,19 @@ def kill_graders(every: int, config: RlConfig, progress: Progress) -> None:
 
     A retried pair is spared: a pair at which two processes die counts as an error.
     """
-    send, count, again = GradingProcess.send, 0, set[tuple[str, str]]()
+    send, count, again = GradingProcess.send, 0, set[Request]()
 
-    def sent(process: GradingProcess, task: int, pair: tuple[str, str]) -> bool:
+    def sent(process: GradingProcess, task: int, pair: Request, limit_s: float) -> bool:
         nonlocal count
         count += 1
         dies = count % every == 0 and pair not in again
         again.discard(pair)
         if not dies:
-            return send(process, task, pair)
+            return send(process, task, pair, limit_s)
         again.add(pair)
-        process._process.send_signal(signal.SIGSTOP)
-        took = send(process, task, pair)
-        process._process.kill()
+        os.killpg(process._process.pid, signal.SIGSTOP)
+        took = send(process, task, pair, limit_s)
+        os.killpg(process._process.pid, signal.SIGKILL)
         progress.count_grader()
         return took
 

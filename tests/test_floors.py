@@ -8,9 +8,9 @@ from functools import cache
 from places import ROOT
 
 FLOORS = (
-    "cli", "tiny", "tools", "integrations", "train", "check", "stages", "methods", "training", "evaluate",
-    "rewards", "report", "engine", "policy", "grading", "data", "runtime", "config", "ops", "kernels",
-    "types", "_C",
+    "cli", "tiny", "smol", "tools", "integrations", "train", "check", "stages", "methods", "training",
+    "evaluate", "rewards", "report", "engine", "policy", "grading", "data", "runtime", "config", "ops",
+    "kernels", "types", "_C",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from fastrl.cli.arguments import asks_help, take_positional
 from fastrl.config import DataConfig, EngineConfig, ModelConfig, RunConfig, check_positive, refuse
 from fastrl.config.flags import parse_flags
 from fastrl.data import Problem, load_problems, render_prompt
+from fastrl.data.templates import use_template
 from fastrl.engine.build import build_engine, choose_device
 from fastrl.policy.model import Policy, compute_dtype
 from fastrl.runtime.distributed import Ranks
@@ -85,7 +86,9 @@ def drift_lines(path: str, options: DoctorOptions) -> list[Line]:
     problems = read_problems(options)
     check_engine("engine", options.engine)
     room = options.engine.max_batch_tokens
-    check_fits("doctor.MODEL", model, problems, options.max_new_tokens, "max_new_tokens", room)
+    check_fits(
+        "doctor.MODEL", model, problems, options.max_new_tokens, "max_new_tokens", room, data=options.data
+    )
     device = choose_device(RunConfig(device=options.device))
     metrics = measure_drift(model, problems, options, device)
     return drift_findings(metrics, compute_dtype(model, device), options.engine.kind)
@@ -105,7 +108,8 @@ def measure_drift(
 ) -> dict[str, float]:
     """Sync the trainer's weights to the engine, sample, and return the drift/... metrics of the samples."""
     policy = Policy.load(model, device)
-    engine = build_engine(model, options.engine, device)
+    use_template(policy.tokenizer, options.data)
+    engine = build_engine(model, options.engine, device, options.data)
     engine.load_weights(policy.named_weights(), 0)
     prompts = [render_prompt(policy.tokenizer, problem.messages) for problem in problems]
     sampling = SamplingParams(max_new_tokens=options.max_new_tokens, temperature=options.temperature)

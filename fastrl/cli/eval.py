@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from fastrl.check import check_fits
-from fastrl.check.executor import check_executor
+from fastrl.check.executor import check_executor, check_sandbox
 from fastrl.check.faithfulness import check_faithfulness
 from fastrl.cli.arguments import asks_help, take_positional
 from fastrl.cli.eval_tables import results, show_faithfulness, show_metrics, show_transfer
@@ -128,7 +128,7 @@ def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
     out = None if options.out is None else Path(options.out)
     grading = AnswerGrader.of(options.answer)
     with shown_completions() as progress, grading as grader:
-        engine = progress.watch(build_engine(policy, options.engine, device))
+        engine = progress.watch(build_engine(policy, options.engine, device, options.data))
         progress.doing = policy.path
         result = evaluate(
             engine,
@@ -163,14 +163,19 @@ def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
 def run_two_stage(planner: CheckpointConfig, options: EvalOptions) -> dict[str, Any]:
     """Evaluate a planner: sample its traces, then let the executor answer with and without them."""
     problems, tokens = load_problems(options.data), options.engine.max_batch_tokens
-    check_fits("eval.checkpoint", planner, problems, options.max_new_tokens, "max_new_tokens", tokens)
+    check_fits(
+        "eval.checkpoint", planner, problems, options.max_new_tokens, "max_new_tokens", tokens,
+        data=options.data,
+    )  # fmt: skip
     own = options.executor.engine
     room, where = (tokens, "engine") if own.kind == "same" else (own.max_batch_tokens, "executor.engine")
     check_executor("executor.model", options.executor, problems, options.max_new_tokens, room, where)
+    if options.executor.task == "code":
+        check_sandbox(options.executor.program, [options.data.path])
     device = choose_device(RunConfig(device=options.device))
     out = None if options.out is None else Path(options.out)
     with shown_completions() as progress:
-        engine = progress.watch(build_engine(planner, options.engine, device))
+        engine = progress.watch(build_engine(planner, options.engine, device, options.data))
         progress.doing = f"planner {planner.path}"
         completions = sample_traces(
             engine, problems, num_samples=options.num_samples, sampling=options.sampling, seed=options.seed
@@ -216,7 +221,10 @@ def check_lengths(
 ) -> None:
     """Check, before loading any model, that all exist and can hold prompts and completions."""
     tokens = options.engine.max_batch_tokens
-    check_fits("eval.checkpoint", policy, problems, options.max_new_tokens, "max_new_tokens", tokens)
+    check_fits(
+        "eval.checkpoint", policy, problems, options.max_new_tokens, "max_new_tokens", tokens,
+        data=options.data,
+    )  # fmt: skip
     for model in receivers:
         longest = options.max_new_tokens + options.slack_tokens
         check_fits("eval.receiver", model, problems, longest, "max_new_tokens + slack_tokens", tokens)

@@ -55,7 +55,9 @@ def run_hard_set(config: HardSetConfig, ranks: Ranks | None = None) -> Path:
             ranks,
             run=run,
             items=[[p.index, p.messages, p.solution, text, p.columns] for p, text in sampled],
-            make_engine=lambda: build_engine(config.model, config.engine, choose_device(config.run)),
+            make_engine=lambda: build_engine(
+                config.model, config.engine, choose_device(config.run), config.data
+            ),
             keep=lambda result: {"attempts": attempts_of(result, config)},
         )
     rows = [

@@ -62,7 +62,9 @@ def run_intervene(config: InterveneConfig, ranks: Ranks | None = None) -> Path:
         @cache
         def worker() -> Worker:
             """Load the model at the first chunk that is not done yet."""
-            engine = reporter.watch(build_engine(config.model, config.engine, choose_device(config.run)))
+            engine = reporter.watch(
+                build_engine(config.model, config.engine, choose_device(config.run), config.data)
+            )
             return Worker(engine, grader, config, min(engine.max_model_len, config.engine.max_batch_tokens))
 
         done = in_chunks(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastrl.config import CptConfig, SftConfig, microbatch_tokens
 from fastrl.data.conversations import read_conversations
+from fastrl.data.templates import use_template
 from fastrl.engine.build import choose_device
 from fastrl.ops import linear_logprob
 from fastrl.policy.model import Policy
@@ -47,6 +48,7 @@ def run_sft(config: SftConfig, ranks: Ranks | None = None) -> Path:
     ranks = ranks or Ranks()
     learner = Learner.start(config, ranks, partial(load_policy, config))
     policy = learner.policy
+    use_template(policy.tokenizer, config.data)
     sequences = read_sequences(config, policy.tokenizer)
     check_fits(sequences, getattr(policy.model.config.get_text_config(), "max_position_embeddings", None))
 

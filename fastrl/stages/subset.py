@@ -69,10 +69,10 @@ def run_subset(config: SubsetConfig, ranks: Ranks | None = None) -> Path:
             grader,
             ranks,
             run=run,
-            items=[
-                [problem.index, problem.messages, problem.solution, problem.columns] for problem in problems
-            ],
-            make_engine=lambda: build_engine(config.model, config.engine, choose_device(config.run)),
+            items=[[each.index, each.messages, each.solution, each.columns] for each in problems],
+            make_engine=lambda: build_engine(
+                config.model, config.engine, choose_device(config.run), config.data
+            ),
             keep=lambda result: {"answers": answers_of(result, grader)},
         )
         pool = make_pool(problems, rollouts.rows, config)

@@ -16,6 +16,7 @@ from fastrl.config import (
     EvalConfig,
     HardSetConfig,
     ModelConfig,
+    PromptedConfig,
     ReceiverEngineConfig,
     RewardConfig,
     RlConfig,
@@ -102,6 +103,19 @@ def test_a_model_must_be_a_checkpoint_with_weights_and_tokenizer(config, checkpo
         assert f"[model] path: expected {expected}" in refused(replace(config, model=broken))
         receiver = replace(config, transfer=TransferConfig(receiver=CheckpointConfig(path=str(folder))))
         assert f"[transfer.receiver] path: expected {expected}" in refused(receiver)
+
+
+def test_templates_are_checked_for_the_data_and_for_frozen_models(config):
+    data = replace(config.data, template_kwargs={"thinks": False})
+    assert refused(replace(config, data=data)) == (
+        "[data] template_kwargs: expected variables that the chat template reads (none), got 'thinks'"
+    )
+    receiver = PromptedConfig(path=config.transfer.receiver.path, chat_template="a/template")
+    assert refused(replace(config, transfer=replace(config.transfer, receiver=receiver))) == (
+        "[transfer.receiver] chat_template: expected auto, none, a .jinja file or a model folder, got "
+        "'a/template'"
+    )
+    check_config(replace(config, data=replace(config.data, chat_template="none")))
 
 
 def test_a_hub_name_without_connection_is_refused_at_once(config, monkeypatch):

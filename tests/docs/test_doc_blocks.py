@@ -8,7 +8,7 @@ The blocks of a page run from top to bottom in an empty folder. By kind of block
               and of recipes on the page get flags that shorten them (SHORT_... in doc_commands.py);
               pipelines and sweeps get --dry-run. If a line names a hub model, a full-size recipe, a recipe's
               reference or a run that does not exist, its flags are parsed and checked, but nothing runs; the
-              same for `fastrl reproduce`.
+              same for `fastrl reproduce`, `fastrl smol` and its files.
     torchrun  torchrun's flags are parsed by its own parser, the recipe and its flags by ours.
     python -m bench.X   the module exists and has these flags.
     make, pip, docker   the targets, the extras, the Dockerfile exist.

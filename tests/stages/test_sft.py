@@ -133,7 +133,10 @@ def test_a_run_ended_by_entropy_is_not_resumed(checkpoint, tmp_path):
 
 def test_it_learns_and_writes_a_hugging_face_folder(checkpoint, tmp_path, capsys):
     config = config_of(checkpoint, tmp_path, num_steps=60)
-    folder = run_sft(replace(config, run=replace(config.run, save_every=0)))
+    template = "{# own #}" + AutoTokenizer.from_pretrained(checkpoint).chat_template
+    (tmp_path / "own.jinja").write_text(template)
+    data = replace(config.data, chat_template=str(tmp_path / "own.jinja"))
+    folder = run_sft(replace(config, run=replace(config.run, save_every=0), data=data))
     assert "step 60/60 | entropy" in capsys.readouterr().err
     assert [path.name for path in folder.parent.iterdir()] == ["step-000060"]
     lines = read_jsonl(tmp_path / "run" / "metrics.jsonl")
@@ -141,6 +144,7 @@ def test_it_learns_and_writes_a_hugging_face_folder(checkpoint, tmp_path, capsys
     assert lines[0]["loss"] > 3
     assert lines[-1]["loss"] < 0.05
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.chat_template == template
     for row in ROWS:
         chat = [{"role": "user", "content": row["prompt"]}]
         prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt")

@@ -25,8 +25,9 @@ from fastrl.rewards.cuts import Cut
 from fastrl.rewards.receiver import Receiver
 from fastrl.runtime.seeding import seed_of
 
-NUMBER = re.compile(r"(?<![\w.,])\d+(?!\w|[.,]\d)")
-RESULT = re.compile(r"=\s*(\d+)(?!\w|[.,]\d)")
+# a longer number is no result of a step
+NUMBER = re.compile(r"(?<![\w.,])\d{1,100}(?!\w|[.,]\d)")
+RESULT = re.compile(r"=\s*(\d{1,100})(?!\w|[.,]\d)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from fastrl.config import (
 from fastrl.config.engines import EngineEntry, engine_table
 from fastrl.engine.build import choose_device
 from fastrl.engine.tree.kv_pool import BLOCK, blocks_of
+from fastrl.engine.tree.product import packs
 from fastrl.kernels._layout import kept_layout, tiled_layout
 from fastrl.policy.model import compute_dtype
 from fastrl.tools.plan.footprint import Footprint
@@ -155,8 +156,12 @@ class Planner:
         when = cache_when if self.device.kind == "cuda" else "always"  # sleeping weights move to host memory
         spelled = str(dtype).removeprefix("torch.")
         weights = f"{footprint.num_parameters:,} x {dtype.itemsize}, {spelled}"
+        head = footprint.vocab * footprint.width
+        packed = engine.kind == "torch" and packs(self.device.kind, dtype, head)
+        copy = Item(f"{name} head", head * dtype.itemsize, "a packed copy, for decoding", when)
         return [
             Item(f"{name} weights", footprint.weights(dtype), weights, when),
+            *([copy] if packed else []),
             Item(
                 f"{name} KV cache",
                 slots * token_bytes,

@@ -128,6 +128,39 @@ def test_what_ends_a_completion_is_kept(both):
     assert all(len(c.token_ids) == 90 for c in sampled if c.finish_reason == "length")
 
 
+def tokens_until(tokenizer, ids: list[int], stop: tuple[str, ...]) -> list[int]:
+    """The definition: up to the first token that is a stop, or after which the text has one."""
+    for n, token in enumerate(ids, start=1):
+        text = tokenizer.decode(ids[:n], skip_special_tokens=True)
+        if tokenizer.convert_ids_to_tokens(token) in stop or any(each in text for each in stop):
+            return ids[:n]
+    return ids
+
+
+@pytest.mark.parametrize("kind", ["torch", "vllm"])
+def test_stop_strings_and_special_tokens_end_alike(both, kind):
+    """A special token has no text: it ends a completion by itself, and hides no string that it stands in."""
+    b = both("llama")
+    engine, (prompt,) = getattr(b, kind), prompts(6, 5)
+    free = SamplingParams(max_new_tokens=24, temperature=2.0)
+    (plain,) = engine.generate([prompt], free, seeds=[1], n=80)
+    around = [
+        engine.tokenizer.decode([before, after])
+        for each in plain
+        for before, token, after in zip(each.token_ids, each.token_ids[1:], each.token_ids[2:], strict=False)
+        if token in (2, 3)
+    ]
+    hidden = next(text for text in around if len(text) == 2 and text.isascii())
+    for stop in (("<user>", "<assistant>"), (hidden,), ("<user>", hidden, "never there")):
+        sampling = SamplingParams(max_new_tokens=24, temperature=2.0, stop=stop)
+        (found,) = engine.generate([prompt], sampling, seeds=[1], n=80)
+        ended = 0
+        for c, whole in zip(found, plain, strict=True):
+            assert c.token_ids == tokens_until(engine.tokenizer, whole.token_ids, stop)
+            ended += len(c.token_ids) < len(whole.token_ids)
+        assert ended
+
+
 @pytest.mark.parametrize("name", ["qwen3", "gemma2"])
 def test_continued_prefixes_are_the_embedded_engines(both, name):
     b = both(name)

@@ -3,9 +3,10 @@
 import pytest
 from sandboxed import needs_sandbox
 
+from fastrl.check.executor import check_sandbox
 from fastrl.config.executor import ProgramConfig
 from fastrl.grading.programs.runner import Outcome, ProgramRunner, ProgramTests
-from fastrl.grading.programs.sandbox import _libraries
+from fastrl.grading.programs.sandbox import _libraries, seen_through
 from fastrl.grading.programs.values import from_line
 
 pytestmark = needs_sandbox
@@ -131,3 +132,14 @@ def test_a_working_directory_that_programs_would_see_is_refused(tmp_path):
     for folder in ("/usr/lib", "/usr/lib/project"):
         with pytest.raises(OSError, match=f"the working directory {folder} lies"):
             _libraries(folder)
+
+
+def test_data_that_programs_would_see_are_refused(tmp_path):
+    (tmp_path / "link.jsonl").symlink_to("/usr/lib/os-release")
+    for path in ("/usr/lib/project/problems.jsonl", str(tmp_path / "link.jsonl")):
+        with pytest.raises(
+            ValueError, match=r"\[program\] sandbox: expected data outside /\S+, which programs see"
+        ):
+            check_sandbox(ProgramConfig(), [path])
+    assert seen_through(str(tmp_path / "problems.jsonl")) is None
+    assert seen_through("/usr/library/problems.jsonl") is None

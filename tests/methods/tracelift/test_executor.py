@@ -94,7 +94,7 @@ def test_a_system_prompt_and_what_differs_from_the_first_token_on(last_number):
     executor.run([request("q", "t"), request("q")])
     trees = executor.engine.calls[0][0]
     assert all(isinstance(tree, PrefixTree) and tree.prompt_ids for tree in trees)
-    assert [text for text, _, _ in executor.engine.reads()] == ["q\nt\n", "alone q\n"]
+    assert [text for text, _, _ in executor.engine.reads()] == ["q\nt", "alone q"]
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_by_hand(grader, tmp_path):
         "uplift": 0.25, "uplift/low": 0.25, "uplift/high": 0.25,
         "leak": 1 / 8, "trace_unfinished": 1 / 8, "answer_unfinished": 1 / 8,
         "trace_length": (2 * 28 + 2 * 15 + 7 + 5 + 30 + 4) / 8,
-        "no_answer": 1 / 8, "unreadable": 0, "timeout": 0, "error": 0,
+        "no_answer": 1 / 8, "unreadable": 0, "unevaluated": 0, "timeout": 0, "error": 0,
     }  # fmt: skip
     assert result.metrics == pytest.approx(expected)
     assert result.problems[0].traces == ["good", "good", "bad", "bad"]

@@ -96,6 +96,7 @@ def test_math_by_hand(grader, form, rewards):
         "uplift/e2e": 2 / 3, "uplift/with": 1 / 3, "uplift/without": 0.5, "uplift/uplift": -1 / 6,
         "uplift/leak": 1 / 3, "uplift/empty_trace": 1 / 3, "uplift/unfinished": 0.0, "uplift/cached": 0.0,
         "uplift/no_answer": 0.0, "uplift/unreadable": 0.0, "uplift/timeout": 0.0, "uplift/error": 0.0,
+        "uplift/unevaluated": 0.0,
     }  # fmt: skip
     assert metrics == CLOSE(expected | ({"uplift/quality": 1.3 / 3} if judged else {}))
 

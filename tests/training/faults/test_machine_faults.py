@@ -39,7 +39,11 @@ SAYS = {
     ],
     "memory_of_the_host": ["[train] tokens_per_microbatch: out of memory in phase 'update'", "(MemoryError"],
     "nan": ["[train] gradient norm is inf at step 2: no weight was changed by it. 1 in a row"],
-    "disk": ["[run] dir: the disk is full: ", "bytes are free, a checkpoint takes ", "Saved checkpoints are"],
+    "disk": [
+        "[run] dir: the disk is full: ",
+        "bytes are free, a checkpoint takes ",
+        "Saved checkpoints are intact",
+    ],
     "disk_beside": ["[run] dir: the disk is full: ", "a checkpoint takes ", "Saved checkpoints are intact"],
     "torn": ["[run] dir: the disk is full: ", "File too large", "bytes are free, a checkpoint takes "],
 }  # fmt: skip

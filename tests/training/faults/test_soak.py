@@ -47,13 +47,14 @@ def kill_at(monkeypatch, sends: tuple[int, ...]) -> list[int]:
     """Grading processes die in the middle of these pairs, counted from 1."""
     send, calls, killed = GradingProcess.send, 0, []
 
-    def sent(process, task, pair):
+    def sent(process, task, pair, limit_s):
         nonlocal calls
-        took = send(process, task, pair)
         calls += 1
         if calls in sends:
-            process._process.send_signal(signal.SIGSTOP)  # before it can answer
-            process._process.kill()
+            os.killpg(process._process.pid, signal.SIGSTOP)  # before it can answer
+        took = send(process, task, pair, limit_s)
+        if calls in sends:
+            os.killpg(process._process.pid, signal.SIGKILL)
             killed.append(calls)
         return took
 
