@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from fastrl.engine.protocol import Engine
 from fastrl.report.console import EVERY_S, Console
-from fastrl.report.pace import Glance
+from fastrl.report.pace import Activity
 
 
 class CompletionProgress:
@@ -30,14 +30,14 @@ class CompletionProgress:
         for engine in engines:
             self.watch(engine)
 
-    def __call__(self) -> Glance:
+    def __call__(self) -> Activity:
         stats = [engine.stats() for engine in self.engines]
         finished, requested = (
             sum(engine_stats.finished for engine_stats in stats),
             sum(engine_stats.requests for engine_stats in stats),
         )
         tokens = sum(engine_stats.generated_tokens for engine_stats in stats)
-        return Glance(f"{self.doing}, {tokens} tokens sampled", done=finished, total=requested)
+        return Activity(f"{self.doing}, {tokens} tokens sampled", done=finished, total=requested)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from fastrl.methods.interventions.candidates import (
     measure,
     select_one,
 )
-from fastrl.methods.interventions.continuations import Beginning, Continuer
+from fastrl.methods.interventions.continuations import Continuer, PlacedPrefix
 from fastrl.methods.interventions.funnel import funnel
 from fastrl.methods.interventions.page import page
 from fastrl.methods.interventions.problems import HardProblem, hard_problem, read_hard_set
@@ -148,7 +148,7 @@ class Worker:
         self, problems: list[HardProblem], open_ones: Sequence[tuple[int, Check, Candidate]], budget: Budget
     ) -> None:
         arms = [Arms.of(check.steps, candidate) for _, check, candidate in open_ones]
-        prefixes: list[Beginning] = [
+        prefixes: list[PlacedPrefix] = [
             (place, text)
             for (place, _, _), own in zip(open_ones, arms, strict=True)
             for text in own.needed(self.config)

@@ -9,7 +9,7 @@ from typing import Literal
 from fastrl.config import InterveneConfig
 from fastrl.config.intervene import Leak
 from fastrl.data.rows import Row
-from fastrl.methods.interventions.continuations import Beginning
+from fastrl.methods.interventions.continuations import PlacedPrefix
 from fastrl.methods.interventions.leak import leaks
 from fastrl.methods.interventions.parse import Intervention, Reject, parse_intervention
 from fastrl.methods.interventions.propose import Check
@@ -129,7 +129,7 @@ class Arms:
         )
 
 
-def measure(candidate: Candidate, arms: Arms, place: int, rates: Mapping[Beginning, float]) -> None:
+def measure(candidate: Candidate, arms: Arms, place: int, rates: Mapping[PlacedPrefix, float]) -> None:
     """Store the success rates of a candidate's arms; place is its problem's index in the chunk."""
     candidate.success = rates.get((place, arms.intervention))
     candidate.success_original = rates.get((place, arms.original))

@@ -17,7 +17,7 @@ FEWEST_BLOCKS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parting:
+class FirstDifference:
     """The first difference of two runs: the earliest step, and there the first metric in logged order."""
 
     stage: str
@@ -34,7 +34,7 @@ class Same:
     steps: int
     values: int
     """Number of values compared."""
-    parting: Parting | None
+    parting: FirstDifference | None
     """The first difference. None: all values are equal, bit for bit."""
 
 
@@ -80,7 +80,7 @@ def same_bits(ours: Record, theirs: Record) -> Same:
                     continue
                 values += 1
                 if (name in mine) != (name in other) or mine.get(name) != other.get(name):
-                    parting = Parting(
+                    parting = FirstDifference(
                         stage=stage,
                         step=mine["step"],
                         metric=name,
