@@ -24,14 +24,16 @@ from typing import Any
 from bench.text_paths import PATHS, PIECES
 from fastrl.runtime.run import environment
 
-SHORT_CHARS = 30_000
+SHORT_CHARS = 2_000
+LONGEST = 4_000
+"""Characters of an input."""
 TIMES = 4
 MOST_GROWTH = 3.0 * TIMES
 LEAST_S = 0.1
 """CPU seconds of the longer text below which its growth says nothing."""
 
 
-def inputs(number: int, seed: int, longest: int = 20_000) -> Iterator[str]:
+def inputs(number: int, seed: int, longest: int = LONGEST) -> Iterator[str]:
     """Yield pieces put together, and mutated copies of those."""
     draw, last = random.Random(seed), ""
     for _ in range(number):
@@ -61,7 +63,7 @@ def mutated(text: str, draw: random.Random) -> str:
 
 
 def failures(
-    read: Callable[[str], object], number: int, seed: int, longest: int = 20_000
+    read: Callable[[str], object], number: int, seed: int, longest: int = LONGEST
 ) -> list[dict[str, str]]:
     """Return the inputs on which a path raised what it says it doesn't."""
     found = []
