@@ -11,6 +11,7 @@
 #include "grpo_loss/grpo_loss.h"
 #include "linear_logprob/linear_logprob.h"
 #include "prefix_tree/prefix_tree.h"
+#include "sample_tokens/sample_tokens.h"
 #include "tree_decode/tree_decode.h"
 
 namespace nb = nanobind;
@@ -259,4 +260,16 @@ NB_MODULE(_C, m) {
                                     at<float>(advantages));
       },
       "rewards"_a, "group_ids"_a, "count"_a, "scale"_a, "baseline"_a, "eps"_a, "advantages"_a, WithoutGil());
+  m.def(
+      "sample_tokens_cpu",
+      [](Address logits, std::int64_t vocab, std::int64_t stride, Address source, Address uniforms,
+         std::int64_t requests, float temperature, std::int64_t top_k, double top_p, Address ids,
+         Address logprobs, int num_threads) {
+        fastrl::sample_tokens_cpu(
+            {at<const float>(logits), vocab, stride, at<const std::int64_t>(source),
+             at<const double>(uniforms), requests, at<std::int64_t>(ids), at<float>(logprobs)},
+            {temperature, top_k, top_p}, num_threads);
+      },
+      "logits"_a, "vocab"_a, "stride"_a, "source"_a, "uniforms"_a, "requests"_a, "temperature"_a, "top_k"_a,
+      "top_p"_a, "ids"_a, "logprobs"_a, "num_threads"_a, WithoutGil());
 }

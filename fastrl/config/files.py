@@ -31,6 +31,8 @@ class DataFile:
     """The option's value."""
 
 
+WORLDS = ("tiny-world/", "smol-world/")
+"""Folders that commands make: `fastrl tiny`, `fastrl smol`."""
 PROBLEMS = "problems: a question, and a gold answer or tests, in each row"
 SOLVED = "problems: a question, a gold answer and a worked solution in each row"
 TALK = "conversations: `messages`, or `prompt` and `completion`, in each row"
@@ -83,7 +85,7 @@ def check_files(config: object, recipe: str) -> None:
     message = (
         f"[{section or getattr(config, 'stage', '')}] {name}: expected an existing file, got {first.path!r}"
     )
-    unset = [file for file in missing if not str(file.path).startswith("tiny-world/")]
+    unset = [file for file in missing if not str(file.path).startswith(WORLDS)]
     if unset:
         options: dict[str, list[str]] = {}
         for file in unset:
@@ -95,6 +97,6 @@ def check_files(config: object, recipe: str) -> None:
 
 
 def is_there(file: DataFile) -> bool:
-    """Return whether the file exists, or an earlier stage of a pipeline leaves it behind."""
+    """Return whether the file exists, is to come from the hub, or from an earlier stage of a pipeline."""
     path = str(file.path)
-    return path.startswith("@") or (path != "" and Path(path).exists())
+    return path.startswith(("@", "hub:")) or (path != "" and Path(path).exists())

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from fastrl.data.cells import parsed
-from fastrl.data.prompts import apply_template, check_opens_turn, render_prompt, render_prompt_text
+from fastrl.data.prompts import (
+    Marks,
+    apply_template,
+    check_opens_turn,
+    control_tokens,
+    render_prompt,
+    render_prompt_text,
+)
 from fastrl.data.rows import read_file
 from fastrl.data.thinking import Tags, drop_thoughts
 from fastrl.data.turns import WRITTEN_TURNS, merged_system, with_system_prompt
@@ -66,6 +74,10 @@ def read_conversations(
     turn is a beginning: the completion goes on with it, within the same turn. system_prompt takes the place
     of a row's own system turn. Messages may be written as JSON in a text, as CSV holds them.
 
+    A control token that a content spells out stays text, as in prompts. Only what is trained may have tokens
+    that the template does not write itself, such as "<|python_tag|>": those are read as tokens, as the model
+    samples them. So no content ends a turn or begins another.
+
     thinking_tags: what the assistant writes between them is taken out, with the tags.
 
     Raises:
@@ -78,19 +90,20 @@ def read_conversations(
     for row in rows_of_file(path, limit, prefix_weight, thinking_tags, on_bad_row):
         messages = with_system_prompt(row.messages, system_prompt)
         messages = merged_system(messages) if merge_system else messages
+        marks = Marks(tokenizer, messages)
         try:
-            pieces = pieces_of(messages, tokenizer, row.place)
+            pieces = pieces_of(marks.put_in(messages), tokenizer, row.place)
         except ValueError as error:
             named = str(error).startswith(row.place)
             raise error if named else ValueError(f"{row.place}: {error}") from error
         if row.begun is not None:
-            pieces = only_after(row.begun, row.begun_weight, pieces, row.place)
+            pieces = only_after(marks.put(row.begun), row.begun_weight, pieces, row.place)
         pieces[-1] = pieces[-1]._replace(closes=row.ends)
         before = [message["role"] for message in messages].index("assistant")
         if before and not sequences:
             check_opens_turn(tokenizer, messages[:before])
         prompt = render_prompt(tokenizer, messages[:before])
-        sequences.append(encode(prompt, pieces[1:], tokenizer, special))
+        sequences.append(encode(prompt, pieces, tokenizer, special, marks))
     return sequences
 
 
@@ -208,16 +221,31 @@ def pieces_of(messages: list[Message], tokenizer: Any, place: str) -> list[Piece
         if message["role"] == "assistant":
             before = render_prompt_text(tokenizer, messages[:index])
             after = spoken(tokenizer, messages[: index + 1], before)
+            done = done if before.startswith(done) else less_end(done, before, pieces, tokenizer)
             if not before.startswith(done) or not after.startswith(before):
                 raise ValueError(
                     f"{place}: expected a chat template under which turn {index} of {len(messages)} follows "
-                    "what was rendered before it; give each assistant's turn a row with prompt and completion"
+                    "what was rendered before it; give each assistant's turn a row with prompt and "
+                    "completion, set data.merge_system if there is a system turn, or take another template: "
+                    "data.chat_template"
                 )
             pieces += [Piece(before[len(done) :], 0.0), Piece(after[len(before) :], 1.0, closes=True)]
             done = after
     if not pieces:
         raise ValueError(f"{place}: expected an assistant's turn to train on, got none")
     return pieces
+
+
+def less_end(done: str, before: str, pieces: list[Piece], tokenizer: Any) -> str:
+    """The text so far less the token that the template writes only at a conversation's end, as Phi-3's does;
+    the last piece loses it too. Unchanged where what follows goes on otherwise."""
+    ends = re.compile(rf"(?:{control_tokens(tokenizer).pattern})\s*\Z")
+    end = ends.search(done)
+    kept = done[: end.start()] if end else done
+    if not before.startswith(kept) or not ends.search(kept):
+        return done
+    pieces[-1] = pieces[-1]._replace(text=pieces[-1].text.removesuffix(done[len(kept) :]))
+    return kept
 
 
 def spoken(tokenizer: Any, messages: list[Message], before: str) -> str:
@@ -239,12 +267,24 @@ def only_after(begun: str, weight: float, pieces: list[Piece], place: str) -> li
     return [*read, *beginning, pieces[-1]._replace(text=text[len(begun) :])]
 
 
-def encode(prompt: list[int], pieces: list[Piece], tokenizer: Any, special: Collection[int]) -> TrainSequence:
-    """Each piece is tokenised by itself, so a prompt has the tokens that it has when it is sampled from."""
+def encode(
+    prompt: list[int], pieces: list[Piece], tokenizer: Any, special: Collection[int], marks: Marks
+) -> TrainSequence:
+    """Each piece is tokenised by itself, so a prompt has the tokens that it has when it is sampled from.
+
+    Args:
+        prompt: tokens of the first piece.
+    """
     token_ids, weights = list(prompt), [0.0] * len(prompt)
     end = tokenizer.eos_token_id
-    for piece in pieces:
-        ids = following(tokenizer, piece.text)
+    own = marks.unwritten("".join(piece.text for piece in pieces))
+    for piece in pieces[1:]:
+        read = own if piece.weight else ()
+        ids = (
+            marks.encode(piece.text, inside=True, read=read)
+            if marks.tokens
+            else following(tokenizer, piece.text)
+        )
         trained_to = len(ids)
         if piece.weight:
             ends_at = end_of_turn(ids, tokenizer, special)

@@ -114,7 +114,7 @@ def test_a_renamed_option_is_refused_with_its_new_name_and_translated_from_a_run
         load_config(plain, [f"--{old}={value}"])
 
 
-def test_all_old_names_are_told_at_once(tmp_path):
+def test_all_old_names_are_reported_at_once(tmp_path):
     options = {"stage": "rl", "alarm": {"keep_entropy": 0.5, "least_ess": 0.5}}
     with pytest.raises(ValueError) as refused:
         load_config(write(tmp_path, options))

@@ -1,4 +1,4 @@
-"""Sections that nothing uses: not taken from flags or recipes, not shown, left out of what a run writes."""
+"""Unused sections: refused in flags and recipes, hidden in --help, not written by a run."""
 
 import re
 from dataclasses import replace
