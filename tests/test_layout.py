@@ -1,4 +1,4 @@
-"""The house rules that a script can hold: every op complete, files and functions small, one vocabulary."""
+"""Layout rules: complete ops, short files and functions, one vocabulary."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def test_no_silent_rescue():
         if isinstance(node, ast.ExceptHandler)
         and (node.type is None or ast.unparse(node.type) in ("Exception", "BaseException"))
     ]
-    # a program that a model wrote may raise anything; the checker is told, and nothing is lost
-    assert [file for file, _ in caught] == ["fastrl/grading/programs/forks.py"]
+    # a program that a model wrote may raise anything, and so may a parser that is fuzzed: both are reported
+    assert [file for file, _ in caught] == ["bench/fuzz_text.py", "fastrl/grading/programs/forks.py"]
 
 
 def test_one_vocabulary():

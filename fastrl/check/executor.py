@@ -9,10 +9,12 @@ from pathlib import Path
 from fastrl.check.model import check_fits, load_tokenizer
 from fastrl.config import ExecutorConfig, ProgramConfig, RlConfig, refuse
 from fastrl.config.engines import engine_table
+from fastrl.config.files import data_files
 from fastrl.data.problems import Problem, program_columns, reward_row
 from fastrl.data.prompts import render_prompt_text
 from fastrl.grading.programs.cases import ProgramTests
 from fastrl.grading.programs.runner import Outcome, ProgramRunner
+from fastrl.grading.programs.sandbox import seen_through
 from fastrl.methods.tracelift.executor_prompts import ExecutorPrompts
 from fastrl.methods.tracelift.rubric_model import read_rubric
 
@@ -26,6 +28,8 @@ def check_uplift(config: RlConfig, problems: Sequence[Problem]) -> None:
         entry = engine_table(config)["executor"]
         trace_tokens, room = config.rollout.max_new_tokens, entry.engine.max_batch_tokens
         check_executor(entry.model_section, executor, problems, trace_tokens, room, entry.section)
+        if executor.task == "code":
+            check_sandbox(executor.program, [str(file.path) for file in data_files(config)])
     if config.uses_rubric:
         if not reward_model:
             needs = f"form {config.uplift.form}" if config.uses_uplift else "reward.functions"
@@ -59,7 +63,6 @@ def check_executor(
     names = "the trace's tokens + executor.max_new_tokens"
     check_fits(section, config.model, with_prompts, new, names, batch_tokens, engine)
     if config.task == "code":
-        check_sandbox(config.program)
         for problem, row in zip(problems, rows, strict=True):
             try:
                 ProgramTests.from_columns(program_columns(row, row["question"]))
@@ -67,8 +70,12 @@ def check_executor(
                 raise ValueError(f"[{section}] task: row {problem.index + 1}: {error}") from error
 
 
-def check_sandbox(config: ProgramConfig) -> None:
-    """Run a small program in the sandbox. Raises ValueError if it does not pass."""
+def check_sandbox(config: ProgramConfig, data: Sequence[str]) -> None:
+    """Run a small program in the sandbox. Raises ValueError if it does not pass or could read the data."""
+    for path in data:
+        seen = None if config.run_unsandboxed_code else seen_through(path)
+        if seen is not None:
+            refuse("program", "sandbox", f"data outside {seen}, which programs see", path)
     with ProgramRunner(replace(config, num_workers=1)) as runner:
         (report,) = runner.run([("print(input())", ProgramTests(cases=(("1", "1"),)))])
     if report.outcome is not Outcome.PASSED:

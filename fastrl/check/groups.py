@@ -41,7 +41,7 @@ def check_groups(config: GroupsConfig) -> None:
         check_model("executor.model", config.executor.model)
         load_tokenizer("executor.model", config.executor.model)
         if config.task == "code":
-            check_sandbox(config.executor.program)
+            check_sandbox(config.executor.program, [config.data.path])
         if config.executor.task != config.task:
             refuse("executor", "task", f"{config.task}, as the groups' task is", config.executor.task)
 

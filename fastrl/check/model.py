@@ -8,6 +8,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from fastrl.check.template import check_template
 from fastrl.config import CheckpointConfig, DataConfig, refuse
 from fastrl.data.lengths import prompt_lengths
 from fastrl.data.problems import Problem
@@ -137,4 +138,5 @@ def load_tokenizer(section: str, model: CheckpointConfig, data: DataConfig | Non
             f"[{section}] path: expected a checkpoint with a tokenizer, got {model.path!r}: {error}"
         ) from error
     use_template(tokenizer, template_options(model, data), section if data is None else "data")
+    check_template(section, tokenizer)
     return tokenizer

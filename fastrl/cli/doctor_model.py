@@ -115,10 +115,12 @@ def measure_drift(
     sampling = SamplingParams(max_new_tokens=options.max_new_tokens, temperature=options.temperature)
     seeds = [seed_of(options.seed, "doctor", i) for i in range(len(prompts))]
     sampled = engine.generate(prompts, sampling, seeds=seeds, n=options.num_samples)
-    found = [(prompt, each) for prompt, of in zip(prompts, sampled, strict=True) for each in of]
+    found = [(prompt, completion) for prompt, of in zip(prompts, sampled, strict=True) for completion in of]
     sequences = [
-        TrainSequence([*prompt, *each.token_ids], [False] * len(prompt) + [True] * len(each.token_ids))
-        for prompt, each in found
+        TrainSequence(
+            [*prompt, *completion.token_ids], [False] * len(prompt) + [True] * len(completion.token_ids)
+        )
+        for prompt, completion in found
     ]
     drift = Drift()
     for places in policy.microbatches(sequences, options.tokens_per_microbatch):
@@ -128,7 +130,9 @@ def measure_drift(
         engine_logprobs = torch.tensor(reported, device=policy.device)
         counted = torch.ones_like(trainer, dtype=torch.bool)
         drift.add(trainer, engine_logprobs, counted, packed.row_cu_seqlens)
-    return drift.metrics(Ranks()) | {"num_tokens": float(sum(len(each.token_ids) for _, each in found))}
+    return drift.metrics(Ranks()) | {
+        "num_tokens": float(sum(len(completion.token_ids) for _, completion in found))
+    }
 
 
 def drift_findings(metrics: dict[str, float], dtype: torch.dtype, kind: str) -> list[Line]:

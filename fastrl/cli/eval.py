@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from fastrl.check import check_fits
-from fastrl.check.executor import check_executor
+from fastrl.check.executor import check_executor, check_sandbox
 from fastrl.check.faithfulness import check_faithfulness
 from fastrl.cli.arguments import asks_help, take_positional
 from fastrl.cli.eval_tables import results, show_faithfulness, show_metrics, show_transfer
@@ -150,10 +150,11 @@ def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
     found = {
         "metrics": result.metrics | (measured.metrics if measured else {}),
         "num_correct": [problem.num_correct for problem in result.problems],
-        "agreement": {pair: asdict(each) for pair, each in measured.agreements.items()} if measured else {},
+        "agreement": {pair: asdict(agreement) for pair, agreement in measured.agreements.items()}
+        if measured
+        else {},
         "transfer": {
-            path: {name: asdict(each) for name, each in by_name.items()}
-            for path, by_name in transfers.items()
+            path: {name: asdict(own) for name, own in by_name.items()} for path, by_name in transfers.items()
         },
     }
     return results(policy.path, options, found, out)
@@ -169,6 +170,8 @@ def run_two_stage(planner: CheckpointConfig, options: EvalOptions) -> dict[str, 
     own = options.executor.engine
     room, where = (tokens, "engine") if own.kind == "same" else (own.max_batch_tokens, "executor.engine")
     check_executor("executor.model", options.executor, problems, options.max_new_tokens, room, where)
+    if options.executor.task == "code":
+        check_sandbox(options.executor.program, [options.data.path])
     device = choose_device(RunConfig(device=options.device))
     out = None if options.out is None else Path(options.out)
     with shown_completions() as progress:
@@ -190,8 +193,10 @@ def run_two_stage(planner: CheckpointConfig, options: EvalOptions) -> dict[str, 
     show_metrics(title, result.metrics)
     found = {
         "metrics": result.metrics,
-        "num_correct": [sum(a.checked.success for a in each.answers) for each in result.problems],
-        "num_correct_alone": [sum(a.checked.success for a in each.alone) for each in result.problems],
+        "num_correct": [sum(a.checked.success for a in problem.answers) for problem in result.problems],
+        "num_correct_alone": [
+            sum(a.checked.success for a in problem.baseline) for problem in result.problems
+        ],
     }
     return results(planner.path, options, found, out)
 

@@ -13,21 +13,34 @@ class AnswerConfig:
     """Grading of answers against gold answers."""
 
     extraction: Literal["boxed", "phrase", "last_number", "whole_response"] = "phrase"
-    """How the answer is found in a completion. boxed: inside \\boxed{}. phrase: boxed, or after "answer is",
-    "Answer:" or "####". last_number: as phrase, else the last number. whole_response: math-verify searches
-    the whole response, as in arXiv 2604.18574."""
+    """Extraction of the answer from a completion. boxed: inside \\boxed{}. phrase: boxed, or after "answer
+    is", "Answer:" or "####". last_number: as phrase, else the last number. whole_response: math-verify
+    searches the whole response, as in arXiv 2604.18574."""
     level: Literal["strict", "lenient"] = "strict"
     """strict: accept only answers that are clearly equal to the gold one. lenient: accept what most other
     graders accept; use it to compare with published numbers."""
+    unevaluated: Literal["by_level", "unpaid", "paid"] = "by_level"
+    """Whether a calculation is accepted for its value, such as \\binom{10}{3} for 120. by_level: paid under
+    lenient, unpaid under strict. whole_response always accepts it."""
     tolerance: float = 0.0
     """Relative tolerance between numbers, in [0, 1). Set it for benchmarks that define one."""
     timeout_s: float = 5.0
     """Seconds to grade one answer. A timeout scores 0 and is counted separately from wrong answers."""
+    batch_s: float = 60.0
+    """Seconds that all answers of a batch share which take longer than 0.25 s. Answers that are not done by
+    then count as timeouts."""
     workers: int = 2
     """Grading processes."""
 
     def __post_init__(self) -> None:
-        check_positive("answer", self, "timeout_s", "workers")
+        check_positive("answer", self, "timeout_s", "batch_s", "workers")
         check_at_least("answer", self, 0, "tolerance")
         if self.tolerance >= 1:
             refuse("answer", "tolerance", "a number in [0, 1)", self.tolerance)
+        if self.unevaluated == "unpaid" and self.extraction == "whole_response":
+            refuse(
+                "answer",
+                "unevaluated",
+                "by_level or paid, since math-verify alone decides under whole_response",
+                "unpaid",
+            )

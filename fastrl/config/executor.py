@@ -17,6 +17,9 @@ class ProgramConfig:
     """Programs that run at once."""
     timeout_s: float = 2.0
     """Wall-clock and CPU seconds per test; then the whole process tree is killed."""
+    batch_s: float = 300.0
+    """Seconds that all tests of a batch share which take longer than 0.25 s. Tests that are not done by then
+    count as timeouts."""
     memory_mib: int = 1024
     """Memory of a program and its child processes."""
     max_processes: int = 32
@@ -36,8 +39,8 @@ class ProgramConfig:
 
     def __post_init__(self) -> None:
         check_positive(
-            "program", self, "num_workers", "timeout_s", "memory_mib", "max_processes", "output_kib",
-            "max_tests",
+            "program", self, "num_workers", "timeout_s", "batch_s", "memory_mib", "max_processes",
+            "output_kib", "max_tests",
         )  # fmt: skip
         check_at_least("program", self, 0, "float_tolerance")
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from fastrl.data.cells import parsed
 from fastrl.data.prompts import (
+    Marks,
     apply_template,
     check_opens_turn,
     control_tokens,
@@ -73,6 +74,10 @@ def read_conversations(
     turn is a beginning: the completion goes on with it, within the same turn. system_prompt takes the place
     of a row's own system turn. Messages may be written as JSON in a text, as CSV holds them.
 
+    A control token that a content spells out stays text, as in prompts. Only what is trained may have tokens
+    that the template does not write itself, such as "<|python_tag|>": those are read as tokens, as the model
+    samples them. So no content ends a turn or begins another.
+
     thinking_tags: what the assistant writes between them is taken out, with the tags.
 
     Raises:
@@ -85,19 +90,20 @@ def read_conversations(
     for row in rows_of_file(path, limit, prefix_weight, thinking_tags, on_bad_row):
         messages = with_system_prompt(row.messages, system_prompt)
         messages = merged_system(messages) if merge_system else messages
+        marks = Marks(tokenizer, messages)
         try:
-            pieces = pieces_of(messages, tokenizer, row.place)
+            pieces = pieces_of(marks.put_in(messages), tokenizer, row.place)
         except ValueError as error:
             named = str(error).startswith(row.place)
             raise error if named else ValueError(f"{row.place}: {error}") from error
         if row.begun is not None:
-            pieces = only_after(row.begun, row.begun_weight, pieces, row.place)
+            pieces = only_after(marks.put(row.begun), row.begun_weight, pieces, row.place)
         pieces[-1] = pieces[-1]._replace(closes=row.ends)
         before = [message["role"] for message in messages].index("assistant")
         if before and not sequences:
             check_opens_turn(tokenizer, messages[:before])
         prompt = render_prompt(tokenizer, messages[:before])
-        sequences.append(encode(prompt, pieces[1:], tokenizer, special))
+        sequences.append(encode(prompt, pieces, tokenizer, special, marks))
     return sequences
 
 
@@ -261,12 +267,24 @@ def only_after(begun: str, weight: float, pieces: list[Piece], place: str) -> li
     return [*read, *beginning, pieces[-1]._replace(text=text[len(begun) :])]
 
 
-def encode(prompt: list[int], pieces: list[Piece], tokenizer: Any, special: Collection[int]) -> TrainSequence:
-    """Each piece is tokenised by itself, so a prompt has the tokens that it has when it is sampled from."""
+def encode(
+    prompt: list[int], pieces: list[Piece], tokenizer: Any, special: Collection[int], marks: Marks
+) -> TrainSequence:
+    """Each piece is tokenised by itself, so a prompt has the tokens that it has when it is sampled from.
+
+    Args:
+        prompt: tokens of the first piece.
+    """
     token_ids, weights = list(prompt), [0.0] * len(prompt)
     end = tokenizer.eos_token_id
-    for piece in pieces:
-        ids = following(tokenizer, piece.text)
+    own = marks.unwritten("".join(piece.text for piece in pieces))
+    for piece in pieces[1:]:
+        read = own if piece.weight else ()
+        ids = (
+            marks.encode(piece.text, inside=True, read=read)
+            if marks.tokens
+            else following(tokenizer, piece.text)
+        )
         trained_to = len(ids)
         if piece.weight:
             ends_at = end_of_turn(ids, tokenizer, special)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 from fastrl.types import Message
@@ -109,24 +109,62 @@ def _open_ended(token_ids: list[int], tokenizer: Any) -> list[int]:
 
 def _render(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     """Tokens under a chat template. Contents without special tokens are encoded with what is around them."""
-    spelled = control_tokens(tokenizer)
-    if not any(spelled.search(message["content"]) for message in messages):
-        return _encode(tokenizer, render_prompt_text(tokenizer, messages))
-    mark = unused_letter(messages)
-    kept: list[str] = []
+    marks = Marks(tokenizer, messages)
+    text = render_prompt_text(tokenizer, marks.put_in(messages))
+    return marks.encode(text) if marks.tokens else _encode(tokenizer, text)
 
-    def marked(match: re.Match[str]) -> str:
-        kept.append(match[0])
-        return f"{mark}{len(kept) - 1}{mark}"
 
-    contents = [{**message, "content": spelled.sub(marked, message["content"])} for message in messages]
-    text = render_prompt_text(tokenizer, cast(list[Message], contents))
-    first, *others = re.split(f"{mark}([0-9]+){mark}", text)
-    token_ids = _encode(tokenizer, first)
-    for number, following in zip(others[::2], others[1::2], strict=True):
-        token_ids += encode_inside(tokenizer, kept[int(number)])
-        token_ids += encode_inside(tokenizer, following, split_special=False)
-    return token_ids
+class Marks:
+    """Stand-ins for the control tokens that contents spell out, which a template leaves as they are.
+
+    Args:
+        messages: whose contents are looked through, and have letters that no mark may have.
+    """
+
+    def __init__(self, tokenizer: Any, messages: Sequence[Message]) -> None:
+        self._tokenizer = tokenizer
+        self._spelled = control_tokens(tokenizer)
+        found = (token for message in messages for token in self._spelled.findall(message["content"]))
+        self.tokens = list(dict.fromkeys(found))
+        """Those that are spelled out."""
+        self._letter = unused_letter(messages) if self.tokens else ""
+
+    def put_in(self, messages: Sequence[Message]) -> list[Message]:
+        """Return the messages with marks in place of spelled-out tokens."""
+        return cast(list[Message], [{**each, "content": self.put(each["content"])} for each in messages])
+
+    def put(self, text: str) -> str:
+        if not self.tokens:
+            return text
+        mark = self._letter
+        return self._spelled.sub(lambda found: f"{mark}{self.tokens.index(found[0])}{mark}", text)
+
+    def unwritten(self, rendered: str) -> set[str]:
+        """Return the spelled-out tokens that a template has not written itself into what it rendered; none
+        where there is no template."""
+        if self._tokenizer.chat_template is None:
+            return set()
+        written = {*self._spelled.findall(rendered), self._tokenizer.eos_token, self._tokenizer.bos_token}
+        return set(self.tokens) - written
+
+    def encode(self, text: str, *, inside: bool = False, read: Collection[str] = ()) -> list[int]:
+        """Return the tokens of a rendered text: what the template wrote, and for a mark the characters that
+        its token consists of.
+
+        Args:
+            inside: the text follows another one.
+            read: tokens whose marks stand for themselves.
+        """
+        first, *others = re.split(f"{self._letter}([0-9]+){self._letter}", text) if self.tokens else [text]
+        tokenizer = self._tokenizer
+        token_ids = (
+            encode_inside(tokenizer, first, split_special=False) if inside else _encode(tokenizer, first)
+        )
+        for number, following in zip(others[::2], others[1::2], strict=True):
+            token = self.tokens[int(number)]
+            token_ids += encode_inside(tokenizer, token, split_special=token not in read)
+            token_ids += encode_inside(tokenizer, following, split_special=False)
+        return token_ids
 
 
 def control_tokens(tokenizer: Any) -> re.Pattern[str]:

@@ -9,6 +9,7 @@ from fastrl.types import Message
 
 Tags = tuple[str, str]
 """What opens a thought, and what closes it."""
+SPACES = re.compile(r"\s*")
 
 
 def without_thoughts(text: str, tags: Tags) -> str | None:
@@ -17,9 +18,17 @@ def without_thoughts(text: str, tags: Tags) -> str | None:
 
     "<think>7+5=2</think>\\n\\nIt is 2." -> "It is 2."
     """
-    opening, closing = map(re.escape, tags)
-    left, count = re.subn(f"{opening}.*?{closing}\\s*", "", text, flags=re.DOTALL)
-    return None if count == 0 or any(tag in left for tag in tags) else left
+    kept, place = [], 0
+    while True:
+        begin = text.find(tags[0], place)
+        end = text.find(tags[1], begin + len(tags[0])) if begin >= 0 else -1
+        if end < 0:
+            break
+        kept.append(text[place:begin])
+        spaces = SPACES.match(text, end + len(tags[1]))
+        place = len(text) if spaces is None else spaces.end()
+    left = "".join([*kept, text[place:]])
+    return None if not kept or any(tag in left for tag in tags) else left
 
 
 def drop_thoughts(messages: Sequence[Message], tags: Tags, last_only: bool = False) -> list[Message] | None:

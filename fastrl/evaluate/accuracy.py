@@ -13,13 +13,12 @@ from fastrl.engine.protocol import Engine
 from fastrl.evaluate.metrics import bootstrap_interval, maj_at_k, pass_at_k, powers_of_two
 from fastrl.evaluate.sharing import together
 from fastrl.grading import AnswerGrader, Verdict
+from fastrl.grading.verdict import COUNTED_APART
 from fastrl.rewards.batch import mean
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.files import replacing
 from fastrl.runtime.seeding import seed_of
 from fastrl.types import Completion, SamplingParams
-
-COUNTED_APART = (Verdict.NO_ANSWER, Verdict.UNREADABLE, Verdict.TIMEOUT, Verdict.ERROR)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Literal
 
 LevelName = Literal["strict", "lenient"]
 Extraction = Literal["boxed", "phrase", "last_number", "whole_response"]
+Unevaluated = Literal["by_level", "unpaid", "paid"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +25,16 @@ class Level:
     """An option's text alone stands for its letter; a is A."""
     any_name: bool
     """y = 2x answers f(x) = 2x: the name of a formula is not compared."""
+    unevaluated: bool
+    """A calculation answers for its value: \\binom{10}{3} for 120."""
 
 
 LEVELS: dict[str, Level] = {
-    "strict": Level("strict", 6, unfinished=False, scaled_ratios=False, option_text=False, any_name=False),
-    "lenient": Level("lenient", 4, unfinished=True, scaled_ratios=True, option_text=True, any_name=True),
-}
+    "strict": Level(
+        "strict", 6, unfinished=False, scaled_ratios=False, option_text=False, any_name=False,
+        unevaluated=False,
+    ),
+    "lenient": Level(
+        "lenient", 4, unfinished=True, scaled_ratios=True, option_text=True, any_name=True, unevaluated=True
+    ),
+}  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 LONGEST = 1000
@@ -48,6 +48,8 @@ class Number:
     """Significant digits of a decimal."""
     listed: str = ""
     """The text of a number whose commas could also part a list: 100,200."""
+    is_division: bool = field(default=False, compare=False)
+    """A quotient that is a whole number or has decimals in it: 12/4, 1.5/2."""
 
     def times(self, factor: Fraction) -> Number:
         return replace(
@@ -143,7 +145,11 @@ def _decimal(text: str) -> Number:
 def _quotient(top: str, bottom: str) -> Number | None:
     under = _decimal(bottom.replace(" ", "").lstrip("+"))
     over = _decimal(top.replace(" ", "").lstrip("+"))
-    return Number(over.value / under.value) if under.value else None
+    if not under.value:
+        return None
+    value = over.value / under.value
+    decimals = over.place is not None or under.place is not None
+    return Number(value, is_division=decimals or (value.denominator == 1 and under.value != 1))
 
 
 def _mixed(whole: str, top: str, bottom: str) -> Number | None:

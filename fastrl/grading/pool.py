@@ -13,8 +13,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, get_args
 
 from fastrl.grading.compare import Judge
-from fastrl.grading.levels import LEVELS, Extraction, LevelName
+from fastrl.grading.evaluated import is_evaluated
+from fastrl.grading.levels import LEVELS, Extraction, LevelName, Unevaluated
 from fastrl.grading.process import LOADING_TRIES, GradingProcess, Request
+from fastrl.grading.rounds import Rounds
 from fastrl.grading.verdict import Verdict
 from fastrl.grading.votes import count_answers
 from fastrl.grading.where import find_answer, gold_answer, normalize_answer
@@ -42,16 +44,19 @@ class AnswerGrader:
 
     The stated answer and the gold one are compared as text and as numbers first; only where that decides
     nothing does a worker process do algebra with math-verify and sympy. Workers start when first needed, and
-    import neither torch nor the main program. One that exceeds the time limit is killed and replaced; the
-    other pairs are graded all the same. One that dies is replaced, and its pair is given to another once.
+    import neither torch nor the main program. One that exceeds the time limit is stopped; the other pairs are
+    graded all the same. One that dies is replaced, and its pair is given to another once. Pairs of a batch
+    that take long share a budget (fastrl.grading.rounds); those that it doesn't suffice for are TIMEOUT.
 
     Args:
         num_workers: processes at most.
         timeout_s: > 0, seconds for one pair.
+        batch_s: > 0, seconds for all pairs of a batch that take longer than a first slice.
         extraction: where an answer may stand; see fastrl.grading.where.find_answer. With whole_response
             math-verify alone decides, on the whole text.
         level: what is paid; see fastrl.grading.levels.
         tolerance: >= 0, relative, between numbers; for benchmarks that state one.
+        unevaluated: whether a calculation is paid for its value; by_level: as the level says.
     """
 
     def __init__(
@@ -59,14 +64,18 @@ class AnswerGrader:
         num_workers: int = 2,
         timeout_s: float = 5.0,
         *,
+        batch_s: float = 60.0,
         extraction: Extraction = "phrase",
         level: LevelName = "strict",
         tolerance: float = 0.0,
+        unevaluated: Unevaluated = "by_level",
     ) -> None:
         if num_workers < 1:
             raise ValueError(f"[answer] num_workers: expected >= 1, got {num_workers}")
         if not timeout_s > 0:
             raise ValueError(f"[answer] timeout_s: expected > 0, got {timeout_s}")
+        if not batch_s > 0:
+            raise ValueError(f"[answer] batch_s: expected > 0, got {batch_s}")
         if level not in LEVELS:
             raise ValueError(f"[answer] level: expected {' or '.join(LEVELS)}, got {level!r}")
         if extraction not in get_args(Extraction):
@@ -75,8 +84,13 @@ class AnswerGrader:
             )
         if not 0 <= tolerance < 1:
             raise ValueError(f"[answer] tolerance: expected a number in [0, 1), got {tolerance}")
+        if unevaluated not in get_args(Unevaluated):
+            raise ValueError(
+                f"[answer] unevaluated: expected {', '.join(get_args(Unevaluated))}, got {unevaluated!r}"
+            )
         self.num_workers = num_workers
         self.timeout_s = timeout_s
+        self.batch_s = batch_s
         self.extraction: Extraction = extraction
         self.level: LevelName = level
         self.tolerance = tolerance
@@ -84,6 +98,8 @@ class AnswerGrader:
         """Verdicts since the grader was made."""
         self.num_compared = 0
         """Pairs that went to a worker; equal ones of a call go once."""
+        by_level = LEVELS[level].unevaluated or extraction == "whole_response"
+        self.pays_unevaluated = by_level if unevaluated == "by_level" else unevaluated == "paid"
         self._judge = Judge(LEVELS[level], tolerance)
         self._workers: list[GradingProcess] = []
         self._killed_loading = 0
@@ -96,9 +112,11 @@ class AnswerGrader:
         return cls(
             config.workers,
             config.timeout_s,
+            batch_s=config.batch_s,
             extraction=config.extraction,
             level=config.level,
             tolerance=config.tolerance,
+            unevaluated=config.unevaluated,
         )
 
     def grade(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
@@ -109,7 +127,9 @@ class AnswerGrader:
             found.append(None if stated is None else (stated.text, gold_answer(gold)))
         whole = self.extraction == "whole_response"
         decided = iter(self._decide([pair for pair in found if pair is not None], whole))
-        verdicts = [Verdict.NO_ANSWER if pair is None else next(decided)[0] for pair in found]
+        verdicts = [
+            Verdict.NO_ANSWER if pair is None else self._paid(pair, *next(decided))[0] for pair in found
+        ]
         with self._lock:
             self.counts.update(verdicts)
         return verdicts
@@ -138,9 +158,17 @@ class AnswerGrader:
         if found is None:
             return Explanation("", "", "", normalize_answer(right), "no answer is stated", Verdict.NO_ANSWER)
         whole = self.extraction == "whole_response"
-        ((verdict, rule),) = self._decide([(found.text, right)], whole)
+        pair = (found.text, right)
+        ((verdict, rule),) = self._decide([pair], whole)
+        verdict, rule = self._paid(pair, verdict, rule)
         normal = found.text if whole else normalize_answer(found.text)
         return Explanation(found.rule, found.text, normal, normalize_answer(right), rule, verdict)
+
+    def _paid(self, pair: tuple[str, str], verdict: Verdict, rule: str) -> tuple[Verdict, str]:
+        """An answer that equals the gold one, but is a calculation left undone, may earn nothing."""
+        if verdict is not Verdict.CORRECT or self.pays_unevaluated or is_evaluated(*pair):
+            return verdict, rule
+        return Verdict.UNEVALUATED, f"{rule}; a calculation where the gold answer is a value"
 
     def _decide(self, pairs: Sequence[tuple[str, str]], whole: bool) -> list[tuple[Verdict, str]]:
         """Return verdict and rule of each pair; equal pairs are decided once."""
@@ -178,31 +206,46 @@ class AnswerGrader:
         self.close()
 
     def _ask(self, pairs: Sequence[Request]) -> list[tuple[Verdict, str]]:
-        waiting = deque(range(len(pairs)))
-        tried: set[int] = set()
         verdicts: dict[int, tuple[Verdict, str]] = {}
-        while len(verdicts) < len(pairs):
-            while len(self._workers) < min(self.num_workers, len(pairs) - len(verdicts)):
+        rounds, left = Rounds(self.timeout_s, self.batch_s, self.num_workers), list(range(len(pairs)))
+        while left and (limit_s := rounds.next_limit_s(len(left))) is not None:
+            self._ask_round(pairs, left, limit_s, verdicts)
+            stopped = [task for task in left if verdicts[task][0] is Verdict.TIMEOUT]
+            left = stopped if limit_s < self.timeout_s else []
+        verdicts |= dict.fromkeys(left, (Verdict.TIMEOUT, "the time budget of the batch"))
+        return [verdicts[index] for index in range(len(pairs))]
+
+    def _ask_round(
+        self,
+        pairs: Sequence[Request],
+        tasks: Sequence[int],
+        limit_s: float,
+        verdicts: dict[int, tuple[Verdict, str]],
+    ) -> None:
+        """Grade these pairs within a limit each, and note what came of them."""
+        waiting, pending, tried = deque(tasks), set(tasks), set[int]()
+        while pending:
+            while len(self._workers) < min(self.num_workers, len(pending)):
                 self._workers.append(GradingProcess(self.timeout_s))
             for worker in [worker for worker in self._workers if worker.idle][: len(waiting)]:
-                if worker.send(waiting[0], pairs[waiting[0]]):
+                if worker.send(waiting[0], pairs[waiting[0]], limit_s):
                     waiting.popleft()
                 else:
                     self._retire([worker])
-            for task in self._collect(verdicts):
-                if task not in tried:  # its worker died: another may live
-                    del verdicts[task]
+            for task, verdict in self._collect():
+                if verdict[0] is Verdict.ERROR and task not in tried:  # its worker died: another may live
                     waiting.append(task)
-                tried.add(task)
-        return [verdicts[index] for index in range(len(pairs))]
+                    tried.add(task)
+                else:
+                    verdicts[task] = verdict
+                    pending.remove(task)
 
-    def _collect(self, verdicts: dict[int, tuple[Verdict, str]]) -> list[int]:
-        """Wait for the next reply or the next time limit, and note what came of it. Returns the tasks whose
-        worker died."""
+    def _collect(self) -> list[tuple[int, tuple[Verdict, str]]]:
+        """Wait for the next reply or the next time limit. Returns what came of which pair."""
         busy = [worker for worker in self._workers if not worker.idle]
-        died: list[int] = []
+        done: list[tuple[int, tuple[Verdict, str]]] = []
         if not busy:
-            return died
+            return done
         patience = min(worker.deadline for worker in busy) - time.monotonic()
         answered = wait([worker.replies.fileno() for worker in busy], max(0.0, patience))
         for worker in busy:
@@ -214,18 +257,21 @@ class AnswerGrader:
             else:
                 continue
             if task is None:
-                self._killed_loading = self._killed_loading + 1 if verdict is Verdict.ERROR else 0
-                if self._killed_loading == LOADING_TRIES:
-                    self._killed_loading = 0
-                    self._workers.remove(worker)
-                    raise worker.cannot_load(f"{LOADING_TRIES} that were killed")
+                self._note_loading(worker, verdict)
             elif verdict is not None:
-                rule = "the time limit" if verdict is Verdict.TIMEOUT else worker.rule
-                verdicts[task] = (verdict, rule if verdict is not Verdict.ERROR else "the process died")
-                died += [task] if verdict is Verdict.ERROR else []
-            if verdict in (Verdict.TIMEOUT, Verdict.ERROR):
+                rules = {Verdict.TIMEOUT: "the time limit", Verdict.ERROR: "the process died"}
+                done.append((task, (verdict, rules.get(verdict, worker.rule))))
+            if not worker.alive:
                 self._retire([worker])
-        return died
+        return done
+
+    def _note_loading(self, worker: GradingProcess, verdict: Verdict | None) -> None:
+        """Raise RuntimeError where several processes in a row were killed while they loaded."""
+        self._killed_loading = self._killed_loading + 1 if verdict is Verdict.ERROR else 0
+        if self._killed_loading == LOADING_TRIES:
+            self._killed_loading = 0
+            self._workers.remove(worker)
+            raise worker.cannot_load(f"{LOADING_TRIES} that were killed")
 
     def _retire(self, workers: Sequence[GradingProcess]) -> None:
         for worker in workers:

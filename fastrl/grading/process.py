@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +16,8 @@ from typing import IO, cast
 from fastrl.grading.verdict import Verdict
 from fastrl.runtime.redact import for_graders
 
+READY = "ready"
+"""What a process says when it has loaded, and whenever it has a new child."""
 LOADING_LIMIT_S = 120.0
 LOADING_TRIES = 3
 """Processes in a row that may be killed from outside while they load."""
@@ -23,7 +27,11 @@ PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 
 
 class GradingProcess:
-    """A grading process: loading math-verify, then idle or at a task."""
+    """A grading process: loading math-verify, then idle or at a task.
+
+    What has loaded forks a child that grades, and forks another when that one is stopped: see
+    fastrl.grading.worker.
+    """
 
     def __init__(self, timeout_s: float) -> None:
         paths = (PACKAGE_ROOT, os.environ.get("PYTHONPATH"))
@@ -32,28 +40,32 @@ class GradingProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=for_graders(os.environ) | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)},
+            start_new_session=True,  # so that it can be killed with its child
         )
         self._requests = cast(IO[bytes], self._process.stdin)
-        self.replies = cast(IO[bytes], self._process.stdout)
-        self._timeout_s = timeout_s
+        # unbuffered, so that whoever waits for the descriptor misses no line
+        self.replies = cast(io.BufferedReader, self._process.stdout).detach()
         self._loading = True
+        self._num_sent = 0
         self.task: int | None = None
         self.rule = ""
+        self.alive = True
         self.deadline = time.monotonic() + LOADING_LIMIT_S
 
     @property
     def idle(self) -> bool:
         return not self._loading and self.task is None
 
-    def send(self, task: int, request: Request) -> bool:
+    def send(self, task: int, request: Request, limit_s: float) -> bool:
         """Return False if the process is gone."""
+        self._num_sent += 1
         try:
-            self._requests.write(json.dumps(request).encode() + b"\n")
+            self._requests.write(json.dumps((self._num_sent, *request)).encode() + b"\n")
             self._requests.flush()
         except BrokenPipeError:
             return False
         self.task = task
-        self.deadline = time.monotonic() + self._timeout_s
+        self.deadline = time.monotonic() + limit_s
         return True
 
     def receive(self) -> Verdict | None:
@@ -61,28 +73,40 @@ class GradingProcess:
         task: it was killed while it loaded."""
         line = self.replies.readline().decode().strip()
         if self._loading:
-            if line != "ready":
+            if line != READY:
                 code = self._process.wait()
+                self.alive = False
                 if code < 0:
                     return Verdict.ERROR
                 raise self.cannot_load(f"exit code {code}")
             self._loading = False
             return None
+        self.alive = bool(line)
+        number, _, reply = line.partition(" ")
+        if line and line != READY and number != str(self._num_sent):
+            return None  # to a request that was given up
         self.task = None
-        if not line:
+        if not line or line == READY:  # it died, or its child did
             return Verdict.TIMEOUT if time.monotonic() >= self.deadline else Verdict.ERROR
-        verdict, _, self.rule = line.partition(" ")
+        verdict, _, self.rule = reply.partition(" ")
         return Verdict(verdict)
 
     def expire(self) -> Verdict:
+        """Give the task up: a new child takes the place of the one that is at it."""
         if self._loading:
             raise self.cannot_load("no answer")
         self.task = None
+        self._process.send_signal(signal.SIGUSR1)
+        line = b"-"
+        while line and line.decode().strip() != READY:
+            line = self.replies.readline()
+        self.alive = bool(line)
         return Verdict.TIMEOUT
 
     def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        if self._process.returncode is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
         self.replies.close()
         with suppress(BrokenPipeError):  # an unsent request goes down with it
             self._requests.close()

@@ -14,6 +14,12 @@ class Verdict(str, Enum):
     """The completion states none."""
     UNREADABLE = "unreadable"
     """It states one that isn't the gold answer's text and that math-verify can't parse."""
+    UNEVALUATED = "unevaluated"
+    """It states a calculation that has the gold answer's value: see fastrl.grading.evaluated."""
     TIMEOUT = "timeout"
     ERROR = "error"
     """The grading process died."""
+
+
+COUNTED_APART = tuple(verdict for verdict in Verdict if verdict not in (Verdict.CORRECT, Verdict.WRONG))
+"""Verdicts that have a metric of their own, verify/NAME."""

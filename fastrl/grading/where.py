@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from fastrl.grading.boxes import OPENING, boxed_answer, find_boxes
+from fastrl.grading.boxes import OPENING, box_contents, boxed_answer, find_boxes
 from fastrl.grading.latex import clean
 from fastrl.grading.levels import LEVELS, Extraction, Level, LevelName
 from fastrl.grading.phrases import LABEL, find_phrases, trimmed
@@ -19,6 +19,7 @@ THOUGHT_START = re.compile(
 )
 TAG_START = re.compile(r"<\s*(?:answer|final_answer|final)\s*>", re.IGNORECASE)
 TAG_END = re.compile(r"<\s*/\s*(?:answer|final_answer|final)\s*>", re.IGNORECASE)
+TAGGED = re.compile(f"{TAG_START.pattern}([^<]*)<", re.IGNORECASE)
 NUMBER = re.compile(r"(?<![\w.])[-\u2212]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?:/[0-9]+)?")
 FINAL_ANSWER = re.compile(r"final answer", re.IGNORECASE)
 
@@ -80,6 +81,13 @@ def answer_start(text: str) -> int | None:
     first = next(iter(find_phrases(text[: min(places, default=len(text))])), None)
     places += [] if first is None else [first.start]
     return min(places, default=None)
+
+
+def stated_answers(text: str) -> list[str]:
+    """Return every answer that a text states: in boxes, in tags, behind phrases. Linear in the text."""
+    tags = [text[found.start(1) : found.end(1)] for found in TAGGED.finditer(text)]
+    found = [*box_contents(text), *map(trimmed, tags), *(phrase.answer for phrase in find_phrases(text))]
+    return list(dict.fromkeys(found))
 
 
 def extract_answer(text: str, extraction: Extraction = "phrase", level: LevelName = "strict") -> str | None:

@@ -1,7 +1,11 @@
-"""One grading process: a task a line in, a verdict and its rule a line out. No torch, only math-verify."""
+"""One grading process: a task a line in, a verdict and its rule a line out. No torch, only math-verify.
+
+It loads once, which takes a second, and grades in a fork of itself: one that hangs is replaced at once.
+"""
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -9,30 +13,58 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from typing import IO
 
 MEMORY_BYTES = 4 << 30
 ORPHAN_GRACE_S = 1.0
+SIGNALS = (signal.SIGUSR1, signal.SIGCHLD)
+"""The parent wants another child; a child has ended."""
 
 
 def main() -> None:
-    """Grade until standard input ends. Argument: the seconds after which the parent kills us."""
+    """Load, then let one child after the other grade until standard input ends. Argument: the seconds after
+    which the parent stops us."""
     timeout_s = float(sys.argv[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a parent that was killed is no error to report
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever else prints must not look like a verdict
     _limit_memory()
     logging.disable(logging.WARNING)  # math-verify warns that nobody limits its time; the parent does
     compare = load_comparison()
     compare(r"\frac{1}{\sqrt{2}}", r"\frac{\sqrt{2}}{2}")  # first use loads much; no pair should pay for it
-    print("ready", file=replies, flush=True)
+    gc.freeze()
+    while True:
+        print("ready", file=replies, flush=True)
+        child = os.fork()
+        if not child:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            grade(compare, replies, timeout_s)
+            os._exit(0)
+        if wait_for(child) == 0:  # nobody asks any more
+            return
+
+
+def wait_for(child: int) -> int:
+    """Return the status of the child when it has ended; SIGUSR1 kills it."""
+    while True:
+        if signal.sigwait(SIGNALS) == signal.SIGUSR1:
+            os.kill(child, signal.SIGKILL)  # it is ours until it is waited for
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status
+
+
+def grade(compare: Callable[..., tuple[str, str]], replies: IO[str], timeout_s: float) -> None:
+    """Answer requests. Should the parent be gone, the system ends this process whatever the interpreter is
+    stuck in."""
     for line in sys.stdin:
-        answer, gold, level, tolerance, whole = json.loads(line)
-        # should the parent be gone, the system ends this process whatever the interpreter is stuck in
+        number, answer, gold, level, tolerance, whole = json.loads(line)
         signal.setitimer(signal.ITIMER_REAL, timeout_s + ORPHAN_GRACE_S)
         reply = compare_whole(answer, gold) if whole else compare(answer, gold, level, tolerance)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        print(" ".join(reply), file=replies, flush=True)
+        print(number, *reply, file=replies, flush=True)
 
 
 def load_comparison() -> Callable[..., tuple[str, str]]:

@@ -7,16 +7,15 @@ from typing import Any
 
 from fastrl.data import gold_text
 from fastrl.grading import AnswerGrader, Verdict
+from fastrl.grading.verdict import COUNTED_APART
 from fastrl.rewards.batch import CompletionInput, LogExtra, LogMetric, completion_text
-
-COUNTED_APART = (Verdict.NO_ANSWER, Verdict.UNREADABLE, Verdict.TIMEOUT, Verdict.ERROR)
 
 
 class AnswerReward:
     """Reward 1 for a correct answer, otherwise 0.
 
     Logs every completion's verdict, and the fraction of each verdict other than correct and wrong:
-    verify/no_answer, verify/unreadable, verify/timeout, verify/error.
+    verify/no_answer, verify/unreadable, verify/unevaluated, verify/timeout, verify/error.
     """
 
     def __init__(self, grader: AnswerGrader) -> None:

@@ -68,8 +68,8 @@ class Cutter:
     def _cut_at(self, token_ids: list[int], tau: float, position: int, start: int | None) -> Cut:
         text = self._text(token_ids[:position])
         if self.same_vocabulary:
-            while text.endswith(BROKEN):
-                position -= 1
+            while text.endswith(BROKEN):  # a run of them goes at once
+                position = self._before(token_ids[:position], len(text.rstrip(BROKEN)))
                 text = self._text(token_ids[:position])
             receiver_ids = token_ids[:position]
         else:

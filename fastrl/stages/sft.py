@@ -116,7 +116,9 @@ def backward(policy: Policy, chosen: list[TrainSequence], total: float) -> Tenso
     """Return a micro-batch's contributions to loss and entropy, [2]; accumulate the loss's gradient if grad
     mode is on."""
     packed = policy.pack(chosen)
-    weights = torch.tensor([w for each in chosen for w in each.loss_weights]).to(policy.device) / total
+    weights = (
+        torch.tensor([w for sequence in chosen for w in sequence.loss_weights]).to(policy.device) / total
+    )
     out = linear_logprob(policy.hidden(packed), policy.head.weight, packed.ids, **policy.head.options())
     loss = -(out.logprobs * weights).sum()
     if loss.requires_grad:

@@ -1,4 +1,4 @@
-"""What check_config refuses before any model is loaded, and what it lets through."""
+"""check_config: which configurations are refused before a model is loaded, and which are valid."""
 
 import shutil
 from dataclasses import replace
@@ -54,7 +54,7 @@ def refused(config, error=ValueError):
     return str(caught.value)
 
 
-def test_what_is_right_passes(config, tmp_path):
+def test_a_valid_configuration_passes(config, tmp_path):
     check_config(config)
     check_config(
         replace(config, reward=RewardConfig(functions=("answer",), weights=(1.0,)), eval=EvalConfig())
@@ -208,7 +208,7 @@ def test_sft_is_checked_too(config, tmp_path):
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "cuda"])
-def test_an_engines_own_device_is_there(config, device):
+def test_an_engines_own_device_must_exist(config, device):
     message = refused(replace(config, engine=EngineConfig(device=device)))
     assert message.startswith("[engine] device: expected one of ['auto', 'cpu'")
     own = replace(config.transfer, engine=ReceiverEngineConfig(kind="torch", device=device))

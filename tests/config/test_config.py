@@ -1,4 +1,4 @@
-"""Recipes and flags into configurations: round trips, refusals by name, and the pinned list of options."""
+"""Recipes and flags: round trips, refusals that name the option, and the pinned list of options."""
 
 import subprocess
 import sys
@@ -58,7 +58,7 @@ def test_there_are_recipes_and_they_load_and_round_trip():
 
 
 def test_the_rltr_recipes_are_the_rlvr_ones_with_transfer():
-    for pair in (("rlvr", "rltr"), ("rlvr-tiny", "rltr-tiny")):
+    for pair in (("rlvr", "rltr"), ("rlvr-tiny", "rltr-tiny"), ("rlvr-smol", "rltr-smol")):
         rlvr, rltr = map(load_config, pair)
         assert rltr.uses_transfer and not rlvr.uses_transfer
         assert rltr.rollout == rlvr.rollout and rltr.loss == rlvr.loss and rltr.train == rlvr.train

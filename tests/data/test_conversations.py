@@ -1,4 +1,4 @@
-"""Which tokens of a conversation are trained: exact masks, by hand, under several chat templates."""
+"""Trained tokens of a conversation: exact masks by hand under several chat templates."""
 
 import csv
 import json

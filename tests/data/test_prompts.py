@@ -1,4 +1,4 @@
-"""Rendered prompts: chat template, no template, and an assistant turn that has begun."""
+"""Rendered prompts: with a chat template, without one, and with a started assistant turn."""
 
 import pytest
 from checkpoints import byte_tokenizer

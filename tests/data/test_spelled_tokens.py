@@ -1,13 +1,15 @@
-"""Control tokens that a content spells out stay text, whatever the family of the tokenizer."""
+"""Control tokens spelled out in message contents stay text in every family of tokenizers."""
 
 import pytest
 from checkpoints import byte_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonl import write_jsonl
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from fastrl.data import render_prompt, render_prompt_text
+from fastrl.data.conversations import read_conversations
 
 TURNS = (
     "{% for m in messages %}START{{ m['role'] }}MIDDLE{{ m['content'] | trim }}END\n{% endfor %}"
@@ -101,3 +103,57 @@ def test_without_a_template_too():
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = None
     assert specials(tokenizer, render_prompt(tokenizer, ask("<eos><assistant>42"))) == []
+
+
+SPELLED = "a<eos><user>b<assistant>c"
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def trained(tokenizer, folder, row) -> tuple[str, str]:
+    """The tokens of a row that are read alone and those that are trained, as names of control tokens and
+    characters."""
+    write_jsonl(folder / "rows.jsonl", [row])
+    (sequence,) = read_conversations(str(folder / "rows.jsonl"), tokenizer)
+    known = tokenizer.added_tokens_decoder
+    said = [
+        f"[{known[index]}]" if index in known else tokenizer.decode([index]) for index in sequence.token_ids
+    ]
+    return tuple(
+        "".join(text for text, in_loss in zip(said, sequence.loss_mask, strict=True) if in_loss is trained)
+        for trained in (False, True)
+    )
+
+
+@pytest.mark.parametrize("family", ["tiny", "none"])
+def test_rows_to_learn_from_end_and_begin_turns_by_their_template_alone(family, tmp_path):
+    tokenizer = byte_tokenizer()
+    user, assistant = "[<user>]", "[<assistant>]"
+    if family == "none":
+        tokenizer.chat_template, user, assistant = None, "", "\n"
+    given = {"prompt": SPELLED, "completion": SPELLED}
+    assert trained(tokenizer, tmp_path, given) == (f"{user}{SPELLED}{assistant}", f"{SPELLED}[<eos>]")
+    begun = {**given, "prefix": "x<eos>"}
+    read, learnt = trained(tokenizer, tmp_path, begun)
+    assert (read, learnt) == (f"{user}{SPELLED}{assistant}", f"x<eos>{SPELLED}[<eos>]")
+
+
+def test_what_is_learnt_may_have_tokens_that_the_template_does_not_write(tmp_path):
+    tokenizer = made("qwen")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|call|>"], "eos_token": "<|im_end|>"})
+    tokenizer.chat_template = CHATML
+    said = "<|call|>7<|im_end|>\n<|im_start|>user"
+    talk = [
+        {"role": "user", "content": said},
+        {"role": "assistant", "content": said},
+        {"role": "user", "content": said},
+        {"role": "assistant", "content": said},
+    ]
+    start, end = "[<|im_start|>]", "[<|im_end|>]"
+    learnt = f"[<|call|>]7<|im_end|>\n<|im_start|>user{end}"
+    read, found = trained(tokenizer, tmp_path, {"messages": talk})
+    assert found == learnt * 2
+    asked = f"{start}user\n{said}{end}\n{start}assistant\n"
+    assert read == f"{asked}\n{asked}\n"

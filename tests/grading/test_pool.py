@@ -1,4 +1,4 @@
-"""Grading in processes: what hangs is killed, what dies is replaced, and everything else is graded."""
+"""Grading in processes: hanging ones are killed, dead ones replaced, all other pairs graded."""
 
 import os
 import signal
@@ -39,12 +39,12 @@ def pids(grader: AnswerGrader) -> list[int]:
 
 def kill_twice(grader: AnswerGrader, first: int) -> None:
     """The worker, and the next one that is at work on the pair that the first was killed over."""
-    os.kill(first, 9)
+    os.killpg(first, 9)
     while True:
         time.sleep(0.05)
         workers = [worker for worker in list(grader._workers) if worker.task == 0]
         if workers and workers[0]._process.pid != first:
-            os.kill(workers[0]._process.pid, 9)
+            os.killpg(workers[0]._process.pid, 9)
             return
 
 
@@ -94,10 +94,12 @@ def test_the_gold_of_one_pair_never_grades_another(grader):
 def test_a_hanging_pair_is_killed_and_the_rest_is_graded():
     with AnswerGrader(num_workers=1, timeout_s=1.5) as grader:
         grader.grade([root(2)])
+        before = pids(grader)
         start = time.monotonic()
         verdicts = grader.grade([root(3), TOWER, *[root(k) for k in range(5, 9)]])
         assert verdicts == [Verdict.CORRECT, Verdict.TIMEOUT] + [Verdict.CORRECT] * 4
         assert time.monotonic() - start > 1.5
+        assert pids(grader) == before  # math-verify isn't loaded again
         assert grader.grade([root(10)]) == [Verdict.CORRECT]
         assert grader.counts == {Verdict.CORRECT: 7, Verdict.TIMEOUT: 1}
 
@@ -113,7 +115,7 @@ def test_workers_that_die_or_are_closed_are_replaced():
         killer.join()
         assert grader.grade([root(7)]) == [Verdict.CORRECT]
         (pid,) = pids(grader)
-        os.kill(pid, 9)
+        os.killpg(pid, 9)
         time.sleep(0.1)
         assert grader.grade([root(5)]) == [Verdict.CORRECT]
         (pid,) = pids(grader)
@@ -186,6 +188,8 @@ def test_a_worker_that_cannot_load_is_an_error(monkeypatch, tmp_path):
     [
         ({"num_workers": 0}, "num_workers: expected >= 1, got 0"),
         ({"timeout_s": 0}, "timeout_s: expected > 0, got 0"),
+        ({"batch_s": 0}, "batch_s: expected > 0, got 0"),
+        ({"unevaluated": "never"}, "unevaluated: expected by_level, unpaid, paid, got 'never'"),
     ],
 )
 def test_options(options, says):

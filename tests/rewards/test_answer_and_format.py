@@ -1,4 +1,4 @@
-"""The answer and format rewards: plain and conversational completions, and what they log."""
+"""The answer and format rewards: plain and conversational completions, and logged columns."""
 
 import pytest
 
@@ -31,6 +31,7 @@ def test_answer_reward(grader, completions):
     assert metrics == {
         "verify/no_answer": 0.4,
         "verify/unreadable": 0.2,
+        "verify/unevaluated": 0.0,
         "verify/timeout": 0.0,
         "verify/error": 0.0,
     }

@@ -1,4 +1,4 @@
-"""The hard set: what is kept of sampled problems, on a known model; and chunks that survive a kill."""
+"""The hard set: problems kept on a model with known answers, and chunks that survive a kill."""
 
 import json
 import signal
@@ -53,7 +53,10 @@ def test_problems_that_are_never_solved(fixed_model, tmp_path, capsys):
     assert counts == {
         "problems": 7, "with_reference": 6, "hard": 5, "hard_with_attempts": 5, "attempts": 5, "samples": 24,
         "unfinished": 0,
-        "verdicts": {"correct": 4, "wrong": 20, "no_answer": 0, "unreadable": 0, "timeout": 0, "error": 0},
+        "verdicts": {
+            "correct": 4, "wrong": 20, "no_answer": 0, "unreadable": 0, "unevaluated": 0, "timeout": 0,
+            "error": 0,
+        },
         "problems_by_num_correct": {"0": 5, "4": 1},
     }  # fmt: skip
     budget = json.loads((folder / "budget.json").read_text())

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -90,21 +90,21 @@ class ProgramProcess:
     def idle(self) -> bool:
         return not self._loading and self.task is None
 
-    def send(self, task: tuple[int, int], run: Run) -> bool:
+    def send(self, task: tuple[int, int], run: Run, limit_s: float) -> bool:
         """False where the worker is gone."""
         job = {"sources": run.sources, "entry_point": run.entry_point, "prelude": run.prelude}
         self._files = [_file(json.dumps(job).encode()), _file(run.given), _file(b""), _file(b"")]
         # a file of exactly the limit can be written, so more than it can't go unseen
-        limits = asdict(self._limits) | {"file_bytes": run.output_bytes}
+        limits = replace(self._limits, timeout_s=limit_s, file_bytes=run.output_bytes)
         self._output_bytes = run.output_bytes
-        request = {"limits": limits, "function": run.entry_point is not None}
+        request = {"limits": asdict(limits), "function": run.entry_point is not None}
         try:
             socket.send_fds(self._control, [json.dumps(request).encode()], self._files)
         except (BrokenPipeError, ConnectionResetError):
             self._close_files()
             return False
         self.task = task
-        self.deadline = time.monotonic() + self._config.timeout_s + GRACE_S
+        self.deadline = time.monotonic() + limit_s + GRACE_S
         return True
 
     def receive(self) -> Ending | None:

@@ -9,6 +9,7 @@ import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import replace
 from multiprocessing.connection import wait
 from types import TracebackType
 
@@ -16,6 +17,7 @@ from fastrl.config.executor import ProgramConfig
 from fastrl.grading.programs.cases import ProgramTests, with_body
 from fastrl.grading.programs.process import NoSandboxError, ProgramProcess, Run
 from fastrl.grading.programs.report import Outcome, ProgramReport, judge, output_bytes
+from fastrl.grading.rounds import Rounds
 
 __all__ = ["Outcome", "ProgramReport", "ProgramRunner", "ProgramTests", "extract_program", "sandbox_missing"]
 
@@ -74,7 +76,8 @@ class ProgramRunner:
     Each worker is a sandbox (fastrl/grading/programs/sandbox.py) that is entered once; each test runs in a
     fork of it, which sees nothing of other tests and has the standard library alone. Workers start when first
     needed. One that is silent past a test's time limit, or dies, is replaced: that test runs once more, in
-    another; if that one fails too it is a SANDBOX_ERROR. The others run all the same.
+    another; if that one fails too it is a SANDBOX_ERROR. The others run all the same. Tests of a batch that
+    take long share a budget (fastrl.grading.rounds); those that it doesn't suffice for are TIMEOUT.
 
     Raises, when first run:
         NoSandboxError, a ValueError: no sandbox works here, and run_unsandboxed_code is not set.
@@ -121,13 +124,30 @@ class ProgramRunner:
         self.close()
 
     def _run(self, jobs: Sequence[Job]) -> list[dict[int, Found]]:
-        """By job and number of its test. A program that does not compile, or runs out of time, is not tried
-        again."""
-        waiting = deque(
-            (job, test) for job, (_, tests) in enumerate(jobs) for test in range(self._num_tests(tests))
-        )
-        tried: set[tuple[int, int]] = set()
+        """Return what came of each job's tests, by number. A program that does not compile, or runs out of
+        time, is not tried again."""
         found: list[dict[int, Found]] = [{} for _ in jobs]
+        rounds = Rounds(self.config.timeout_s, self.config.batch_s, self.config.num_workers)
+        left = [(job, test) for job, (_, tests) in enumerate(jobs) for test in range(self._num_tests(tests))]
+        while left and (limit_s := rounds.next_limit_s(len(left))) is not None:
+            self._run_round(jobs, left, replace(self.config, timeout_s=limit_s), found)
+            stopped = [(job, test) for job, test in left if _stopped(found[job], test)]
+            left = stopped if limit_s < self.config.timeout_s else []
+            for job, test in left:
+                found[job].pop(test, None)
+        for job, test in left:
+            found[job][test] = (Outcome.TIMEOUT, "time budget of the batch")
+        return found
+
+    def _run_round(
+        self,
+        jobs: Sequence[Job],
+        tests: Sequence[tuple[int, int]],
+        config: ProgramConfig,
+        found: list[dict[int, Found]],
+    ) -> None:
+        """Run these tests within the limits of a configuration, and note what came of them."""
+        waiting, tried = deque(tests), set[tuple[int, int]]()
         while waiting or any(worker.task for worker in self._workers):
             busy = sum(worker.task is not None for worker in self._workers)
             while len(self._workers) < min(self.config.num_workers, busy + len(waiting)):
@@ -138,18 +158,19 @@ class ProgramRunner:
                 if not waiting:
                     break
                 job, test = waiting[0]
-                if worker.send(waiting[0], _run_of(*jobs[job], test, self.config)):
+                if worker.send(waiting[0], _run_of(*jobs[job], test, config), config.timeout_s):
                     waiting.popleft()
                 else:
                     self._retire([worker])
-            for job, test in self._collect(jobs, found):
+            for job, test in self._collect(jobs, found, config):
                 if (job, test) not in tried:  # its worker died: another may live
                     del found[job][test]
                     waiting.append((job, test))
                 tried.add((job, test))
-        return found
 
-    def _collect(self, jobs: Sequence[Job], found: list[dict[int, Found]]) -> list[tuple[int, int]]:
+    def _collect(
+        self, jobs: Sequence[Job], found: list[dict[int, Found]], config: ProgramConfig
+    ) -> list[tuple[int, int]]:
         """Wait for the next reply or the next time limit, and note what came of it. Returns the jobs and
         tests whose worker died."""
         busy = [worker for worker in self._workers if not worker.idle]
@@ -177,7 +198,7 @@ class ProgramRunner:
             else:
                 cases = jobs[job][1].cases
                 printed = cases and not jobs[job][1].entry_point
-                found[job][test] = judge(ending, cases[test][1] if printed else None, self.config)
+                found[job][test] = judge(ending, cases[test][1] if printed else None, config)
         return died
 
     def _report(self, job: Job, found: dict[int, Found]) -> ProgramReport:
@@ -217,6 +238,13 @@ def _is_over(found: dict[int, Found], test: int) -> bool:
     """Return whether an earlier test has ended the program: it does not compile, or ran out of time."""
     ended = (Outcome.COMPILE_ERROR, Outcome.TIMEOUT)
     return any(outcome in ended and before < test for before, (outcome, _) in found.items())
+
+
+def _stopped(found: dict[int, Found], test: int) -> bool:
+    """Return whether a test ran out of time, or was left out because an earlier one did."""
+    if any(outcome is Outcome.COMPILE_ERROR for outcome, _ in found.values()):
+        return False
+    return test not in found or found[test][0] is Outcome.TIMEOUT
 
 
 def _run_of(program: str, tests: ProgramTests, test: int, config: ProgramConfig) -> Run:

@@ -227,23 +227,37 @@ def _build_root(libraries: list[str]) -> int:
     return proc
 
 
-def _libraries(hidden: str, packages: Sequence[str] = ()) -> list[str]:
-    """What a running Python needs of the disk, and packages; none lies inside another. Of /usr only named
-    folders: people keep projects and data under it.
-
-    Raises: OSError: `hidden` lies inside one of them, or Python in /tmp.
-    """
+def visible_paths(packages: Sequence[str] = ()) -> list[str]:
+    """Return what a running Python needs of the disk, and packages; none lies inside another. Of /usr only
+    named folders: people keep projects and data under it."""
     system = [
         f"/{name}" for name in ("bin", "sbin", "lib", "lib32", "lib64") if not os.path.islink(f"/{name}")
     ]
     python = [f"{sys.base_prefix}/lib", sysconfig.get_path("stdlib"), os.path.realpath(sys.executable)]
     wanted = {*USR, "/etc/ld.so.cache", *system, *python, *packages}
     paths = sorted(path for path in wanted if os.path.exists(path))
+    return [path for path in paths if not any(path.startswith(f"{other}/") for other in paths)]
+
+
+def seen_through(path: str) -> str | None:
+    """Return the visible path that a file or folder lies in, links followed; None: programs can't see it."""
+    real = os.path.realpath(path)
+    return next(
+        (seen for seen in visible_paths() if f"{real}/".startswith(f"{os.path.realpath(seen)}/")), None
+    )
+
+
+def _libraries(hidden: str, packages: Sequence[str] = ()) -> list[str]:
+    """Return the visible paths, with those packages.
+
+    Raises: OSError: `hidden` lies inside one of them, or Python in /tmp.
+    """
+    paths = visible_paths(packages)
     if any(path.startswith("/tmp/") for path in paths):
         raise OSError(f"Python lies in /tmp ({sys.base_prefix}), which a program has for itself")
-    if any(f"{hidden}/".startswith(f"{path}/") for path in paths):
+    if seen_through(hidden):
         raise OSError(f"the working directory {hidden} lies where programs see Python and the system")
-    return [path for path in paths if not any(path.startswith(f"{other}/") for other in paths)]
+    return paths
 
 
 def _bind(source: int, target: str) -> None:

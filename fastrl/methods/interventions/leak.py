@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from fastrl.grading import exact_verdict
-from fastrl.grading.boxes import box_contents
+from fastrl.grading.where import stated_answers
 
 # complete numbers: 12, -12, 1,200, 0.5, 3/4, \frac{3}{4}; exponents and indices don't match
 _NUMBER = re.compile(
@@ -17,14 +17,15 @@ _DOLLAR = re.compile(r"(?<!\\)\$")
 
 
 def leaks(content: str, gold: str) -> bool:
-    r"""Return True if a text states the gold answer at token boundaries or boxes an equal answer.
+    r"""Return True if a text states the gold answer at token boundaries, or states an equal one as an answer.
 
     A number is compared by value with the numbers in the text: 12 is in "x = 12." and "12%", not in "312",
     "12.5", "1/12", "-12", "12x" or "x^{12}"; \frac{1}{2} is in "1/2". Any other answer is searched as text,
-    ignoring spaces and dollar signs. A single letter counts only inside a box: elsewhere it is a variable.
+    ignoring spaces and dollar signs. A single letter counts only where the grader looks for answers:
+    elsewhere it is a variable. This is a heuristic: an answer in other words is not found.
     """
     wanted = _as_written(gold)
-    if any(_equal(box, wanted) for box in box_contents(content)):
+    if any(_equal(stated, wanted) for stated in stated_answers(content)):
         return True
     if _NUMBER.fullmatch(wanted):
         return any(_equal(match[0], wanted) and not _goes_on(content, match) for match in _numbers(content))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,11 +17,9 @@ SEPARATORS: dict[Separator, re.Pattern[str]] = {
     "line": re.compile(r"(?<!\s)\s*\n\s*"),
     "sentence": re.compile(r"(?<=[.!?])\s+(?=[A-Z\\$(\"'])"),
 }
-# formulas, code blocks and environments are never split
-WHOLE = re.compile(
-    r"\\\[.*?\\\]|\$\$.*?\$\$|\\\(.*?\\\)|```.*?```|\\begin\{(?P<name>[^}]*)\}.*?\\end\{(?P=name)\}",
-    re.DOTALL,
-)
+# nothing is cut between one of these and its end
+OPENING = re.compile(r"\\\[|\$\$|\\\(|```|\\begin\{(?P<name>[^{}\n]{0,40})\}")
+CLOSING = {"\\[": "\\]", "$$": "$$", "\\(": "\\)", "```": "```"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +84,37 @@ def segment(text: str, *, min_chars: int = 24, min_steps: int = 3, max_steps: in
 
 
 def pieces(text: str, separator: Separator) -> list[tuple[int, int]]:
-    """Return the spans between separators, ignoring separators inside WHOLE, without outer whitespace."""
-    whole = [match.span() for match in WHOLE.finditer(text)]
+    """Return the spans between separators, but those inside whole_spans, without outer whitespace."""
+    whole = whole_spans(text)
+    starts = [start for start, _ in whole]
     inside = len(text) - len(text.lstrip())
     spans, start = [], inside
     for match in SEPARATORS[separator].finditer(text, inside):
-        if any(first < match.end() and match.start() < last for first, last in whole):
+        before = bisect_left(starts, match.end()) - 1
+        if before >= 0 and match.start() < whole[before][1]:
             continue
         if match.start() > start:
             spans.append((start, match.start()))
         start = match.end()
     end = len(text.rstrip())
     return [*spans, (start, end)] if end > start else spans
+
+
+def whole_spans(text: str) -> list[tuple[int, int]]:
+    """Spans of formulas, code blocks and environments, in order. Linear: a missing end is looked for once."""
+    spans: list[tuple[int, int]] = []
+    endless: set[str] = set()
+    found = OPENING.search(text)
+    while found is not None:
+        closing = CLOSING.get(found[0], f"\\end{{{found['name']}}}")
+        end = -1 if closing in endless else text.find(closing, found.end())
+        if end < 0:
+            endless.add(closing)
+            found = OPENING.search(text, found.start() + 1)
+        else:
+            spans.append((found.start(), end + len(closing)))
+            found = OPENING.search(text, end + len(closing))
+    return spans
 
 
 def merged(spans: Sequence[tuple[int, int]], min_chars: int) -> list[tuple[int, int]]:

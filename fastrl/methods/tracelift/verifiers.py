@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from fastrl.data.problems import gold_text
 from fastrl.grading import AnswerGrader, Verdict, exact_verdict, extract_answer, normalize_answer
+from fastrl.grading.verdict import COUNTED_APART
 from fastrl.rewards.traces import states_answer
 from fastrl.types import Task
 
@@ -61,7 +62,7 @@ class MathVerifier:
     """
 
     task: Task = "math"
-    labels = tuple(v.value for v in Verdict if v not in (Verdict.CORRECT, Verdict.WRONG))
+    labels = tuple(verdict.value for verdict in COUNTED_APART)
 
     def __init__(self, grader: AnswerGrader) -> None:
         self.grader = grader

@@ -25,8 +25,9 @@ from fastrl.rewards.cuts import Cut
 from fastrl.rewards.receiver import Receiver
 from fastrl.runtime.seeding import seed_of
 
-NUMBER = re.compile(r"(?<![\w.,])\d+(?!\w|[.,]\d)")
-RESULT = re.compile(r"=\s*(\d+)(?!\w|[.,]\d)")
+# a longer number is no result of a step
+NUMBER = re.compile(r"(?<![\w.,])\d{1,100}(?!\w|[.,]\d)")
+RESULT = re.compile(r"=\s*(\d{1,100})(?!\w|[.,]\d)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,7 @@ class AnswerChanges:
     corrupted: float
     """Fraction of continuations after the corrupted step that don't end in the original answer."""
     control: float
-    """The same after the unchanged step: how often sampling alone changes the answer."""
+    """The same after the unchanged step: how often sampling changes the answer without a corruption."""
     effect: float
     """corrupted - control, averaged over problems."""
     low: float

@@ -64,7 +64,9 @@ class RltrStudy:
         options = DemoOptions(dir=str(self.folder / name), steps=self.steps, seed=self.seed)
         config = demo_config(rl_recipe("rltr-tiny"), self.world, options)
         functions = ARMS[name]
-        rewards = RewardConfig(functions=functions, weights=tuple(WEIGHTS[each] for each in functions))
+        rewards = RewardConfig(
+            functions=functions, weights=tuple(WEIGHTS[function] for function in functions)
+        )
         if name == "rlvr":
             config = replace(config, transfer=replace(config.transfer, receiver=PromptedConfig()))
         return replace(config, reward=rewards, eval=EvalConfig())

@@ -1,4 +1,4 @@
-"""A real vLLM (its CPU build) behind the Engine protocol: the same answers as the embedded engine's."""
+"""A real vLLM (CPU build) behind the Engine protocol gives the embedded engine's answers."""
 
 from functools import cache
 
@@ -256,7 +256,7 @@ def test_scores_against_float64(both, name, temperature):
             torch.testing.assert_close(torch.tensor(values[first:]).double(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_branches_are_scored_beside_their_continuations(both):
+def test_branches_are_scored_in_the_call_that_continues_them(both):
     b = both("qwen3")
     (tree,) = ragged_trees(seed=3, num_trees=1)
     whole = Branch(token_ids=prompts(3, 30)[0], num_samples=0, max_new_tokens=500, seed=0)
@@ -272,7 +272,7 @@ def test_branches_are_scored_beside_their_continuations(both):
         assert values == pytest.approx(own.tolist(), abs=1e-5)
 
 
-def test_scores_go_together_from_several_looks(both, monkeypatch):
+def test_scores_are_fetched_in_chunks(both, monkeypatch):
     engine = both("llama").vllm
     sequences = prompts(8, 60)
     expected = engine.score(sequences)

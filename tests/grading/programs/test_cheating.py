@@ -1,11 +1,12 @@
-"""Programs that pass without the work, or that spend what no limit counted: none does."""
+"""Programs that cheat (pass without the work, or use uncounted resources) never pass."""
 
 import pytest
 from sandboxed import needs_sandbox
 
+from fastrl.check.executor import check_sandbox
 from fastrl.config.executor import ProgramConfig
 from fastrl.grading.programs.runner import Outcome, ProgramRunner, ProgramTests
-from fastrl.grading.programs.sandbox import _libraries
+from fastrl.grading.programs.sandbox import _libraries, seen_through
 from fastrl.grading.programs.values import from_line
 
 pytestmark = needs_sandbox
@@ -62,7 +63,7 @@ def test_exceptions_travel_to_the_check(runner):
 
 
 @pytest.mark.parametrize("says", ["time.sleep(600)", "while True: pass"])
-def test_who_never_answers_has_not_passed(says):
+def test_a_program_without_an_answer_does_not_pass(says):
     with ProgramRunner(ProgramConfig(num_workers=1, timeout_s=1.0)) as runner:
         assert outcome(runner, f"import time\ndef f(x):\n    {says}", SWALLOWS)[0] == "timeout"
 
@@ -131,3 +132,14 @@ def test_a_working_directory_that_programs_would_see_is_refused(tmp_path):
     for folder in ("/usr/lib", "/usr/lib/project"):
         with pytest.raises(OSError, match=f"the working directory {folder} lies"):
             _libraries(folder)
+
+
+def test_data_that_programs_would_see_are_refused(tmp_path):
+    (tmp_path / "link.jsonl").symlink_to("/usr/lib/os-release")
+    for path in ("/usr/lib/project/problems.jsonl", str(tmp_path / "link.jsonl")):
+        with pytest.raises(
+            ValueError, match=r"\[program\] sandbox: expected data outside /\S+, which programs see"
+        ):
+            check_sandbox(ProgramConfig(), [path])
+    assert seen_through(str(tmp_path / "problems.jsonl")) is None
+    assert seen_through("/usr/library/problems.jsonl") is None

@@ -1,4 +1,4 @@
-"""Does a step give the answer away? At token boundaries, by value, in boxes; and where it does not."""
+"""Leaks of the answer: at token boundaries, by value, in boxes; and texts that are no leak."""
 
 import re
 
@@ -32,6 +32,11 @@ IMO = SHARED_DATA / "imo_answerbench_v2.csv"
         ("the pair (1, 2)", "(1,2)"),
         ("\\boxed{24/2}", "12"),
         ("\\boxed{A}", "A"),
+        ("\\boxed {A}", "A"),
+        ("Answer: A", "A"),
+        ("<answer>east</answer>", "East"),
+        ("The result: 42", "42"),
+        ("La réponse est \\boxed {x=2}.", "2"),
         ("so every odd $n$ will do", "odd $n$"),
         ("$x=2$, where $y = 1$.", "x = 2, where $y=1$"),
     ],

@@ -1,4 +1,4 @@
-"""The two-stage system and the executor alone, counted by hand over a scripted engine."""
+"""Two-stage evaluation and the executor's baseline, by hand over a scripted engine."""
 
 import pytest
 from jsonl import read_jsonl
@@ -73,7 +73,7 @@ def test_by_hand(grader, tmp_path):
         "uplift": 0.25, "uplift/low": 0.25, "uplift/high": 0.25,
         "leak": 1 / 8, "trace_unfinished": 1 / 8, "answer_unfinished": 1 / 8,
         "trace_length": (2 * 28 + 2 * 15 + 7 + 5 + 30 + 4) / 8,
-        "no_answer": 1 / 8, "unreadable": 0, "timeout": 0, "error": 0,
+        "no_answer": 1 / 8, "unreadable": 0, "unevaluated": 0, "timeout": 0, "error": 0,
     }  # fmt: skip
     assert result.metrics == pytest.approx(expected)
     assert result.problems[0].traces == ["good", "good", "bad", "bad"]
@@ -91,7 +91,7 @@ def test_by_hand(grader, tmp_path):
     }  # fmt: skip
 
 
-def test_before_and_after_have_the_same_executor_alone(grader):
+def test_the_executors_baseline_is_the_same_before_and_after(grader):
     problems = [problem(0, "easy"), problem(1, "hard")]
     reader = executor(grader, alone=3)
     found = []

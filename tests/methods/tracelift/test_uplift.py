@@ -1,4 +1,4 @@
-"""The uplift reward over executors whose every answer follows from what they read; rewards worked by hand."""
+"""The uplift reward with computed executors: rewards worked by hand."""
 
 from types import SimpleNamespace
 
@@ -96,6 +96,7 @@ def test_math_by_hand(grader, form, rewards):
         "uplift/e2e": 2 / 3, "uplift/with": 1 / 3, "uplift/without": 0.5, "uplift/uplift": -1 / 6,
         "uplift/leak": 1 / 3, "uplift/empty_trace": 1 / 3, "uplift/unfinished": 0.0, "uplift/cached": 0.0,
         "uplift/no_answer": 0.0, "uplift/unreadable": 0.0, "uplift/timeout": 0.0, "uplift/error": 0.0,
+        "uplift/unevaluated": 0.0,
     }  # fmt: skip
     assert metrics == CLOSE(expected | ({"uplift/quality": 1.3 / 3} if judged else {}))
 
@@ -155,7 +156,7 @@ def test_draws_with_a_trace_follow_step_and_rollout(grader):
     assert len({*seeds[0], *seeds[2], *seeds[3]}) == 6
 
 
-def test_what_it_needs(grader):
+def test_missing_reward_model_and_gold_answers_are_refused(grader):
     with pytest.raises(
         ValueError, match=r"\[uplift\] reward_model: expected one, since form is sum, got none"
     ):

@@ -1,4 +1,4 @@
-"""Where a trace stands in a completion, and when it gives the answer or the program away."""
+"""The trace of a completion, and traces that give away the answer or the program."""
 
 import pytest
 
@@ -50,10 +50,45 @@ def test_another_tag():
         ("the answer is \\frac{1}{2}", "1/2", True),
         ("we have the answer when 9*2 = 18", "18", False),
         ("", "18", False),
+        ("\\boxed {18}", "18", True),
+        ("\\boxed 18", "18", True),
+        ("\\fbox{18}", "18", True),
+        ("<answer> 18 </answer>", "18", True),
+        ("La réponse est 18.", "18", True),
+        ("答案是: 18", "18", True),
+        ("**Answer**\n\n18", "18", True),
+        ("The result: 18", "18", True),
+        ("so the result is 18 apples.", "18", True),
+        ("Result = 18", "18", True),
+        ("the result of 9 + 9 goes on as 18", "18", False),
+        ("#### 18. Add the numbers", "18", False),
     ],
 )
 def test_states_answer(trace, gold, leaks):
     assert states_answer(trace, gold) is leaks
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "answer: ",
+        "result:",
+        "#### ",
+        "final answer ",
+        "\n",
+        "def f(",
+        "):",
+        "x = ",
+        " ",
+        "<answer>",
+        "\\boxed{",
+    ],
+)
+def test_long_traces_are_read_at_once(piece):
+    """Milliseconds; what is quadratic takes minutes."""
+    trace = piece * (100_000 // len(piece)) + "1"
+    assert not states_answer(trace, "2")
+    assert not holds_program(trace)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +111,17 @@ def test_states_answer(trace, gold, leaks):
         ("n = int(input())", True),
         ("a, b = map(int, input().split())", True),
         ("for i in range(n):", True),
+        ("n = int(open(0).read())", True),
+        ("t=int(input())", True),
+        ("N, *A = map(int, sys.stdin.read().split())", True),
+        ("for line in sys.stdin:", True),
+        ("for line in open(0):", True),
+        ("while True:", True),
+        ("if __name__ == '__main__':", True),
+        (
+            "for x in the list: add it\nwhile there are some:\nlet the sum = what was read from the input",
+            False,
+        ),
     ],
 )
 def test_holds_program(trace, holds):

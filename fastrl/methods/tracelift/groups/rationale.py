@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import operator
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,6 +13,7 @@ from fractions import Fraction
 from fastrl.methods.tracelift.groups.drafts import UnusableError
 
 MARK = re.compile(r"<<([^<>]*)>>")
+SPACES = re.compile(r"[\s$]*")
 MOST_FORMULA_CHARS = 300
 NUMBER = re.compile(r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\d)(?!(?:st|nd|rd|th)\b)|(?<![\d.])\.\d+")
 SIGNS = {"+": "+", "-": "-", "–": "-", "−": "-", "*": "*", "x": "*", "X": "*", "×": "*", "/": "/", "÷": "/"}  # noqa: RUF001
@@ -88,6 +89,9 @@ def strip_marks(solution: str) -> str:
 
 
 def read_number(text: str) -> Fraction:
+    """Raises: UnusableError: it is longer than any number of a worked solution."""
+    if len(text) > MOST_FORMULA_CHARS:
+        raise UnusableError("a number that is too long")
     return Fraction(text.replace(",", ""))
 
 
@@ -113,8 +117,8 @@ def parse_rationale(solution: str) -> Rationale:
         raise UnusableError("no calculator mark")
     marked = {numbers[equation.result].start for equation in equations}
     for sign in re.finditer("=", text):
-        after = sign.end() + len(re.match(r"[\s$]*", text[sign.end() :]).group())  # type: ignore[union-attr]
-        if after not in marked:
+        between = SPACES.match(text, sign.end())
+        if between is None or between.end() not in marked:
             raise UnusableError("an equation without a mark")
     return Rationale(text, numbers, tuple(equations), line_starts)
 
@@ -165,11 +169,11 @@ def _equation(rationale: Rationale, mark: str, place: int, previous: Equation | 
         raise UnusableError("a mark that is no equation")
     formula = parse_formula(left)
     numbers = rationale.numbers
-    result = next((i for i, n in enumerate(numbers) if n.start == place), None)
+    result = bisect_left(numbers, place, key=lambda number: number.start)
     exact = formula.value(formula.numbers)
     if exact is None or exact != read_number(right.strip()):
         raise UnusableError("a false equation")
-    if result is None or numbers[result].value != exact:
+    if result == len(numbers) or numbers[result].start != place or numbers[result].value != exact:
         raise UnusableError("a mark whose result the text does not repeat")
     line = rationale.line_of(place)
     first = 0 if previous is None else previous.result + 1

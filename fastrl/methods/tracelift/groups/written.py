@@ -61,9 +61,10 @@ def read_flawed(text: str, kind: str, positive: str) -> Draft:
         raise UnusableError("empty reasoning")
     if flawed.split() == positive.split():
         raise UnusableError("nothing changed")
-    if (
-        difflib.SequenceMatcher(None, flawed.split(), positive.split(), autojunk=False).ratio()
-        < LEAST_LIKENESS
+    likeness = difflib.SequenceMatcher(None, flawed.split(), positive.split(), autojunk=False)
+    # the quick ones are upper bounds; the last takes long for a long text of few words
+    if min(likeness.real_quick_ratio(), likeness.quick_ratio()) < LEAST_LIKENESS or (
+        likeness.ratio() < LEAST_LIKENESS
     ):
         raise UnusableError("rewritten from end to end")
     return Draft(text=flawed, negative_kind=kind, place=changed_place(flawed, positive))
