@@ -106,7 +106,8 @@ def run_check(box: Namespaces | PlainProcesses, limits: Limits, descriptors: Seq
     caller = Caller(limits.file_bytes, report)
     if "call" in job:
         report.began = True
-        check_call(caller, *job["call"], job["tolerance"])
+        given, wanted = job["call"]
+        check_call(caller, given, wanted, job["tolerance"])
     else:
         namespace: dict[str, Any] = {"__name__": "check"}
         for text, name in ((job["prompt"], "<prompt>"), (job["test"], "<test>")):
