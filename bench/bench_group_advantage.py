@@ -1,4 +1,4 @@
-"""group_advantage: groups of 8, C++ against the reference."""
+"""Time group_advantage on groups of 8: C++ against the reference."""
 
 from __future__ import annotations
 

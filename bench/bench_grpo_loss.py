@@ -1,4 +1,4 @@
-"""grpo_loss on log-probs, forward and backward, against its definition, eager and compiled."""
+"""Time grpo_loss on log-probs, forward and backward, against its reference, eager and compiled."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def gradient(
 
 
 def elementwise(tokens: int, mask: str, variant: str, given: argparse.Namespace, device: str) -> list[Row]:
-    """One loss on [tokens] log-probs."""
+    """Compare all providers of one loss on [tokens] log-probs."""
     logprobs, batch = inputs(tokens, mask, device)
     run = partial(gradient, logprobs=logprobs, batch=batch, config=VARIANTS[variant].config)
     title = f"T={tokens} {mask} {variant}, forward and backward"

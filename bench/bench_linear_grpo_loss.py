@@ -1,8 +1,8 @@
-"""linear_grpo_loss, forward and backward, beside everybody else's head and policy loss.
+"""Time linear_grpo_loss, forward and backward, against other libraries' head and policy loss.
 
     python -m bench.bench_linear_grpo_loss [--distribution random trained] [--mask dense realistic]
 
-Rows without gradient and the inputs' sharpness change the order; so does the loss (--variant).
+The ranking depends on the tokens without gradient, the inputs' sharpness and the loss (--variant).
 """
 
 from __future__ import annotations

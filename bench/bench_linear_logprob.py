@@ -1,4 +1,4 @@
-"""linear_logprob beside everybody else's: scoring (no gradient), then forward and backward.
+"""Time linear_logprob against other libraries': scoring (no gradient), then forward and backward.
 
 python -m bench.bench_linear_logprob [--distribution random trained]
 """
@@ -20,8 +20,8 @@ CPU_SHAPES = (
     (512, 128, 4096, "float32"),
     *((tokens, 896, 151936, dtype) for tokens in (256, 1024) for dtype in ("float32", "bfloat16")),
 )
-MOST_TRAINED_TOKENS = 16384
-"""Longer rows are scored only: dense log-probs would not fit with their gradients."""
+MAX_TRAINED_TOKENS = 16384
+"""Larger batches are only scored: dense log-probs and their gradients would not fit."""
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
             tokens=tokens, width=width, vocab=vocab, dtype=dtype, distribution=distribution, device=device
         )
         results += bench.table(spec, train=False)
-        if tokens <= MOST_TRAINED_TOKENS:
+        if tokens <= MAX_TRAINED_TOKENS:
             results += bench.table(spec)
     finish(OP, results, given.out)
 

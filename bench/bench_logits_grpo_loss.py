@@ -1,4 +1,4 @@
-"""logits_grpo_loss, forward and backward, beside the losses of others that start from ready logits."""
+"""Time logits_grpo_loss, forward and backward, against other libraries' losses on logits."""
 
 from __future__ import annotations
 

@@ -1,13 +1,12 @@
-"""The memory plan against what steps take: rl, rltr, sft, and rl spread over two ranks (shard), on
-models that are mostly vocabulary.
+"""Compare planned with measured memory of training: rl, rltr, sft, and rl sharded over two ranks (shard).
 
     python -m bench.bench_plan [--only rl rltr sft shard] [--out FILE]
 
-Every configuration is trained for two steps on the CPU, in a process or two of its own. Measured is the
-largest resident set of the process while it trains, less what it was after a run of the same stage on a model
-of almost no size: python, libraries and their own buffers; of two ranks the larger. glibc is told to give
-freed blocks of 64 KiB or more back at once (MALLOC_MMAP_THRESHOLD_), as it would otherwise keep up to 32 MiB
-of each size for later.
+The models are mostly vocabulary. Each configuration trains for two steps on the CPU in a fresh process per
+rank. Measured is the process's peak resident set during training, minus its resident set after a run of the
+same stage on a tiny model (python, libraries and their buffers); the larger of two ranks counts.
+MALLOC_MMAP_THRESHOLD_ makes glibc return freed blocks of 64 KiB or more at once; it would otherwise keep up
+to 32 MiB of each size.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ from fastrl.tools.plan.planner import Device, Planner
 from fastrl.train import run_stage
 
 CASES = {"rl": 1, "rltr": 1, "sft": 1, "shard": 2}
-"""How many ranks each takes."""
+"""Number of ranks per case."""
 NEW_TOKENS, GROUPS, GROUP_SIZE = 95, 4, 4
 PROMPT = "+".join("123456789")
 CHAT = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
@@ -55,7 +54,7 @@ VOCAB, LARGE, SMALL = 32768, 256, 16
 
 
 def write_model(folder: Path, family: str, width: int, vocab: int) -> str:
-    """A random decoder with a tokenizer of bytes; most of its vocabulary is there for its size alone."""
+    """Write a random decoder with a byte tokenizer; the rest of the vocabulary only adds size."""
     sizes = {
         "vocab_size": vocab, "hidden_size": width, "intermediate_size": 3 * width, "num_hidden_layers": 3,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": max(8, width // 4),
@@ -65,7 +64,7 @@ def write_model(folder: Path, family: str, width: int, vocab: int) -> str:
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(
-        models.BPE(vocab={each: i for i, each in enumerate(["<eos>", *letters])}, merges=[])
+        models.BPE(vocab={token: i for i, token in enumerate(["<eos>", *letters])}, merges=[])
     )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -90,7 +89,7 @@ def write_data(path: Path) -> str:
 
 
 def configured(case: str, work: Path, width: int, vocab: int, run: str, new_tokens: int) -> Config:
-    """A case whose micro-batches are full: groups of equal prompts, rows of equal length; two a rank."""
+    """Return a case with full micro-batches, two per rank: equal prompts, sequences of equal length."""
     shared, work = work, work / os.environ.get("RANK", "0")
     work.mkdir(exist_ok=True)
     policy = ModelConfig(path=write_model(work / f"policy-{width}", "qwen3", width, vocab))
@@ -121,7 +120,7 @@ def configured(case: str, work: Path, width: int, vocab: int, run: str, new_toke
 
 
 def resident(name: str) -> int:
-    """VmRSS, now, or VmHWM, the most since clear_peak; bytes."""
+    """Return VmRSS (the current resident set) or VmHWM (its peak since clear_peak) in bytes."""
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in status if line.startswith(name + ":"))
 
@@ -131,9 +130,9 @@ def clear_peak() -> None:
 
 
 def measure(case: str, work: Path) -> dict[str, object]:
-    """In a process of its own."""
+    """Train one case in this process and return measured and planned bytes."""
     torch.manual_seed(0)
-    # both are written before ranks join: of those that have, the first alone writes models
+    # models are written before the ranks join; after that only rank 0 may write
     small = configured(case, work, SMALL, 512, "small", 8)
     large = configured(case, work, LARGE, VOCAB, "large", NEW_TOKENS)
     run_stage(small)
@@ -152,7 +151,7 @@ def measure(case: str, work: Path) -> dict[str, object]:
 
 
 def measured_on_ranks(case: str) -> dict[str, object]:
-    """The row of the rank that took most."""
+    """Measure a case in one process per rank and return the row of the rank with the largest peak."""
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -170,10 +169,10 @@ def measured_on_ranks(case: str) -> dict[str, object]:
             for rank in range(CASES[case])
         ]
         for rank in ranks:
-            said, _ = rank.communicate()
+            output, _ = rank.communicate()
             if rank.returncode:
                 raise SystemExit(f"[bench] {case}: a rank ended with code {rank.returncode}")
-            rows.append(json.loads(said.splitlines()[-1]))
+            rows.append(json.loads(output.splitlines()[-1]))
     return max(rows, key=lambda row: row["measured_bytes"])
 
 

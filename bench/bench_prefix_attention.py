@@ -1,8 +1,8 @@
-"""prefix_attention, forward and backward: shared prompts, the same repeated, padded SDPA, and others' ways.
+"""Time prefix_attention, forward and backward, against repeated prompts, padded SDPA and other libraries.
 
     python -m bench.bench_prefix_attention [--shapes cpu|gpu] [--dtype float32|bfloat16] [--part layer|model]
 
-One layer, and a model of 4 with random weights. Every provider's output is compared before it is timed.
+Measured on one layer and on a random model of 4 layers. Outputs are compared before anything is timed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """`groups` prompts of P tokens with G rollouts of R each; ragged: R/4 to R."""
+    """`groups` prompts of P tokens with G rollouts of R tokens each; R/4 to R tokens if ragged."""
 
     P: int
     R: int
@@ -52,7 +52,7 @@ class Shape:
         return f"{self.groups} x (P {self.P}, {rollouts}), {heads}"
 
     def sequences(self) -> list[TrainSequence]:
-        """A last token that is no input, first ones that tell rollouts apart."""
+        """Return the sequences; rollouts differ in the first token, and the last token is no input."""
         rng = random.Random(0)
         found = []
         for _ in range(self.groups):
@@ -83,7 +83,7 @@ SHAPES = {
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One shape's batch in both forms, with where each repeated token stands among the shared ones."""
+    """Batch of one shape with shared and with repeated prompts; slots maps repeated tokens to shared ones."""
 
     shape: Shape
     shared: PackedBatch
@@ -94,16 +94,16 @@ class Case:
     def of(cls, shape: Shape, device: torch.device) -> Case:
         sequences = shape.sequences()
         shared, repeated = (pack(sequences, device, share_prefixes=share) for share in (True, False))
-        forest = prefix_tree([each.token_ids[:-1] for each in sequences])
+        forest = prefix_tree([sequence.token_ids[:-1] for sequence in sequences])
         return cls(shape, shared, repeated, torch.from_numpy(forest.slots).to(device))
 
     def pairs(self) -> int:
-        """Visible pairs of the shared form."""
+        """Count the (query, key) pairs that the shared batch attends to."""
         return int((self.shared.tree.host_depths + 1).sum())
 
 
 def layer_providers(case: Case, device: torch.device) -> Iterator[tuple[str, bool, Attention]]:
-    """(name, whether prompts are shared, attention)"""
+    """Yield (name, whether prompts are shared, attention)."""
     backend = "triton" if device.type == "cuda" else "torch"
     for name, batch in (("shared", case.shared), ("repeated", case.repeated)):
         attend = partial(prefix_attention, tree=batch.tree, backend=backend)
@@ -113,7 +113,7 @@ def layer_providers(case: Case, device: torch.device) -> Iterator[tuple[str, boo
         "padded SDPA",
         False,
         lambda q, k, v: sdpa_attention(
-            torch.nn.Module(), *(each.transpose(0, 1)[None] for each in (q, k, v)), None, packed_layout=layout
+            torch.nn.Module(), *(x.transpose(0, 1)[None] for x in (q, k, v)), None, packed_layout=layout
         )[0][0],
     )
     if importlib.util.find_spec("prefix_grouper") and case.shape.P and not case.shape.ragged:
@@ -134,12 +134,12 @@ def prefix_grouper(shape: Shape, device: torch.device) -> Attention:
     later = torch.ones(shape.R, shape.P + shape.R, dtype=torch.bool, device=device).tril(shape.P)
 
     def attend(q: Tensor, k: Tensor, v: Tensor, padding: Tensor) -> Tensor:
-        """All lengths are equal, so that nothing is padded."""
+        """Ignore `padding`: all lengths are equal."""
         how = {"is_causal": True} if q.shape[2] == k.shape[2] else {"attn_mask": later}
         return F.scaled_dot_product_attention(q, k, v, enable_gqa=True, **how).transpose(1, 2)
 
     def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        rows = (each.unflatten(0, (shape.groups, -1)).transpose(1, 2) for each in (q, k, v))
+        rows = (x.unflatten(0, (shape.groups, -1)).transpose(1, 2) for x in (q, k, v))
         return grouper.forward(attend, *rows).flatten(0, 1)
 
     return run
@@ -154,7 +154,7 @@ def flex(batch: PackedBatch) -> Attention:
     )
 
     def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        heads_first = (each.transpose(0, 1)[None] for each in (q, k, v))
+        heads_first = (x.transpose(0, 1)[None] for x in (q, k, v))
         return compiled_flex()(*heads_first, block_mask=mask, enable_gqa=True)[0].transpose(0, 1)
 
     return run
@@ -171,12 +171,12 @@ def layer(case: Case, device: torch.device, dtype: torch.dtype, rounds: int) -> 
     torch.manual_seed(0)
     shape, heads = case.shape, (case.shape.heads, case.shape.kv_heads, case.shape.kv_heads, case.shape.heads)
     tensors = [
-        torch.randn(case.shared.num_tokens, each, shape.head, device=device, dtype=dtype) for each in heads
+        torch.randn(case.shared.num_tokens, count, shape.head, device=device, dtype=dtype) for count in heads
     ]
-    given = {True: tensors, False: [each[case.slots] for each in tensors]}
+    given = {True: tensors, False: [tensor[case.slots] for tensor in tensors]}
     runs, wanted = {}, None
     for name, share, attention in layer_providers(case, device):
-        inputs = [each.clone().requires_grad_() for each in given[share][:3]]
+        inputs = [tensor.clone().requires_grad_() for tensor in given[share][:3]]
 
         def run(attention=attention, inputs=inputs, grad=given[share][3]) -> tuple[Tensor, ...]:
             return torch.autograd.grad(attention(*inputs), inputs, grad)
@@ -191,7 +191,7 @@ def layer(case: Case, device: torch.device, dtype: torch.dtype, rounds: int) -> 
             )
         runs[name] = run
     rows = compare(runs, rounds, device.type, 3)
-    # forward 4 K a pair and head, backward 10 K
+    # per (query, key) pair and head of width K: forward 4 K, backward 10 K operations
     show(
         f"one layer, {shape.title()}, {dtype}",
         rows,
@@ -202,7 +202,7 @@ def layer(case: Case, device: torch.device, dtype: torch.dtype, rounds: int) -> 
 
 
 def model(case: Case, device: torch.device, dtype: torch.dtype, rounds: int) -> list[dict[str, object]]:
-    """Hidden states of the predicting tokens and all weights' gradients."""
+    """Compare and time hidden states of the predicting tokens with gradients of all weights."""
     from transformers import Qwen2Config, Qwen2Model
 
     shape = case.shape
@@ -245,7 +245,7 @@ def model(case: Case, device: torch.device, dtype: torch.dtype, rounds: int) -> 
 
 
 class Headless(Policy):
-    """A body alone; its hidden states are what is asked for."""
+    """Policy without a head, used for its hidden states."""
 
     def __init__(self, body: torch.nn.Module, dtype: torch.dtype, attention: str) -> None:
         self.model, self.dtype, self.attention, self.device = body, dtype, attention, body.device
@@ -257,7 +257,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", default="bfloat16" if on_gpu else "float32", choices=("float32", "bfloat16")
     )
-    parser.add_argument("--part", choices=("layer", "model"), help="one alone")
+    parser.add_argument("--part", choices=("layer", "model"), help="run only this part")
     parser.add_argument("--wheels", type=Path, help="a folder with competitors' wheels or files")
 
 

@@ -1,4 +1,4 @@
-"""prefix_tree: C++ against its definition, on trees of rollouts and on the worst that can come."""
+"""Time prefix_tree: C++ against the reference, on trees of rollouts and on worst cases."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Trees: a beginning that all share, and what follows it."""
+    """Trees as (shared prefix, branches after it)."""
 
     name: str
     trees: list[tuple[Ints, list[Ints]]]
@@ -33,8 +33,8 @@ def cut_rollouts(
     trees = []
     for _ in range(prompts):
         rollouts = rng.integers(0, VOCAB, (group, rollout))
-        where = [rollout * k // (cuts + 1) for k in range(1, cuts + 1)]
-        trees.append((rng.integers(0, VOCAB, length), [row[:cut] for row in rollouts for cut in where]))
+        ends = [rollout * k // (cuts + 1) for k in range(1, cuts + 1)]
+        trees.append((rng.integers(0, VOCAB, length), [tokens[:end] for tokens in rollouts for end in ends]))
     return Shape(f"{prompts} prompts of {length}, {group} rollouts of {rollout}, {cuts} cuts", trees)
 
 
@@ -46,7 +46,7 @@ def unrelated(count: int, mean: int) -> Shape:
 
 
 def chain(length: int, cuts: int) -> Shape:
-    """One path that sequences end on at each of its last `cuts` tokens."""
+    """Return one path of `length` tokens; a sequence ends at each of its last `cuts` tokens."""
     tokens = np.random.default_rng(2).integers(0, VOCAB, length)
     branches = [tokens[1:stop] for stop in range(length - cuts + 1, length + 1)]
     return Shape(f"a chain of {length}, cut at each of its last {cuts} tokens", [(tokens[:1], branches)])
@@ -58,7 +58,7 @@ def short(count: int) -> Shape:
 
 
 def providers(shape: Shape) -> tuple[dict[str, Callable[[], int]], int]:
-    """Each builds the whole structure and returns its slots; and the number of input tokens."""
+    """Return (providers, number of input tokens); a provider builds the tree and returns its slot count."""
     sequences = shape.sequences()
     lists = [sequence.tolist() for sequence in sequences]
     tokens = np.concatenate(sequences)

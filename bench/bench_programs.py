@@ -1,9 +1,9 @@
-"""Programs a second in the sandbox, beside a fresh interpreter for every test, with and without bubblewrap.
+"""Measure tests per second in the sandbox against a fresh interpreter per test, with and without bubblewrap.
 
     python -m bench.bench_programs [--programs 200] [--rounds 3] [--workers 2] [--out FILE]
 
-Short programs, all different, two stdin tests each; HumanEval's canonical solutions, one function test each.
-Providers take turns in every round; the median over the rounds is printed. The last line is JSON.
+Programs: short different ones with two stdin tests each; HumanEval's canonical solutions with one function
+test each. Providers take turns in every round; the median over the rounds is printed. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HANG = "while True: pass"
 
 
 def additions(count: int) -> list[str]:
-    return [f"a, b = map(int, input().split())\nprint(a + b)  # {each}" for each in range(count)]
+    return [f"a, b = map(int, input().split())\nprint(a + b)  # {number}" for number in range(count)]
 
 
 def run_all(runner: ProgramRunner, jobs: list[tuple[str, ProgramTests]]) -> None:
@@ -40,7 +40,7 @@ def run_all(runner: ProgramRunner, jobs: list[tuple[str, ProgramTests]]) -> None
 
 
 def fresh(prefix: list[str], programs: list[str], workers: int) -> None:
-    """A new interpreter for every test, behind whatever prefix sandboxes it."""
+    """Run every test in a new interpreter; `prefix` is the command of a sandbox, or empty."""
 
     def one(program: str) -> None:
         for given, wanted in ADD.cases:
@@ -68,7 +68,7 @@ def bubblewrap() -> list[str] | None:
 
 def cpu_s() -> float:
     used = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(each.ru_utime + each.ru_stime for each in used)
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def measure(count: int, rounds: int, workers: int) -> dict[str, dict[str, float]]:
@@ -79,7 +79,10 @@ def measure(count: int, rounds: int, workers: int) -> dict[str, dict[str, float]
     # a busy machine must not turn a slow program into a timeout
     with ProgramRunner(ProgramConfig(num_workers=workers, timeout_s=10.0)) as runner:
         calls: dict[str, tuple[int, Callable[[], None]]] = {
-            "stdin tests / fastrl": (2 * count, lambda: run_all(runner, [(each, ADD) for each in programs])),
+            "stdin tests / fastrl": (
+                2 * count,
+                lambda: run_all(runner, [(program, ADD) for program in programs]),
+            ),
             "function tests / fastrl": (len(solutions), lambda: run_all(runner, solutions)),
             "stdin tests / fresh python, no sandbox": (2 * len(some), lambda: fresh([], some, workers)),
         }
@@ -102,29 +105,29 @@ def measure(count: int, rounds: int, workers: int) -> dict[str, dict[str, float]
 
 
 def cpu_per_test(count: int) -> float:
-    """Processor milliseconds of one stdin test, the trainer's part included; the worker's start is not."""
+    """Return processor milliseconds per stdin test in trainer and worker, without the worker's start."""
 
     def used(programs: int) -> float:
         before = cpu_s()
         with ProgramRunner(ProgramConfig(num_workers=1, timeout_s=10.0)) as runner:
-            run_all(runner, [(each, ADD) for each in additions(programs)])
+            run_all(runner, [(program, ADD) for program in additions(programs)])
         return cpu_s() - before
 
     return (used(count) - used(1)) / (2 * (count - 1)) * 1e3
 
 
 def after_hostile(rounds: int) -> dict[str, float]:
-    """Milliseconds of the first test after one that was killed, and of one after another that was not."""
+    """Return the median milliseconds of a test right after a killed one, and right after a passed one."""
     tests = ProgramTests(cases=(("", "ok"),))
     times: dict[str, list[float]] = {"after a kill": [], "after a pass": []}
     with ProgramRunner(ProgramConfig(num_workers=1, timeout_s=0.5)) as runner:
-        for each in range(rounds * 4):
+        for number in range(rounds * 4):
             for name, before in (("after a kill", HANG), ("after a pass", "print('ok')")):
-                runner.run([(f"{before}  # {each}", tests)])
+                runner.run([(f"{before}  # {number}", tests)])
                 began = time.perf_counter()
                 runner.run([("print('ok')", tests)])
                 times[name].append((time.perf_counter() - began) * 1e3)
-    return {name: statistics.median(each) for name, each in times.items()}
+    return {name: statistics.median(measured) for name, measured in times.items()}
 
 
 def main() -> None:
@@ -132,12 +135,12 @@ def main() -> None:
     parser.add_argument("--programs", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="the JSON goes to this file too")
+    parser.add_argument("--out", type=Path, help="also write the JSON to this file")
     given = parser.parse_args()
     results = measure(given.programs, given.rounds, given.workers)
     more = {"cpu_ms_per_test": cpu_per_test(given.programs), "next_test_ms": after_hostile(given.rounds)}
-    for name, each in results.items():
-        print(f"{name:42} {each['ms_per_test']:8.2f} ms a test {each['tests_per_s']:8.1f} tests/s")
+    for name, result in results.items():
+        print(f"{name:42} {result['ms_per_test']:8.2f} ms/test {result['tests_per_s']:8.1f} tests/s")
     print(more)
     settings = {"programs": given.programs, "rounds": given.rounds, "workers": given.workers}
     load = {"cores": os.cpu_count(), "load_average": os.getloadavg()}

@@ -1,15 +1,17 @@
-"""The receiver's phase: G rollouts cut K times, each cut continued N times, in several ways of doing it.
+"""Time the receiver's phase (G rollouts cut K times, each cut continued N times), done in several ways.
 
     python -m bench.bench_receiver [--prompts 2] [--rounds 3] [--grow cuts samples rollout]
 
-    tree        one tree a prompt: every distinct prefix prefilled once, trunks read once a decode step
-    vllm rules  the same prefill (which flatters it: vLLM computes up to a block more a request), every row
-                reads its own context
-    fork        every cut prefilled on its own, its continuations share it
-    flat        every continuation on its own
-    vLLM        a real vLLM, where it is installed: prefix caching, all requests at once in depth-first order
+    tree        one tree per prompt: each distinct prefix is prefilled once, shared parts of the KV cache
+                are read once per decode step
+    vllm rules  the same prefill, but every sequence reads its own context (flatters vLLM, which computes up
+                to a block more per request)
+    fork        each cut is prefilled separately; its continuations share it
+    flat        each continuation is prefilled separately
+    vLLM        vLLM itself, if installed: prefix caching, all requests at once in depth-first order
 
-Ways take turns in every round; the last line is JSON. Same model, same prefixes, same lengths (no end token).
+All ways use the same model, prefixes and lengths (no end token) and take turns in every round. The last line
+is JSON.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ DTYPE = torch.bfloat16 if DEVICE.type == "cuda" else torch.float32
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One receiver phase."""
+    """Sizes of one receiver phase."""
 
     prompts: int = 2
     prompt: int = 64
@@ -80,7 +82,7 @@ class Shape:
 
 
 def write_model(folder: Path, geometry: str) -> None:
-    """Random weights, no end token: every continuation is as long as it may be."""
+    """Write a random model without an end token, so that every continuation reaches its length limit."""
     size = GEOMETRIES[geometry]
     torch.manual_seed(0)
     config = Qwen3Config(
@@ -96,7 +98,7 @@ def write_model(folder: Path, geometry: str) -> None:
 
 @contextlib.contextmanager
 def every_row_reads_its_own() -> Iterator[None]:
-    """Decode without sharing: each segment once for each row below it."""
+    """Decode without sharing: read each segment once per sequence below it."""
     shared = DecodeBatch._make_plan
 
     def flat(batch: DecodeBatch) -> DecodePlan:
@@ -162,13 +164,13 @@ def table(shape: Shape, engine: Engine, vllm: Engine | None, rounds: int) -> lis
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     counted: dict[str, dict[str, float]] = {}
     for number in range(rounds + 1):
-        for name, (of, run) in runs.items():
-            before = asdict(of.stats())
+        for name, (used, run) in runs.items():
+            before = asdict(used.stats())
             began = time.perf_counter()
             run()
             if number:
                 seconds[name].append(time.perf_counter() - began)
-            counted[name] = {field: value - before[field] for field, value in asdict(of.stats()).items()}
+            counted[name] = {field: value - before[field] for field, value in asdict(used.stats()).items()}
     print(
         f"\n{shape}\n{'':12} {'median ms':>10} {'min':>8} {'max':>8} {'x tree':>7} {'prefilled':>10} "
         f"{'KV read':>12}"
@@ -197,7 +199,7 @@ def main() -> None:
     parser.add_argument("--geometry", choices=list(GEOMETRIES), default="0.5b" if on_gpu else "tiny")
     parser.add_argument("--prompts", type=int, default=4 if on_gpu else 2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--grow", nargs="*", choices=list(GROWTH), default=[], help="what to let grow")
+    parser.add_argument("--grow", nargs="*", choices=list(GROWTH), default=[], help="sizes to vary")
     parser.add_argument("--no-vllm", action="store_true")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()

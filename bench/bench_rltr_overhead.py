@@ -1,9 +1,9 @@
-"""What the transfer reward adds to an RLVR step, and how that grows with cuts and continuations.
+"""Time the transfer reward's overhead on an RLVR step for several numbers of cuts and continuations.
 
     python -m bench.bench_rltr_overhead --world tiny-world [--steps 4] [--rounds 3]
 
-One policy and one receiver; after every RLVR step each RLTR variant takes one, round after round, so that a
-busy machine disturbs all alike. Weights hardly move. The last line is JSON.
+All variants use one policy and one receiver and take turns in every round, so that a busy machine disturbs
+all alike. Weights hardly move. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--world", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=4, help="timed steps of each a round")
+    parser.add_argument("--steps", type=int, default=4, help="timed steps per variant and round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
@@ -63,8 +63,8 @@ def main() -> None:
             for name, context in contexts.items():
                 found = fastrl_steps(context, parts[name], given.steps, number * given.steps)
                 times[name] += found if number else []
-        for each in parts.values():
-            each.grader.close()
+        for variant in parts.values():
+            variant.grader.close()
     base = statistics.median(t["step"] for t in times["RLVR"])
     print(f"{'':16} {'step':>8} {'over RLVR':>10}   phases (s)")
     for name, own in times.items():

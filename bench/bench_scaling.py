@@ -1,12 +1,12 @@
-"""How the time of an RLTR step grows: with ranks, with tokens, with the model's size; replicated and sharded.
+"""Time RLTR steps by ranks, tokens and model size, replicated and sharded.
 
     python -m bench.bench_scaling [--rounds 3] [--steps 2] [--out FILE]
 
-Whole steps of the rl stage on the CPU (gloo, one thread a rank), by phase: sampling, rewards (a receiver
-continues the cut rollouts), update, weight sync, as metrics.jsonl has them; the first step of a run is left
-out. Ranks share the rollouts of a step, they do not bring more (strong scaling). Cells take turns, so that
-what disturbs the machine disturbs all. The file says how many cores there are and how loaded they were
-before and after every round, and is written after each. The last line is JSON.
+Measures whole steps of the rl stage on the CPU (gloo, one thread per rank) by the phases of metrics.jsonl:
+sampling, rewards (a receiver continues the cut rollouts), update, weight sync. The first step of a run is
+left out. Ranks share a fixed number of rollouts (strong scaling). Cells take turns, so that a busy machine
+disturbs all alike. The file is rewritten after each round; it states the number of cores and the load before
+and after every round. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ CONTEXT = multiprocessing.get_context("forkserver")
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One way to take a step."""
+    """One combination of ranks, sizes and sharding."""
 
     ranks: int
     width: int
-    """Of the policy's hidden states; it has three layers."""
+    """Width of the policy's hidden states; the policy has three layers."""
     prompts: int = PROMPTS
     shard: bool = False
 
@@ -60,7 +60,7 @@ class Cell:
 
 
 def cells() -> list[Cell]:
-    """Every size on 1, 2 and 4 ranks, both ways where there are several; the middle size with more tokens."""
+    """Return each size on 1, 2 and 4 ranks (on several also sharded), and one size with more tokens."""
     found = [Cell(1, width) for width in WIDTHS]
     found += [Cell(n, width, shard=shard) for n in (2, 4) for width in WIDTHS for shard in (False, True)]
     more = [Cell(n, WIDTHS[1], PROMPTS * times) for n in (1, 2) for times in (2, 4)]
@@ -85,7 +85,7 @@ def configured(cell: Cell, work: Path, folder: Path, steps: int) -> RlConfig:
 
 
 def run_rank(rank: int, cell: Cell, port: int, config: RlConfig) -> None:
-    """One process of a cell."""
+    """Train as one rank of a cell."""
     import torch
 
     from fastrl.train import run_stage
@@ -98,7 +98,7 @@ def run_rank(rank: int, cell: Cell, port: int, config: RlConfig) -> None:
 
 
 def seconds(cell: Cell, work: Path, steps: int) -> list[dict[str, float]]:
-    """Of each step but the first, by phase; and its tokens."""
+    """Train a cell and return seconds by phase and tokens of each step but the first."""
     with tempfile.TemporaryDirectory(dir=work) as folder:
         config = configured(cell, work, Path(folder) / "run", steps)
         with socket.socket() as free:
@@ -116,21 +116,21 @@ def seconds(cell: Cell, work: Path, steps: int) -> list[dict[str, float]]:
         lines = [line for line in read_metrics(Path(folder) / "run/metrics.jsonl") if line["step"] > 1]
     timed = [{phase: float(line[f"time/{phase}_s"]) for phase in PHASES} for line in lines]
     return [
-        each | {"step": sum(each.values()), "tokens": float(line["num_tokens"])}
-        for each, line in zip(timed, lines, strict=True)
+        phases | {"step": sum(phases.values()), "tokens": float(line["num_tokens"])}
+        for phases, line in zip(timed, lines, strict=True)
     ]
 
 
 def row(cell: Cell, steps: list[dict[str, float]], parameters: int) -> dict[str, object]:
     spread = {
         name: {
-            "median": round(statistics.median(each[name] for each in steps), 4),
-            "min": round(min(each[name] for each in steps), 4),
-            "max": round(max(each[name] for each in steps), 4),
+            "median": round(statistics.median(step[name] for step in steps), 4),
+            "min": round(min(step[name] for step in steps), 4),
+            "max": round(max(step[name] for step in steps), 4),
         }
         for name in ("step", *PHASES)
     }
-    tokens = statistics.median(each["tokens"] for each in steps)
+    tokens = statistics.median(step["tokens"] for step in steps)
     return {
         **asdict(cell),
         "parameters": parameters,
@@ -145,7 +145,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=2, help="timed steps of a cell in each round")
+    parser.add_argument("--steps", type=int, default=2, help="timed steps per cell and round")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     CONTEXT.set_forkserver_preload(["fastrl.train"])
@@ -154,7 +154,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         write_data(work / "data.jsonl")
-        sizes = {width: made(work / f"policy-{width}", width) for width in WIDTHS}
+        sizes = {width: write_policy(work / f"policy-{width}", width) for width in WIDTHS}
         write_model(work / "receiver", "llama", WIDTHS[0], VOCAB)
         for _ in range(options.rounds):
             for cell, steps in seen.items():
@@ -163,8 +163,8 @@ def main() -> None:
             result = summary(seen, sizes, loads)
             if options.out:
                 options.out.write_text(json.dumps(result, indent=1) + "\n")
-    for cell, each in zip(seen, result["rows"], strict=True):
-        print(f"{cell.name:24s} {each['tokens']:6.0f} tokens", each["seconds"]["step"])
+    for cell, measured in zip(seen, result["rows"], strict=True):
+        print(f"{cell.name:24s} {measured['tokens']:6.0f} tokens", measured["seconds"]["step"])
     print(json.dumps(result))
 
 
@@ -178,8 +178,8 @@ def summary(
     }  # fmt: skip
 
 
-def made(folder: Path, width: int) -> int:
-    """Writes a policy; returns how many parameters it has."""
+def write_policy(folder: Path, width: int) -> int:
+    """Write a policy and return its number of parameters."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(write_model(folder, "qwen3", width, VOCAB))

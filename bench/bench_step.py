@@ -1,10 +1,10 @@
-"""One whole RLVR step beside TRL's GRPOTrainer: same model, prompts, rewards and lengths, the two in turn.
+"""Time a whole RLVR step against TRL's GRPOTrainer with the same model, prompts, rewards and lengths.
 
     python -m bench.bench_step --model tiny-world/generator --data tiny-world/train.jsonl
 
 Both generate 16 x 8 completions of at most 48 tokens, grade them with the same function and take one
-optimiser step. Weights move too little (learning rate 1e-9) for lengths to drift apart. The last
-line is JSON.
+optimiser step; the two take turns. The learning rate (1e-9) is too small for lengths to drift apart. The
+last line is JSON.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def fastrl_config(model: str, data: str, folder: str) -> RlConfig:
 
 
 def fastrl_steps(context: Context[RlConfig], parts: Parts, steps: int, first: int) -> list[dict[str, float]]:
-    """Seconds of each step, in all and by phase."""
+    """Take steps and return each one's seconds, in total and by phase, and its tokens."""
     times, run = [], context.run
     for step in range(first, first + steps):
         start = time.perf_counter()
@@ -75,7 +75,7 @@ def fastrl_steps(context: Context[RlConfig], parts: Parts, steps: int, first: in
 
 
 def trl_steps(model: str, data: str, steps: int) -> list[dict[str, float]]:
-    """Seconds of each step of TRL's own trainer, the first one left out."""
+    """Train with TRL's GRPOTrainer and return the seconds of each step but the first."""
     from datasets import Dataset
     from transformers import AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=5, help="timed steps of each a round")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps per trainer and round")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     ours: list[dict[str, float]] = []

@@ -1,10 +1,10 @@
-"""tree_decode on prompts x rollouts x cuts x continuations, against ways that know less of the tree.
+"""Time tree_decode on prompts x rollouts x cuts x continuations against attention that shares less.
 
     python -m bench.bench_tree_decode [--shapes cpu | gpu] [--dtype float32 | bfloat16] [--small]
 
-flat: every row reads its own copy of its context, padded. tiers: prompts and rollouts each read once a step
-for their rows, scores of all parts under one softmax. FlashInfer, where it can be imported: its flat decode,
-and its cascade over two levels (prompts, the rest) and over one level a segment of a path.
+flat: each row reads its own padded copy of its context. tiers: prompts and rollouts are read once per step
+for all their rows, with one softmax over the scores of all parts. FlashInfer, if installed: its flat decode
+and its cascade over two levels (prompts, the rest) and over one level per segment of a path.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ OP = "tree_decode"
 BLOCK = 16
 CUTS = 4
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
-"""Largest difference of an output to float64; values are N(0, 1)."""
+"""Largest allowed difference to float64; values are N(0, 1)."""
 WORKSPACE_BYTES = 512 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """prompts x rollouts x CUTS x continuations rows; cuts part a rollout evenly, the last one at its end."""
+    """prompts x rollouts x CUTS x continuations rows; cuts are evenly spaced, the last at a rollout's end."""
 
     prompts: int
     rollouts: int
     prompt: int
-    """Tokens."""
+    """Tokens per prompt; `rollout` and `tail` are tokens too."""
     rollout: int
     continuations: int
     tail: int
@@ -56,7 +56,7 @@ class Shape:
         return f"{rows}, {sizes}, heads {self.query_heads}/{self.heads} x {self.width}, {self.dtype}"
 
 
-# rollouts a prompt, tokens of a prompt and of a rollout, continuations, heads, width
+# prompts, rollouts per prompt, tokens per prompt and per rollout, continuations, query heads, heads, width
 SMALL = (2, 4, 24, 40, 4, 4, 2, 32)
 CPU = ((1, 8, 128, 512, 4, 14, 2, 64), (1, 4, 256, 820, 4, 28, 4, 128), (4, 4, 64, 256, 2, 8, 8, 64))
 GPU = tuple((n, 8, 512, 1638, 4, *heads, 128) for n in (1, 8, 16) for heads in ((12, 2), (28, 4), (32, 8)))
@@ -69,7 +69,7 @@ def shapes(given: argparse.Namespace) -> list[Shape]:
 
     if given.shapes == "gpu":
         kinds = GPU[1:2] if given.small else GPU
-        return [each for sizes in kinds for each in all_tails(sizes, (1, 64, 256, 512), "bfloat16")]
+        return [shape for sizes in kinds for shape in all_tails(sizes, (1, 64, 256, 512), "bfloat16")]
     found = all_tails(SMALL, (1, 24, 48), given.dtype)
     return (
         found
@@ -87,7 +87,7 @@ class Case:
     plan: DecodePlan
     tail_lengths: Tensor
     paths: list[list[Tensor]]
-    """[rows] slots of what each row sees: its prompt, its segments, its tail."""
+    """[rows] cache slots that each row reads: those of its prompt, its segments, its tail."""
 
     @property
     def scaling(self) -> float:
@@ -98,16 +98,16 @@ class Case:
         return tree_decode(*given, scaling=self.scaling, backend=backend)
 
     def gather(self, slots: list[Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Padded copies of keys and values [N, Hkv, L, K], and what of them is hidden [N, L]."""
+        """Return padded keys and values [N, Hkv, L, K] and the padding mask [N, L] or None."""
         longest = max(map(len, slots))
-        where = torch.stack([pad(own, (0, longest - len(own)), value=int(own[0])) for own in slots])
+        index = torch.stack([pad(own, (0, longest - len(own)), value=int(own[0])) for own in slots])
         hidden = torch.arange(longest)[None] >= torch.tensor([len(own) for own in slots])[:, None]
-        keys, values = (pool[where.to(pool.device)].transpose(1, 2) for pool in (self.keys, self.values))
+        keys, values = (pool[index.to(pool.device)].transpose(1, 2) for pool in (self.keys, self.values))
         hidden = hidden.to(self.keys.device) if hidden.any() else None
         return keys.contiguous(), values.contiguous(), hidden
 
     def error(self, out: Tensor) -> float:
-        """Largest difference to float64 over some rows."""
+        """Return the largest difference to float64 over some rows."""
         rows = list(range(0, len(out), max(1, len(out) // 8)))
         given = (self.query[rows].double(), self.keys.double(), self.values.double())
         plan, lengths = self.plan.keep(rows), self.tail_lengths[rows]
@@ -145,13 +145,13 @@ def build(shape: Shape, device: str) -> Case:
     plan = DecodePlan.make(segments, positions, prefix_lengths, table.int().to(device), block_size=BLOCK)
     pool = (end + BLOCK * rows * blocks, shape.heads, shape.width)
     made = (torch.randn(size, device=device) for size in ((rows, shape.query_heads, shape.width), pool, pool))
-    query, keys, values = (each.to(getattr(torch, shape.dtype)) for each in made)
+    query, keys, values = (tensor.to(getattr(torch, shape.dtype)) for tensor in made)
     lengths = torch.full((rows,), shape.tail, dtype=torch.int32, device=device)
     return Case(shape, query, keys, values, plan, lengths, paths)
 
 
 def flat(case: Case) -> Callable[[], Tensor]:
-    """Query heads of a key-value head are the queries of one call: every context is read once a row."""
+    """Attend per row: the query heads of a key-value head share one call, so a row reads its context once."""
     keys, values, hidden = case.gather([torch.cat(path) for path in case.paths])
     mask = None if hidden is None else ~hidden[:, None, None]
     rows, heads, width = case.query.shape
@@ -161,11 +161,11 @@ def flat(case: Case) -> Callable[[], Tensor]:
 
 
 def tiers(case: Case) -> Callable[[], Tensor]:
-    """One product of matrices a tier for each group of rows; masked where a row ends above the longest."""
+    """Attend with one matrix product per tier and group of rows; masks what lies below a row's cut."""
     shape, below = case.shape, CUTS * case.shape.continuations
-    each_prompt, each_rollout = case.paths[:: shape.rollouts * below], case.paths[below - 1 :: below]
-    groups = [case.gather([path[0] for path in each_prompt])[:2]]
-    groups += [case.gather([torch.cat(path[1:-1]) for path in each_rollout])[:2]]
+    prompt_paths, rollout_paths = case.paths[:: shape.rollouts * below], case.paths[below - 1 :: below]
+    groups = [case.gather([path[0] for path in prompt_paths])[:2]]
+    groups += [case.gather([torch.cat(path[1:-1]) for path in rollout_paths])[:2]]
     tail_keys, tail_values, _ = case.gather([path[-1] for path in case.paths])
     lengths = torch.tensor([sum(map(len, path[1:-1])) for path in case.paths], device=case.query.device)
     past = torch.arange(shape.rollout, device=case.query.device) >= lengths.view(-1, below, 1)
@@ -231,7 +231,7 @@ def flashinfer_cascade(case: Case, by_segment: bool) -> Callable[[], Tensor]:
         arrays.append((queries, *pages_of([slots[row] for row in starts], device)))
     wrapper = flashinfer.MultiLevelCascadeAttentionWrapper(len(levels), workspace(case), "NHD")
     sizes = (case.shape.query_heads, case.shape.heads, case.shape.width, 1)
-    columns = (list(each) for each in zip(*arrays, strict=True))
+    columns = (list(column) for column in zip(*arrays, strict=True))
     dtype = case.query.dtype
     wrapper.plan(*columns, *sizes, sm_scale=case.scaling, q_data_type=dtype, kv_data_type=dtype)
     pool = (case.keys[:, None], case.values[:, None])
@@ -243,7 +243,7 @@ def workspace(case: Case) -> Tensor:
 
 
 def pages_of(slots: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """(where each one's pages begin, the pages, tokens of the last page); a page is a token."""
+    """Return FlashInfer's (first page per row, pages, tokens in the last page); a page holds one token."""
     starts = np.cumsum([0, *map(len, slots)])
     last = torch.ones(len(slots), dtype=torch.int32, device=device)
     return torch.from_numpy(starts).int().to(device), torch.cat(slots).int().to(device), last
@@ -252,9 +252,9 @@ def pages_of(slots: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor,
 def providers(case: Case, given: argparse.Namespace) -> dict[str, Callable[[], Callable[[], Tensor]]]:
     device, dtype = case.query.device, case.query.dtype
     found: dict[str, Callable[[], Callable[[], Tensor]]] = {}
-    for each in IMPLEMENTATIONS:
-        if each.name != "reference" and each.unusable(device, dtype) is None:
-            found[f"fastrl {each.name}"] = lambda name=each.name: lambda: case.run(name)
+    for kernel in IMPLEMENTATIONS:
+        if kernel.name != "reference" and kernel.unusable(device, dtype) is None:
+            found[f"fastrl {kernel.name}"] = lambda name=kernel.name: lambda: case.run(name)
     found |= {"flat, padded SDPA": lambda: flat(case), "tiers, padded groups": lambda: tiers(case)}
     if device.type == "cuda" and importlib.util.find_spec("flashinfer") is not None:
         found["flashinfer flat"] = lambda: flashinfer_flat(case)
@@ -289,8 +289,10 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shapes", choices=("cpu", "gpu"), default="gpu" if device_name() == "cuda" else "cpu"
     )
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the CPU's")
-    parser.add_argument("--only", help="providers by comma, by a part of their names")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="dtype of the CPU shapes"
+    )
+    parser.add_argument("--only", help="comma-separated parts of providers' names")
     parser.add_argument("--wheels", type=Path, help="a folder with competitors' wheels or files")
 
 

@@ -1,10 +1,10 @@
-"""One update of TRL's GRPOTrainer: as it is, with enable(), and as FastGRPOTrainer; same model, same batch.
+"""Time one update of TRL's GRPOTrainer unchanged, with enable(), and of FastGRPOTrainer, on the same batch.
 
     python -m bench.bench_trl_enable
 
-A random Qwen3 and 2 groups of 8 random completions of ragged length; in the mask "realistic" the rewards of
-one group are equal. Timed: loss and backward of the whole batch, in turn. Peak memory: of one such update in
-a fresh process, with its gradients. The last line is JSON.
+The batch is 2 groups of 8 random completions of ragged length for a random Qwen3; with the mask "realistic"
+the rewards of one group are equal. Time is that of loss and backward of the whole batch; variants take turns.
+Peak memory is that of one such update in a fresh process, gradients included. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SIZES = ("prompt", "longest", "vocab", "width", "layers")
 
 
 def batch(prompt: int, longest: int, vocab: int, mask: str) -> dict[str, torch.Tensor]:
-    """As TRL hands it to the loss; group 0 carries no signal in the mask realistic."""
+    """Return a batch as TRL passes it to the loss; with the mask realistic group 0 has zero advantages."""
     torch.manual_seed(0)
     rows = GROUPS * GROUP
     lengths = torch.randint(longest // 4, longest + 1, (rows,))
@@ -82,7 +82,7 @@ def trainer(kind: type[GRPOTrainer], folder: str, vocab: int, width: int, layers
 
 
 def update(variant: str, made: GRPOTrainer, inputs: dict[str, torch.Tensor]) -> float:
-    """Loss and backward; gradients stay."""
+    """Compute loss and gradients, and keep the gradients."""
     made.model.zero_grad()
     with enable() if variant == "trl_enabled" else nullcontext():
         loss = made._compute_loss(made.model, inputs)
@@ -93,12 +93,12 @@ def update(variant: str, made: GRPOTrainer, inputs: dict[str, torch.Tensor]) -> 
 def updates(
     options: argparse.Namespace, folder: str, inputs: Any, names: Any
 ) -> dict[str, Callable[[], float]]:
-    def of(variant: str) -> Callable[[], float]:
+    def variant_update(variant: str) -> Callable[[], float]:
         kind = FastGRPOTrainer if variant == "fast" else GRPOTrainer
         made = trainer(kind, folder, options.vocab, options.width, options.layers)
         return lambda: update(variant, made, inputs)
 
-    return {name: of(name) for name in names}
+    return {name: variant_update(name) for name in names}
 
 
 def extra_bytes(run: Callable[[], float], warm_up: Callable[[], float]) -> int:
@@ -122,14 +122,16 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--prompt", type=int, default=64, help="tokens of a prompt")
-    parser.add_argument("--longest", type=int, default=64, help="tokens of a completion at most")
+    parser.add_argument("--prompt", type=int, default=64, help="tokens per prompt")
+    parser.add_argument("--longest", type=int, default=64, help="maximum tokens per completion")
     parser.add_argument("--vocab", type=int, default=16384)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--memory-of", choices=VARIANTS, help="print the bytes of one update of this alone")
+    parser.add_argument(
+        "--memory-of", choices=VARIANTS, help="only print the bytes of one update of this variant"
+    )
     parser.add_argument("--mask", choices=("dense", "realistic"))
     return parser.parse_args()
 
@@ -158,7 +160,7 @@ def main() -> None:
                 more = {"mask": mask, "variant": name, "loss": losses[name], "extra_bytes": extra}
                 results.append({**more, **row})
     sizes = {name: getattr(options, name) for name in SIZES}
-    finish("trl_enable", [sizes | each for each in results], options.out)
+    finish("trl_enable", [sizes | result for result in results], options.out)
 
 
 if __name__ == "__main__":

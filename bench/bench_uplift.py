@@ -1,17 +1,18 @@
-"""The uplift reward's executor phase in several ways: requests a step, tokens and time.
+"""Time the uplift reward's executor phase in several ways, with requests and tokens per step.
 
     python -m bench.bench_uplift --world tiny-world
         [--planner planner --executor executor --data math-train.jsonl]
 
-    one at a time    every run of the executor a request of its own, the next one when it has answered, and
-                     the baseline anew for every trace (what a client of a served model does)
-    batched          the same requests at once, each with a prompt of its own
-    shared           the same at once, as prefix trees: runs of a trace share it, a problem's its question
-    cached           shared, and the baseline once a problem: of problems that the run has not met before
-    cached, later    the same in every further epoch
+    one at a time    one request per run, each sent after the previous answer, and a new baseline for every
+                     trace (as a client of a served model does)
+    batched          the same requests in one call, without shared prompts
+    shared           the same as prefix trees: runs share their trace, traces of a problem its question
+    cached           shared, with one baseline per problem, on problems that are new to the run
+    cached, later    the same in later epochs
 
-The same model, grader, traces and numbers of runs (1 + 3 with a trace, 3 without); ways take turns in every
-round. Without flags the planner is the world's generator, the executor its receiver. The last line is JSON.
+All ways use the same model, grader, traces and numbers of runs (1 + 3 with a trace, 3 without) and take turns
+in every round. By default the planner is the world's generator and the executor its receiver. The last line
+is JSON.
 """
 
 from __future__ import annotations
@@ -44,32 +45,34 @@ COUNTED = ("requests", "prefill_tokens", "decode_tokens", "kv_tokens_read")
 
 
 class OneAtATime(Executor):
-    """A call of the engine a run."""
+    """Executor with one engine call per run."""
 
     def _ask(self, requests: Sequence[ExecutorRequest]) -> list[list[Answer]]:
-        return [[super(OneAtATime, self)._ask([one])[0][0] for one in runs_of(each)] for each in requests]
+        ask = super()._ask
+        return [[ask([single])[0][0] for single in runs_of(request)] for request in requests]
 
 
 class Batched(Executor):
-    """One call of the engine; nothing is shared."""
+    """Executor with one engine call for all runs; nothing is shared."""
 
     def _ask(self, requests: Sequence[ExecutorRequest]) -> list[list[Answer]]:
-        answers = iter(super()._ask([one for each in requests for one in runs_of(each)]))
-        return [[next(answers)[0] for _ in range(each.num_samples)] for each in requests]
+        answers = iter(super()._ask([single for request in requests for single in runs_of(request)]))
+        return [[next(answers)[0] for _ in range(request.num_samples)] for request in requests]
 
     def _trees(self, requests: Sequence[ExecutorRequest]) -> tuple[list[PrefixTree], list[tuple[int, int]]]:
         trees = [
             PrefixTree(
-                prompt_ids=self._prompt_ids(each.question, each.trace), branches=[self._branch(each, [])]
+                prompt_ids=self._prompt_ids(request.question, request.trace),
+                branches=[self._branch(request, [])],
             )
-            for each in requests
+            for request in requests
         ]
         return trees, [(tree, 0) for tree in range(len(trees))]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step's traces."""
+    """Problems and traces of one step."""
 
     problems: list[Problem]
     texts: list[str]
@@ -87,9 +90,9 @@ def steps_of(planner: Path, data: Path, num_steps: int, prompts: int, group_size
     steps = []
     for number in range(num_steps):
         own = problems[number * prompts : (number + 1) * prompts]
-        asked = [render_prompt(engine.tokenizer, problem.messages) for problem in own]
+        prompts_ids = [render_prompt(engine.tokenizer, problem.messages) for problem in own]
         seeds = [seed_of("bench", number, i) for i in range(len(own))]
-        written = engine.generate(asked, SamplingParams(max_new_tokens=48), seeds=seeds, n=group_size)
+        written = engine.generate(prompts_ids, SamplingParams(max_new_tokens=48), seeds=seeds, n=group_size)
         texts = [completion.text for samples in written for completion in samples]
         steps.append(Step([problem for problem in own for _ in range(group_size)], texts))
     return steps
@@ -105,7 +108,7 @@ def call(reward: UpliftReward, step: Step, number: int) -> list[float | None]:
 
 
 def measure(ways: dict[str, UpliftReward], steps: Sequence[Step], rounds: int) -> list[dict[str, Any]]:
-    """Each way's steps in turn, round after round; a round's `cached` begins without a baseline."""
+    """Time every way on every step, in turn; `cached` starts each round without baselines."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     counted: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     for number in range(rounds + 1):
@@ -125,7 +128,7 @@ def measure(ways: dict[str, UpliftReward], steps: Sequence[Step], rounds: int) -
             "way": name,
             "step_s": statistics.median(seconds[name]),
             "min_s": min(seconds[name]),
-            **{field: statistics.mean(each[field] for each in counted[name]) for field in COUNTED},
+            **{field: statistics.mean(counts[field] for counts in counted[name]) for field in COUNTED},
         }
         for name in ways
     ]

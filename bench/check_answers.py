@@ -1,9 +1,9 @@
-"""Every gold answer of the benchmark files against itself and another, at both levels.
+"""Grade every gold answer of the benchmark files against itself and against another one, at both levels.
 
     python -m bench.check_answers DIR [--out bench/results/grader_gold.json]
 
-"Another" is the file's next gold answer of another value: another text behind the last "=". What differs from
-math-verify alone is listed pair by pair. The last line is JSON.
+"Another" is the file's next gold answer with a different text after the last "=". Pairs on which math-verify
+disagrees are listed. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FILES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelfCheck:
-    """How the gold answers of one file grade."""
+    """Verdicts on the gold answers of one file."""
 
     num_gold: int
     against_self: Counter[Verdict]
@@ -39,7 +39,7 @@ class SelfCheck:
 
 
 def self_check(grader: AnswerGrader, gold: Sequence[str]) -> SelfCheck:
-    """Each gold answer, boxed, graded against itself and as an answer to a problem with another one."""
+    """Grade each boxed gold answer against itself and against another gold answer."""
     pairs = boxed_pairs(gold)
     return SelfCheck(
         num_gold=len(gold),
@@ -55,8 +55,8 @@ def boxed_pairs(gold: Sequence[str]) -> list[tuple[str, str]]:
     return [*zip(boxed, gold, strict=True), *zip(boxed, others, strict=True)]
 
 
-def math_verify_alone(pairs: Sequence[tuple[str, str]]) -> list[bool]:
-    """Grade the same pairs by math-verify, with its defaults and a box around the gold answer."""
+def math_verify_verdicts(pairs: Sequence[tuple[str, str]]) -> list[bool]:
+    """Grade the same pairs with math-verify's defaults, the gold answer boxed."""
     from math_verify import parse, verify
 
     return [bool(verify(parse(f"\\boxed{{{gold}}}"), parse(completion))) for completion, gold in pairs]
@@ -76,7 +76,7 @@ def _right_side(answer: str) -> str:
 def check_file(path: Path) -> dict[str, Any]:
     gold = [problem.solution for problem in load_problems(DataConfig(path=str(path)))]
     pairs, found = boxed_pairs(gold), dict[str, Any](num_gold=len(gold))
-    alone = math_verify_alone(pairs) if len(gold) <= 2000 else None
+    theirs = math_verify_verdicts(pairs) if len(gold) <= 2000 else None
     for level in LEVELS:
         with AnswerGrader(level=level) as grader:  # type: ignore[arg-type]
             grader.equal([(r"\frac{1}{\sqrt{2}}", r"\frac{\sqrt{2}}{2}")])
@@ -89,7 +89,7 @@ def check_file(path: Path) -> dict[str, Any]:
                 "seconds": round(seconds, 3),
                 "by_algebra": grader.num_compared - 1,
             }
-            if alone is not None:
+            if theirs is not None:
                 found[level]["differs_from_math_verify"] = [
                     {
                         "answer": completion,
@@ -97,7 +97,7 @@ def check_file(path: Path) -> dict[str, Any]:
                         "fastrl": verdict.value,
                         "rule": _rule(grader, completion, right),
                     }
-                    for (completion, right), verdict, other in zip(pairs, verdicts, alone, strict=True)
+                    for (completion, right), verdict, other in zip(pairs, verdicts, theirs, strict=True)
                     if (verdict is Verdict.CORRECT) != other
                 ]
     return found

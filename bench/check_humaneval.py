@@ -1,10 +1,9 @@
-"""Real HumanEval through the sandbox: canonical solutions pass, mutated ones fail or are named.
+"""Run HumanEval through the sandbox: canonical solutions must pass; mutants that pass are listed.
 
     python -m bench.check_humaneval [--out bench/results/humaneval_sandbox.json]
 
-Of each canonical solution one operator is swapped: the first comparison, arithmetic, boolean or unary one of
-its source. A mutant that passes all the same is listed by name, with the reason why it may.
-The last line is JSON.
+A mutant swaps one operator of a canonical solution: the first comparison, arithmetic, boolean or unary one in
+its source. A mutant that passes is listed with the reason. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -55,8 +54,8 @@ SURVIVORS: dict[str, tuple[str, str, str]] = {
         "[(1, n, r) for n in range(9) for r in range(9)]",
     ),
 }
-"""Mutants that pass: equal (no input tells them apart) or untested (the benchmark's tests do not); why; and
-inputs to compare them with the canonical solution on: an equal one agrees on all, an untested one doesn't."""
+"""Mutants that pass, as (class, reason, inputs). "equal" ones agree with the canonical solution on all
+inputs; "untested" ones differ on some, but the benchmark's tests don't notice."""
 COMPARE = """
 def outcome(source, arguments):
     space = {{}}
@@ -79,7 +78,7 @@ def canonical(problem: dict[str, str]) -> str:
 
 
 def mutant(problem: dict[str, str]) -> tuple[str, str] | None:
-    """The whole source with one operator of the solution swapped, and a word on it; None: it has none."""
+    """Return the source with one operator swapped, and "before -> after"; None if it has no operator."""
     source = canonical(problem)
     tree = ast.parse(source)
     first_line = problem["prompt"].count("\n") + 1
@@ -101,7 +100,9 @@ def mutant(problem: dict[str, str]) -> tuple[str, str] | None:
     return ast.unparse(tree), f"{before}  ->  {ast.unparse(node)}"
 
 
-def tried(runner: ProgramRunner, chosen: list[dict[str, str]], programs: list[str]) -> list[ProgramReport]:
+def run_programs(
+    runner: ProgramRunner, chosen: list[dict[str, str]], programs: list[str]
+) -> list[ProgramReport]:
     jobs = [
         (text, ProgramTests.from_columns(problem)) for text, problem in zip(programs, chosen, strict=True)
     ]
@@ -109,7 +110,7 @@ def tried(runner: ProgramRunner, chosen: list[dict[str, str]], programs: list[st
 
 
 def survivor(runner: ProgramRunner, problem: dict[str, str], made: tuple[str, str]) -> dict[str, str]:
-    """A mutant that passed, with its class; "?" where it has none or the comparison says otherwise."""
+    """Return a passing mutant with its class, "?" if it has none or the comparison contradicts it."""
     source, swap = made
     kind, why, inputs = SURVIVORS.get(problem["task_id"], ("?", "?", "[]"))
     program = COMPARE.format(
@@ -125,16 +126,16 @@ def survivor(runner: ProgramRunner, problem: dict[str, str], made: tuple[str, st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, help="the JSON goes to this file too")
+    parser.add_argument("--out", type=Path, help="also write the JSON to this file")
     out = parser.parse_args().out
     chosen = problems()
     mutants = [(problem, made) for problem in chosen if (made := mutant(problem)) is not None]
     # a busy machine must not turn the slowest canonical solutions into timeouts
     with ProgramRunner(ProgramConfig(timeout_s=10.0)) as runner:
         began = time.monotonic()
-        solved = tried(runner, chosen, [canonical(problem) for problem in chosen])
-        completed = tried(runner, chosen, [problem["canonical_solution"] for problem in chosen])
-        broken = tried(runner, [problem for problem, _ in mutants], [made[0] for _, made in mutants])
+        solved = run_programs(runner, chosen, [canonical(problem) for problem in chosen])
+        completed = run_programs(runner, chosen, [problem["canonical_solution"] for problem in chosen])
+        broken = run_programs(runner, [problem for problem, _ in mutants], [made[0] for _, made in mutants])
         seconds = time.monotonic() - began
         passing = [
             survivor(runner, problem, made)
@@ -154,8 +155,8 @@ def main() -> None:
     for problem, report in zip(chosen, solved, strict=True):
         if report.outcome is not Outcome.PASSED:
             print(f"{problem['task_id']}: {report.outcome.value}: {report.detail}")
-    for each in passing:
-        print(f"{each['task']:14} {each['class']:9} {each['swap']}   {each['why']}")
+    for row in passing:
+        print(f"{row['task']:14} {row['class']:9} {row['swap']}   {row['why']}")
     text = json.dumps({"environment": environment(), "results": results})
     if out is not None:
         out.write_text(text + "\n")

@@ -1,11 +1,10 @@
-r"""Generated answers through the grader: no crash, no hang, flat memory, reflexive and symmetric verdicts.
+r"""Fuzz the grader with generated answers: no crash, no hang, flat memory, reflexive and symmetric verdicts.
 
     python -m bench.fuzz_grader [--answers 200000] [--out bench/results/grader_fuzz.json]
 
-Answers are pieces of LaTeX put together by a grammar, changed copies of those, random bytes and deep nesting.
-Each is compared with itself and, both ways round, with the one before, and looked for in a text around it.
-One batch in so many goes through the worker processes, the others are compared without algebra. The last line
-is JSON.
+Answers are LaTeX built by a grammar, edited copies, random characters and deep nesting. Each is compared with
+itself and with its predecessor in both orders, and extracted from a text around it. One in --algebra-every
+batches goes to the worker processes; the others are compared without algebra. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ def answer(draw: random.Random, depth: int = 3) -> str:
 
 
 def changed(text: str, draw: random.Random) -> str:
-    """Return a text with one character more, less or another."""
+    """Return a text with one character inserted, deleted or replaced."""
     place = draw.randrange(len(text) + 1)
     return text[:place] + draw.choice(("", "0", "-", ",", "}", " ")) + text[place + draw.randrange(2) :]
 
@@ -80,7 +79,7 @@ def answers(number: int, seed: int) -> list[str]:
 
 
 def fuzz(grader: AnswerGrader, given: Sequence[str], seed: int) -> dict[str, Any]:
-    """Grade one batch: extraction from texts around the answers, then the answers against each other."""
+    """Grade one batch: extract the answers from texts, then compare them with each other."""
     draw = random.Random(seed)
     grader.grade([(draw.choice(AROUND).format(text), text) for text in given])
     others = [given[-1], *given[:-1]]
@@ -108,7 +107,7 @@ def fuzz(grader: AnswerGrader, given: Sequence[str], seed: int) -> dict[str, Any
 
 
 def fuzz_exactly(given: Sequence[str], seed: int) -> dict[str, Any]:
-    """The same of one batch without algebra, in this process."""
+    """Do the same for one batch without algebra, in this process."""
     draw, others = random.Random(seed), [given[-1], *given[:-1]]
     found: dict[str, Any] = {"not_reflexive": [], "not_symmetric": [], "verdicts": Counter()}
     for text, other in zip(given, others, strict=True):
@@ -131,7 +130,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.fuzz_grader")
     parser.add_argument("--answers", type=int, default=200_000)
     parser.add_argument("--batch", type=int, default=1000)
-    parser.add_argument("--algebra-every", type=int, default=10, help="batches of which one goes to workers")
+    parser.add_argument(
+        "--algebra-every", type=int, default=10, help="send one in so many batches to workers"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--timeout-s", type=float, default=2.0)
     parser.add_argument("--out", type=Path)

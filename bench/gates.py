@@ -1,4 +1,4 @@
-"""Is what is timed the right computation? Each provider against float64, run after run and row by row."""
+"""Check each provider's results: against float64, between repeated calls, and row by row."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from fastrl.ops import grpo_loss
 
 ROWS = 512
 SATURATED = 0.999999
-ALONE = 4
-"""About as many rows are computed one by one."""
+SINGLE_ROWS = 4
+"""Approximate number of rows that are also computed one by one."""
 LIMITS = {"float32": (1e-3, 1e-4), "bfloat16": (2e-1, 1e-2), "float16": (5e-2, 1e-2)}
-"""By dtype: largest |dlogp|, and largest relative L2 error of a gradient."""
+"""Per dtype: limit of |dlogp| and of a gradient's relative L2 error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exact:
-    """A case in float64."""
+    """Log-probs and gradients of a case in float64."""
 
     logprobs: Tensor
     hidden_grad: Tensor
@@ -30,12 +30,12 @@ class Exact:
 
 
 def gate_case(spec: CaseSpec, rows: int = ROWS) -> Case:
-    """At most `rows` rows over the whole vocabulary, from the same distribution and mask."""
+    """Build a case of at most `rows` rows with the same vocabulary, distribution and mask."""
     return spec.with_tokens(min(rows, spec.tokens)).build()
 
 
 def exact(case: Case, op: str) -> Exact:
-    """Log-probs and both gradients in float64, 64 rows at a time; the op's loss gives the rows' weights."""
+    """Compute log-probs and both gradients in float64, 64 rows at a time."""
     hidden, weight = case.hidden.detach().double(), case.weight.detach().double()
     logits = lambda rows: rows @ weight.T / case.temperature
     logprobs = torch.cat(
@@ -48,11 +48,11 @@ def exact(case: Case, op: str) -> Exact:
     hidden_grad, weight_grad = torch.empty_like(hidden), torch.zeros_like(weight)
     for start in range(0, len(hidden), 64):
         rows = slice(start, start + 64)
-        slope = -logits(hidden[rows]).softmax(-1)
-        slope[torch.arange(len(slope), device=slope.device), case.ids[rows]] += 1
-        slope *= scale[rows, None] / case.temperature
-        hidden_grad[rows] = slope @ weight
-        weight_grad += slope.T @ hidden[rows]
+        grad_logits = -logits(hidden[rows]).softmax(-1)
+        grad_logits[torch.arange(len(grad_logits), device=grad_logits.device), case.ids[rows]] += 1
+        grad_logits *= scale[rows, None] / case.temperature
+        hidden_grad[rows] = grad_logits @ weight
+        weight_grad += grad_logits.T @ hidden[rows]
     return Exact(logprobs.detach(), hidden_grad, weight_grad)
 
 
@@ -71,7 +71,7 @@ def loss_of(op: str, case: Case) -> Callable[[Tensor], Tensor]:
 
 
 def gates(provider: Provider, case: Case, truth: Exact) -> dict[str, object]:
-    """Figures of one provider, and under "failed" the gates it does not pass."""
+    """Measure one provider's accuracy; "failed" names the gates it does not pass."""
     outcome, grads = gradients(provider, case)
     mask = case.batch["loss_mask"]
     found: dict[str, object] = {
@@ -92,7 +92,7 @@ def gates(provider: Provider, case: Case, truth: Exact) -> dict[str, object]:
 
 
 def active(case: Case) -> Tensor:
-    """Rows that carry a gradient; a provider may leave the others at 0."""
+    """Return the mask of rows with a nonzero advantage; a provider may leave the others at 0."""
     lengths = case.batch["cu_seqlens"].diff()
     return torch.repeat_interleave(case.batch["advantages"], lengths) != 0
 
@@ -102,7 +102,7 @@ def relative(found: Tensor, wanted: Tensor) -> float:
 
 
 def saturated(hidden_grad: Tensor, case: Case, truth: Exact) -> dict[str, object]:
-    """Of tokens with p > SATURATED that have a gradient: the share whose row is all zero, and the error."""
+    """Return share of zero gradients and error over tokens with p > SATURATED and nonzero exact gradient."""
     rows = (truth.logprobs.exp() > SATURATED) & (truth.hidden_grad != 0).any(-1)
     if not rows.any():
         return {"saturated_zero_share": None, "saturated_dx_rel": None}
@@ -112,7 +112,7 @@ def saturated(hidden_grad: Tensor, case: Case, truth: Exact) -> dict[str, object
 
 
 def repeatable(provider: Provider, case: Case) -> bool:
-    """Three calls give the same bits."""
+    """Return whether three calls give the same bits."""
     runs = []
     for _ in range(3):
         outcome, grads = gradients(provider, case)
@@ -122,19 +122,19 @@ def repeatable(provider: Provider, case: Case) -> bool:
 
 
 def batch_invariant(provider: Provider, case: Case, logprobs: Tensor | None) -> bool | None:
-    """A row's log-prob alone has the bits it has in the batch; None: the provider gives no log-probs."""
+    """Return whether a single row gets the same log-prob bits as in the batch; None without log-probs."""
     if logprobs is None:
         return None
     rows = torch.nonzero(case.batch["loss_mask"] & active(case))[:, 0]
     same = []
-    for row in rows[:: max(1, len(rows) // ALONE)].tolist():
-        alone = provider.run(alone_case(case, row)).logprobs
-        same.append(alone is not None and torch.equal(alone.detach(), logprobs[row : row + 1].detach()))
+    for row in rows[:: max(1, len(rows) // SINGLE_ROWS)].tolist():
+        single = provider.run(single_row(case, row)).logprobs
+        same.append(single is not None and torch.equal(single.detach(), logprobs[row : row + 1].detach()))
     return all(same)
 
 
-def alone_case(case: Case, row: int) -> Case:
-    """One token as its own batch."""
+def single_row(case: Case, row: int) -> Case:
+    """Return a case with one row of `case`."""
     sequence = row * case.num_sequences // len(case.ids)
     batch = {name: values[row : row + 1] for name, values in case.batch.items()}
     batch["advantages"] = case.batch["advantages"][sequence : sequence + 1]

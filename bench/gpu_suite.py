@@ -1,9 +1,9 @@
-"""The GPU suite in one command, within one time budget: build, tests, sanitizer, kernels' resources, benches.
+"""Run the GPU suite within a time budget: build, tests, sanitizer, kernels' resources, benches.
 
     python -m bench.gpu_suite [--out DIR] [--wheels DIR] [--budget-s 570]        what `make gpu` runs
 
-Nothing is downloaded. The most valuable parts come first; none that fails or runs out of time stops the rest.
-Without a GPU it goes as far as it can. Exits with 1 where a part failed, or tests ran out of time.
+Downloads nothing. The most valuable parts come first; a part that fails or runs out of time does not stop the
+rest. Without a GPU, parts that need one are left out. Exits with 1 if a part failed or tests ran out of time.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ BENCHES = (
     "prefix_attention",
     "group_advantage",
 )
-LEAST_S = 5.0  # with less time left, no part is started
-TAIL, WIDTH = 40, 180  # lines of a part's output that are shown, and their length; the log has all
+MIN_PART_S = 5.0  # with less time left, no part is started
+TAIL, WIDTH = 40, 180  # shown lines of a part's output and their length; the log has everything
 MACHINE = """
 import inspect, json, numpy, torch, triton.runtime.interpreter as interpreter
 try:
@@ -63,11 +63,11 @@ class Part:
     limit_s: float
     env: dict[str, str] = field(default_factory=dict)
     writes: Path | None = None
-    """A file that has to be there when the part has passed."""
+    """File that a passed part must have written."""
     must_finish: bool = False
-    """Running out of time counts as failing."""
+    """Running out of time counts as a failure."""
     missing: str | None = None
-    """Why it can't run."""
+    """Reason if the part can't run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Suite:
     wheels: Path | None
     gpu: str | None
     interprets: bool
-    """Triton's kernels run without a GPU, too."""
+    """Triton's interpreter works here, so Triton kernels run without a GPU."""
 
     def parts(self) -> Iterator[Part]:
         yield self.build()
@@ -97,7 +97,7 @@ class Suite:
         yield python("resources", 60, "bench.resources")
         for op, limit_s in zip(BENCHES, (120, 90, 60, 60, 60, 60, 30), strict=True):
             yield self.bench(op, limit_s, small=True)
-        if self.gpu is not None:  # a longer run that is stopped leaves the small one's file
+        if self.gpu is not None:  # a stopped longer run leaves the small run's file
             for op, limit_s in zip(BENCHES[:6], (150, 90, 60, 60, 90, 90), strict=True):
                 yield self.bench(op, limit_s, small=False)
             yield self.sanitizer("racecheck")
@@ -109,11 +109,11 @@ class Suite:
         settings = (f"FASTRL_CUDA={mode}", f"CMAKE_CUDA_ARCHITECTURES={ARCHITECTURES}")
         command = [sys.executable, "-m", "pip", "install", "--verbose", "--no-build-isolation", "--no-deps"]
         command += ["--no-index", "--editable", str(ROOT)]
-        command += [word for each in settings for word in ("-C", f"cmake.define.{each}")]
+        command += [word for setting in settings for word in ("-C", f"cmake.define.{setting}")]
         return Part(f"build ({mode})", command, 240, must_finish=True)
 
     def tests_on_cpu(self) -> Part:
-        """Any machine can run them, so that a GPU's time may run out over them."""
+        """Return the CPU tests; on a GPU machine they may be cut off, since any machine can run them."""
         flags = [f"--ignore={path}" for path in triton_tests()]
         flags += [] if self.interprets else ["-k", "not triton"]
         part = pytest("tests on the CPU", 300, "-m", "not gpu", TESTS, *flags)
@@ -125,7 +125,7 @@ class Suite:
         found = shutil.which("compute-sanitizer") is not None
         on_path = None if found else "compute-sanitizer is not on PATH"
         missing = "there is no GPU" if self.gpu is None else on_path
-        # its own allocator, so that a tensor's end is an allocation's end
+        # without PyTorch's allocator each tensor is one allocation, so the tool sees reads past its end
         return Part(tool, command, 120, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}, missing=missing)
 
     def bench(self, op: str, limit_s: float, small: bool) -> Part:
@@ -137,7 +137,7 @@ class Suite:
         return python(name, limit_s, f"bench.bench_{op}", *flags, writes=out)
 
     def receiver(self) -> Part:
-        """The engine on shared trunks against the same engine without sharing."""
+        """Return the bench of the engine with and without shared prefixes."""
         out = self.out / "receiver_gpu.json"
         return python(
             "bench receiver", 90, "bench.bench_receiver", "--rounds", "2", "--out", str(out), writes=out
@@ -157,7 +157,7 @@ def pytest(name: str, limit_s: float, *flags: str) -> Part:
 
 
 def triton_tests() -> list[str]:
-    """Without a GPU they run in Triton's interpreter."""
+    """Return the test files that run in Triton's interpreter if there is no GPU."""
     return sorted(str(path.relative_to(ROOT)) for path in (ROOT / TESTS).glob("test_triton_*.py"))
 
 
@@ -168,7 +168,7 @@ def needing_hypothesis() -> list[str]:
 
 
 def run(part: Part, limit_s: float, log: Path) -> Outcome:
-    """Runs a part; at its limit it is stopped with everything that it started. Its output goes to the log."""
+    """Run a part with its output in the log; at the limit, kill it with all processes it started."""
     if part.missing is not None:
         return Outcome(part.name, "not run", 0.0, part.missing)
     began, start, clock = time.monotonic(), log.stat().st_size, time.time()
@@ -185,7 +185,7 @@ def run(part: Part, limit_s: float, log: Path) -> Outcome:
 
 
 def call(part: Part, limit_s: float, log: Path) -> int | None:
-    """The exit code; None where the time ran out."""
+    """Run the command and return its exit code; None if the time ran out."""
     env = {**os.environ, "PYTHONUNBUFFERED": "1", **part.env}
     with log.open("ab") as sink:
         process = subprocess.Popen(
@@ -197,13 +197,13 @@ def call(part: Part, limit_s: float, log: Path) -> int | None:
         except subprocess.TimeoutExpired:
             return None
         finally:
-            with contextlib.suppress(ProcessLookupError):  # what the part left running ends with it
+            with contextlib.suppress(ProcessLookupError):  # kill processes that the part left running
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
 def show(log: Path, start: int) -> None:
-    """The last lines of what was written from `start` on, but for the JSON."""
+    """Print the last log lines after byte `start`, without the JSON."""
     lines = log.read_bytes()[start:].decode(errors="replace").splitlines()
     for line in [line for line in lines if line.strip() and not line.startswith("{")][-TAIL:]:
         print(f"    {line[:WIDTH]}")
@@ -218,11 +218,13 @@ def machine() -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu_suite")
-    parser.add_argument("--out", type=Path, help="folder of the JSON (bench/results; without a GPU: build/)")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the JSON (default: bench/results; without a GPU: build/)"
+    )
     parser.add_argument("--wheels", type=Path, help="a folder with competitors' wheels or files")
-    parser.add_argument("--budget-s", type=float, default=570, help="seconds for everything")
+    parser.add_argument("--budget-s", type=float, default=570, help="seconds for all parts")
     given = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what runs is stopped, too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # also stops the part that is running
     deadline, found = time.monotonic() + given.budget_s, machine()
     scratch = (given.out or SCRATCH).resolve()
     out = scratch if given.out or found["gpu"] is None else ROOT / "bench" / "results"
@@ -236,29 +238,29 @@ def main() -> int:
     suite = Suite(out, wheels, found["gpu"], found["interprets"])
     outcomes, failed = run_all(suite, deadline, scratch, found)
     print(f"\n{'part':34}{'outcome':10}{'s':>7}")
-    for each in outcomes:
-        print(f"{each.part:34}{each.outcome:10}{each.seconds:7.1f}  {each.note}")
+    for row in outcomes:
+        print(f"{row.part:34}{row.outcome:10}{row.seconds:7.1f}  {row.note}")
     print(f"JSON in {out}, the log in {scratch}")
     return int(failed)
 
 
 def run_all(suite: Suite, deadline: float, folder: Path, found: dict[str, Any]) -> tuple[list[Outcome], bool]:
-    """(what became of each part, whether one that counts failed); the summary is kept after each."""
+    """Run all parts; return (outcomes, whether the suite failed). The summary is written after each part."""
     outcomes, failed = [], False
     log = folder / "gpu_suite.log"
     log.write_text("")
     for part in suite.parts():
         left = deadline - time.monotonic()
         print(f"\n== {part.name}, {left:.0f} s left", flush=True)
-        if left < LEAST_S:
-            outcome = Outcome(part.name, "not run", 0.0, "the time is spent")
+        if left < MIN_PART_S:
+            outcome = Outcome(part.name, "not run", 0.0, "no time left")
         else:
             outcome = run(part, min(part.limit_s, left), log)
         print(f"   {outcome.outcome}, {outcome.seconds:.1f} s {outcome.note}", flush=True)
         unfinished = part.must_finish and part.missing is None and outcome.outcome != "passed"
         failed = failed or outcome.outcome == "failed" or unfinished
         outcomes.append(outcome)
-        summary = {**found, "parts": [asdict(each) for each in outcomes]}
+        summary = {**found, "parts": [asdict(done) for done in outcomes]}
         (folder / "gpu_suite.json").write_text(json.dumps(summary, indent=1) + "\n")
     return outcomes, failed
 

@@ -1,4 +1,4 @@
-"""Timing side by side: the op's tests first, providers in turn, the last line is JSON."""
+"""Time providers in turn, after the op's tests have passed; the last line is JSON."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ ROOT = Path(__file__).resolve().parent.parent
 def arguments(
     op: str, more: Callable[[argparse.ArgumentParser], None] = lambda _: None
 ) -> argparse.Namespace:
-    """Flags that every bench has, and more; the op's test file runs first, and a red one ends the bench."""
+    """Parse the common flags and `more`, then run the op's tests; a failing test ends the bench."""
     on_gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(prog=f"python -m bench.bench_{op}")
     parser.add_argument(
         "--rounds", type=int, default=50 if on_gpu else 5, help="timed rounds; each runs every provider once"
     )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--small", action="store_true", help="the smallest shape alone")
+    parser.add_argument("--small", action="store_true", help="only the smallest shape")
     parser.add_argument("--no-test", action="store_true", help="skip the op's tests")
-    parser.add_argument("--out", type=Path, help="the JSON goes to this file too")
+    parser.add_argument("--out", type=Path, help="also write the JSON to this file")
     more(parser)
     given = parser.parse_args()
     if not given.no_test:
@@ -43,7 +43,7 @@ def arguments(
 def compare(
     providers: Mapping[str, Callable[[], object]], rounds: int, device: str = "cpu", warm_ups: int = 1
 ) -> dict[str, dict[str, float]]:
-    """Milliseconds of each provider: warm-ups, then all of them in turn, round after round."""
+    """Return a summary of milliseconds per provider; after warm-ups, providers take turns in every round."""
     times: dict[str, list[float]] = {name: [] for name in providers}
     measure = gpu_ms if device == "cuda" else cpu_ms
     for run in providers.values():
@@ -62,7 +62,7 @@ def cpu_ms(run: Callable[[], object]) -> float:
 
 
 def gpu_ms(run: Callable[[], object]) -> float:
-    """By events of the stream; the queue is empty before, so that launching counts where it shows."""
+    """Time by CUDA events on an empty stream, so that visible launch overhead counts."""
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     torch.cuda.synchronize()
     start.record()
@@ -84,7 +84,7 @@ def summary(values: list[float]) -> dict[str, float]:
 
 
 def show(shape: str, rows: Mapping[str, dict[str, float]], work: float, unit: str) -> None:
-    """work: what one call does, in 1e9 of `unit` (FLOP or bytes counted in the bench)."""
+    """Print a table; `work` is that of one call in `unit` (GFLOP or GB, as counted by the bench)."""
     print(f"\n{shape}")
     for name, row in rows.items():
         rate = work / row["median_ms"] * 1e3
@@ -95,7 +95,7 @@ def show(shape: str, rows: Mapping[str, dict[str, float]], work: float, unit: st
 
 
 def finish(op: str, results: list[dict[str, object]], out: Path | None = None) -> None:
-    """Machine, versions and every figure as one line of JSON."""
+    """Print the results with machine and versions as one line of JSON; write it to `out` too."""
     report = {
         "op": op,
         "machine": f"{processor()}, {torch.get_num_threads()} threads",
@@ -120,7 +120,7 @@ def processor() -> str:
 
 
 def commit() -> str:
-    """Of the checkout; a copy of the tree without its history has none."""
+    """Return the checkout's commit, "unknown" in a copy without git history."""
     try:
         found = subprocess.run(
             ["git", "describe", "--always", "--dirty"], cwd=ROOT, check=False, capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""Inputs of the loss benches: a head of known sharpness, packed sequences, tokens that carry no gradient."""
+"""Inputs of the loss benches: random or trained-like heads, packed sequences, tokens without gradient."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fastrl.ops import LossConfig
 DISTRIBUTIONS = ("random", "trained")
 MASKS = ("dense", "realistic", "zero-advantage")
 IDLE_SHARE = 0.45
-"""Tokens without gradient under the realistic mask."""
+"""Share of tokens without gradient under the realistic mask."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A policy loss, and what it is given beside the current log-probs."""
+    """A policy loss and the extra log-probs (old, reference, rollout) it needs."""
 
     config: LossConfig
     given: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ VARIANTS: Mapping[str, Variant] = {
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What one call works on. Sequences are equally long: [S, L] layouts are views of the packed one."""
+    """Input of one call. Sequences are equally long, so [S, L] layouts are views of the packed one."""
 
     hidden: Tensor
     weight: Tensor
@@ -53,13 +53,13 @@ class Case:
         return len(self.batch["cu_seqlens"]) - 1
 
     def padded(self, values: Tensor) -> Tensor:
-        """[T, ...] as [S, L, ...]."""
+        """View [T, ...] as [S, L, ...]."""
         return values.view(self.num_sequences, -1, *values.shape[1:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseSpec:
-    """How a case is made. Names and numbers alone, so that a fresh process makes the same one."""
+    """Recipe of a case; plain names and numbers, so that another process can build the same case."""
 
     tokens: int
     width: int
@@ -77,7 +77,7 @@ class CaseSpec:
         return f"{shape}, {self.distribution}, {self.mask}, {self.variant}"
 
     def with_tokens(self, tokens: int) -> CaseSpec:
-        """At most that many, in sequences of one length."""
+        """Return a spec with at most `tokens` tokens in sequences of one length."""
         sequences = min(self.num_sequences, tokens)
         return replace(self, tokens=tokens // sequences * sequences, num_sequences=sequences)
 
@@ -100,7 +100,7 @@ class CaseSpec:
 def packed_batch(
     num_tokens: int, num_sequences: int, mask: str, device: torch.device | str = "cpu"
 ) -> dict[str, Tensor]:
-    """Sequences of equal length. "zero-advantage" leaves every second one without a gradient."""
+    """Return a batch of equally long sequences; "zero-advantage" removes every second one's gradient."""
     length = num_tokens // num_sequences
     advantages = torch.randn(num_sequences, device=device)
     loss_mask = torch.ones(num_sequences, length, dtype=torch.bool, device=device)
@@ -115,7 +115,10 @@ def packed_batch(
 
 
 def realistic_mask(num_sequences: int, length: int) -> Tensor:
-    """A prompt in the first quarter, a completion of lognormal length; IDLE_SHARE of all rows are idle."""
+    """Return a loss mask [S, L]: prompts fill the first quarter, completion lengths are lognormal.
+
+    IDLE_SHARE of all tokens are masked.
+    """
     prompt = length // 4
     quantiles = (torch.arange(num_sequences) + 0.5) / num_sequences
     shape = torch.exp(0.6 * torch.special.ndtri(quantiles))[torch.randperm(num_sequences)]
@@ -132,7 +135,7 @@ def realistic_mask(num_sequences: int, length: int) -> Tensor:
 def head_inputs(
     num_tokens: int, width: int, vocab: int, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Hidden states and ids that know nothing of each other: log-probs near -log(vocab)."""
+    """Return independent random hidden states, weight and ids: log-probs near -log(vocab)."""
     hidden = torch.randn(num_tokens, width, device=device).to(dtype).requires_grad_()
     weight = (torch.randn(vocab, width, device=device) * 0.02).to(dtype).requires_grad_()
     return hidden, weight, torch.randint(0, vocab, (num_tokens,), device=device)
@@ -141,10 +144,10 @@ def head_inputs(
 def trained_inputs(
     num_tokens: int, width: int, vocab: int, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As a trained model sees its own samples: mean log-prob near -0.3, 85 % of the tokens the likeliest one.
+    """Return inputs like a trained model's own samples: mean log-prob near -0.3, 85 % of tokens are top-1.
 
-    Each hidden state is the combination of its token's row and a rival's that puts the two logits a sampled
-    margin apart, both far above the rest of the vocabulary.
+    Each hidden state combines the weight rows of its token and of a rival token. The two logits are a sampled
+    margin apart, and both are far above the rest of the vocabulary.
     """
     weight = (torch.randn(vocab, width, device=device) * 0.02).to(dtype)
     ids = torch.randint(0, vocab, (num_tokens,), device=device)
@@ -159,8 +162,10 @@ def trained_inputs(
 
 
 def margins(num_tokens: int) -> Tensor:
-    """Logit of the token minus its rival's: 15 % lose, 25 % win narrowly, 60 % are sure, a third of them
-    so sure that 1 - p is below 1e-6."""
+    """Draw the token's logit minus its rival's: 15 % negative, 25 % slightly positive, 60 % large.
+
+    For a third of the large ones, 1 - p is below 1e-6.
+    """
     rank = (torch.randperm(num_tokens) + 0.5) / num_tokens
     draw = torch.rand(num_tokens)
     lost, narrow, sure = 1.1 * torch.log1p(-draw), 3 * draw, 4 + 16 * draw
@@ -169,7 +174,7 @@ def margins(num_tokens: int) -> Tensor:
 
 @torch.no_grad()
 def logprobs_of(hidden: Tensor, weight: Tensor, ids: Tensor, temperature: float = 1.0) -> Tensor:
-    """Plain float32 log-probs, 256 rows at a time."""
+    """Return float32 log-probs, computed 256 rows at a time."""
     found = []
     for rows, targets in zip(hidden.split(256), ids.split(256), strict=True):
         logits = (rows @ weight.T).float() / temperature

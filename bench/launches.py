@@ -1,4 +1,4 @@
-"""What one call asks of the machine: kernels and waits on a GPU, operators on a CPU; and its first calls."""
+"""Count a call's kernel launches and host syncs (GPU) or operators (CPU); time first calls at new lengths."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch.profiler import ProfilerActivity, profile
 
 from bench.inputs import Case, CaseSpec
 
-# or the profiler reports each start and stop on stderr
+# otherwise the profiler logs each start and stop on stderr
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 UNSEEN = 8
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
 
 
 def launches(call: Callable[[], object], device: str) -> dict[str, int]:
-    """On CUDA kernel_launches and host_syncs; on a CPU aten_ops, the outermost ones.
+    """Return kernel_launches and host_syncs on CUDA, or the number of outermost aten_ops on a CPU.
 
-    Operators inside compiled code and inside C++ extensions are not seen: that is what they save.
+    Operators inside compiled code and C++ extensions are not counted.
     """
     if device == "cpu":
         with profile(activities=[ProfilerActivity.CPU]) as recorded:
@@ -28,7 +28,7 @@ def launches(call: Callable[[], object], device: str) -> dict[str, int]:
         outermost = [e for e in recorded.events() if is_aten(e) and not is_aten(e.cpu_parent)]
         return {"aten_ops": len(outermost)}
     names, own = cuda_events(call), cuda_events(lambda: None)
-    # the profiler waits for the device itself
+    # subtract the profiler's own waits for the device
     waits = sum(name in WAITS for name in names) - sum(name in WAITS for name in own)
     return {"kernel_launches": sum("LaunchKernel" in name for name in names), "host_syncs": max(0, waits)}
 
@@ -45,7 +45,7 @@ def is_aten(event: object) -> bool:
 
 
 def first_calls_ms(call: Callable[[Case], object], spec: CaseSpec) -> list[float]:
-    """Milliseconds of the first call at unseen lengths; every sequence is shorter each time."""
+    """Return milliseconds of the first call at each of UNSEEN new lengths, from long to short."""
     length = spec.tokens // spec.num_sequences
     step = max(1, length // 37)
     found = []

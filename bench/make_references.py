@@ -1,12 +1,12 @@
-"""The references of fastrl compare: every *-tiny recipe with several seeds, as bands and a picture of them.
+"""Make the references of fastrl compare: train every *-tiny recipe with several seeds; write bands and plots.
 
     fastrl tiny --tracelift true --int true --weak true          # once: tiny-world, in the working directory
     python -m bench.make_references                              # about twenty minutes of one core
     python -m bench.make_references --recipe rlvr-tiny --seeds 0 1 2 3 4
 
-Recipes run in this process, one after another, with the flags of SHORTER: fewer steps, so that all of them
-are done in time; a longer run is compared as far as its reference goes. What was stopped goes on. After every
-recipe: how often a seed would fail against the bands of the others.
+Recipes run one after another in this process with the flags of SHORTER (fewer steps); a longer run is
+compared over its reference's steps. Runs that were stopped are resumed. After each recipe the script prints
+which seeds lie outside the bands of the others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fastrl.tools.compare.runs import read_record
 from fastrl.train import run_recipe
 
 PICTURES = Path(__file__).parent / "results" / "references"
-"""Next to the benches, not in the wheel: nothing reads them but people."""
+"""Kept out of the wheel: no code reads them."""
 TRACELIFT = ["--reward_model.train.num_steps=30", "--rl.train.num_steps=10"]
 STARTS = ("base_thinking", "base_plain", "cpt_thinking", "cpt_plain")
 SHORTER: dict[str, list[str]] = {
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def train(recipe: str, seed: int, runs: Path) -> Path:
-    """Run a recipe with a seed to its end, unless that is done; return its folder."""
+    """Train a recipe with a seed, unless it is finished already; return its folder."""
     folder = runs / recipe / f"seed-{seed}"
     done = folder.with_name(f"{folder.name}.json")
     flags = [*SHORTER[recipe], f"--run.dir={folder}", f"--run.seed={seed}", "--run.device=cpu"]
@@ -87,9 +87,9 @@ def train(recipe: str, seed: int, runs: Path) -> Path:
 
 
 def cpu_seconds() -> float:
-    """Return the CPU time of this process and of those it started that have ended."""
+    """Return the CPU seconds of this process and of its ended children."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in used)
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def summarise(recipe: str, folders: Sequence[Path], out: Path, pictures: Path) -> None:
@@ -98,7 +98,7 @@ def summarise(recipe: str, folders: Sequence[Path], out: Path, pictures: Path) -
     write_reference(reference, out / f"{recipe}.jsonl")
     draw_reference(reference, pictures / f"{recipe}.png")
     alarms = {
-        seed: [f"{each.stage} {each.metric} {each.beyond:.2f}" for each in failed]
+        seed: [f"{alarm.stage} {alarm.metric} {alarm.beyond:.2f}" for alarm in failed]
         for seed, failed in false_alarms(reference)
         if failed
     }

@@ -1,9 +1,9 @@
-"""Extra memory of one training call: its peak, without the inputs and without the gradients it returns.
+"""Measure the extra memory of one training call: its peak without the inputs and the returned gradients.
 
-On a GPU PyTorch's allocator counts. On a CPU the kernel does: a fresh process is warmed up, its peak of
-resident memory is set back (/proc/self/clear_refs), and one call is made.
+On a GPU the figures are PyTorch's allocator's. On a CPU a fresh process warms up, resets its peak resident
+memory (/proc/self/clear_refs) and makes one call.
 
-    python -m bench.memory '<json of a request>'     prints the bytes; the benches start it themselves
+    python -m bench.memory '<request as JSON>'     prints the bytes; the benches run it
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WARM_UP_ROWS = 16
 
 
 def extra_bytes_cuda(call: Callable[[], tuple[Tensor, ...]]) -> int:
-    """`call` returns its gradients; it has run before, so that workspaces of libraries are there."""
+    """Return the extra bytes of `call`, which returns its gradients and must have run once before."""
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
@@ -39,7 +39,7 @@ def extra_bytes_cuda(call: Callable[[], tuple[Tensor, ...]]) -> int:
 
 
 def extra_bytes_cpu(call: Callable[[], tuple[Tensor, ...]]) -> int:
-    """For a fresh process: memory that earlier calls gave back to malloc, not to the system, hides use."""
+    """Return the extra bytes of `call` in a fresh process; memory kept by malloc would hide its use."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     before = resident("VmRSS")
@@ -49,7 +49,7 @@ def extra_bytes_cpu(call: Callable[[], tuple[Tensor, ...]]) -> int:
 
 
 def resident(field: str) -> int:
-    """VmRSS, what is resident now, or VmHWM, its peak; in bytes."""
+    """Return VmRSS (current resident memory) or VmHWM (its peak) in bytes."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) * 1024
 
@@ -61,7 +61,7 @@ def size_of(tensors: tuple[Tensor, ...]) -> int:
 def fresh_process_bytes(
     op: str, provider: str, spec: CaseSpec, wheels: Path | None, threads: int
 ) -> tuple[int | None, str]:
-    """Bytes of one call of a provider on a CPU; or None and what went wrong."""
+    """Measure one call of a provider in a new process; return (bytes, ""), or (None, the error)."""
     request = {"op": op, "provider": provider, "spec": asdict(spec), "threads": threads}
     request["wheels"] = None if wheels is None else str(wheels)
     command = [sys.executable, "-m", "bench.memory", json.dumps(request)]
@@ -79,7 +79,7 @@ def answer(request: dict[str, object]) -> int:
     case = spec.build()
     name = str(request["provider"])
     provider = head_providers(str(request["op"]), spec.device, case.hidden.dtype, name.__eq__)[name]
-    # what is compiled has to see the very shape; for all others a few rows load every library
+    # compiled code needs the exact shape; for others a few rows suffice to load every library
     warm_up = case if provider.compiled else spec.with_tokens(WARM_UP_ROWS).build()
     gradients(provider, warm_up)
     del warm_up

@@ -1,4 +1,4 @@
-"""Draws a bench's JSON: medians of every provider per shape, and the extra memory beside them.
+"""Plot a bench's JSON: median time and extra memory of every provider per shape.
 
 python -m bench.plot result.json picture.png
 """
@@ -24,7 +24,7 @@ def shape_name(row: Row) -> str:
 
 
 def grouped(rows: Iterable[Row], figure: str) -> dict[str, dict[str, float]]:
-    """Provider to shape to its figure; rows without one are left out of the drawing, not of the JSON."""
+    """Return {provider: {shape: figure}}; rows without the figure are left out."""
     found: dict[str, dict[str, float]] = {}
     for row in rows:
         value = row.get("median_ms") if figure == "ms" else row.get("memory", {}).get("extra_mib")

@@ -1,4 +1,4 @@
-"""fastrl's implementations and the competitors as the same thing: a named function of a case."""
+"""Providers: fastrl's implementations and the competitors as named functions of a case."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.inputs import Case
 from fastrl.ops import grpo_loss, linear_grpo_loss, linear_logprob
 
 FASTEST = ("cpp", "triton")
-"""Backends that are shown with their options too."""
+"""Backends that are also measured with their options."""
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "linear_grpo_loss": {
         "": {},
@@ -31,7 +31,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a provider gives for a case; the loss is differentiable in hidden and weight."""
+    """Result of a provider on a case; the loss is differentiable in hidden and weight."""
 
     loss: Tensor
     logprobs: Tensor | None = None
@@ -39,7 +39,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
-    """`run` is not called where `reason` says why it can't run."""
+    """Named function of a case; with a `reason`, it can't run and is not called."""
 
     name: str
     run: Callable[[Case], Outcome]
@@ -51,19 +51,19 @@ class Provider:
 
 
 def backends(op: str, device: str, dtype: torch.dtype) -> dict[str, str | None]:
-    """fastrl's implementations of an op but for its definition, with the reason of those that can't run."""
+    """Return fastrl's implementations of an op, except the reference, with the reason if one can't run."""
     module = importlib.import_module(f"fastrl.kernels.{op}")
     return {
-        each.name: each.unusable(torch.device(device), dtype)
-        for each in module.IMPLEMENTATIONS
-        if each.name != "reference"
+        kernel.name: kernel.unusable(torch.device(device), dtype)
+        for kernel in module.IMPLEMENTATIONS
+        if kernel.name != "reference"
     }
 
 
 def head_providers(
     op: str, device: str, dtype: torch.dtype, wanted: Callable[[str], bool] = lambda _: True
 ) -> Mapping[str, Provider]:
-    """Providers of linear_grpo_loss or linear_logprob by name; the unwanted are not even imported."""
+    """Return providers of linear_grpo_loss or linear_logprob by name; unwanted ones are not imported."""
     ours = {"linear_grpo_loss": our_loss, "linear_logprob": our_logprobs}[op]
     found = []
     for name, reason in backends(op, device, dtype).items():
@@ -118,15 +118,15 @@ def their_loss(competitor: Competitor, case: Case) -> Outcome:
     function = competitor.function()
     if competitor.whole_loss:
         return Outcome(function(case))
-    logprobs = kept_logprobs(competitor, case)
+    logprobs = competitor_logprobs(competitor, case)
     loss = grpo_loss(
         logprobs, **case.batch, config=case.config, denominator=case.denominator, backend="reference"
     ).loss
     return Outcome(loss, logprobs)
 
 
-def kept_logprobs(competitor: Competitor, case: Case) -> Tensor:
-    """[T]; of a competitor that compacts, 0 where loss_mask is false."""
+def competitor_logprobs(competitor: Competitor, case: Case) -> Tensor:
+    """Return log-probs [T]; 0 at masked tokens if the competitor compacts."""
     mask, function = case.batch["loss_mask"], competitor.function()
     if not competitor.compacts:
         return function(case.hidden, case.weight, case.ids, case.temperature)[0]
@@ -140,7 +140,7 @@ def their_logprobs(competitor: Competitor, case: Case) -> Outcome:
 
 
 def gradients(provider: Provider, case: Case) -> tuple[Outcome, tuple[Tensor, Tensor]]:
-    """One training call."""
+    """Make one training call: forward and backward."""
     with tf32(provider.tf32):
         outcome = provider.run(case)
         hidden, weight = torch.autograd.grad(outcome.loss, (case.hidden, case.weight))
@@ -149,7 +149,7 @@ def gradients(provider: Provider, case: Case) -> tuple[Outcome, tuple[Tensor, Te
 
 @torch.no_grad()
 def scores(provider: Provider, case: Case) -> Outcome:
-    """One scoring call: no gradient is asked for."""
+    """Make one scoring call, without gradients."""
     with tf32(provider.tf32):
         return provider.run(case)
 

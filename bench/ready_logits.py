@@ -1,4 +1,4 @@
-"""Policy losses on logits that are in memory already, side by side."""
+"""Compare policy losses on logits that are in memory already."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GATE_ROWS = 64
 
 
 def build(sequences: int, length: int, vocab: int, dtype: torch.dtype, device: str) -> LogitsCase:
-    """Logits of [sequences, length + 1, vocab], drawn wide enough for some tokens to be likely."""
+    """Return a case with logits [sequences, length + 1, vocab], scaled so that some tokens are likely."""
     torch.manual_seed(0)
     logits = torch.randn(sequences, length + 1, vocab, device=device, dtype=dtype).mul_(3).requires_grad_()
     batch = packed_batch(sequences * length, sequences, "realistic", device)
@@ -39,15 +39,15 @@ def gradient(function: Callable[[LogitsCase], Tensor], case: LogitsCase) -> tupl
     return (found,)
 
 
-def own_copy(competitor: Competitor, case: LogitsCase) -> LogitsCase:
-    """What writes over its logits gets its own, so that the others go on with theirs."""
+def case_for(competitor: Competitor, case: LogitsCase) -> LogitsCase:
+    """Return the case, with copied logits if the competitor overwrites them."""
     if not competitor.in_place:
         return case
     return replace(case, logits=case.logits.detach().clone().requires_grad_())
 
 
 def our_loss(backend: str, case: LogitsCase) -> Tensor:
-    """The logits as they lie, packed: each sequence's last row predicts nothing and is not trained."""
+    """Compute fastrl's loss on the logits without a copy; each sequence's last position is masked."""
     sequences, rows, vocab = case.logits.shape
     mask = torch.nn.functional.pad(case.batch["loss_mask"].view(sequences, rows - 1), (0, 1))
     ends = torch.arange(sequences + 1, dtype=torch.int32, device=mask.device) * rows
@@ -69,7 +69,7 @@ def exact_gradient(case: LogitsCase) -> Tensor:
 
 
 def table(shape: tuple[int, int, int, str], given: argparse.Namespace, device: str) -> list[Row]:
-    """One shape [B, L, V]: rows of fastrl's backends and of every competitor."""
+    """Measure fastrl's backends and every competitor at one shape (B, L, V, dtype)."""
     sequences, length, vocab, dtype = shape
     make = partial(build, vocab=vocab, dtype=getattr(torch, dtype), device=device)
     torch.compiler.reset()
@@ -83,10 +83,11 @@ def table(shape: tuple[int, int, int, str], given: argparse.Namespace, device: s
         name = f"fastrl {name}"
         rows[name] = {"provider": name, "version": "", "reason": reason}
         functions[name], cases[name] = partial(our_loss, name.split()[1]), case
-    for each in LOGITS:
-        rows[each.name] = {"provider": each.name, "version": each.version(), "reason": each.reason(device)}
-        if rows[each.name]["reason"] is None:
-            functions[each.name], cases[each.name] = each.function(), own_copy(each, case)
+    for other in LOGITS:
+        name, reason = other.name, other.reason(device)
+        rows[name] = {"provider": name, "version": other.version(), "reason": reason}
+        if reason is None:
+            functions[name], cases[name] = other.function(), case_for(other, case)
     runs: dict[str, Callable[[], tuple[Tensor]]] = {}
     for name, row in rows.items():
         row["spec"] = {"shape": title}

@@ -1,8 +1,8 @@
-"""Registers, spills and shared memory of every GPU kernel, compiled ahead of time: no GPU is needed.
+"""List registers, spills and shared memory of every GPU kernel, compiled ahead of time without a GPU.
 
     python -m bench.resources [--triton-only] [--archs sm_80 sm_90a]
 
-Exits with 1 where a kernel spills registers or does not compile.
+Exits with 1 if a kernel spills registers or does not compile.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 TRITON_ARCHS = {"sm_80": 80, "sm_90a": 90}
 NVCC_ARCHS = ("80", "90a")
-# What pointers point to; fp32 where not named, and a case may say otherwise.
+# Dtypes of pointer arguments, by name; others are fp32 unless a case overrides it.
 POINTS_TO = {
     **dict.fromkeys(("max", "others", "excluded", "weighted", "sum_z", "target"), "fp64"),
     **dict.fromkeys(("terms", "partials", "stats"), "fp64"),
@@ -38,7 +38,7 @@ FLOATS = ("outward", "inward")
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A kernel in one specialisation: constexprs, None for absent tensors, dtypes of pointers, options."""
+    """One specialisation of a kernel; absent tensors are None in `constants`."""
 
     name: str
     kernel: Any
@@ -98,7 +98,7 @@ def _token_cases() -> Iterator[Case]:
     whole = {"CORRECTION": "truncate", "BLOCK": BLOCK}
     yield Case("sequence", triton_kernels.sequence_kernel, whole, {}, OPTIONS)
     common = {"PER_TOKEN": False, "BLOCK": BLOCK, "KL": "k3", "KL_RATIO": False}
-    tensors = ("rows", "rollout_logprobs", "ref_logprobs", "terms", "entropy_slopes")
+    tensors = ("rows", "rollout_logprobs", "ref_logprobs", "terms", "grad_entropy")
     modes = ("SEQUENCE_RATIO", "SEQUENCE_CORRECTION", "SEQUENCE_MEAN")
     plain = {**common, **dict.fromkeys(tensors), **dict.fromkeys(modes, False), "CORRECTION": "none"}
     yield Case("token dapo", triton_kernels.token_kernel, {**plain, "POLICY": "clip"}, {}, OPTIONS)
@@ -153,7 +153,7 @@ def _prefix_cases() -> Iterator[Case]:
 
 
 def signature(case: Case) -> dict[str, str]:
-    """Types of the arguments. What is neither a pointer nor marked do_not_specialize would not compile."""
+    """Return the types of the arguments; every other argument must be a pointer or do_not_specialize."""
     types = {}
     for param in case.kernel.params:
         if param.name in case.constants:
@@ -200,7 +200,7 @@ def compile_case(case: Case, arch: str) -> Resources:
 
 
 def compile_numbered(number: int, arch: str) -> Resources:
-    """In a process of its own, which makes its own cases: kernels are not sent between processes."""
+    """Compile case `number` in a worker process; kernels can't be pickled, so it builds the cases itself."""
     return compile_case(list(triton_cases())[number], arch)
 
 
@@ -214,7 +214,7 @@ def compile_cuda(nvcc: str, source: Path, arch: str) -> list[Resources]:
 
 
 def read_ptxas(log: str, arch: str) -> list[Resources]:
-    """What `ptxas -v` says of each kernel."""
+    """Parse the resources of each kernel from `ptxas -v`."""
     found = []
     for part in log.split("Compiling entry function")[1:]:
         name = re.search(r"'(\w+)'", part)
@@ -236,7 +236,7 @@ def read_ptxas(log: str, arch: str) -> list[Resources]:
 
 
 def _readable(mangled: str) -> str:
-    """The kernel's own name, without namespace and types."""
+    """Return the kernel's name without namespace and types."""
     names = re.findall(r"[a-z]\w*?_kernel", re.sub(r"^_Z\w*?\d+(?=[a-z_]+_kernel)", "", mangled))
     return names[0] if names else mangled
 
@@ -255,7 +255,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.resources")
     parser.add_argument("--triton-only", action="store_true", help="leave csrc out")
     parser.add_argument(
-        "--archs", nargs="+", choices=TRITON_ARCHS, default=list(TRITON_ARCHS), help="of Triton's kernels"
+        "--archs",
+        nargs="+",
+        choices=TRITON_ARCHS,
+        default=list(TRITON_ARCHS),
+        help="targets of the Triton kernels",
     )
     given = parser.parse_args()
     if os.environ.get("TRITON_INTERPRET") == "1":

@@ -1,4 +1,4 @@
-"""One table per shape: every provider's time, memory, launches and accuracy, or why it did not run."""
+"""Build one table per shape: every provider's time, memory, launches and accuracy, or why it did not run."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Row = dict[str, object]
 MIB = 2**20
 NAME = 46
 SLOW_MS, SLOW = 20_000.0, 2.0
-"""On a CPU: what takes longer than both 20 s and twice the fastest is timed once."""
+"""On a CPU, a provider slower than both 20 s and twice the fastest is timed once."""
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What other people's code raises when it can't do a shape; the row then says so and the rest goes on."""
+    """Return the exceptions by which a competitor may reject a shape; its row then states the reason."""
     known: tuple[type[Exception], ...] = (
         RuntimeError, ValueError, TypeError, AssertionError, ImportError, AttributeError, KeyError, OSError,
     )  # fmt: skip
@@ -45,18 +45,24 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--distribution", nargs="+", choices=DISTRIBUTIONS, default=["random"])
     parser.add_argument("--mask", nargs="+", choices=MASKS, default=["dense", "realistic"])
     parser.add_argument("--variant", nargs="+", choices=list(VARIANTS), default=["dapo"])
-    parser.add_argument("--tokens", type=int, help="of the shapes, those with so many tokens")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the shapes, those of this dtype")
-    parser.add_argument("--only", help="providers by comma, by whole names or how a word of them begins")
+    parser.add_argument("--tokens", type=int, help="only shapes with so many tokens")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="only shapes of this dtype")
+    parser.add_argument("--only", help="comma-separated beginnings of words in providers' names")
     parser.add_argument("--wheels", type=Path, help="a folder with competitors' wheels or files")
-    parser.add_argument("--gate-rows", type=int, default=ROWS, help="rows compared with float64; 0: none")
-    parser.add_argument("--no-memory", action="store_true", help="skip memory: on a CPU a process each")
-    parser.add_argument("--first-calls", action="store_true", help="time eight unseen lengths each")
+    parser.add_argument(
+        "--gate-rows", type=int, default=ROWS, help="rows compared with float64 (0: no comparison)"
+    )
+    parser.add_argument(
+        "--no-memory", action="store_true", help="skip memory (on a CPU it starts a process per provider)"
+    )
+    parser.add_argument(
+        "--first-calls", action="store_true", help="also time first calls at eight new lengths"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A run of one op's bench."""
+    """One op's bench with its flags and device."""
 
     op: str
     given: argparse.Namespace
@@ -70,32 +76,32 @@ class Bench:
 
     def providers(self, spec: CaseSpec) -> Mapping[str, Provider]:
         parts = [part.strip() for part in (self.given.only or "").split(",")]
-        # at the start of a word: "trl" is not fastrl
+        # match at the start of a word, so that "trl" does not match fastrl
         wanted = lambda name: any(f" {part}" in f" {name}" for part in parts)
         return head_providers(self.op, self.device, getattr(torch, spec.dtype), wanted)
 
     def table(self, spec: CaseSpec, train: bool = True) -> list[Row]:
-        """Figures of every provider at one shape, printed and returned, those that can't run included."""
-        # what torch.compile learnt of other shapes would make it more general here, and slower
+        """Measure every provider at one shape, print the table and return its rows."""
+        # after other shapes torch.compile would generate slower code with dynamic shapes
         torch.compiler.reset()
         case, providers = spec.build(), self.providers(spec)
         call = gradients if train else scores
         rows: dict[str, Row] = {
-            name: {"provider": name, "version": each.version, "reason": each.reason, "spec": asdict(spec)}
-            for name, each in providers.items()
+            name: {"provider": name, "version": own.version, "reason": own.reason, "spec": asdict(spec)}
+            for name, own in providers.items()
         }
-        runs = {n: partial(call, each, case) for n, each in providers.items() if each.reason is None}
+        runs = {n: partial(call, own, case) for n, own in providers.items() if own.reason is None}
         runs = {name: run for name, run in runs.items() if attempt(rows[name], run)}
         self.time(rows, runs)
         measures: dict[str, Callable[[Provider], Row]] = {
-            "launches": lambda each: {**launches(runs[each.name], self.device)}
+            "launches": lambda provider: {**launches(runs[provider.name], self.device)}
         }
         if train and not self.given.no_memory:
-            measures["memory"] = lambda each: self.memory(each, spec, case)
+            measures["memory"] = lambda provider: self.memory(provider, spec, case)
         if train and self.given.gate_rows:
             measures["gates"] = partial(self.gate, *self.truth(spec))
         if self.given.first_calls:
-            measures["first_call_ms"] = lambda each: {"ms": first_calls_ms(partial(call, each), spec)}
+            measures["first_call_ms"] = lambda provider: {"ms": first_calls_ms(partial(call, provider), spec)}
         for name in runs:
             for what, measure in measures.items():
                 attempt(rows[name], lambda: rows[name].update({what: measure(providers[name])}))  # noqa: B023
@@ -103,8 +109,8 @@ class Bench:
         return [{"pass": "train" if train else "score", **row} for row in rows.values()]
 
     def time(self, rows: dict[str, Row], runs: Mapping[str, Callable[[], object]]) -> None:
-        """Interleaved; those that are far behind are timed once, and say so."""
-        # `attempt` has called each once already
+        """Time the providers in turn; very slow ones are timed once ("rounds": 1)."""
+        # `attempt` has called each provider once already
         first = {name: float(str(rows[name]["attempt_ms"])) for name in runs}
         limit = max(SLOW_MS, SLOW * min(first.values(), default=0.0))
         slow = {name: run for name, run in runs.items() if first[name] > limit and self.device == "cpu"}
@@ -133,7 +139,7 @@ class Bench:
 
 
 def attempt(row: Row, run: Callable[[], object]) -> bool:
-    """True: it ran. Otherwise its row keeps the reason."""
+    """Return whether the call succeeded; if not, put the reason into the row."""
     start = time.perf_counter()
     try:
         run()
@@ -175,10 +181,10 @@ def line(row: Row) -> str:
         number(gate.get("logp_max"), 10, ".1e"),
         number(gate.get("dx_rel"), 9, ".1e") + number(gate.get("dw_rel"), 9, ".1e"),
     ]
-    late = f"  ({row['reason']})" if row["reason"] else ""
-    late += "  timed once" if row.get("rounds") == 1 else ""
-    late += "  alone = in the batch" if gate.get("batch_invariant") else ""
-    return f"{name:{NAME}}{''.join(figures)}  {verdict}{late}"
+    notes = f"  ({row['reason']})" if row["reason"] else ""
+    notes += "  timed once" if row.get("rounds") == 1 else ""
+    notes += "  batch invariant" if gate.get("batch_invariant") else ""
+    return f"{name:{NAME}}{''.join(figures)}  {verdict}{notes}"
 
 
 def table_of(row: Row, key: str) -> Row:

@@ -1,13 +1,13 @@
-"""A run that is killed, told to end, fed NaN gradients and robbed of its grader at random, and goes on.
+"""Test recovery: a run is killed, terminated, given NaN gradients or a dead grader at random, and resumed.
 
     python -m bench.soak [--steps 1000] [--faults 200] [--kinds kill term nan] [--seconds 600] [--async-save]
         [--hidden 16] [--out FILE]
 
-One tiny model learns for so many steps twice: once undisturbed, once through the faults. Both must leave the
-same metrics and the same bits, and after every fault each checkpoint must be whole: its digests right, and
-loaded by transformers with every weight and no other. What is measured: in which phase faults struck, which
-file of a checkpoint was written last then, how the process ended, and the resident memory of the undisturbed
-run over its steps. The last line is JSON.
+A tiny model trains twice for the same number of steps, once undisturbed and once with faults. Both runs must
+end with the same metrics and the same bits. After every fault all checkpoints must be complete: their digests
+match, and transformers loads exactly their weights. The result holds, per fault, the interrupted phase, the
+last written file of a checkpoint and the exit code, and the undisturbed run's resident memory over its steps.
+The last line is JSON.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ from fastrl.runtime.run import environment, read_metrics
 from fastrl.tiny.world.models import Shape, initialise
 
 KINDS = ("kill", "save", "file", "term", "nan", "grader")
-"""kill: SIGKILL at a random moment; save: while a checkpoint is written; file: just before the process
-touches a file of the run for the n-th time; term: SIGTERM; nan: a gradient becomes NaN; grader: its process
-is killed at every n-th pair, and then the run's as with kill."""
+"""kill: SIGKILL at a random moment; save: SIGKILL while a checkpoint is written; file: SIGKILL just before
+the n-th access to a file of the run; term: SIGTERM; nan: a gradient becomes NaN; grader: the grading process
+is killed at every n-th pair, and later the run as with kill."""
 ENDS = {
     "kill": -signal.SIGKILL,
     "save": -signal.SIGKILL,
@@ -67,27 +67,29 @@ PATH = re.compile(r"/\S*/")
 
 @dataclass(frozen=True, slots=True)
 class Struck:
-    """One fault and what came of it."""
+    """One fault and its outcome."""
 
     kind: str
     phase: str
     code: int
     steps: int
-    """That the process had finished."""
-    said: str
+    """Steps that the process had finished."""
+    message: str
     """The last line on standard error."""
     written: str
-    """The last file of a checkpoint that was being written; "": none was."""
+    """The last written file of an unfinished checkpoint; "" if there was none."""
     half: tuple[str, ...]
-    """Checkpoints that are not whole."""
+    """Names of damaged checkpoints."""
 
 
 def make_config(
     world: Path, folder: Path, num_steps: int, graded: bool, async_save: bool = False,
     hidden: int = SHAPE.hidden,
 ) -> RlConfig:  # fmt: skip
-    """Some of everything that a step can do; with `graded`, rewards hang on what math-verify says. A wide one
-    learns slowly: one that always says the same has no gradients that could differ."""
+    """Return a configuration that uses most features of a step; with `graded`, rewards depend on math-verify.
+
+    A wider model gets a smaller learning rate: one that repeats itself has no gradients that could differ.
+    """
     rewards = ("answer", "bench.soak_child.graded" if graded else "bench.soak_child.spread")
     return RlConfig(
         run=RunConfig(
@@ -112,7 +114,7 @@ def make_world(folder: Path, hidden: int = SHAPE.hidden) -> Path:
 
 
 def launch(config: RlConfig, progress: Progress, errors: Path, fault: tuple[str, int] | None = None) -> int:
-    """A process that runs the stage, forked from this one; returns its id."""
+    """Fork a process that runs the stage; return its id."""
     progress.clear()
     sys.stdout.flush()
     pid = os.fork()
@@ -124,14 +126,14 @@ def launch(config: RlConfig, progress: Progress, errors: Path, fault: tuple[str,
 def strike(
     config: RlConfig, kind: str, draw: Random, progress: Progress, errors: Path, stride: int
 ) -> Struck:
-    """Start the run, let one fault happen at a random place, and wait for the end."""
+    """Start the run, cause one fault at a random moment, and wait for the end."""
     least, most = {"file": (1, 120 * stride), "nan": (1, 2 * stride), "grader": (4, 16)}.get(kind, (0, 0))
     pid = launch(config, progress, errors, (kind, draw.randint(least, most)) if most else None)
     ended: list[int] = []
     waiter = threading.Thread(target=lambda: ended.append(os.waitpid(pid, 0)[1]))
     waiter.start()
     if kind == "save":
-        # killed in its first one, a life gets no further than the one before
+        # a process killed during its first checkpoint would make no progress
         wanted = draw.randint(1, max(3, stride))
         while waiter.is_alive() and progress.saves < wanted:
             time.sleep(0.0002)
@@ -139,24 +141,24 @@ def strike(
         if waiter.is_alive():
             os.kill(pid, signal.SIGKILL)
     if kind in ("kill", "term", "grader"):
-        # a step more or less, and somewhere inside of it; the first part of a life is loading
+        # a random step and a random moment within it; with no finished step it is still loading
         wanted = draw.randint(0 if kind == "kill" else 1, 2 * stride)
         while waiter.is_alive() and progress.steps < wanted:
             time.sleep(0.001)
-        time.sleep(draw.uniform(0, progress.seconds_a_step if wanted else 1.0))
+        time.sleep(draw.uniform(0, progress.seconds_per_step if wanted else 1.0))
         if waiter.is_alive():
             os.kill(pid, signal.SIGTERM if kind == "term" else signal.SIGKILL)
     waiter.join()
-    said = errors.read_text().strip().splitlines() if errors.exists() else []
+    lines = errors.read_text().strip().splitlines() if errors.exists() else []
     code = os.waitstatus_to_exitcode(ended[0])
     checkpoints = Path(config.run.dir) / "checkpoints"
     half = [path.name for path in complete_checkpoints(checkpoints) if not is_whole(path)]
-    last = said[-1] if said else ""
+    last = lines[-1] if lines else ""
     return Struck(kind, progress.phase, code, progress.steps, last, last_written(checkpoints), tuple(half))
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Return whether nothing of it is missing or other than written, for fastrl and for transformers."""
+    """Return whether fastrl and transformers find the checkpoint complete and unchanged."""
     if damaged(checkpoint):
         return False
     _, info = AutoModelForCausalLM.from_pretrained(checkpoint, output_loading_info=True)
@@ -164,7 +166,7 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def last_written(checkpoints: Path) -> str:
-    """Return the file that was written last of a checkpoint that has not got its name; "": there is none."""
+    """Return the last written file of an unfinished checkpoint; "" if there is none."""
     files = [path for path in checkpoints.glob(".step-*.partial/**/*") if path.is_file()]
     last = max(files, key=lambda path: path.stat().st_mtime_ns, default=None)
     if last is None:
@@ -173,13 +175,13 @@ def last_written(checkpoints: Path) -> str:
 
 
 def curve(folder: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without times."""
+    """Return the lines of metrics.jsonl without times."""
     lines = read_metrics(folder / "metrics.jsonl")
     return [{key: value for key, value in line.items() if "time/" not in key} for line in lines]
 
 
 def first_difference(one: Path, other: Path) -> str:
-    """Where the metrics part, or the bits of the last checkpoint's weights and moments; empty: nowhere."""
+    """Describe the first difference in metrics, or in the last checkpoint's tensors; "" if there is none."""
     for a, b in zip(curve(one), curve(other), strict=False):
         if a != b:
             names = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
@@ -193,9 +195,9 @@ def first_difference(one: Path, other: Path) -> str:
 
 def soak(
     world: Path, num_steps: int, num_faults: int, kinds: Sequence[str], seed: int = 0, seconds: float = 1e9,
-    tell: Callable[[Struck], None] = lambda _: None, async_save: bool = False, hidden: int = SHAPE.hidden,
+    report: Callable[[Struck], None] = lambda _: None, async_save: bool = False, hidden: int = SHAPE.hidden,
 ) -> dict[str, Any]:  # fmt: skip
-    """The undisturbed run, then the disturbed one; returns what was seen."""
+    """Run undisturbed, then with faults; return the counts and the comparison."""
     graded, draw, began = "grader" in kinds, Random(seed), time.monotonic()
     whole = make_config(world, world / "whole", num_steps, graded, async_save, hidden)
     progress, errors = Progress.shared(), world / "errors.txt"
@@ -203,54 +205,54 @@ def soak(
     if code:
         raise RuntimeError(f"[soak] undisturbed run: expected exit code 0, got {code}: {errors.read_text()}")
     memory = list(progress.memory_mib)
-    progress.seconds_a_step = (time.monotonic() - began) / num_steps
+    progress.seconds_per_step = (time.monotonic() - began) / num_steps
     broken = replace(whole, run=replace(whole.run, dir=str(world / "broken")))
     struck: list[Struck] = []
     stride = max(1, num_steps // max(1, num_faults))
     while len(struck) < num_faults and time.monotonic() - began < seconds:
         struck.append(strike(broken, kinds[len(struck) % len(kinds)], draw, progress, errors, stride))
-        tell(struck[-1])
-        if struck[-1].code == 0:  # it was done before the fault came
+        report(struck[-1])
+        if struck[-1].code == 0:  # the run ended before the fault
             break
     last = os.waitstatus_to_exitcode(os.waitpid(launch(broken, progress, errors), 0)[1])
-    faults = [each for each in struck if each.code != 0]
-    parted = first_difference(world / "whole", world / "broken")
+    faults = [fault for fault in struck if fault.code != 0]
+    difference = first_difference(world / "whole", world / "broken")
     return {
         "steps": num_steps,
         "async_save": async_save,
         "faults": len(faults),
-        "unexpected": [f"{s.kind}: {s.code}: {s.said}" for s in faults if s.code != ENDS[s.kind]],
-        "by_kind": dict(Counter(each.kind for each in faults)),
-        "by_phase": dict(Counter(each.phase for each in faults).most_common()),
-        "last_written": dict(Counter(each.written for each in faults if each.written).most_common()),
-        "half_checkpoints": [f"{each.kind}: {name}" for each in struck for name in each.half],
+        "unexpected": [f"{s.kind}: {s.code}: {s.message}" for s in faults if s.code != ENDS[s.kind]],
+        "by_kind": dict(Counter(fault.kind for fault in faults)),
+        "by_phase": dict(Counter(fault.phase for fault in faults).most_common()),
+        "last_written": dict(Counter(fault.written for fault in faults if fault.written).most_common()),
+        "half_checkpoints": [f"{fault.kind}: {name}" for fault in struck for name in fault.half],
         "graders_killed": progress.graders_killed,
-        "said": {each.kind: PATH.sub("", each.said) for each in faults if each.code > 0},
+        "said": {fault.kind: PATH.sub("", fault.message) for fault in faults if fault.code > 0},
         "last_code": last,
-        "equal": last == 0 and not parted,
-        "first_difference": parted,
+        "equal": last == 0 and not difference,
+        "first_difference": difference,
         "rss_mib": [memory[int(share * (len(memory) - 1))] for share in (0.0, 0.1, 0.5, 1.0)],
         "seconds": round(time.monotonic() - began, 1),
     }
 
 
 def show(found: dict[str, Any]) -> None:
-    print(f"\n{'fault':8} {'times':>5} {'exit code':>9}  what the user sees")
+    print(f"\n{'fault':8} {'times':>5} {'exit code':>9}  last line on stderr")
     for kind, times in found["by_kind"].items():
         print(f"{kind:8} {times:5d} {int(ENDS[kind]):9d}  {found['said'].get(kind, 'nothing')[:90]}")
     if found["graders_killed"]:
-        print(f"grading processes that were killed: {found['graders_killed']}")
-    print(f"\n{'phase that was hit':24} {'times':>5}")
+        print(f"killed grading processes: {found['graders_killed']}")
+    print(f"\n{'interrupted phase':24} {'times':>5}")
     for phase, times in found["by_phase"].items():
         print(f"{phase:24} {times:5d}")
-    print(f"\n{'last file written of a checkpoint':44} {'times':>5}")
+    print(f"\n{'last written file of a checkpoint':44} {'times':>5}")
     for name, times in found["last_written"].items():
         print(f"{name:44} {times:5d}")
-    print(f"checkpoints that were not whole after a fault: {len(found['half_checkpoints'])}")
+    print(f"damaged checkpoints after a fault: {len(found['half_checkpoints'])}")
     print(
         "\nresident memory, MiB: {:.1f} first step, {:.1f}, {:.1f} half way, {:.1f}".format(*found["rss_mib"])
     )
-    print(f"recovered, and equal to the undisturbed run bit for bit: {found['equal']}")
+    print(f"recovered, and bit for bit equal to the undisturbed run: {found['equal']}")
 
 
 def main() -> None:
@@ -260,11 +262,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["kill", "file", "save", "term", "nan"])
-    parser.add_argument("--seconds", type=float, default=600.0, help="no fault is begun after so long")
-    parser.add_argument("--async-save", action="store_true", help="checkpoints are written beside training")
-    parser.add_argument("--hidden", type=int, default=SHAPE.hidden, help="the wider, the longer a save takes")
+    parser.add_argument("--seconds", type=float, default=600.0, help="cause no fault after so many seconds")
+    parser.add_argument("--async-save", action="store_true", help="write checkpoints in the background")
+    parser.add_argument(
+        "--hidden", type=int, default=SHAPE.hidden, help="model width; a wider model takes longer to save"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="write what was found here, as JSON")
+    parser.add_argument("--out", type=Path, help="also write the JSON to this file")
     given = parser.parse_args()
     torch.set_num_threads(1)
     disable_progress_bar()  # type: ignore[no-untyped-call]

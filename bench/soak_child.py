@@ -1,4 +1,4 @@
-"""The process that the soak disturbs: it tells how far it is, and carries some of its faults within."""
+"""The process that the soak test disturbs: it reports its progress, and causes some of the faults itself."""
 
 from __future__ import annotations
 
@@ -28,20 +28,23 @@ HEAD = struct.Struct("q64s")
 COUNT = struct.Struct("q")
 SAVES = struct.Struct("qd")
 PAGE = resource.getpagesize()
-MOST_STEPS = 10000
+MAX_STEPS = 10000
 
 
 class Progress:
-    """Memory that parent and child share: steps done, the phase, megabytes resident after each step, how many
-    grading processes were killed in all, checkpoints begun and the seconds that the last one took."""
+    """Memory shared by parent and child.
+
+    It holds the finished steps, the phase, the resident MiB after each step, the number of killed grading
+    processes, the number of started checkpoints and the seconds of the last one.
+    """
 
     def __init__(self, memory: mmap.mmap) -> None:
         self._memory = memory
-        self.seconds_a_step = 0.1
+        self.seconds_per_step = 0.1
 
     @classmethod
     def shared(cls) -> Progress:
-        return cls(mmap.mmap(-1, HEAD.size + 4 * MOST_STEPS + COUNT.size + SAVES.size))
+        return cls(mmap.mmap(-1, HEAD.size + 4 * MAX_STEPS + COUNT.size + SAVES.size))
 
     def clear(self) -> None:
         self.write(0, "loading")
@@ -60,10 +63,10 @@ class Progress:
 
     @property
     def graders_killed(self) -> int:
-        return int(COUNT.unpack_from(self._memory, HEAD.size + 4 * MOST_STEPS)[0])
+        return int(COUNT.unpack_from(self._memory, HEAD.size + 4 * MAX_STEPS)[0])
 
     def count_grader(self) -> None:
-        COUNT.pack_into(self._memory, HEAD.size + 4 * MOST_STEPS, self.graders_killed + 1)
+        COUNT.pack_into(self._memory, HEAD.size + 4 * MAX_STEPS, self.graders_killed + 1)
 
     @property
     def saves(self) -> int:
@@ -89,7 +92,7 @@ class Progress:
 
 
 def child(config: RlConfig, progress: Progress, errors: Path, fault: tuple[str, int] | None) -> int:
-    """Runs the stage as the command would; returns the exit code."""
+    """Run the stage like the command line does; return the exit code."""
     descriptor = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(descriptor, stream.fileno())
@@ -104,7 +107,7 @@ def child(config: RlConfig, progress: Progress, errors: Path, fault: tuple[str, 
 
 
 def watch(progress: Progress) -> None:
-    """Every phase, step and checkpoint is told to the parent."""
+    """Report every phase, step and checkpoint to the parent."""
     enter, log, save, write = Run.enter, Run.log, Saver.save, Saver._write
     began = 0.0
 
@@ -132,7 +135,7 @@ def watch(progress: Progress) -> None:
 
 
 def die_at_file(calls: int, config: RlConfig, progress: Progress) -> None:
-    """SIGKILL just before the n-th time that Python touches a file of the run."""
+    """Kill this process just before Python's n-th access to a file of the run."""
     left = calls
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -150,7 +153,7 @@ def die_at_file(calls: int, config: RlConfig, progress: Progress) -> None:
 
 
 def spoil_gradient(calls: int, config: RlConfig, progress: Progress) -> None:
-    """The n-th gradient is NaN in one place."""
+    """Set one parameter's gradient to NaN in the n-th call."""
     left, accumulate = calls, update.accumulate_gradients
 
     def spoilt(policy: Any, *arguments: Any) -> None:
@@ -165,8 +168,10 @@ def spoil_gradient(calls: int, config: RlConfig, progress: Progress) -> None:
 
 
 def kill_graders(every: int, config: RlConfig, progress: Progress) -> None:
-    """At every n-th pair the grading process is killed before it can answer; but not when that pair is tried
-    again, since one that two processes die of counts as an error."""
+    """Kill the grading process at every n-th pair before it can answer.
+
+    A retried pair is spared: a pair at which two processes die counts as an error.
+    """
     send, count, again = GradingProcess.send, 0, set[Request]()
 
     def sent(process: GradingProcess, task: int, pair: Request, limit_s: float) -> bool:
@@ -187,7 +192,7 @@ def kill_graders(every: int, config: RlConfig, progress: Progress) -> None:
 
 
 def spread(completion_ids: Sequence[Sequence[int]], **columns: Any) -> list[float]:
-    """A reward that varies: a random model answers nothing."""
+    """Return rewards that vary, since a random model never answers right."""
     return [sum(ids) % 7 / 7 for ids in completion_ids]
 
 
@@ -195,7 +200,7 @@ GRADER = AnswerGrader(num_workers=1, timeout_s=60.0)
 
 
 def graded(completion_ids: Sequence[Sequence[int]], **columns: Any) -> list[float]:
-    """As spread, and what algebra says of 1 / sqrt(k) = sqrt(k or k + 1) / k."""
+    """Return `spread` plus the verdict on 1 / sqrt(k) = sqrt(k or k + 1) / k, which needs algebra."""
     keys = [sum(ids) for ids in completion_ids]
     roots = [(2 + key % 5, 2 + key % 5 + key % 2) for key in keys]
     pairs = [
@@ -204,4 +209,4 @@ def graded(completion_ids: Sequence[Sequence[int]], **columns: Any) -> list[floa
     verdicts = GRADER.grade(pairs)
     if not {*verdicts} <= {Verdict.CORRECT, Verdict.WRONG}:
         raise RuntimeError(f"[soak] graded: expected pairs that are right or wrong, got {verdicts}")
-    return [key % 7 / 7 + (each is Verdict.CORRECT) for key, each in zip(keys, verdicts, strict=True)]
+    return [key % 7 / 7 + (verdict is Verdict.CORRECT) for key, verdict in zip(keys, verdicts, strict=True)]

@@ -1,9 +1,9 @@
-"""Graders side by side on tests/grading/pairs.jsonl: wrong answers that earn, right ones that don't, speed.
+"""Compare graders on tests/grading/pairs.jsonl: false positives, false negatives, speed.
 
     python -m bench.study_grader [--out bench/results/grader_study.json]
 
-300 pairs of gold answer and completion, half of them right. fastrl at each level it has, math-verify alone on
-the whole completion, lm-eval's rules (the tasks aime, and gsm8k's flexible-extract), TRL's accuracy_reward.
+The file has 300 pairs of gold answer and completion, half of them right. Graders: fastrl at each level,
+math-verify on the whole completion, lm-eval's tasks aime and gsm8k (flexible-extract), TRL's accuracy_reward.
 The last line is JSON.
 """
 
@@ -33,7 +33,7 @@ def read_pairs(path: Path = PAIRS) -> list[Pair]:
 
 
 def levels() -> list[str]:
-    """Levels that this checkout's grader has; [""]: it has none."""
+    """Return the levels of this checkout's grader; [""] if it has none."""
     return ["strict", "lenient"] if "level" in inspect.signature(AnswerGrader).parameters else [""]
 
 
@@ -47,8 +47,8 @@ def fastrl_grade(level: str) -> Grade:
     return grade
 
 
-def math_verify_alone(pairs: Sequence[Pair]) -> list[bool]:
-    """parse and verify with their defaults; the gold answer stands in a box, as its documentation asks."""
+def math_verify_grade(pairs: Sequence[Pair]) -> list[bool]:
+    """Grade with math-verify's defaults; the gold answer is boxed, as its documentation asks."""
     from math_verify import parse, verify
 
     def right(pair: Pair) -> bool:
@@ -67,7 +67,7 @@ def lm_eval_aime(pairs: Sequence[Pair]) -> list[bool]:
 
 
 def lm_eval_gsm8k(pairs: Sequence[Pair]) -> list[bool]:
-    """The task gsm8k: the last number (flexible-extract), then exact_match without its ignored characters."""
+    """Grade like task gsm8k: take the last number (flexible-extract), drop ignored characters, compare."""
     ignored = re.compile(r",|\$|(?s:.*)#### |\.$")
 
     def right(pair: Pair) -> bool:
@@ -79,7 +79,7 @@ def lm_eval_gsm8k(pairs: Sequence[Pair]) -> list[bool]:
 
 
 def trl_accuracy(pairs: Sequence[Pair]) -> list[bool]:
-    """A gold answer that it can't parse is skipped there: no reward."""
+    """Grade with TRL's reward; None for an unparseable gold answer counts as wrong."""
     from trl.rewards import accuracy_reward
 
     completions = [[{"role": "assistant", "content": pair["completion"]}] for pair in pairs]
@@ -90,7 +90,7 @@ def trl_accuracy(pairs: Sequence[Pair]) -> list[bool]:
 def graders() -> dict[str, Grade]:
     return {
         **{f"fastrl {level}".strip(): fastrl_grade(level) for level in levels()},
-        "math-verify alone": math_verify_alone,
+        "math-verify alone": math_verify_grade,
         "lm-eval aime": lm_eval_aime,
         "lm-eval gsm8k flexible": lm_eval_gsm8k,
         "TRL accuracy_reward": trl_accuracy,
@@ -98,7 +98,7 @@ def graders() -> dict[str, Grade]:
 
 
 def judge(grade: Grade, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Errors of one grader, by kind, and the completions it errs on."""
+    """Return the errors of one grader: counts by kind, and the pairs."""
     given = grade(pairs)
     false_positive = [pair for pair, paid in zip(pairs, given, strict=True) if paid and not pair["right"]]
     false_negative = [pair for pair, paid in zip(pairs, given, strict=True) if not paid and pair["right"]]
@@ -117,8 +117,10 @@ def judge(grade: Grade, pairs: Sequence[Pair]) -> dict[str, Any]:
 
 
 def speed(pairs: Sequence[Pair], rounds: int = 3) -> dict[str, float]:
-    """Completions a second of the default grader, two loaded processes: the pairs, all different, and
-    integers, which ask no process."""
+    """Return completions per second of the default grader with two warm processes.
+
+    "pairs" are all different; "integers" are compared without the processes.
+    """
     integers = [(f"so \\boxed{{{n}}}", str(n + n % 2)) for n in range(20_000)]
     texts = [(pair["completion"], pair["gold"]) for pair in pairs]
     found = {}
@@ -143,8 +145,8 @@ def main() -> None:
     results = {}
     for name, grade in graders().items():
         results[name] = judge(grade, pairs)
-        print(f"{name}: {results[name]['false_positives']} wrong answers paid, "
-              f"{results[name]['false_negatives']} right ones not, of {len(pairs)}")  # fmt: skip
+        print(f"{name}: {results[name]['false_positives']} false positives, "
+              f"{results[name]['false_negatives']} false negatives in {len(pairs)} pairs")  # fmt: skip
     text = json.dumps(
         {
             "environment": environment(),

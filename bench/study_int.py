@@ -1,10 +1,10 @@
-"""InT in the tiny world: interventions and RL against RL alone and what else a reference can be used for.
+"""InT in the tiny world: interventions and RL against RL only and against other uses of a reference.
 
     python -m bench.study_int --seeds 0 1 2 --steps 40 --out bench/results/int_study.json
 
-Every seed makes a world of its own, finds its hard problems and lets the solver intervene in its failed
-attempts; arms and cells are those of fastrl/tiny/reproduce/interventions.py. What was stopped goes on. The
-last line is JSON.
+Each seed makes its own world, finds the hard problems and lets the solver intervene in its failed attempts.
+Arms and cells are those of fastrl/tiny/reproduce/interventions.py. Stopped studies are resumed. The last line
+is JSON.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def grid(rows: list[list[str]]) -> str:
 
 
 def over_seeds(values: list[float | None], form: str = ".3f") -> str:
-    """Mean, and each seed's number; - where a seed has none."""
+    """Format the mean and each seed's number; "-" if a seed has none."""
     if any(value is None for value in values):
         return "-"
     known = cast(list[float], values)
@@ -35,14 +35,14 @@ def over_seeds(values: list[float | None], form: str = ".3f") -> str:
 
 
 def path_in(found: Any, *names: str) -> Any:
-    """found[name][name]...; None where one is missing."""
+    """Return found[name][name]..., None if a name is missing."""
     for name in names:
         found = found.get(name) if isinstance(found, dict) else None
     return found
 
 
 def arm_table(seeds: list[dict[str, Any]], arms: list[str], num_samples: int) -> str:
-    """Held-out hard problems before and after, and what RL saw; a column an arm."""
+    """Format results on held-out hard problems and RL's statistics, one column per arm."""
     metrics = [f"avg@{num_samples}", *(f"pass@{k}" for k in (4, 16, 64) if k <= num_samples)]
     metrics += ["maj@4", "hard_steps_right", "entropy"]
     rows = [["", "before", *arms]]
@@ -70,7 +70,7 @@ def arm_table(seeds: list[dict[str, Any]], arms: list[str], num_samples: int) ->
 
 
 def cell_table(seeds: list[dict[str, Any]], cells: list[str], num_samples: int) -> str:
-    """After SFT alone: problems trained on and held-out ones; coverage is pass@n."""
+    """Format results after SFT only, on trained and held-out problems; pass@n is coverage."""
     rows = [["", *cells]]
     for on in ("hard", "test"):
         for metric in (f"avg@{num_samples}", f"pass@{num_samples}"):
@@ -85,7 +85,7 @@ def cell_table(seeds: list[dict[str, Any]], cells: list[str], num_samples: int) 
 
 
 def intervention_table(seeds: list[dict[str, Any]]) -> str:
-    """Where interventions are, and success from prefix, wrong step and intervention."""
+    """Format the interventions' positions, and success rates from prefix, wrong step and intervention."""
     rows = [["interventions", "count", "exact", "within one", "right"]]
     for group in ("read", "distinct", "selected"):
         names = ("count", "exact", "within_one", "right")
@@ -113,8 +113,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40, help="RL steps of the arm int")
     parser.add_argument("--arms", nargs="*", choices=ARMS, default=list(ARMS))
     parser.add_argument("--cells", nargs="*", choices=CELLS, default=list(CELLS))
-    parser.add_argument("--problems", type=int, default=128, help="problems of every assessment")
-    parser.add_argument("--samples", type=int, default=64, help="samples a problem")
+    parser.add_argument("--problems", type=int, default=128, help="problems per evaluation")
+    parser.add_argument("--samples", type=int, default=64, help="samples per problem")
     parser.add_argument("--runs", type=Path, default=Path("runs/study-int"))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

@@ -1,9 +1,9 @@
-"""RLVR against RLTR in the tiny world: accuracy, majority vote, transfer and notation, seed by seed.
+"""Compare RLVR and RLTR in the tiny world per seed: accuracy, majority vote, transfer and notation.
 
     python -m bench.study_rltr --seeds 0 1 2 --steps 60 --out bench/results/rltr_study.json
 
-Every seed makes a world of its own (models and problems) and trains its generator twice from the same start.
-A run that was stopped goes on. The last line is JSON.
+Each seed makes its own world (models and problems) and trains its generator twice from the same start.
+Stopped runs are resumed. The last line is JSON.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""TraceLift in the tiny world: the full reward against its parts, seed by seed.
+"""TraceLift in the tiny world: the full reward against its parts, per seed.
 
     python -m bench.study_tracelift --seeds 0 1 2 --steps 60 --out bench/results/tracelift_study.json
 
-Every seed makes a world of its own (problems, planner, executors), builds groups and trains a reward model
-once, then trains the same planner by each form of the reward: quality x uplift as in the paper, the result of
-execution alone, quality alone, uplift alone, half their sum. What was stopped goes on. The last line is JSON.
+Each seed makes its own world (problems, planner, executors), builds groups and trains a reward model once. It
+then trains the same planner with each form of the reward: quality x uplift as in the paper, execution only,
+quality only, uplift only, and half their sum. Stopped runs are resumed. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHOWN = (
 
 
 def table(seeds: list[dict[str, Any]], arms: list[str]) -> str:
-    """Mean over seeds, and each seed's number, a row a metric and a column an arm."""
+    """Format the mean and each seed's number, one row per metric and one column per arm."""
     rows = [["", *arms]]
     for name in SHOWN:
         values = [[seed[arm][name] for seed in seeds] for arm in arms]
@@ -40,15 +40,15 @@ def table(seeds: list[dict[str, Any]], arms: list[str]) -> str:
 
 
 def judge_table(seeds: list[dict[str, Any]]) -> str:
-    """The reward models on held-out groups: pairs and groups in order, on the whole and by kind."""
+    """Format the reward models' pair and group accuracy on held-out groups, in total and by kind."""
     metrics = [seed["reward_model"]["metrics"] for seed in seeds]
     kinds = sorted(
-        {name.partition("/")[2] for each in metrics for name in each if name.startswith("pair_accuracy/")}
+        {name.partition("/")[2] for own in metrics for name in own if name.startswith("pair_accuracy/")}
     )
     lines = []
     for label, end in (("all", ""), *((kind, f"/{kind}") for kind in kinds)):
         pairs, groups = (
-            [each[f"{name}_accuracy{end}"] for each in metrics if f"{name}_accuracy{end}" in each]
+            [own[f"{name}_accuracy{end}"] for own in metrics if f"{name}_accuracy{end}" in own]
             for name in ("pair", "group")
         )
         lines.append(f"{label:18s} pairs {statistics.mean(pairs):.3f}   groups {statistics.mean(groups):.3f}")

@@ -1,18 +1,18 @@
-"""Weak supervision in the tiny world: does faithfulness or diversity before RL tell who will generalise?
+"""Weak supervision in the tiny world: does faithfulness or diversity before RL predict generalisation?
 
     python -m bench.study_weak --seeds 1 2 3 --steps 30 --out bench/results/weak_study.json
 
-Six generators, taught to write from faithfully to unfaithfully (fastrl/tiny/weak/config.py; every seed
-teaches its own, on problems of its own), are trained in three settings, the recipes
-weak-{scarce,noise,majority}-tiny: 8 problems; 7 of 10 labels wrong; a vote. Measured before RL, on problems
-that the generator solves sometimes: labels of the exact step checker, probes without a judge, diversity of
-strategies, and that of the faithful responses. After RL: when the training reward saturates (the tail is a
-tenth of the steps), gains on held-out problems and on longer ones, alarms beside the hidden gold reward. One
-generator is also trained by its self-certainty, for twice as many steps. A mix has failed a setting where its
-final accuracy, mean over seeds, is --margin below the best mix's: it gets SFT on explicit traces that slip as
-often as those it was taught with, and is trained again.
+Six generators, pretrained on more or less faithful traces (fastrl/tiny/weak/config.py; each seed has its own
+problems), are trained in three settings, the recipes weak-{scarce,noise,majority}-tiny: 8 problems; 7 of 10
+labels wrong; a majority vote. Before RL, the study measures on problems that the generator sometimes solves:
+the exact step checker's labels, probes without a judge, and diversity of strategies, overall and of faithful
+responses. After RL: when the training reward saturates (its tail is a tenth of the steps), gains on held-out
+and on longer problems, and alarms against the hidden gold reward. One generator also trains on
+self-certainty, for twice as many steps. A mix fails a setting if its final accuracy (mean over seeds) is more
+than --margin below the best mix's. It then gets SFT on explicit traces, with as many slips as its pretraining
+had, and trains again.
 
-What was stopped goes on. Beside --out: curves and scatter as PNG. The last line is JSON.
+Stopped runs are resumed. Curves and scatter are written as PNG next to --out. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from fastrl.tiny.weak.config import MIXES, WeakConfig, weak_world
 SETTINGS = ("scarce", "noise", "majority")
 
 
-def told(run: dict[str, Any]) -> dict[str, Any]:
+def print_run(run: dict[str, Any]) -> dict[str, Any]:
     print(
         f"{run['setting']:14s} {run['mix']:22s} seed {run['seed']}  test {run['before']['test']:.2f} -> "
         f"{run['test/final']:.2f}  long {run['before']['long']:.2f} -> {run['long/final']:.2f}  "
@@ -47,14 +47,20 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--mixes", nargs="+", choices=MIXES, default=list(MIXES))
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument("--certain", choices=MIXES, default="mixed", help="trained by its self-certainty")
+    parser.add_argument(
+        "--certain", choices=MIXES, default="mixed", help="mix that also trains on self-certainty"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--steps", type=int, default=30, help="RL steps; self-certainty: twice as many")
+    parser.add_argument("--steps", type=int, default=30, help="RL steps; self-certainty takes twice as many")
     parser.add_argument("--every", type=int, default=6, help="steps between evaluations")
-    parser.add_argument("--problems", type=int, default=40, help="problems of an evaluation")
-    parser.add_argument("--margin", type=float, default=0.15, help="below the best mix: failed")
-    parser.add_argument("--teach", type=int, help="steps of the generators' teaching; default: the world's")
-    parser.add_argument("--cache", type=Path, help="folder of worlds; default: as fastrl tiny")
+    parser.add_argument("--problems", type=int, default=40, help="problems per evaluation")
+    parser.add_argument(
+        "--margin", type=float, default=0.15, help="a mix fails if it is so far below the best one"
+    )
+    parser.add_argument(
+        "--teach", type=int, help="pretraining steps of the generators (default: the world's)"
+    )
+    parser.add_argument("--cache", type=Path, help="folder of worlds (default: as fastrl tiny)")
     parser.add_argument("--runs", type=Path, default=Path("runs/study-weak"))
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
@@ -73,14 +79,16 @@ def main() -> None:
         for mix in options.mixes
         for seed in options.seeds
     ]  # fmt: skip
-    runs = [told(study.trained(setting, study.steps)) for setting in options.settings for study in studies]
+    runs = [
+        print_run(study.trained(setting, study.steps)) for setting in options.settings for study in studies
+    ]
     certain = [
-        told(study.trained("selfcertainty", 2 * study.steps))
+        print_run(study.trained("selfcertainty", 2 * study.steps))
         for study in studies
         if study.mix == options.certain
     ]
     rescued = [
-        told(replace(study, rescued=True).trained(setting, study.steps))
+        print_run(replace(study, rescued=True).trained(setting, study.steps))
         for setting, mix in failed(runs, options.margin)
         for study in studies
         if study.mix == mix

@@ -1,4 +1,4 @@
-"""What bench.study_weak reports: rank correlations with intervals, a table, two pictures."""
+"""The report of bench.study_weak: rank correlations with intervals, tables, two plots."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ RESAMPLES = 1000
 
 
 def ranks(values: Sequence[float]) -> list[float]:
-    """From 1; equal values share the mean of their ranks."""
+    """Return ranks from 1; equal values share the mean of their ranks."""
     order = sorted(values)
     return [order.index(value) + (order.count(value) + 1) / 2 for value in values]
 
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Correlation of the ranks; None where x or y is constant."""
+    """Return Spearman's rank correlation; None if x or y is constant."""
     if len(set(x)) < 2 or len(set(y)) < 2:
         return None
     return statistics.correlation(ranks(x), ranks(y))
 
 
 def with_interval(pairs: dict[str, list[tuple[float, float]]], seed: int = 0) -> dict[str, Any] | None:
-    """Spearman's rho over all runs, and its 95 % interval from resampled mixes, a mix's seeds together.
+    """Return Spearman's rho over all runs with a 95 % bootstrap interval that resamples whole mixes.
 
     Args:
         pairs: (predictor, outcome) of each run, by mix.
-    Returns: rho, low, high, runs, resampled (draws of mixes in which rho is defined); None: it is not.
+    Returns: rho, low, high, runs, resampled (draws in which rho is defined); None if rho is undefined.
     """
     rho = rho_of(list(pairs.values()))
     if rho is None:
@@ -72,14 +72,14 @@ def rho_of(groups: Sequence[Sequence[tuple[float, float]]]) -> float | None:
 
 
 def correlations(runs: Sequence[Run]) -> dict[str, dict[str, dict[str, Any] | None]]:
-    """{setting: {"predictor -> outcome": with_interval}}; runs that lack one of the two are left out."""
+    """Return {setting: {"predictor -> outcome": with_interval}}; runs that lack either are left out."""
     found: dict[str, dict[str, dict[str, Any] | None]] = {}
     for setting in settings_of(runs):
         own = found[setting] = {}
         for predictor, key in PREDICTORS.items():
             for outcome, name in OUTCOMES.items():
                 pairs: dict[str, list[tuple[float, float]]] = {}
-                for run in of(runs, setting=setting):
+                for run in select(runs, setting=setting):
                     x, y = run["before"].get(key), run.get(name)
                     if x is not None and y is not None:
                         pairs.setdefault(run["mix"], []).append((x, y))
@@ -95,15 +95,15 @@ def mixes_of(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(run["mix"] for run in runs))
 
 
-def of(runs: Sequence[Run], **wanted: Any) -> list[Run]:
+def select(runs: Sequence[Run], **wanted: Any) -> list[Run]:
     return [run for run in runs if all(run[name] == value for name, value in wanted.items())]
 
 
 def final(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
-    """{setting: {mix: mean final accuracy on held-out problems}}."""
+    """Return {setting: {mix: mean final accuracy on held-out problems}}."""
     return {
         setting: {
-            mix: statistics.mean(run["test/final"] for run in of(runs, setting=setting, mix=mix))
+            mix: statistics.mean(run["test/final"] for run in select(runs, setting=setting, mix=mix))
             for mix in mixes_of(runs)
         }
         for setting in settings_of(runs)
@@ -111,7 +111,7 @@ def final(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
 
 
 def failed(runs: Sequence[Run], margin: float) -> list[tuple[str, str]]:
-    """(setting, mix) whose mean final accuracy is more than `margin` below the best mix's in that setting."""
+    """Return (setting, mix) pairs whose mean final accuracy is over `margin` below the setting's best."""
     return [
         (setting, mix)
         for setting, means in final(runs).items()
@@ -121,10 +121,10 @@ def failed(runs: Sequence[Run], margin: float) -> list[tuple[str, str]]:
 
 
 def mean_of(runs: Sequence[Run], value: Callable[[Run], float | None], form: str = ".2f") -> str:
-    """Mean and each seed's number; - for a seed that has none."""
+    """Format the mean and each seed's number; "-" for a seed without one."""
     values = [value(run) for run in runs]
-    known = [each for each in values if each is not None]
-    shown = " ".join("-" if each is None else f"{each:{form}}" for each in values)
+    known = [number for number in values if number is not None]
+    shown = " ".join("-" if number is None else f"{number:{form}}" for number in values)
     return f"{statistics.mean(known):{form}} ({shown})" if known else "-"
 
 
@@ -134,12 +134,12 @@ def grid(rows: list[list[str]]) -> str:
 
 
 def before_table(runs: Sequence[Run]) -> str:
-    """Before RL, a row a mix."""
+    """Format the measurements before RL, one row per mix."""
     keys = {"accuracy, long": "long", **PREDICTORS}
     rows = [["before RL", *keys]]
     first = settings_of(runs)[0]
     for mix in mixes_of(runs):
-        chosen = of(runs, setting=first, mix=mix)
+        chosen = select(runs, setting=first, mix=mix)
         rows.append(
             [mix, *(mean_of(chosen, lambda run, key=key: run["before"].get(key)) for key in keys.values())]
         )
@@ -147,7 +147,7 @@ def before_table(runs: Sequence[Run]) -> str:
 
 
 def outcome_table(runs: Sequence[Run]) -> str:
-    """After RL, a row a setting and mix."""
+    """Format the results after RL, one row per setting and mix."""
     columns = {
         "t_sat": ("t_sat_ema", ".0f"), "raw": ("t_sat", ".0f"), "test": ("test/final", ".2f"),
         "until": ("test/until", "+.2f"), "after": ("test/after", "+.2f"), "long": ("long/final", ".2f"),
@@ -157,8 +157,8 @@ def outcome_table(runs: Sequence[Run]) -> str:
     }  # fmt: skip
     rows = [["setting", "mix", *columns]]
     for setting in settings_of(runs):
-        for mix in mixes_of(of(runs, setting=setting)):
-            chosen = of(runs, setting=setting, mix=mix)
+        for mix in mixes_of(select(runs, setting=setting)):
+            chosen = select(runs, setting=setting, mix=mix)
             cells = [
                 mean_of(chosen, lambda run, key=key: run.get(key), form) for key, form in columns.values()
             ]
@@ -167,7 +167,7 @@ def outcome_table(runs: Sequence[Run]) -> str:
 
 
 def correlation_table(found: dict[str, dict[str, dict[str, Any] | None]]) -> str:
-    """Spearman's rho, a row a predictor and outcome, a column a setting."""
+    """Format Spearman's rho, one row per predictor and outcome, one column per setting."""
     rows = [["Spearman's rho", *found]]
     for name in next(iter(found.values()), {}):
         cells = []
@@ -203,14 +203,16 @@ def figure(num_panels: int) -> tuple[Any, list[Any]]:
 
 
 def curves_png(runs: Sequence[Run], path: Path) -> None:
-    """Training reward (moving average) and, dashed, accuracy on held-out problems; means over seeds. A reward
-    that is no share, as self-certainty, gives way to the hidden gold one."""
+    """Plot the training reward (moving average) and held-out accuracy (dashed), as means over seeds.
+
+    A reward outside [0, 1], like self-certainty, is replaced by the hidden gold reward.
+    """
     made, panels = figure(len(settings_of(runs)))
     for axes, setting in zip(panels, settings_of(runs), strict=True):
-        largest = max(max(run["rewards"]) for run in of(runs, setting=setting))
+        largest = max(max(run["rewards"]) for run in select(runs, setting=setting))
         shown = "rewards" if largest <= 1 else "gold"
         for color, mix in zip(COLORS, mixes_of(runs), strict=False):
-            chosen = of(runs, setting=setting, mix=mix)
+            chosen = select(runs, setting=setting, mix=mix)
             if not chosen:
                 continue
             curves = zip(*(ema(run[shown]) for run in chosen), strict=True)
@@ -231,7 +233,7 @@ def curves_png(runs: Sequence[Run], path: Path) -> None:
 
 
 def scatter_png(runs: Sequence[Run], path: Path) -> None:
-    """Gain on held-out problems against what was measured before RL, a point a run, a panel a predictor."""
+    """Plot the gain on held-out problems against predictors before RL: a point per run, a panel each."""
     shown = ("faithful", "diversity", "faithful diversity", "accuracy")
     markers = dict(zip(settings_of(runs), "os^Dv", strict=False))
     made, panels = figure(len(shown))
@@ -240,7 +242,7 @@ def scatter_png(runs: Sequence[Run], path: Path) -> None:
             for setting, marker in markers.items():
                 points = [
                     (run["before"][PREDICTORS[predictor]], run["test/gain"])
-                    for run in of(runs, setting=setting, mix=mix)
+                    for run in select(runs, setting=setting, mix=mix)
                     if run["before"].get(PREDICTORS[predictor]) is not None
                 ]
                 label = mix if marker == "o" else None

@@ -1,5 +1,5 @@
-// The only file that knows Python. Tensors come as addresses: kernels/*/cpp_impl.py checks and keeps them
-// alive.
+// Python bindings, the only file that includes nanobind. Tensors are passed as addresses;
+// kernels/*/cpp_impl.py checks the tensors and keeps them alive.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/array.h>
 
@@ -11,6 +11,7 @@
 #include "grpo_loss/grpo_loss.h"
 #include "linear_logprob/linear_logprob.h"
 #include "prefix_tree/prefix_tree.h"
+#include "sample_tokens/sample_tokens.h"
 #include "tree_decode/tree_decode.h"
 
 namespace nb = nanobind;
@@ -94,8 +95,8 @@ fastrl::GrpoScores grpo_scores(std::int64_t count, Address rows, Address logprob
           at<const bool>(top1)};
 }
 
-fastrl::GrpoResults grpo_results(Address slopes, Address entropy_slopes, Address stats) {
-  return {at<float>(slopes), at<float>(entropy_slopes), at<double>(stats)};
+fastrl::GrpoResults grpo_results(Address grad_logprobs, Address grad_entropy, Address stats) {
+  return {at<float>(grad_logprobs), at<float>(grad_entropy), at<double>(stats)};
 }
 
 void bind_structs(nb::module_& m) {
@@ -119,7 +120,7 @@ void bind_structs(nb::module_& m) {
       .def_static("of", &grpo_scores, "count"_a, "rows"_a, "logprobs"_a, "entropy"_a, "self_certainty"_a,
                   "top1"_a);
   nb::class_<fastrl::GrpoResults>(m, "GrpoResults")
-      .def_static("of", &grpo_results, "slopes"_a, "entropy_slopes"_a, "stats"_a);
+      .def_static("of", &grpo_results, "grad_logprobs"_a, "grad_entropy"_a, "stats"_a);
 }
 
 void bind_rows(nb::module_& m) {
@@ -164,7 +165,7 @@ void bind_tokens(nb::module_& m) {
 }
 
 void bind_prefix_tree(nb::module_& m) {
-  nb::class_<fastrl::PrefixTree>(m, "PrefixTree", "Keeps the addresses that it was made of.")
+  nb::class_<fastrl::PrefixTree>(m, "PrefixTree", "Holds pointers to the arrays that it was built from.")
       .def_static(
           "of",
           [](Address tokens, Address cu_seqlens, std::int64_t sequences) {
@@ -239,10 +240,10 @@ void bind_tree_decode(nb::module_& m) {
 }  // namespace
 
 NB_MODULE(_C, m) {
-  m.doc() = "fastrl's compiled ops. Arguments that are tensors are addresses (Tensor.data_ptr()).";
+  m.doc() = "fastrl's compiled ops. Tensor arguments are addresses (Tensor.data_ptr()).";
   m.attr("NUM_GRPO_STATS") = static_cast<int>(fastrl::kNumGrpoStats);
   m.def("version", &fastrl::version);
-  m.def("cuda_built", &fastrl::cuda_built, "Whether the CUDA kernels are in this build.");
+  m.def("cuda_built", &fastrl::cuda_built, "Return True if the build has the CUDA kernels.");
   bind_structs(m);
 
   bind_rows(m);
@@ -259,4 +260,16 @@ NB_MODULE(_C, m) {
                                     at<float>(advantages));
       },
       "rewards"_a, "group_ids"_a, "count"_a, "scale"_a, "baseline"_a, "eps"_a, "advantages"_a, WithoutGil());
+  m.def(
+      "sample_tokens_cpu",
+      [](Address logits, std::int64_t vocab, std::int64_t stride, Address source, Address uniforms,
+         std::int64_t requests, float temperature, std::int64_t top_k, double top_p, Address ids,
+         Address logprobs, int num_threads) {
+        fastrl::sample_tokens_cpu(
+            {at<const float>(logits), vocab, stride, at<const std::int64_t>(source),
+             at<const double>(uniforms), requests, at<std::int64_t>(ids), at<float>(logprobs)},
+            {temperature, top_k, top_p}, num_threads);
+      },
+      "logits"_a, "vocab"_a, "stride"_a, "source"_a, "uniforms"_a, "requests"_a, "temperature"_a, "top_k"_a,
+      "top_p"_a, "ids"_a, "logprobs"_a, "num_threads"_a, WithoutGil());
 }

@@ -26,7 +26,8 @@ Imports run downwards only (`tests/test_floors.py`): a folder may import the fol
 | floor | holds |
 |---|---|
 | `cli` | one file per command |
-| `tiny`, `tools`, `integrations` | the tiny worlds; plan, doctor, sweep, compare; TRL, verl, transformers |
+| `tiny`, `smol` | the tiny worlds; a small pretrained model with problems |
+| `tools`, `integrations` | plan, doctor, sweep, compare; TRL, verl, transformers |
 | `train`, `check`, `stages` | the entry of all stages; what is refused before a model loads; the stages |
 | `methods` | `rltr`, `tracelift`, `interventions`, `weak`: one folder per paper, none imports another |
 | `training` | the parts of the RL loop: sample, advantages, update, metrics, guards |

@@ -9,6 +9,7 @@ from fastrl.kernels.linear_logprob import linear_logprob
 from fastrl.kernels.logits_grpo_loss import logits_grpo_loss
 from fastrl.kernels.prefix_attention import TreeLayout, prefix_attention
 from fastrl.kernels.prefix_tree import PrefixForest, prefix_tree
+from fastrl.kernels.sample_tokens import sample_tokens
 from fastrl.kernels.tree_decode import DecodePlan, tree_decode
 
 __all__ = [
@@ -26,5 +27,6 @@ __all__ = [
     "logits_grpo_loss",
     "prefix_attention",
     "prefix_tree",
+    "sample_tokens",
     "tree_decode",
 ]

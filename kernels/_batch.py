@@ -1,4 +1,4 @@
-"""A packed batch as the losses see it."""
+"""A packed batch: the inputs of the policy losses other than scores."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ from fastrl.kernels.group_advantage import GroupRewards, group_advantage
 
 @dataclass(frozen=True, slots=True)
 class LossBatch:
-    """T packed tokens of S sequences: everything the loss reads except the scores."""
+    """T packed tokens of S sequences: all inputs of the loss except the scores."""
 
     cu_seqlens: Tensor
     """[S + 1] int32."""
     advantages: Tensor
-    """[S], or [T] where advantages_per_token; any float dtype."""
+    """[S], or [T] if advantages_per_token; any float dtype."""
     advantages_per_token: bool
     loss_mask: Tensor
     """[T] bool."""
     old_logprobs: Tensor | None
-    """[T], any float dtype, as the next two."""
+    """[T], any float dtype, like the next two."""
     ref_logprobs: Tensor | None
     rollout_logprobs: Tensor | None
     config: LossConfig
     denominator: float
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        """Return the tensors in the order in which the operators take them."""
+        """Return the tensors in the order of the operators' arguments."""
         others = (self.old_logprobs, self.ref_logprobs, self.rollout_logprobs)
         return (self.cu_seqlens, self.advantages, self.loss_mask, *others)
 
     @property
     def needs_whole_sequences(self) -> bool:
-        """A token's gradient needs the log-probs of its whole sequence."""
+        """True if a token's gradient needs the log-probs of its whole sequence."""
         ratio = self.config.loss_type == "gspo" and self.old_logprobs is not None
         return ratio or (self.config.corrects_sequences and self.rollout_logprobs is not None)
 
     @property
-    def idle_tokens_leave(self) -> bool:
-        """A token of advantage 0 has no gradient."""
+    def skips_zero_advantage(self) -> bool:
+        """True if tokens with advantage 0 have no gradient, so that they can be skipped."""
         return self.config.kl_coef == 0 and self.config.entropy_coef == 0
 
 
@@ -66,11 +66,16 @@ def make_batch(
     config: LossConfig,
     denominator: float,
 ) -> LossBatch:
-    """Checked against `tokens`, whose first dimension is T. optional: old, ref and rollout log-probs."""
+    """Return the batch of an op's arguments, checked against `tokens`, whose first dimension is T.
+
+    Args:
+        optional: old, ref and rollout log-probs.
+    Raises: ValueError, TypeError: an argument has a wrong shape, device, dtype or value.
+    """
     if isinstance(advantages, GroupRewards):
-        of = advantages
+        given = advantages
         advantages = group_advantage(
-            of.rewards, of.group_ids, scale=of.scale, baseline=of.baseline, eps=of.eps
+            given.rewards, given.group_ids, scale=given.scale, baseline=given.baseline, eps=given.eps
         )
     per_token = advantages.shape[0] != cu_seqlens.shape[0] - 1
     batch = LossBatch(cu_seqlens, advantages, per_token, loss_mask, *optional, config, denominator)
@@ -86,9 +91,9 @@ def unpack_batch(
     config: str,
     denominator: float,
 ) -> LossBatch:
-    """Make the batch of what an operator was given: LossBatch.tensors, and the rest as numbers and text.
+    """Return the batch of an operator's arguments: LossBatch.tensors, and the rest as numbers and text.
 
-    Raises: ValueError: cu_seqlens are not the bounds of num_tokens tokens (read on a CPU only).
+    Raises: ValueError: cu_seqlens does not run from 0 to num_tokens (checked only on a CPU).
     """
     cu_seqlens, advantages, loss_mask, *_ = tensors
     check_bounds(op, cu_seqlens, num_tokens)
@@ -103,7 +108,7 @@ def _check(op: str, tokens: Tensor, batch: LossBatch) -> None:
     check_device(op, "advantages", batch.advantages, device)
     num_sequences = batch.cu_seqlens.shape[0] - 1
     if tuple(batch.advantages.shape) not in ((num_tokens,), (num_sequences,)):
-        expected = f"shape ({num_sequences},), one a sequence, or ({num_tokens},), one a token"
+        expected = f"shape ({num_sequences},), one per sequence, or ({num_tokens},), one per token"
         refuse(op, "advantages", expected, tuple(batch.advantages.shape))
     check_shape(op, "loss_mask", batch.loss_mask, (num_tokens,))
     check_dtype(op, "loss_mask", batch.loss_mask, torch.bool)

@@ -11,6 +11,7 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def refuse(op: str, name: str, expected: str, got: object) -> None:
+    """Raise the ValueError of a bad argument."""
     raise ValueError(f"[{op}] {name}: expected {expected}, got {got}")
 
 
@@ -30,7 +31,7 @@ def check_device(op: str, name: str, tensor: Tensor, device: torch.device) -> No
 
 
 def check_token_vector(op: str, name: str, tensor: Tensor | None, like: Tensor) -> None:
-    """A per-token float tensor, or nothing."""
+    """Check a float tensor [T], or None."""
     if tensor is not None:
         check_shape(op, name, tensor, like.shape[:1])
         check_dtype(op, name, tensor, *FLOATS)
@@ -38,7 +39,7 @@ def check_token_vector(op: str, name: str, tensor: Tensor | None, like: Tensor) 
 
 
 def check_cu_seqlens(op: str, cu_seqlens: Tensor, device: torch.device) -> None:
-    """[S + 1] int32."""
+    """Check that cu_seqlens is [S + 1] int32 on the device."""
     check_dtype(op, "cu_seqlens", cu_seqlens, torch.int32)
     check_device(op, "cu_seqlens", cu_seqlens, device)
     if cu_seqlens.dim() != 1 or cu_seqlens.numel() < 1:
@@ -46,7 +47,7 @@ def check_cu_seqlens(op: str, cu_seqlens: Tensor, device: torch.device) -> None:
 
 
 def check_bounds(op: str, cu_seqlens: Tensor, num_tokens: int) -> None:
-    """From 0 to T, never falling; read on the CPU alone: a GPU is not waited for."""
+    """Check that cu_seqlens rises from 0 to T; only on a CPU, since on a GPU it would cost a host sync."""
     if cu_seqlens.device.type == "cpu":
         first, last = int(cu_seqlens[0]), int(cu_seqlens[-1])
         if first != 0 or last != num_tokens:
@@ -62,7 +63,7 @@ def check_at_least_one(op: str, **counts: int | None) -> None:
 
 
 def whole_weight(weight: Tensor) -> Tensor:
-    """A sharded weight is gathered; each rank's gradient is a part of a sum, that goes back to the shards."""
+    """Return the weight, gathered if it is sharded; its gradient is then summed over ranks and resharded."""
     if type(weight) in (Tensor, torch.nn.Parameter):
         return weight
     from torch.distributed.tensor import DTensor, Partial  # slow to import

@@ -1,4 +1,4 @@
-"""What compilers are told of functions, without importing a compiler."""
+"""Marks for torch.compile that do not import it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def constant(function: Function) -> Function:
-    """torch.compile calls the function once, while it traces, and takes the result for a constant.
+    """Mark a function whose result torch.compile takes as a constant while it traces.
 
-    torch.compiler.assume_constant_result does the same, but imports torch._dynamo first: half of the time
-    that `import fastrl.ops` took.
+    torch.compiler.assume_constant_result does the same, but imports torch._dynamo, which would take half of
+    the time of `import fastrl.ops`.
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function

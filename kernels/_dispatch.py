@@ -1,4 +1,4 @@
-"""Which implementation of an op runs. A named backend runs or raises; "auto" takes the first usable one."""
+"""Choice of an op's implementation. A named backend runs or raises; "auto" takes the first usable one."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ _announced: set[tuple[str, str, str]] = set()
 
 @dataclass(frozen=True, slots=True)
 class Implementation:
-    """One way to run an op, and the reason why it can't run on a device and dtype (None: it can)."""
+    """One implementation of an op."""
 
     name: str
     run: Callable[..., Any]
     unusable: Callable[[torch.device, torch.dtype], str | None]
+    """(device, dtype) -> why it can't run there; None if it can."""
 
 
 def anywhere(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -31,7 +32,7 @@ def anywhere(device: torch.device, dtype: torch.dtype) -> str | None:
 
 
 def no_float64(device: torch.device, dtype: torch.dtype) -> str | None:
-    return "takes bfloat16, float16 and float32 alone" if dtype == torch.float64 else None
+    return "takes only bfloat16, float16 and float32" if dtype == torch.float64 else None
 
 
 def cpu_only(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -55,15 +56,15 @@ def pick(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Implementation:
-    """The implementation that `backend` names, or for "auto" the first usable one in order.
+    """Return the implementation named `backend`, or for "auto" the first usable one.
 
     Raises:
         ValueError: no implementation has that name.
         RuntimeError: the named one can't run here; the message says why and lists those that can.
     """
-    reasons = {each.name: each.unusable(device, dtype) for each in implementations}
+    reasons = {option.name: option.unusable(device, dtype) for option in implementations}
     usable = [name for name, reason in reasons.items() if reason is None]
-    by_name = {each.name: each for each in implementations}
+    by_name = {option.name: option for option in implementations}
     if backend == "auto":
         if not usable:
             raise RuntimeError(f"[{op}] backend: expected one for {device} and {dtype}, got none")

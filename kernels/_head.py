@@ -1,4 +1,4 @@
-"""The language-model head as the ops see it."""
+"""The LM head: weight, bias, logit scaling and sampling support."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from fastrl.kernels._compiled import constant
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """How raw logits become z, and which tokens are in the support."""
+    """Scaling of raw logits to z, and the sampling support."""
 
     temperature: float | None
-    """None: a tensor, one a row."""
+    """None: a tensor with one value per row."""
     logit_scale: float
     softcap: float | None
     top_k: int
     top_p: float
 
-    def cuts(self, vocab: int) -> bool:
-        """Some tokens may be outside the support."""
+    def limits_support(self, vocab: int) -> bool:
+        """Return True if top_k or top_p may exclude tokens."""
         return 0 < self.top_k < vocab or self.top_p < 1
 
     def encode(self) -> str:
@@ -36,7 +36,7 @@ class Scaling:
         return Scaling(**json.loads(text))
 
 
-# A custom op takes strings; a compiled caller sees this one as a constant.
+# Custom ops take strings; torch.compile treats this one as a constant.
 @constant
 def _encode(
     temperature: float | None, logit_scale: float, softcap: float | None, top_k: int, top_p: float
@@ -61,9 +61,10 @@ class Head:
 
     @staticmethod
     def of(weight: Tensor, bias: Tensor | None, temperature: Tensor | None, scaling: Scaling) -> Head:
-        how = temperature if scaling.temperature is None else scaling.temperature
-        assert how is not None
-        return Head(weight, bias, how, scaling.logit_scale, scaling.softcap, scaling.top_k, scaling.top_p)
+        """Return the head of an operator's arguments; `temperature` is used if scaling's is None."""
+        divisor = temperature if scaling.temperature is None else scaling.temperature
+        assert divisor is not None
+        return Head(weight, bias, divisor, scaling.logit_scale, scaling.softcap, scaling.top_k, scaling.top_p)
 
     @property
     def scaling(self) -> Scaling:
@@ -80,11 +81,11 @@ class Head:
 
     @property
     def has_support(self) -> bool:
-        return self.scaling.cuts(self.vocab)
+        return self.scaling.limits_support(self.vocab)
 
 
 def check_head(op: str, hidden: Tensor, ids: Tensor, head: Head) -> None:
-    """Shapes, dtypes and devices; see check_values for what a tensor holds."""
+    """Check shapes, dtypes, devices and options; check_values checks the tensors' values."""
     check_dtype(op, "hidden", hidden, *FLOATS)
     check_dtype(op, "weight", head.weight, *FLOATS)
     check_dtype(op, "ids", ids, torch.int64)
@@ -117,7 +118,7 @@ def check_scaling(op: str, ids: Tensor, scaling: Scaling, temperature: Tensor | 
 
 
 def check_values(op: str, ids: Tensor, vocab: int, temperature: Tensor | None) -> None:
-    """What the tensors hold; read on the CPU alone, so that a GPU is not waited for."""
+    """Check the tensors' values; only on a CPU, since on a GPU it would cost a host sync."""
     if ids.device.type != "cpu" or not ids.numel():
         return
     low, high = int(ids.min()), int(ids.max())

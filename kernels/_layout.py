@@ -1,4 +1,4 @@
-"""How many rows and columns of logits are in memory at once."""
+"""Chunk sizes: how many rows and columns of logits are in memory at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 CPU_KEPT_LOGITS = 40 << 20  # 160 MiB of float32
-CPU_ROWS, CPU_COLUMNS = 4096, 2048  # a tile of the weight and one of logits stay in the cache
+CPU_ROWS, CPU_COLUMNS = 4096, 2048  # a tile of the weight and one of logits fit into the cache
 GPU_PIECE_LOGITS, GPU_KEPT_GRADIENTS = 80 << 20, 550 << 20  # 0.3 GiB of float32, 1.1 GiB of bfloat16
 GPU_ROWS, GPU_COLUMNS = 8192, 16384
 GPU_QUANTUM = 128  # rows of a matrix product's tile
@@ -15,21 +15,21 @@ GPU_QUANTUM = 128  # rows of a matrix product's tile
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A chunk of `rows` rows is worked on at once, `columns` of the vocabulary in a product.
-
-    keep: every tile of a chunk stays, so that gradients are made from it; otherwise a tile is made again.
-    """
+    """Sizes of chunks, pieces and tiles."""
 
     rows: int
+    """Rows per chunk."""
     piece: int
-    """Rows that are scored at once; a chunk has one or more such pieces."""
+    """Rows scored at once; a chunk has one or more pieces."""
     columns: int
+    """Columns of the vocabulary per matrix product."""
     keep: bool
+    """Keep all tiles of a chunk for the gradients; otherwise the logits are recomputed."""
     quantum: int
-    """Chunks are multiples of so many rows, but for the last one."""
+    """Chunks, except for the last one, are multiples of this many rows."""
 
     def chunk_sizes(self, num_rows: int) -> list[int]:
-        """As few chunks as fit, about equal; at least one, maybe of no rows."""
+        """Return the sizes of the fewest chunks, about equal; at least one, which may be empty."""
         count = max(1, -(-num_rows // self.rows))
         size = -(-num_rows // (count * self.quantum)) * self.quantum
         sizes = [min(size, num_rows - begin) for begin in range(0, num_rows, max(1, size))]
@@ -37,7 +37,11 @@ class Layout:
 
 
 def kept_layout(device: torch.device, vocab: int, chunk_rows: int | None, one_piece: bool) -> Layout:
-    """For the one pass. one_piece: a chunk's slopes need all of its scores."""
+    """Return the layout that keeps a chunk's logits.
+
+    Args:
+        one_piece: score a chunk as one piece, since its gradients need all its scores.
+    """
     if device.type == "cpu":
         rows = chunk_rows or max(16, CPU_KEPT_LOGITS // vocab)
         return Layout(rows, rows, min(vocab, CPU_COLUMNS), True, 1)
@@ -50,7 +54,7 @@ def kept_layout(device: torch.device, vocab: int, chunk_rows: int | None, one_pi
 
 
 def tiled_layout(device: torch.device, vocab: int, chunk_rows: int | None) -> Layout:
-    """For passes that need a tile of logits once."""
+    """Return the layout that computes a tile of logits at a time."""
     rows, columns, quantum = (
         (CPU_ROWS, CPU_COLUMNS, 1) if device.type == "cpu" else (GPU_ROWS, GPU_COLUMNS, GPU_QUANTUM)
     )

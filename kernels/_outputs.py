@@ -1,4 +1,4 @@
-"""What the ops return."""
+"""Outputs of the ops."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class LogprobOutput:
-    """Per-token scores; one entry a row."""
+    """Scores of T tokens."""
 
     logprobs: Tensor
     """[T] fp32, nats, differentiable."""
@@ -18,20 +18,21 @@ class LogprobOutput:
     self_certainty: Tensor
     """[T] fp32, nats: KL(uniform || p) >= 0."""
     top1: Tensor
-    """[T] bool: no token is likelier than the given one."""
+    """[T] bool: the token is the most likely one."""
 
 
 @dataclass(frozen=True, slots=True)
 class LossOutput:
-    """A policy loss, ready for backward."""
+    """A policy loss and its statistics."""
 
     loss: Tensor
-    """0-d: the sum over trained tokens, over the step's denominator."""
+    """0-d: sum over loss tokens divided by the step's denominator."""
     logprobs: Tensor
-    """[T] fp32, detached; 0 where computed is false."""
+    """[T] fp32, detached; 0 at tokens that are not computed."""
     entropy: Tensor | None
-    """[T] fp32, detached; 0 where computed is false; None where it was not given."""
+    """[T] fp32, detached; 0 at tokens that are not computed; None if it was not given."""
     stats: dict[str, Tensor]
-    """0-d float64 tensors on the device. Over micro-batches, *_sum add up, *_min and *_max fold."""
+    """0-d float64 tensors on the device. Over micro-batches sum *_sum, and take the extreme of *_min and
+    *_max."""
     computed: Tensor
-    """[T] bool: tokens that went into the loss and the stats."""
+    """[T] bool: tokens that the loss and the statistics include."""

@@ -1,4 +1,4 @@
-"""Chunks of rows through the head: products, scores, gradients; the one place where logits are."""
+"""Passes of chunks of rows through the LM head: logits, scores and gradients. Only this file holds logits."""
 
 from __future__ import annotations
 
@@ -17,35 +17,40 @@ from fastrl.kernels._rows import RowMath, RowScores, Tile
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """m rows of the batch, gathered."""
+    """m gathered rows of the batch."""
 
     rows: Tensor
-    """[m] int64 in [0, T]; T is padding, whose results nobody reads."""
+    """[m] int64 in [0, T]; T is padding, whose results are not used."""
     operand: Tensor
+    """[m, D] hidden states in the dtype of the matrix products."""
     ids: Tensor
     temperature: float | Tensor
 
     def part(self, part: slice) -> Chunk:
+        """Return some of the rows."""
         temperature = self.temperature[part] if isinstance(self.temperature, Tensor) else self.temperature
         return Chunk(self.rows[part], self.operand[part], self.ids[part], temperature)
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
+    """Scores of a chunk."""
+
     scores: RowScores
     floor: Tensor | None
+    """[m] fp32 lower end of the support; None: every token."""
 
     def part(self, part: slice) -> Scored:
         return Scored(self.scores.part(part), None if self.floor is None else self.floor[part])
 
 
 class HeadPass:
-    """Buffers for a chunk of logits, and for its gradients where they don't fit in the same place."""
+    """Buffers for a chunk's logits, and for their gradients if these can't overwrite the logits."""
 
     def __init__(
         self, hidden: Tensor, ids: Tensor, head: Head, math: RowMath, layout: Layout, most_rows: int
     ) -> None:
-        """most_rows: of any chunk that will come."""
+        """Allocate buffers for chunks of at most most_rows rows."""
         self._hidden, self._ids, self._head, self._math = hidden, ids, head, math
         self.layout = dataclasses.replace(layout, columns=head.vocab) if head.has_support else layout
         self.products = HeadProducts(head.weight, hidden.dtype)
@@ -58,6 +63,7 @@ class HeadPass:
         self._columns = columns
 
     def take(self, rows: Tensor) -> Chunk:
+        """Gather the rows of a chunk."""
         last = max(0, self._hidden.shape[0] - 1)
         inside = rows.clamp(max=last)
         temperature = self._head.temperature
@@ -69,7 +75,7 @@ class HeadPass:
         )
 
     def score(self, chunk: Chunk) -> Scored:
-        """Of a chunk, or a piece of one; its logits stay in the buffer where the layout keeps them."""
+        """Score a chunk or a piece; its logits stay in the buffer if the layout keeps them."""
         scores = RowScores.empty(len(chunk.rows), self._hidden.device, self.products.accurate)
         floor = None
         for columns in self.tiles():
@@ -85,7 +91,7 @@ class HeadPass:
     def kept_gradient(
         self, chunk: Chunk, part: slice, scored: Scored, grad_logprobs: Tensor, grad_entropy: Tensor | None
     ) -> None:
-        """The piece `part` of a chunk, that was scored last: its logits become gradients."""
+        """Turn the kept logits of the last scored piece, `part` of the chunk, into gradients."""
         self._reserve_gradients()
         piece = chunk.part(part)
         for columns in self.tiles():
@@ -95,13 +101,14 @@ class HeadPass:
             self._math.gradient(tile, scored.scores, grad_logprobs, grad_entropy, out)
 
     def kept_gradients(self, chunk: Chunk) -> Iterator[tuple[slice, Tensor]]:
+        """Yield (columns, d loss / d raw logits) from kept_gradient, tile by tile."""
         for columns in self.tiles():
             yield columns, self._view(self._gradients, len(chunk.rows), columns)
 
     def gradients_again(
         self, chunk: Chunk, scored: Scored, grad_logprobs: Tensor, grad_entropy: Tensor | None
     ) -> Iterator[tuple[slice, Tensor]]:
-        """(columns, d loss / d raw logits), a tile at a time, from logits that are made again."""
+        """Recompute the logits and yield (columns, d loss / d raw logits), tile by tile."""
         self._reserve_gradients()
         for columns in self.tiles():
             logits = self._view(self._logits, len(chunk.rows), columns)
@@ -112,6 +119,7 @@ class HeadPass:
             yield columns, out
 
     def tiles(self) -> Iterator[slice]:
+        """Yield the columns of each tile."""
         vocab, width = self._head.vocab, self.layout.columns
         for begin in range(0, vocab, width):
             yield slice(begin, min(begin + width, vocab))

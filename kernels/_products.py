@@ -1,4 +1,4 @@
-"""The head's matrix products over a tile of the vocabulary: float32 logits in, float32 gradients out."""
+"""The head's matrix products over a tile of the vocabulary, with float32 results."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 class HeadProducts:
-    """logits = rows @ weight.T and its transposes: operands of hidden's precision, float32 sums.
+    """logits = rows @ weight.T and its gradients, with operands in hidden's dtype and float32 accumulation.
 
-    The CPU has no such product for half precision: there operands are widened, a tile at a time.
+    A CPU has no such product for half precision, so there operands are cast to float32, a tile at a time.
     """
 
     def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
@@ -21,7 +21,7 @@ class HeadProducts:
 
     @property
     def gradient_dtype(self) -> torch.dtype:
-        """What d loss / d logits is stored in; the products take it as it is."""
+        """Dtype of d loss / d logits, which the products take without a cast."""
         return self._operand
 
     def operand(self, rows: Tensor) -> Tensor:
@@ -34,7 +34,11 @@ class HeadProducts:
         _product(grad_logits, self._tile(columns), out, add)
 
     def grad_weight(self, grad_logits: Tensor, rows: Tensor, out: Tensor, add: bool) -> None:
-        """out: the tile's rows of the weight's gradient; of any dtype where it is not added to."""
+        """Write or add grad_logits.T @ rows to the tile's rows of the weight's gradient.
+
+        Args:
+            out: float32 (float64) if add; any dtype otherwise.
+        """
         if out.dtype == self.accurate:
             _product(grad_logits.T, rows, out, add)
         else:

@@ -1,4 +1,4 @@
-"""Columns of the vocabulary that hardly matter leave the products; how much they could matter is counted."""
+"""Skipping of unlikely columns of the vocabulary in the gradients, with a bound of the error."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from torch import Tensor
 from fastrl.kernels._gradients import Gradients
 from fastrl.kernels._passes import Chunk
 
-ROUNDING = 1e-6  # of a row's mass: what a float32 sum of it may be off
+ROUNDING = 1e-6  # relative error of a float32 sum of a row's mass
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """0-d float64 tensors. Bounds are on the Frobenius norm of what a gradient lacks; they add up."""
+    """Number of skipped columns and bounds of the resulting errors; 0-d float64 tensors, which add up."""
 
     columns: Tensor
     grad_hidden: Tensor
+    """Bound of the Frobenius norm of the error."""
     grad_weight: Tensor
+    """Bound of the Frobenius norm of the error."""
 
     @staticmethod
-    def nothing(device: torch.device) -> Skipped:
+    def zero(device: torch.device) -> Skipped:
         return Skipped(*torch.zeros(3, dtype=torch.float64, device=device).unbind())
 
     def __add__(self, other: Skipped) -> Skipped:
@@ -37,15 +39,15 @@ class Skipped:
 def add_likely_columns(
     gradients: Gradients, chunk: Chunk, tiles: Sequence[tuple[slice, Tensor]], share: float
 ) -> Skipped:
-    """Adds a chunk without the columns D that hold, together, at most `share` of sum |G|, G = d loss / d raw.
+    """Add a chunk's gradients G = d loss / d raw except in columns D, which hold at most `share` of sum |G|.
 
-        |lacking in dX|_F <= max over D of |W_v| * sqrt(sum over rows of (sum over D of |G_rv|)^2)
-        |lacking in dW|_F <= max over rows of |x_r| * sqrt(sum over D of (sum over rows of |G_rv|)^2)
+        |error of dX|_F <= max over D of |W_v| * sqrt(sum over rows of (sum over D of |G_rv|)^2)
+        |error of dW|_F <= max over rows of |x_r| * sqrt(sum over D of (sum over rows of |G_rv|)^2)
 
-    The device is waited for: how many columns stay decides the products' shapes.
+    Costs one host sync, since the number of columns decides the products' shapes.
     """
     if len(chunk.rows) == 0:
-        return Skipped.nothing(chunk.rows.device)
+        return Skipped.zero(chunk.rows.device)
     masses = torch.cat([_mass(grads, 0) for _, grads in tiles])
     rising, order = masses.sort()
     dropped = torch.zeros_like(masses, dtype=torch.bool)

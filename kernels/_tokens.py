@@ -1,4 +1,4 @@
-"""The policy losses per token: the interface that cpp, triton, cuda and torch implement."""
+"""Token math: the policy losses per token, the interface that cpp, triton, cuda and torch implement."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ STATS = (
 
 
 def present_stats(stats: Tensor, batch: LossBatch, scores: tuple[str, ...]) -> dict[str, Tensor]:
-    """Return the statistics that there were inputs for, by name. scores: those given besides logprobs."""
+    """Return by name the statistics whose inputs were given.
+
+    Args:
+        scores: names of the scores given in addition to logprobs.
+    """
     has_rollout = batch.rollout_logprobs is not None
     absent = {"loss"} | {"entropy_sum", "self_certainty_sum", "top1_sum"} - {f"{name}_sum" for name in scores}
     if batch.ref_logprobs is None:
@@ -36,12 +40,12 @@ def present_stats(stats: Tensor, batch: LossBatch, scores: tuple[str, ...]) -> d
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which tokens are computed, and how many a sequence trains."""
+    """The tokens to compute, and the number of loss tokens per sequence."""
 
     computed: Tensor
     """[T] bool."""
     lengths: Tensor
-    """[S] int32: tokens of the sequence that loss_mask holds."""
+    """[S] int32: tokens of each sequence with loss_mask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +53,8 @@ class TokenScores:
     """Scores of n computed tokens, fp32 (float64 in the reference)."""
 
     rows: Tensor | None
-    """[n] int64, rising: the tokens' places in [0, T), then places that are T, which count for nothing.
-    None: all T of them, of which those that selection.computed leaves out count for nothing."""
+    """[n] int64, rising: the tokens' indices in [0, T), then padding T, which is ignored. None: all T tokens,
+    of which those not in selection.computed are ignored."""
     logprobs: Tensor
     entropy: Tensor | None
     self_certainty: Tensor | None
@@ -60,35 +64,45 @@ class TokenScores:
 
 @dataclass(frozen=True, slots=True)
 class TokenGrads:
-    """Gradients of the loss in the scores of the same n tokens; 0 if they count for nothing."""
+    """Gradients of the loss in the scores of the same n tokens; 0 for ignored ones."""
 
     grad_logprobs: Tensor
     """fp32: d loss / d logprobs."""
     grad_entropy: Tensor | None
-    """fp32: d loss / d entropy; None where config.entropy_coef is 0."""
+    """fp32: d loss / d entropy; None if config.entropy_coef is 0."""
     stats: Tensor
-    """[len(STATS)] float64, sums and extremes over the n tokens; 0, inf and -inf over none."""
+    """[len(STATS)] float64, sums and extremes over the n tokens; 0, inf and -inf if there are none."""
 
 
 def fold_stats(parts: Sequence[Tensor]) -> Tensor:
     """Combine the statistics of several sets of tokens into those of their union."""
     if len(parts) == 1:
         return parts[0]
-    together = torch.stack(list(parts))
-    total, least, most = together.sum(0), together.amin(0), together.amax(0)
-    for place, name in enumerate(STATS):
+    stacked = torch.stack(list(parts))
+    total, smallest, largest = stacked.sum(0), stacked.amin(0), stacked.amax(0)
+    for index, name in enumerate(STATS):
         if name.endswith(("_min", "_max")):
-            total[place] = (least if name.endswith("_min") else most)[place]
+            total[index] = (smallest if name.endswith("_min") else largest)[index]
     return total
 
 
 class TokenMath(Protocol):
-    """weight of a token = 1 / denominator, over its sequence's length too where config.averages_sequences."""
+    """Selection of tokens, and their gradients.
+
+    The weight of a token is 1 / denominator, with config.averages_sequences also divided by the number of
+    loss tokens of its sequence.
+    """
 
     def select(self, batch: LossBatch, leave_out: bool) -> Selection:
-        """computed = loss_mask; with leave_out, and where idle tokens leave, without those of advantage 0,
-        by whole sequences where the batch needs them: a sequence is computed, or none of its tokens is."""
+        """Return the selection with computed = loss_mask.
+
+        With leave_out, and if the batch skips_zero_advantage, tokens of advantage 0 are not computed; if it
+        needs_whole_sequences, only sequences whose advantages are all 0 are left out.
+        """
 
     def grads(self, batch: LossBatch, selection: Selection, scores: TokenScores) -> TokenGrads:
-        """Return the gradients of the loss and its statistics. Sums over a sequence run over its tokens among
-        the n; where the batch needs whole sequences, all its computed tokens are among them."""
+        """Return the gradients of the loss and its statistics.
+
+        Sums over a sequence cover its tokens among the n. If the batch needs_whole_sequences, these must
+        include all its computed tokens.
+        """

@@ -1,4 +1,4 @@
-"""Elementary functions that Triton lacks, accurate where their result is small."""
+"""Elementary functions that Triton lacks, accurate for small results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import triton.language as tl
 
 @triton.jit  # type: ignore[untyped-decorator]
 def expm1(x: tl.tensor) -> tl.tensor:
-    """exp(x) - 1, float64. What rounding does to exp(x), the logarithm in the denominator undoes (Kahan)."""
+    """Return exp(x) - 1, float64. The logarithm in the denominator cancels exp's rounding error (Kahan)."""
     e = tl.exp(x)
     unit = e == 1
     kept = e - 1
@@ -18,7 +18,7 @@ def expm1(x: tl.tensor) -> tl.tensor:
 
 @triton.jit  # type: ignore[untyped-decorator]
 def log1p(x: tl.tensor) -> tl.tensor:
-    """log(1 + x) of a float64 x >= 0, in the same way."""
+    """Return log(1 + x) of a float64 x >= 0, in the same way."""
     grown = 1 + x
     unit = grown == 1
     return tl.where(unit, x, tl.log(grown) * (x / tl.where(unit, 1, grown - 1)))
@@ -26,7 +26,10 @@ def log1p(x: tl.tensor) -> tl.tensor:
 
 @triton.jit  # type: ignore[untyped-decorator]
 def tanh(x: tl.tensor) -> tl.tensor:
-    """fp32, relative error below 2e-7: x + x^3 * polynomial(x^2) below 0.8, (1 - e) / (1 + e) above."""
+    """Return tanh(x), fp32, with relative error < 2e-7.
+
+    x + x^3 * polynomial(x^2) for |x| < 0.8, otherwise (1 - e) / (1 + e) with e = exp(-2 |x|).
+    """
     square = x * x
     p = tl.fma(square, 0.0015773912891745567, -0.0073953066021203995)
     p = tl.fma(p, square, 0.021292654797434807)
@@ -39,7 +42,7 @@ def tanh(x: tl.tensor) -> tl.tensor:
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def tanh_slope(x: tl.tensor) -> tl.tensor:
-    """fp32, 1 - tanh(x)^2, accurate where tanh is close to 1."""
+def tanh_grad(x: tl.tensor) -> tl.tensor:
+    """Return the derivative 1 - tanh(x)^2, fp32, accurate where tanh is close to 1."""
     e = tl.exp(-2 * tl.abs(x))
     return 4 * e / ((1 + e) * (1 + e))

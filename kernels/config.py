@@ -1,4 +1,4 @@
-"""What a policy loss is made of. Field names are the field's; defaults are plain on-policy DAPO."""
+"""Options of the policy loss; the defaults are on-policy DAPO."""
 
 from __future__ import annotations
 
@@ -20,33 +20,35 @@ SEQUENCE_MEAN = ("grpo", "gspo")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossConfig:
-    """The policy loss: what is clipped, how tokens are weighted, what is added."""
+    """The policy loss: clipping, weighting of tokens, KL and entropy terms."""
 
     loss_type: LossType = "dapo"
-    """grpo and gspo average each sequence first; dr_grpo divides by a fixed length; dapo, bnpo, cispo and
-    rloo divide by the step's tokens. gspo takes the ratio of whole sequences, cispo clips the ratio as a
-    weight, rloo is REINFORCE (its leave-one-out baseline belongs to the advantages)."""
+    """grpo and gspo average over each sequence first; dr_grpo divides by a fixed length; dapo, bnpo, cispo
+    and rloo divide by the step's tokens. gspo uses sequence-level ratios, cispo clips the ratio as a weight,
+    and rloo is REINFORCE (set reward.baseline to leave_one_out)."""
     clip_eps_low: float = 0.2
     """>= 0; the ratio is clipped below at 1 - clip_eps_low."""
     clip_eps_high: float | None = None
-    """>= 0; clipped above at 1 + clip_eps_high. None: clip_eps_low (5 for cispo with an absolute bound)."""
+    """>= 0; the ratio is clipped above at 1 + clip_eps_high. null: clip_eps_low (5 for cispo with an absolute
+    bound)."""
     cispo_bound: Literal["absolute", "around_one"] = "absolute"
-    """cispo's weight: min(ratio, clip_eps_high) (absolute, TRL) or ratio clamped to
-    [1 - clip_eps_low, 1 + clip_eps_high] (around_one, verl)."""
+    """cispo's weight: min(ratio, clip_eps_high) (absolute, as in TRL), or the ratio clamped to
+    [1 - clip_eps_low, 1 + clip_eps_high] (around_one, as in verl)."""
     dual_clip: float | None = None
-    """> 1 or None: the ratio is capped at it where the advantage is negative (TRL's delta: everywhere)."""
+    """> 1; cap of the ratio for negative advantages (TRL's delta caps all). null: off."""
     kl_coef: float = 0.0
-    """>= 0; weight of the KL to the reference. 0: no reference is needed."""
+    """>= 0; weight of the KL to the reference model. 0: no reference model is loaded."""
     kl_estimator: KLEstimator = "k3"
+    """Estimator of the KL, with d = logprobs - ref_logprobs: d (k1), d^2 / 2 (k2), exp(-d) + d - 1 (k3)."""
     kl_ratio: bool = False
-    """The KL is multiplied by the ratio, which makes it unbiased on stale samples (DeepSeek-V3.2; TRL's
+    """Multiply the KL by the ratio, which makes it unbiased on stale samples (DeepSeek-V3.2; TRL's
     use_bias_correction_kl)."""
     entropy_coef: float = 0.0
-    """Weight of the entropy bonus; 0: entropy is only measured."""
+    """Weight of the entropy bonus. 0: entropy is only measured."""
     correction: Correction = "token_truncate"
-    """Importance correction for engine-against-trainer mismatch, used where rollout_logprobs are given."""
+    """Importance correction of the mismatch between engine and trainer, if there are rollout_logprobs."""
     correction_cap: float = 3.0
-    """> 0; largest correction weight kept (truncate) or allowed (mask)."""
+    """> 0; larger correction weights are set to this value (truncate) or to 0 (mask)."""
 
     def __post_init__(self) -> None:
         for name, value in (("clip_eps_low", self.clip_eps_low), ("kl_coef", self.kl_coef)):
@@ -66,18 +68,19 @@ class LossConfig:
 
     @property
     def eps_high(self) -> float:
+        """clip_eps_high, or its default."""
         if self.clip_eps_high is not None:
             return self.clip_eps_high
         return 5.0 if self._bound_is_absolute else self.clip_eps_low
 
     @property
     def averages_sequences(self) -> bool:
-        """A token weighs 1 / (trained tokens of its sequence), otherwise 1."""
+        """True if a token's weight is 1 / (loss tokens of its sequence), otherwise 1."""
         return self.loss_type in SEQUENCE_MEAN
 
     @property
     def corrects_sequences(self) -> bool:
-        """The importance correction is one weight a sequence."""
+        """True if the importance correction is one weight per sequence."""
         return self.correction.startswith("sequence")
 
     @property
@@ -85,15 +88,16 @@ class LossConfig:
         return self.loss_type == "cispo" and self.cispo_bound == "absolute"
 
     def encode(self) -> str:
-        """What a custom op takes; a compiled caller sees a constant."""
+        """Return the configuration as text, for custom ops; torch.compile sees a constant."""
         return _encode(tuple((name, getattr(self, name)) for name in FIELDS))
 
     @staticmethod
     def decode(text: str) -> LossConfig:
+        """Return the configuration that `encode` wrote."""
         return _decode(text)
 
     def denominator(self, num_tokens: int, num_sequences: int, max_completion_length: int) -> float:
-        """What the step's summed loss is divided by: one number, whatever the micro-batches."""
+        """Return the divisor of the step's summed loss; it does not depend on the micro-batches."""
         if self.averages_sequences:
             return float(max(1, num_sequences))
         if self.loss_type == "dr_grpo":
@@ -101,7 +105,7 @@ class LossConfig:
         return float(max(1, num_tokens))
 
 
-FIELDS = tuple(each.name for each in dataclasses.fields(LossConfig))
+FIELDS = tuple(field.name for field in dataclasses.fields(LossConfig))
 
 
 @constant

@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over its own pipe: no driver program, no package, no port."""
+"""Headless Chromium over its debugging pipe, without a driver program, a package or a port."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run folders whose metrics a test can know, of several seeds; and a reward that is learnt in a few steps."""
+"""Run folders of several seeds with known metrics; a reward that is learnt within a few steps."""
 
 from __future__ import annotations
 

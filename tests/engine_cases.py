@@ -1,4 +1,4 @@
-"""Inputs that the engine's tests share."""
+"""Inputs shared by the engine's tests."""
 
 from __future__ import annotations
 

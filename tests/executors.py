@@ -1,4 +1,4 @@
-"""Executors whose every answer follows from what they read, and verifiers of programs that nobody runs."""
+"""Executors with answers computed from their prompts, and verifiers that run no program."""
 
 from __future__ import annotations
 

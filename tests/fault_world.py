@@ -1,4 +1,4 @@
-"""The small run that faults strike: six steps, a checkpoint after every other one."""
+"""A small run for the fault tests: six steps, a checkpoint after every second one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process of its own for a function, forked from one that has imported everything: a fresh interpreter
+"""Runs a function in a process forked from one that has imported everything: a fresh interpreter
 takes longer to import than a test may take."""
 
 from __future__ import annotations

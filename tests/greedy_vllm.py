@@ -1,4 +1,4 @@
-"""A plain vLLM on model folders, as its users start it: greedy completions of token prompts.
+"""Greedy completions of token prompts from a plain vLLM, as its users run it.
 
 python greedy_vllm.py PROMPTS.json FOLDER [FOLDER ...]; prints {folder: [[token, ...], ...]} as JSON.
 """

@@ -1,4 +1,4 @@
-"""Seven problems and a tiny model that has them by heart: wrong attempts, checks, the way on from a fix."""
+"""Seven problems and a tiny model that knows them by heart: wrong attempts, checks, continuations."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""JSON Lines: a row of every line."""
+"""Reads and writes JSON Lines."""
 
 from __future__ import annotations
 

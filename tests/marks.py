@@ -29,6 +29,7 @@ MARKS: dict[str, tuple[str, ...]] = {
         "kernels/test_sharded_head.py",
         "kernels/test_triton_compiles.py",
         "report/test_page_browser.py",
+        "smol/test_real_model.py",  # half a gigabyte of weights
         "runtime/test_watchdog.py",
         "test_build.py",
         "test_packaging.py",

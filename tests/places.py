@@ -1,4 +1,4 @@
-"""Where things lie: the checkout, its tests, the files that lie beside it."""
+"""Paths of the checkout, its tests and the shared files next to it."""
 
 from __future__ import annotations
 

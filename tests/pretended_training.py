@@ -1,11 +1,11 @@
-"""Stands in for `python -m fastrl.train` where a test is about the sweep and not about training.
+"""Stands in for `python -m fastrl.train` in tests of the sweep.
 
-Writes the metrics that training would write, as numbers that a test can work out:
+Writes metrics with known values:
 
     reward of step t = 100 * learning rate * t + seed
 
-It fails where a file `trouble` lies beside the sweep's folder and the learning rate is 0.003, it takes long
-where a file `slow` lies there, and it says on which GPU it ran, and when.
+Fails if a file `trouble` is next to the sweep's folder and the learning rate is 0.003; takes long if a file
+`slow` is there. Records its GPU, start and end.
 """
 
 import json

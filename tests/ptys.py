@@ -1,4 +1,4 @@
-"""Real terminals: a command of fastrl in one of its own, or this process's stderr as one."""
+"""Real terminals: runs a fastrl command in one, or attaches this process's stderr to one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ranks as torchrun would start them, forked as tests/forked.py does."""
+"""Starts ranks as torchrun would, forked as tests/forked.py does."""
 
 from __future__ import annotations
 

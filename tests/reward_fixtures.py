@@ -1,4 +1,4 @@
-"""Tokenizers and a grader that tests of rewards share."""
+"""Tokenizers and a grader shared by the reward tests."""
 
 from __future__ import annotations
 

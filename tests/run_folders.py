@@ -1,4 +1,4 @@
-"""Run folders written by hand: what training would leave behind, with values that a test can know."""
+"""Run folders written by hand, as training would leave them, with known values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether generated programs can run here: the tests that need it are skipped elsewhere, and say why."""
+"""Skips tests that need the sandbox if it can't run here, with the reason."""
 
 from pathlib import Path
 

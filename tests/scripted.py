@@ -1,4 +1,4 @@
-"""An engine that writes what a function says, in real tokens: what it does follows from its inputs alone."""
+"""An engine that generates the tokens of a function's text; deterministic in its inputs."""
 
 from __future__ import annotations
 

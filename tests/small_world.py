@@ -1,4 +1,4 @@
-"""A world of a few training steps: nobody in it knows anything."""
+"""A tiny world after a few training steps; its models can do nothing."""
 
 from dataclasses import replace
 

@@ -1,10 +1,10 @@
-"""How the suite runs: marks by file, a fixed random state per test, limits, skips by reason, durations.
+"""How the suite runs: marks by file, a fixed random state per test, limits, skip reasons, durations.
 
 --check            only tests without a mark
---long             only tests that are marked long, which other runs leave out
+--long             only tests marked long; other runs leave them out
 --limit-s S        a test that takes more CPU time than this fails
---strict-skips     a skip for a reason that ALLOWED_SKIPS does not list fails the run
---record FILE      write tests and seconds of every file by mark, as JSON (tests/durations.json)
+--strict-skips     a skip whose reason is not in ALLOWED_SKIPS fails the run
+--record FILE      write each file's tests and seconds by mark, as JSON (tests/durations.json)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The build in its three modes, and the module that this installation has."""
+"""The three build modes, and the module of this installation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imports run downwards only: a room may import the rooms below it, and a method no other method."""
+"""Imports run downwards only: a folder may import the folders below it, a method no other method."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from functools import cache
 from places import ROOT
 
 FLOORS = (
-    "cli", "tiny", "tools", "integrations", "train", "check", "stages", "methods", "training", "evaluate",
-    "rewards", "report", "engine", "policy", "grading", "data", "runtime", "config", "ops", "kernels",
-    "types", "_C",
+    "cli", "tiny", "smol", "tools", "integrations", "train", "check", "stages", "methods", "training",
+    "evaluate", "rewards", "report", "engine", "policy", "grading", "data", "runtime", "config", "ops",
+    "kernels", "types", "_C",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The house rules that a script can hold: every op complete, files and functions small, one vocabulary."""
+"""Layout rules: complete ops, short files and functions, one vocabulary."""
 
 from __future__ import annotations
 

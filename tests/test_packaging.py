@@ -1,4 +1,4 @@
-"""The wheel: what is in it, that it installs and computes without a compiler; what imports bring along."""
+"""The wheel: its content, installation and use without a compiler, and what imports load."""
 
 from __future__ import annotations
 

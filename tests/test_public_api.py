@@ -1,4 +1,4 @@
-"""The names that docs/api.md promises are there, under the modules that it says."""
+"""The names that docs/api.md lists exist in the modules it names."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from places import ROOT
 import fastrl
 
 ROW = re.compile(r"^\| `(fastrl[\w.]*)` \| (.+?) \|", re.MULTILINE)
-PUBLIC = {
-    module: re.findall(r"`(\w+)`", names) for module, names in ROW.findall((ROOT / "docs/api.md").read_text())
-}
+PUBLIC: dict[str, list[str]] = {}
+for row_module, names in ROW.findall((ROOT / "docs/api.md").read_text()):  # a module may have several rows
+    PUBLIC.setdefault(row_module, []).extend(re.findall(r"`(\w+)`", names))
 NEEDS = {"fastrl.integrations.trl": "trl", "fastrl.integrations.verl": "verl"}
 
 

@@ -1,4 +1,4 @@
-"""No code out of files: safetensors alone, no pickle, no remote code, wherever a model is loaded."""
+"""No code from files: only safetensors, no pickle, no remote code, wherever a model is loaded."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def bomb(checkpoints, tmp_path):
     return folder, mark
 
 
-def test_the_bomb_would_explode(bomb):
+def test_unpickling_the_test_file_would_run_its_code(bomb):
     folder, mark = bomb
     pickle.loads((folder / "pytorch_model.bin").read_bytes())
     assert mark.exists()

@@ -1,4 +1,4 @@
-"""Folders that somebody else has filled: nothing that their files say leads out of them, or never ends."""
+"""Folders from strangers: files can't lead out of them, and reading them always ends."""
 
 from __future__ import annotations
 

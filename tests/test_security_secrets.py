@@ -1,4 +1,4 @@
-"""Secrets stay in the environment of the trainer; what is written stays inside the run folder."""
+"""Secrets stay in the trainer's environment; writes stay inside the run folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny checkpoints of shapes that vLLM's CPU kernels know, and their float64 oracles."""
+"""Tiny checkpoints in shapes that vLLM's CPU kernels support, and their float64 oracles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everybody else's way to the same numbers; each is imported only when it is asked for."""
+"""Other libraries' implementations of the same functions; each is imported only when used."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ HEAD: tuple[Competitor, ...] = (
     *verl_kernels.HEAD,
     *others.HEAD,
 )
-"""From hidden states, the head's weight and ids."""
+"""Functions of hidden states, the head's weight and ids."""
 LOGITS: tuple[Competitor, ...] = (*dense.LOGITS, *liger_kernels.LOGITS, *trl_kernels.LOGITS, *others.LOGITS)
-"""From logits that are in memory already."""
+"""Functions of logits that are in memory already."""
 
 __all__ = ["HEAD", "LOGITS", "Competitor", "LogitsCase", "add_wheels"]

@@ -1,4 +1,4 @@
-"""What a competitor is: a function under a name, and why it can't run here."""
+"""Competitor: a named function of another library, and the reason if it can't run here."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from bench.competitors.loading import version
 from fastrl.ops import LossConfig
 
 UNLOADABLE = (ImportError, AttributeError, RuntimeError, OSError)
-"""What an import raises where a package is missing, or does not fit the torch or Triton that is there."""
+"""Errors of an import if a package is missing or doesn't fit the installed torch or Triton."""
 Logprobs = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor | None]]
 """hidden [T, D], weight [V, D], ids [T], temperature -> log-probs [T], entropy [T] or None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Competitor:
-    """`load` imports it and returns Logprobs; with whole_loss, a function of a case to its loss."""
+    """Function of another library; `load` returns Logprobs, or with whole_loss a function of a case."""
 
     name: str
     package: str
@@ -29,17 +29,17 @@ class Competitor:
     whole_loss: bool = False
     needs_cuda: bool = False
     compacts: bool = False
-    """Masked rows are left out before the call, as the project's own trainer does."""
+    """Drop masked rows before the call, as the competitor's own trainer does."""
     compiled: bool = False
-    """Its first call at a shape compiles."""
+    """The first call at a shape compiles."""
     tf32: bool = False
     in_place: bool = False
-    """Its backward writes over its input."""
+    """The backward pass overwrites the logits."""
     same_loss: bool = True
-    """False: a reference line that computes something simpler: accuracy gates would say nothing."""
+    """False: computes something simpler, shown for speed only; accuracy gates do not apply."""
 
     def reason(self, device: torch.device | str = "cpu") -> str | None:
-        """Why it can't run here; None: it can."""
+        """Return why it can't run on `device`, or None."""
         if self.needs_cuda and torch.device(device).type != "cuda":
             return "needs a CUDA device"
         try:
@@ -57,7 +57,7 @@ class Competitor:
 
 @dataclass(frozen=True, slots=True)
 class LogitsCase:
-    """Ready logits: [B, L + 1, V] whose last position predicts nothing, as a causal model leaves them."""
+    """Logits [B, L + 1, V] of a causal model; the last position predicts nothing."""
 
     logits: Tensor
     ids: Tensor

@@ -1,4 +1,4 @@
-"""Plain PyTorch: logits, log_softmax in float32, gather; eager, compiled, and its own fused function."""
+"""Plain PyTorch (logits, log_softmax in float32, gather), eager and compiled; PyTorch's fused function."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastrl.ops import grpo_loss
 
 
 def dense_logprobs(hidden: Tensor, weight: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, None]:
-    """What a careful training script does: logits in hidden's precision, everything after in float32."""
+    """Return log-probs as a careful training script: logits in hidden's dtype, the rest in float32."""
     logits = (hidden @ weight.T).float()
     if temperature != 1.0:
         logits = logits / temperature

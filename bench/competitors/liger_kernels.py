@@ -1,6 +1,6 @@
 """Liger: the fused linear GRPO loss, the scaled cross-entropy for Hopper, and the Triton losses.
 
-Arguments that Liger names otherwise than this repository go by position.
+Arguments that Liger names differently are passed by position.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LOSS_TYPES = {"dapo": "dapo", "cispo": "cispo", "grpo": "grpo", "gspo": "grpo"}
 
 
 def fused_grpo(chunk_size: int, compiled: bool) -> Callable[[Case], Tensor]:
-    """Layout [S, L]; `chunk_size` sequences at a time, gradients already made in the forward."""
+    """Load the fused loss on [S, L]: `chunk_size` sequences at a time, gradients computed in the forward."""
     module = importlib.import_module("liger_kernel.chunked_loss")
 
     def run(case: Case) -> Tensor:
@@ -62,14 +62,14 @@ def shared(config: LossConfig) -> dict[str, Any]:
 
 
 def correction(old: Tensor | None, rollout: Tensor | None, config: LossConfig) -> Tensor | None:
-    """The token weights of `correction="token_truncate"`, which Liger takes ready made."""
+    """Return the token weights of `correction="token_truncate"`; Liger expects them precomputed."""
     if old is None or rollout is None:
         return None
     return torch.exp(old - rollout).clamp(max=config.correction_cap)
 
 
 def scaled_cross_entropy() -> Logprobs:
-    """On Hopper a CuTe kernel, whose imports are asked for at once; elsewhere verl's loop."""
+    """Load the scaled cross-entropy: a CuTe kernel on Hopper (imported now), elsewhere verl's loop."""
     module = importlib.import_module("liger_kernel.ops.fused_linear_scaled_cross_entropy")
     module._resolve_implementation(torch.device("cuda"))
     function = module.LigerFusedLinearScaledCrossEntropyFunction
@@ -82,7 +82,7 @@ def scaled_cross_entropy() -> Logprobs:
 
 
 def cross_entropy_sum() -> Callable[[Case], Tensor]:
-    """Its Triton cross-entropy scales all rows alike: no policy loss, a line to compare speed with."""
+    """Load the Triton cross-entropy, for speed only: it scales all rows alike, so it is no policy loss."""
     module = importlib.import_module("liger_kernel.ops.fused_linear_cross_entropy")
     function = module.LigerFusedLinearCrossEntropyFunction
 

@@ -1,4 +1,4 @@
-"""Competitors' code from installed packages, from a folder of wheels, or from a single file of one."""
+"""Load competitors' code from installed packages, a folder of wheels, or a single file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FOLDERS: list[Path] = []
 
 
 def add_wheels(folder: Path) -> None:
-    """Everything in `folder` becomes importable: wheels unpacked, packages and single files as they lie."""
+    """Make everything in `folder` importable: wheels (unpacked), packages and single files."""
     for wheel in sorted(folder.glob("*.whl")):
         unpacked = tempfile.mkdtemp(prefix=f"{wheel.name.split('-')[0]}-")
         with zipfile.ZipFile(wheel) as archive:
@@ -28,7 +28,7 @@ def add_wheels(folder: Path) -> None:
 
 
 def find_file(relative: str) -> Path:
-    """A package's file, without importing the package; or the file alone in a folder of wheels."""
+    """Return a package's file without importing the package; also looks for its name in folders of wheels."""
     wanted = Path(relative)
     places = [Path(entry) / wanted for entry in sys.path] + [folder / wanted.name for folder in FOLDERS]
     found = next((place for place in places if place.is_file()), None)
@@ -38,7 +38,7 @@ def find_file(relative: str) -> Path:
 
 
 def folder_module(name: str, folder: Path) -> ModuleType:
-    """`folder` as the package `name`, whose own __init__ does not run: it may want what is not installed."""
+    """Register `folder` as package `name` without running its __init__, which may need missing packages."""
     module = ModuleType(name)
     module.__path__ = [str(folder)]
     sys.modules[name] = module
@@ -47,7 +47,7 @@ def folder_module(name: str, folder: Path) -> ModuleType:
 
 @contextmanager
 def stand_ins(modules: dict[str, ModuleType]) -> Iterator[None]:
-    """For the time of an import, these are what their names import."""
+    """Replace modules, with their submodules, for the duration of an import."""
     hidden = {
         name: module
         for name, module in sys.modules.items()

@@ -1,4 +1,4 @@
-"""Apple's cut cross-entropy, QuACK, RL-Kernel and flash-linear-attention: GPU kernels all."""
+"""GPU kernels of cut-cross-entropy (Apple), QuACK, RL-Kernel and flash-linear-attention."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.inputs import Case
 
 
 def cut_cross_entropy(filter_eps: str | None) -> Logprobs:
-    """It knows no temperature: hidden is divided by it."""
+    """Load cut-cross-entropy; it has no temperature, so hidden is divided by it."""
     function = importlib.import_module("cut_cross_entropy").linear_cross_entropy
 
     def run(hidden: Tensor, weight: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, None]:
@@ -25,13 +25,13 @@ def cut_cross_entropy(filter_eps: str | None) -> Logprobs:
 
 
 def quack_cross_entropy() -> Callable[[Case], Tensor]:
-    """One scale for all rows: no policy loss, a line to compare speed with."""
+    """Load QuACK's cross-entropy, for speed only: it scales all rows alike, so it is no policy loss."""
     function = importlib.import_module("quack.linear_cross_entropy").chunked_linear_cross_entropy
     return lambda case: function(case.hidden, case.weight, case.ids, reduction="sum")
 
 
 def rl_kernel() -> Logprobs:
-    """It knows no temperature either."""
+    """Load RL-Kernel; it has no temperature, so hidden is divided by it."""
     operator = importlib.import_module("rl_engine.kernels.ops.triton.loss.linear_logp").TritonLinearLogpOp()
 
     def run(hidden: Tensor, weight: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, None]:
@@ -42,7 +42,7 @@ def rl_kernel() -> Logprobs:
 
 
 def fla_grpo() -> Callable[[LogitsCase], Tensor]:
-    """Per-token losses on policy; it wants reference log-probs even where their coefficient is 0."""
+    """Load FLA's on-policy per-token losses; they need reference log-probs even if kl_coef is 0."""
     function = importlib.import_module("fla.modules.grpo").fused_grpo_loss
 
     def run(case: LogitsCase) -> Tensor:

@@ -1,4 +1,4 @@
-"""TRL's log-prob functions, from their files alone: the package imports datasets, they do not need it."""
+"""TRL's log-prob functions, loaded from their files: importing the package would require datasets."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from bench.competitors.base import Competitor, LogitsCase, Logprobs
 from bench.competitors.loading import find_file, folder_module
 from fastrl.ops import grpo_loss
 
-ALONE = "_trl_alone"
+PACKAGE = "_trl_alone"
 
 
 def kernel_module(name: str) -> ModuleType:
-    """trl/kernels/`name`.py; of the rest it asks for one context manager, of use to DeepSpeed alone."""
+    """Import trl/kernels/`name`.py; stubs the context manager that it imports for DeepSpeed."""
     folder = find_file(f"trl/kernels/{name}.py").parent
-    folder_module(ALONE, folder.parent)
-    folder_module(f"{ALONE}.kernels", folder)
-    folder_module(f"{ALONE}.trainer", folder)
-    utils = folder_module(f"{ALONE}.trainer.utils", folder)
+    folder_module(PACKAGE, folder.parent)
+    folder_module(f"{PACKAGE}.kernels", folder)
+    folder_module(f"{PACKAGE}.trainer", folder)
+    utils = folder_module(f"{PACKAGE}.trainer.utils", folder)
     utils.maybe_gather_lm_head_ctx = lambda *_: nullcontext()  # type: ignore[attr-defined]
-    return importlib.import_module(f"{ALONE}.kernels.{name}")
+    return importlib.import_module(f"{PACKAGE}.kernels.{name}")
 
 
 def chunked(vocab_chunk: int) -> Logprobs:
     function = kernel_module("chunked_logprob").ChunkedLogProbFunction
 
     def run(hidden: Tensor, weight: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        # as its trainer calls it: entropy is measured along
+        # as TRL's trainer calls it, with entropy
         found = function.apply(hidden, weight, None, ids, temperature, vocab_chunk, None, 1.0, ("entropy",))
         return found[0], found[1]
 
@@ -40,7 +40,7 @@ def chunked(vocab_chunk: int) -> Logprobs:
 
 
 def from_logits() -> Any:
-    """On a GPU its Triton kernel; elsewhere the trainer's function, which then runs in PyTorch."""
+    """Load TRL's Triton kernel on a GPU, elsewhere the trainer's PyTorch function."""
     on_gpu = torch.cuda.is_available()
     module = kernel_module("logprob_entropy") if on_gpu else importlib.import_module("trl.trainer.utils")
     function = module.selective_log_softmax_and_entropy

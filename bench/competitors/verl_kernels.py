@@ -1,4 +1,4 @@
-"""verl's fused heads, from their files alone: the package imports ray, they do not need it."""
+"""verl's fused heads, loaded from their files: importing the package would require ray."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch import Tensor
 from bench.competitors.base import Competitor, Logprobs
 from bench.competitors.loading import find_file, folder_module, stand_ins
 
-ALONE = "_verl_alone"
+PACKAGE = "_verl_alone"
 
 
 def fused_linear(rows: int = 512) -> Logprobs:
-    """FusedLinearForPPO in its PyTorch form."""
+    """Load FusedLinearForPPO with its PyTorch backend."""
     path = find_file("verl/utils/experimental/torch_functional.py")
-    spec = importlib.util.spec_from_file_location(f"{ALONE}_torch_functional", path)
+    spec = importlib.util.spec_from_file_location(f"{PACKAGE}_torch_functional", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} can't be loaded")
     module = importlib.util.module_from_spec(spec)
-    # it looks for Liger to offer a second form, and where Triton is missing that import fails half way
+    # the file also tries to import Liger, which fails half-way without Triton
     liger, ops = ModuleType("liger_kernel"), ModuleType("liger_kernel.ops")
     ops.LigerFusedLinearScaledCrossEntropyFunction = None  # type: ignore[attr-defined]
     with stand_ins({"liger_kernel": liger, "liger_kernel.ops": ops}):
@@ -31,7 +31,7 @@ def fused_linear(rows: int = 512) -> Logprobs:
 
 
 def triton_cross_entropy() -> Logprobs:
-    folder_module(ALONE, find_file("verl/utils/kernel/linear_cross_entropy.py").parent)
+    folder_module(PACKAGE, find_file("verl/utils/kernel/linear_cross_entropy.py").parent)
     device = ModuleType("verl.utils.device")
     device.__dict__.update(
         get_device_capability=torch.cuda.get_device_capability,
@@ -41,8 +41,8 @@ def triton_cross_entropy() -> Logprobs:
     )
     parents = {name: ModuleType(name) for name in ("verl", "verl.utils")}
     with stand_ins(parents | {"verl.utils.device": device}):
-        importlib.import_module(f"{ALONE}.kernels")
-    function = importlib.import_module(f"{ALONE}.linear_cross_entropy").linear_cross_entropy
+        importlib.import_module(f"{PACKAGE}.kernels")
+    function = importlib.import_module(f"{PACKAGE}.linear_cross_entropy").linear_cross_entropy
 
     def run(hidden: Tensor, weight: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         logprobs, entropy = function(hidden, weight, ids, temperature)

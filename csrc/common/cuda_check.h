@@ -1,4 +1,4 @@
-// CUDA errors become exceptions with the name of the op.
+// Turns CUDA errors into exceptions with the op's name.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -8,7 +8,7 @@
 
 namespace fastrl {
 
-// Throws what the launch before it reported; kernels still running are not waited for.
+// Throws the error of the last launch, if any; does not synchronise.
 inline void check_launch(const char* op) {
   const cudaError_t error = cudaGetLastError();
   if (error == cudaSuccess) return;

@@ -1,11 +1,11 @@
-// A vector of floats at a time, in GCC/Clang vector types. Sums keep a fixed order, so a machine repeats its
-// bits.
+// Vectors of floats, in GCC/Clang vector types. Sums have a fixed order, so results are bitwise reproducible
+// on a machine.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
-// One compiled copy for each x86-64 level; the loader takes the best the machine has.
+// One compiled copy per x86-64 level; the loader picks the best that the machine supports.
 #if defined(FASTRL_HAS_TARGET_CLONES)
 #define FASTRL_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
@@ -15,8 +15,7 @@
 
 namespace fastrl {
 
-// What the target has in one register: wider vectors are taken apart element by element where they are
-// compared.
+// The width of one register; comparisons of wider vectors would be split into elements.
 #if defined(__x86_64__)
 constexpr int kLanes = 8;
 #else
@@ -36,7 +35,7 @@ FASTRL_INLINE double sum(const Lanes& values) {
   return total;
 }
 
-// Below this exp is taken as 0, so that no gradient made from it is a subnormal number.
+// exp of less counts as 0, so that no gradient is subnormal.
 constexpr float kExpFloor = -64.0f;
 
 // result = exp(x) for x <= 0 and x = max(x, kExpFloor); NaN stays NaN. Relative error below 2e-7.

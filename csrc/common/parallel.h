@@ -1,4 +1,4 @@
-// Static ranges on plain threads. A second OpenMP runtime beside the caller's would spin against it.
+// A parallel loop over static ranges with plain threads; a second OpenMP runtime would compete with torch's.
 #pragma once
 
 #include <algorithm>
@@ -8,8 +8,8 @@
 
 namespace fastrl {
 
-// Calls body(begin, end) on disjoint ranges that cover [0, count). The body must not throw, and must not
-// depend on where ranges end: then results don't depend on the number of threads.
+// Calls body(begin, end) on disjoint ranges that cover [0, count). The body must not throw, and its results
+// must not depend on the ranges' bounds; then they don't depend on the number of threads.
 template <class Body>
 void parallel_for(std::int64_t count, std::int64_t work, int num_threads, const Body& body) {
   constexpr std::int64_t kWorkWorthAThread = 1 << 18;

@@ -1,4 +1,4 @@
-// The version that was built.
+// The version of the package.
 #include "common/version.h"
 
 namespace fastrl {

@@ -1,8 +1,8 @@
-// The version that was built.
+// The version of the package.
 #pragma once
 
 namespace fastrl {
 
-const char* version();  // of the package that this library was built for
+const char* version();  // version of the package that this library was built for
 
 }  // namespace fastrl

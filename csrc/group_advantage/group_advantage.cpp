@@ -1,4 +1,4 @@
-// Advantages group by group, in float64.
+// Group advantages in float64.
 #include "group_advantage/group_advantage.h"
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 namespace fastrl {
 namespace {
 
-// Rewards at order[begin..end).
+// The rewards at order[begin..end).
 struct Members {
   const float* rewards;
   const std::int64_t* order;

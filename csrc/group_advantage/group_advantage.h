@@ -1,4 +1,4 @@
-// How much better a rollout did than its group.
+// The advantage of each rollout over its group; the formula is in kernels/group_advantage/__init__.py.
 #pragma once
 
 #include <cstdint>

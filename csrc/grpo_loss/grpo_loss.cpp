@@ -11,7 +11,7 @@
 namespace fastrl {
 namespace {
 
-constexpr std::int64_t kBlock = 4096;  // tokens whose statistics are summed before blocks are
+constexpr std::int64_t kBlock = 4096;  // tokens per block of statistics; blocks are summed in order
 constexpr std::int64_t kWorkAToken = 16;
 
 using Stats = std::array<double, kNumGrpoStats>;
@@ -39,7 +39,7 @@ std::vector<SequenceTerms> gather_sequences(const GrpoBatch& batch, const GrpoSe
   return terms;
 }
 
-// Scored tokens [begin, end); terms is empty where tokens don't need their sequence.
+// Adds scored tokens [begin, end); terms is empty if tokens don't need sums over their sequence.
 Stats add_block(const GrpoBatch& batch, const GrpoSelection& selection, const GrpoScores& scores,
                 const GrpoConfig& config, const std::vector<SequenceTerms>& terms, const GrpoResults& results,
                 std::int64_t begin, std::int64_t end) {
@@ -47,10 +47,10 @@ Stats add_block(const GrpoBatch& batch, const GrpoSelection& selection, const Gr
   const SequenceTerms none;
   std::int64_t s = -1;
   for (std::int64_t i = begin; i < end; ++i) {
-    const std::int64_t t = place_of(batch, selection, scores, i);
+    const std::int64_t t = position_of(batch, selection, scores, i);
     if (t < 0) {
-      results.slopes[i] = 0;
-      if (results.entropy_slopes) results.entropy_slopes[i] = 0;
+      results.grad_logprobs[i] = 0;
+      if (results.grad_entropy) results.grad_entropy[i] = 0;
       continue;
     }
     if (s < 0) s = sequence_of(batch, t);

@@ -1,4 +1,4 @@
-// The policy loss on a GPU, the same token math in CUDA.
+// The policy loss in CUDA, with the same token math as on a CPU.
 #include <cuda_runtime.h>
 
 #include "common/cuda_check.h"
@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// Sum of `value` over the block, in every thread; a fixed tree, so the same bits every time.
+// Returns the sum of `value` over the block in every thread; a fixed tree, so it is bitwise reproducible.
 template <typename T>
 __device__ T block_sum(T value, T* shared) {
   shared[threadIdx.x] = value;
@@ -24,7 +24,7 @@ __device__ T block_sum(T value, T* shared) {
   return total;
 }
 
-// One block a sequence.
+// One block per sequence.
 __global__ void select_kernel(GrpoBatch batch, bool leave_out, bool whole, GrpoSelection selection) {
   __shared__ int shared[kThreads];
   const std::int64_t s = blockIdx.x, begin = batch.cu_seqlens[s], end = batch.cu_seqlens[s + 1];
@@ -42,25 +42,25 @@ __global__ void select_kernel(GrpoBatch batch, bool leave_out, bool whole, GrpoS
   if (threadIdx.x == 0) selection.lengths[s] = length;
 }
 
-// One block a sequence.
+// One block per sequence.
 __global__ void sequence_terms_kernel(GrpoBatch batch, GrpoSelection selection, GrpoScores scores,
                                       GrpoConfig config, SequenceTerms* terms) {
   __shared__ double shared[kThreads];
   const std::int64_t s = blockIdx.x, last = index_of(scores, batch.cu_seqlens[s + 1]);
-  SequenceTerms mine;
+  SequenceTerms own;
   for (std::int64_t i = index_of(scores, batch.cu_seqlens[s]) + threadIdx.x; i < last; i += kThreads) {
-    add_to_sequence(batch, selection, scores, i, mine);
+    add_to_sequence(batch, selection, scores, i, own);
   }
-  mine.log_ratio = block_sum(mine.log_ratio, shared);
-  mine.correction = block_sum(mine.correction, shared);
-  mine.computed = block_sum(mine.computed, shared);
+  own.log_ratio = block_sum(own.log_ratio, shared);
+  own.correction = block_sum(own.correction, shared);
+  own.computed = block_sum(own.computed, shared);
   if (threadIdx.x == 0) {
-    finish(config, mine);
-    terms[s] = mine;
+    finish(config, own);
+    terms[s] = own;
   }
 }
 
-// One thread a token; terms may be null. partial [blocks, kNumGrpoStats].
+// One thread per token; terms may be null. partial: [blocks, kNumGrpoStats].
 __global__ void token_kernel(GrpoBatch batch, GrpoSelection selection, GrpoScores scores, GrpoConfig config,
                              const SequenceTerms* terms, GrpoResults results, float* partial) {
   __shared__ float shared[kThreads];
@@ -68,9 +68,9 @@ __global__ void token_kernel(GrpoBatch batch, GrpoSelection selection, GrpoScore
   for (int i = 0; i < kNumGrpoStats; ++i) stats[i] = start_of<float>(i);
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i < scores.count) {
-    const std::int64_t t = place_of(batch, selection, scores, i);
-    results.slopes[i] = 0;
-    if (results.entropy_slopes) results.entropy_slopes[i] = 0;
+    const std::int64_t t = position_of(batch, selection, scores, i);
+    results.grad_logprobs[i] = 0;
+    if (results.grad_entropy) results.grad_entropy[i] = 0;
     if (t >= 0) {
       const std::int64_t s = sequence_of(batch, t);
       add_token(batch, selection, scores, config, i, t, s, terms ? terms[s] : SequenceTerms{}, results,
@@ -91,7 +91,7 @@ __global__ void token_kernel(GrpoBatch batch, GrpoSelection selection, GrpoScore
   }
 }
 
-// One thread a statistic.
+// One thread per statistic.
 __global__ void fold_kernel(const float* partial, std::int64_t num_blocks, double* stats) {
   const int i = threadIdx.x;
   double total = start_of<double>(i);

@@ -1,4 +1,4 @@
-// Stands in for grpo_loss.cu in a build without CUDA: it raises.
+// Replaces grpo_loss.cu in a build without CUDA; every call throws.
 #include <stdexcept>
 
 #include "grpo_loss/grpo_loss.h"

@@ -1,11 +1,11 @@
-// What one token adds to the loss, the slopes and the statistics. Shared by the CPU and the CUDA code.
+// The contribution of one token to loss, gradients and statistics. Shared by the CPU and the CUDA code.
 #pragma once
 
 #include "grpo_loss/grpo_loss.h"
 
 namespace fastrl {
 
-// Of one sequence's computed tokens.
+// Sums over one sequence's computed tokens.
 struct SequenceTerms {
   double log_ratio = 0;   // sum, after finish() the mean
   double correction = 0;  // log of the weight, after finish() the weight
@@ -27,28 +27,28 @@ FASTRL_HOST_DEVICE inline Real start_of(int stat) {
 
 template <typename Real>
 FASTRL_HOST_DEVICE inline Real fold(int stat, Real a, Real b) {
-  const Fold how = fold_of(stat);
-  if (how == Fold::kSum) return a + b;
-  return how == Fold::kMin ? (a <= b ? a : b) : (a >= b ? a : b);
+  const Fold kind = fold_of(stat);
+  if (kind == Fold::kSum) return a + b;
+  return kind == Fold::kMin ? (a <= b ? a : b) : (a >= b ? a : b);
 }
 
 FASTRL_HOST_DEVICE inline bool corrects(const GrpoBatch& batch, const GrpoConfig& config) {
   return batch.rollout_logprobs && config.correction != CorrectionKind::kNone;
 }
 
-// Whether a token needs the sums of its sequence.
+// Returns true if a token needs the sums of its sequence.
 FASTRL_HOST_DEVICE inline bool by_sequence(const GrpoBatch& batch, const GrpoConfig& config) {
   return config.policy == PolicyKind::kSequenceClip || (corrects(batch, config) && config.correct_sequences);
 }
 
-// The place of the i-th token; -1 where it counts for nothing.
-FASTRL_HOST_DEVICE inline std::int64_t place_of(const GrpoBatch& batch, const GrpoSelection& selection,
-                                                const GrpoScores& scores, std::int64_t i) {
+// Returns the position of the i-th scored token in [0, T); -1 if it is ignored.
+FASTRL_HOST_DEVICE inline std::int64_t position_of(const GrpoBatch& batch, const GrpoSelection& selection,
+                                                   const GrpoScores& scores, std::int64_t i) {
   const std::int64_t t = scores.rows ? scores.rows[i] : i;
   return t < batch.tokens && selection.computed[t] ? t : -1;
 }
 
-// Index of the first of `count` rising values that is >= value (after: > value).
+// Returns the index of the first of `count` rising values that is >= value (with after: > value).
 template <typename T>
 FASTRL_HOST_DEVICE inline std::int64_t first_of(const T* values, std::int64_t count, std::int64_t value,
                                                 bool after) {
@@ -64,12 +64,12 @@ FASTRL_HOST_DEVICE inline std::int64_t first_of(const T* values, std::int64_t co
   return low;
 }
 
-// The sequence of token t: the last that starts at or before it.
+// Returns the sequence of token t: the last one that starts at or before it.
 FASTRL_HOST_DEVICE inline std::int64_t sequence_of(const GrpoBatch& batch, std::int64_t t) {
   return first_of(batch.cu_seqlens, batch.sequences + 1, t, true) - 1;
 }
 
-// Index of the first of the scored tokens that is at place t or behind it.
+// Returns the index of the first scored token with a position >= t.
 FASTRL_HOST_DEVICE inline std::int64_t index_of(const GrpoScores& scores, std::int64_t t) {
   return scores.rows ? first_of(scores.rows, scores.count, t, false) : t;
 }
@@ -78,7 +78,7 @@ FASTRL_HOST_DEVICE inline float old_logprob(const GrpoBatch& batch, std::int64_t
   return batch.old_logprobs ? batch.old_logprobs[t] : logprob;
 }
 
-// old - rollout; a token that the sampler gave no log-prob for (NaN) counts as equal.
+// Returns old - rollout; 0 for a token without a rollout log-prob (NaN).
 FASTRL_HOST_DEVICE inline float rollout_difference(const GrpoBatch& batch, std::int64_t t, float old_logprob,
                                                    bool& known) {
   const float difference = old_logprob - batch.rollout_logprobs[t];
@@ -89,7 +89,7 @@ FASTRL_HOST_DEVICE inline float rollout_difference(const GrpoBatch& batch, std::
 FASTRL_HOST_DEVICE inline void add_to_sequence(const GrpoBatch& batch, const GrpoSelection& selection,
                                                const GrpoScores& scores, std::int64_t i,
                                                SequenceTerms& terms) {
-  const std::int64_t t = place_of(batch, selection, scores, i);
+  const std::int64_t t = position_of(batch, selection, scores, i);
   if (t < 0) return;
   bool known;
   const float old = old_logprob(batch, t, scores.logprobs[i]);
@@ -126,8 +126,8 @@ FASTRL_HOST_DEVICE inline float token_correction(const GrpoBatch& batch, const G
   return weight;
 }
 
-// Adds the i-th token, at place t of sequence s, to stats and writes its slopes. terms are those of its
-// sequence, read only where by_sequence().
+// Adds the i-th scored token, at position t of sequence s, to stats and writes its gradients. terms are those
+// of its sequence, read only if by_sequence().
 template <typename Stat>
 FASTRL_HOST_DEVICE inline void add_token(const GrpoBatch& batch, const GrpoSelection& selection,
                                          const GrpoScores& scores, const GrpoConfig& config, std::int64_t i,
@@ -146,8 +146,8 @@ FASTRL_HOST_DEVICE inline void add_token(const GrpoBatch& batch, const GrpoSelec
   in.correction =
       batch.rollout_logprobs ? token_correction(batch, config, t, in.old_logprob, terms, stats) : 1.0f;
   const TokenOutput<float> out = map_token(in, config);
-  results.slopes[i] = weight * out.slope;
-  if (results.entropy_slopes) results.entropy_slopes[i] = -weight * static_cast<float>(config.entropy_coef);
+  results.grad_logprobs[i] = weight * out.grad;
+  if (results.grad_entropy) results.grad_entropy[i] = -weight * static_cast<float>(config.entropy_coef);
   stats[kLoss] += static_cast<Stat>(weight) * out.loss;
   stats[kNumTokens] += 1;
   stats[kEntropySum] += in.entropy;

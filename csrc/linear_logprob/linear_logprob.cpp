@@ -1,4 +1,4 @@
-// Scores and gradients of tiles of logits, in vectors.
+// Scores and gradients of tiles of logits, vectorised.
 #include "linear_logprob/linear_logprob.h"
 
 #include <algorithm>
@@ -17,7 +17,7 @@ struct Running {
   double max, others, excluded, weighted, sum_z, target;
 };
 
-// Exponents are taken from the largest z so far; where that is -inf, from 0.
+// Returns the shift of exponents: the largest z so far, or 0 if that is -inf.
 double shift_of(double max) { return max == kMinusInfinity ? 0 : max; }
 
 void raise_max(double max, Running& row) {
@@ -47,7 +47,7 @@ FASTRL_INLINE void max_and_sum(const float* z, std::int64_t width, float& max, d
   }
 }
 
-// Adds exp(z - shift) to the row. Padding and the row's own id are -inf.
+// Adds exp(z - shift) to the row's sums. z of padding and of the row's own id is -inf.
 FASTRL_INLINE void add_exponentials(const float* z, std::int64_t width, float shift, float floor,
                                     Running& row) {
   Lanes others{}, excluded{}, weighted{}, zero{};
@@ -89,12 +89,12 @@ FASTRL_CLONES void score_row(const Tile& tile, std::int64_t r, Running& row) {
 }
 
 void finish(const RowScores& scores, std::int64_t r, const Running& row, std::int64_t vocab) {
-  const double shifted = row.target - row.max, mine = std::exp(shifted), total = row.others + mine;
-  // log1p(others) keeps what 1 + others would round away.
+  const double shifted = row.target - row.max, own = std::exp(shifted), total = row.others + own;
+  // log1p(others) keeps what 1 + others would round away
   const auto log_of = [&](double others) {
-    return shifted == 0 ? std::log1p(others) : std::log(others + mine);
+    return shifted == 0 ? std::log1p(others) : std::log(others + own);
   };
-  const double log_total = log_of(row.others), weighted = row.weighted + (mine == 0 ? 0 : mine * shifted);
+  const double log_total = log_of(row.others), weighted = row.weighted + (own == 0 ? 0 : own * shifted);
   const double size = static_cast<double>(vocab);
   scores.total[r] = static_cast<float>(total);
   scores.logprobs[r] = static_cast<float>(shifted - log_total);
@@ -104,7 +104,7 @@ void finish(const RowScores& scores, std::int64_t r, const Running& row, std::in
   scores.top1[r] = row.target >= row.max;
 }
 
-// z -> outer * slope of the cap * p(z) * (grad_logprobs + grad_entropy * (log p(z) + entropy)), negated.
+// z -> -outer * cap'(z) * p(z) * (grad_logprobs + grad_entropy * (log p(z) + entropy)).
 struct RowGradient {
   float max, inverse_total, log_total, grad_logprobs, grad_entropy, entropy, outer, inverse_cap, floor;
 };
@@ -130,10 +130,10 @@ FASTRL_CLONES void gradient_row(const Tile& tile, std::int64_t r, const RowGradi
     for (std::int64_t v = 0; v < width; v += kLanes) {
       Lanes x;
       load(z + v, x);
-      const IntLanes nothing = x == kMinusInfinity;
+      const IntLanes padding = x == kMinusInfinity;
       const Lanes zero{};
       gradient_lanes(x, g);
-      x = nothing ? zero : x;
+      x = padding ? zero : x;
       store(x, z + v);
     }
     std::memcpy(out + begin, z, width * sizeof(float));
@@ -159,12 +159,12 @@ void gradient_of_row(const Tile& tile, const RowScores& scores, std::int64_t r, 
       out);
   const std::int64_t own = tile.ids[r] - tile.first;
   if (own < 0 || own >= tile.width) return;
-  // 1 - p of a likely token, without rounding p first.
+  // 1 - p from the log-prob, so that it does not round to 0 for p near 1
   const float capped = static_cast<float>(target) * inverse_cap,
-              slope = inverse_cap == 0 ? 1 : 1 - capped * capped;
-  const float by_entropy =
+              cap_grad = inverse_cap == 0 ? 1 : 1 - capped * capped;
+  const float entropy_term =
       grad_entropy == 0 || logprob == kMinusInfinity ? 0 : std::exp(logprob) * (logprob + entropy);
-  out[own] = outer * slope * (-grad_logprobs * std::expm1(logprob) - grad_entropy * by_entropy);
+  out[own] = outer * cap_grad * (-grad_logprobs * std::expm1(logprob) - grad_entropy * entropy_term);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Tiles of logits -> scores of given tokens, and -> gradients. The formulas are those of kernels/_rows.py.
+// Scores of given tokens, and gradients, from tiles of logits. The formulas are in kernels/_rows.py.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@ namespace fastrl {
 // z = cap(logit_scale * (raw + bias)) / temperature, cap(x) = softcap * tanh(x / softcap).
 struct HeadScaling {
   const float* bias = nullptr;         // [vocab], or null
-  const float* temperature = nullptr;  // [rows], or null: every row has inverse_temperature
+  const float* temperature = nullptr;  // [rows], or null: all rows have inverse_temperature
   float inverse_temperature = 1;
   float logit_scale = 1;
   float softcap = 0;  // 0: no cap
@@ -21,12 +21,12 @@ struct Tile {
   std::int64_t width = 0;
   std::int64_t stride = 0;
   std::int64_t first = 0;
-  const std::int64_t* ids = nullptr;  // [rows], of the whole vocabulary; -1: the row is left out
-  const float* floor = nullptr;       // [rows], smallest z in the support; null: all are
+  const std::int64_t* ids = nullptr;  // [rows], columns of the whole vocabulary; -1: the row is skipped
+  const float* floor = nullptr;       // [rows], lower end of the support; null: every token
   HeadScaling scaling;
 };
 
-// Per row; what each one is: kernels/_rows.py, RowScores.
+// Scores per row; see RowScores in kernels/_rows.py.
 struct RowScores {
   double* max = nullptr;
   double* others = nullptr;
@@ -41,17 +41,18 @@ struct RowScores {
   bool* top1 = nullptr;
 };
 
-// Adds a tile. The one with first = 0 overwrites the scores, the one that ends at vocab fills the final ones.
+// Adds a tile. The one with first = 0 overwrites the scores, the one that ends at vocab sets the final
+// values.
 void score_tile(const Tile& tile, const RowScores& scores, std::int64_t vocab, int num_threads);
 
-// out, rows apart by out_stride: d/d raw of sum over rows of
+// Writes out, with row stride out_stride: d/d raw of sum over rows of
 //   grad_logprobs[row] * logprobs[row] + grad_entropy[row] * entropy[row];  grad_entropy may be null.
 // out may be tile.logits.
 void gradient_tile(const Tile& tile, const RowScores& scores, const float* grad_logprobs,
                    const float* grad_entropy, float* out, std::int64_t out_stride, int num_threads);
 
-// floors [rows] from a tile of the whole vocabulary: where the support of the top_k likeliest tokens (0:
-// all), and of them the smallest set of mass >= top_p, ends.
+// Writes floors [rows] from a tile of the whole vocabulary: the lower end of the support, which is the top_k
+// most likely tokens (0: all), and of them the smallest set of mass >= top_p.
 void support_floors(const Tile& tile, std::int64_t top_k, double top_p, float* floors, int num_threads);
 
 }  // namespace fastrl

@@ -1,4 +1,4 @@
-// Raw logits -> z, a block at a time.
+// Scaling of raw logits to z, a block at a time.
 #pragma once
 
 #include <cstdint>
@@ -9,12 +9,12 @@
 
 namespace fastrl {
 
-constexpr std::int64_t kBlock = 1024;  // columns: z of a block stays in the nearest cache
+constexpr std::int64_t kBlock = 1024;  // columns; z of a block fits into the L1 cache
 constexpr float kMinusInfinity = -__builtin_inff();
 
-// What a row's logits are scaled with.
+// Scaling of a row's logits.
 struct RowScaling {
-  const float* bias;  // of the tile's first column, or null
+  const float* bias;  // bias of the tile's first column, or null
   float factor;       // z = raw * factor without a cap, otherwise outward * tanh(raw * factor)
   float outward;      // 0: no cap
 };
@@ -27,7 +27,7 @@ inline RowScaling scaling_of(const Tile& tile, std::int64_t row) {
   return {bias, s.logit_scale * inverse_temp, 0};
 }
 
-// tanh with a relative error below 3e-7.
+// tanh, relative error below 3e-7.
 FASTRL_INLINE void tanh_lanes(Lanes& x) {
   constexpr float kSmall = 0.625f;
   const Lanes size = x < 0 ? -x : x;
@@ -51,7 +51,7 @@ FASTRL_INLINE void scale_lanes(const RowScaling& scaling, Lanes& x) {
   x *= scaling.outward;
 }
 
-// z [width padded to kLanes] of columns [begin, begin + width); the padding holds -inf.
+// Writes z of columns [begin, begin + width), with -inf as padding to a multiple of kLanes.
 FASTRL_INLINE void make_z(const float* raw, std::int64_t begin, std::int64_t width, const RowScaling& scaling,
                           float* z) {
   const float* from = raw + begin;

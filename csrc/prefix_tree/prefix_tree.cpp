@@ -1,4 +1,4 @@
-// Threads sequences through a radix tree and writes it out as segments.
+// Inserts sequences into a radix tree and writes the tree as segments.
 #include "prefix_tree/prefix_tree.h"
 
 #include <algorithm>
@@ -7,7 +7,7 @@
 namespace fastrl {
 namespace {
 
-// Length of the common beginning of a and b.
+// Returns the length of the common prefix of a and b.
 std::int64_t shared_length(const std::int64_t* a, const std::int64_t* b, std::int64_t count) {
   constexpr std::int64_t kBlock = 64;
   std::int64_t i = 0;
@@ -30,7 +30,7 @@ ChildTable::ChildTable(std::int64_t max_entries) {
   entries_.resize(size);
 }
 
-std::size_t ChildTable::place(std::int64_t tail, std::int64_t token) const {
+std::size_t ChildTable::find_entry(std::int64_t tail, std::int64_t token) const {
   const std::size_t last = entries_.size() - 1;
   std::size_t at = mix(mix(static_cast<std::uint64_t>(tail)) + static_cast<std::uint64_t>(token)) & last;
   while (entries_[at].node >= 0 && (entries_[at].tail != tail || entries_[at].token != token)) {
@@ -40,26 +40,26 @@ std::size_t ChildTable::place(std::int64_t tail, std::int64_t token) const {
 }
 
 std::int64_t ChildTable::find(std::int64_t tail, std::int64_t token) const {
-  return entries_[place(tail, token)].node;
+  return entries_[find_entry(tail, token)].node;
 }
 
 void ChildTable::insert(std::int64_t tail, std::int64_t token, std::int64_t node) {
-  entries_[place(tail, token)] = {tail, token, node};
+  entries_[find_entry(tail, token)] = {tail, token, node};
 }
 
-// A sequence adds at most a leaf and the lower half of one split.
+// A sequence adds at most two nodes: a leaf and the lower half of a split.
 PrefixTree::PrefixTree(const std::int64_t* tokens, const std::int64_t* cu_seqlens, std::int64_t sequences)
     : cu_seqlens_(cu_seqlens), children_(2 * sequences) {
   nodes_.reserve(2 * sequences + 1);
   nodes_.push_back({tokens, 0, 0});
   ends_.reserve(sequences);
   for (std::int64_t i = 0; i < sequences; ++i) {
-    ends_.push_back(thread(tokens + cu_seqlens[i], tokens + cu_seqlens[i + 1]));
+    ends_.push_back(insert(tokens + cu_seqlens[i], tokens + cu_seqlens[i + 1]));
   }
 }
 
-// Follows a sequence as far as it is known, adds the rest, and returns the tail that it ends at.
-std::int64_t PrefixTree::thread(const std::int64_t* begin, const std::int64_t* end) {
+// Inserts a sequence and returns the tail at which it ends.
+std::int64_t PrefixTree::insert(const std::int64_t* begin, const std::int64_t* end) {
   std::int64_t node = 0;
   while (begin < end) {
     const std::int64_t child = find_child(node, *begin);
@@ -91,7 +91,8 @@ std::int64_t PrefixTree::add_leaf(std::int64_t above, const std::int64_t* begin,
   return leaf;
 }
 
-// `node` keeps `length` tokens, its number and its place; a new node below gets the rest, tail and children.
+// `node` keeps its first `length` tokens and its parent; a new node below gets the rest, the tail and the
+// children.
 void PrefixTree::split(std::int64_t node, std::int64_t length) {
   const std::int64_t below = static_cast<std::int64_t>(nodes_.size());
   Node lower = nodes_[node];
@@ -127,8 +128,8 @@ void PrefixTree::write(const PrefixForest& forest) const {
   }
 }
 
-// In pre-order: tokens, depths, starts, parents; stops and counts as if there were no other segment and no
-// sequence. Returns the segment of each tail, -1 for that of node 0.
+// Writes tokens, depths, starts and parents in pre-order, and initialises stops[s] = s + 1 and counts[s] = 0.
+// Returns the segment of each tail, -1 for that of node 0.
 std::vector<std::int64_t> PrefixTree::write_segments(const PrefixForest& forest) const {
   struct Waiting {
     std::int64_t node, above, depth;

@@ -1,4 +1,4 @@
-// Sequences merged into the trie of their prefixes, cut into segments. What the arrays are:
+// Sequences merged into the trie of their prefixes, as segments. The arrays are described in
 // kernels/prefix_tree/forest.py, PrefixForest.
 #pragma once
 
@@ -19,7 +19,7 @@ struct PrefixForest {
   std::int64_t* slots;    // [N]
 };
 
-// Child nodes by (tail of the node above, first token); open addressing, never more than half full.
+// Hash table of child nodes by (tail of the parent, first token); open addressing, at most half full.
 class ChildTable {
  public:
   explicit ChildTable(std::int64_t max_entries);
@@ -31,7 +31,7 @@ class ChildTable {
     std::int64_t tail, token;
     std::int64_t node = -1;
   };
-  std::size_t place(std::int64_t tail, std::int64_t token) const;
+  std::size_t find_entry(std::int64_t tail, std::int64_t token) const;
   std::vector<Entry> entries_;
 };
 
@@ -45,7 +45,7 @@ class PrefixTree {
   void write(const PrefixForest& forest) const;
 
  private:
-  // A run of tokens. What hangs at its end is known by `tail`, so that a split hands it on in one store.
+  // A run of tokens. `tail` identifies its children, so that a split passes them on in one store.
   struct Node {
     const std::int64_t* tokens;
     std::int64_t length;
@@ -53,10 +53,10 @@ class PrefixTree {
     std::int64_t first_child = -1;
     std::int64_t last_child = -1;
     std::int64_t next_sibling = -1;
-    std::int64_t recent_child = -1;  // the last one that a sequence went through
+    std::int64_t recent_child = -1;  // the child that the last sequence visited
   };
 
-  std::int64_t thread(const std::int64_t* begin, const std::int64_t* end);
+  std::int64_t insert(const std::int64_t* begin, const std::int64_t* end);
   std::int64_t find_child(std::int64_t node, std::int64_t token) const;
   std::int64_t add_leaf(std::int64_t above, const std::int64_t* begin, const std::int64_t* end);
   void split(std::int64_t node, std::int64_t length);
@@ -64,7 +64,7 @@ class PrefixTree {
 
   const std::int64_t* cu_seqlens_;
   std::int64_t num_slots_ = 0;
-  std::vector<Node> nodes_;         // node 0 is above all roots
+  std::vector<Node> nodes_;         // node 0 is the parent of all roots
   std::vector<std::int64_t> ends_;  // [sequences] tails
   ChildTable children_;
 };

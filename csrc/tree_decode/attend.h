@@ -1,6 +1,6 @@
-// A few queries of one key-value head against a list of tokens, a chunk at a time with a running softmax.
-// Every score is one chain of multiply-adds over the width, every output one over the tokens: a query's bits
-// don't depend on the queries beside it.
+// Attention of a few queries of one key-value head to a list of tokens, in chunks with an online softmax.
+// Each score is one chain of multiply-adds over the width, each output one over the tokens, so a query's
+// result is bitwise independent of the other queries.
 #pragma once
 
 #include <algorithm>
@@ -17,19 +17,19 @@
 #define FASTRL_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, IntLanes{__VA_ARGS__})
 #endif
 
-// Loops of constant length over vectors: in registers only when they are unrolled.
+// Unrolls loops of constant length over vectors, which keeps the vectors in registers.
 #define FASTRL_UNROLL _Pragma("GCC unroll 8")
 
 namespace fastrl::decode {
 
-constexpr std::int64_t kChunk = 32;  // tokens: a chunk of wide keys still fits the nearest cache
-static_assert(kChunk % (4 * kLanes) == 0, "a chunk is taken four vectors at a time");
+constexpr std::int64_t kChunk = 32;  // tokens; a chunk of wide keys still fits into the L1 cache
+static_assert(kChunk % (4 * kLanes) == 0, "a chunk is processed four vectors at a time");
 
 struct Bf16 {
   std::uint16_t bits;
 };
 
-// Copies of the type that are loaded as one, also in functions that are cloned for wider registers later.
+// An unaligned vector type that loads as one register, also in functions cloned for wider registers.
 typedef float LooseLanes __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
 FASTRL_INLINE void load(const float* from, Lanes& to) { to = *reinterpret_cast<const LooseLanes*>(from); }
 FASTRL_INLINE void store(const Lanes& from, float* to) { *reinterpret_cast<LooseLanes*>(to) = from; }
@@ -45,7 +45,7 @@ FASTRL_INLINE void load(const Bf16* from, Lanes& to) {
 
 constexpr std::int64_t padded(std::int64_t width) { return (width + kLanes - 1) / kLanes * kLanes; }
 
-// Slot of token t: blocks[t / block_size] + t % block_size.
+// The slot of token t is blocks[t / block_size] + t % block_size.
 struct Tokens {
   const std::int32_t* blocks;
   std::int64_t block_size, length;
@@ -62,22 +62,22 @@ struct Scoring {
   float inward, outward;  // score = outward * tanh(inward * product); no cap: outward is 0
 };
 
-// Some queries and what they have gathered so far.
+// Some queries and the state of their online softmax.
 struct Queries {
   std::int64_t count, width;  // width is padded
   const float* scaled;        // [count, width], zeros in the padding
-  const std::int64_t* first;  // [count] the first token that each may see
+  const std::int64_t* first;  // [count] first visible token of each
   float* max;                 // [count]
-  float* total;               // [count, kLanes] of exp(score - max), to be added up
+  float* total;               // [count, kLanes] sums of exp(score - max), to be summed over lanes
   float* const* sums;         // [count] x [padded value width]
 };
 
-// Scratch of a worker.
+// A worker's buffers for a chunk of tokens.
 struct Chunk {
   float* transposed;  // [padded width, kChunk]
   float* scores;      // [queries, kChunk]
   float* factors;     // [queries]
-  void* keys;         // [kChunk, padded width] elements, for rows that end within a vector
+  void* keys;         // [kChunk, padded width] elements, for widths that are no multiple of a vector
   void* values;       // [kChunk, padded value width]
 };
 
@@ -137,7 +137,7 @@ FASTRL_INLINE float largest_of(Lanes x) {
 }
 #endif
 
-// Rows of tokens [begin, begin + count), and the last one again where a vector of tokens goes on.
+// Finds the rows of tokens [begin, begin + count), and repeats the last one up to a full vector.
 template <class Element>
 FASTRL_INLINE void locate(const Tokens& tokens, std::int64_t begin, std::int64_t count,
                           const Pool<Element>& pool, void* room, const Element** at) {
@@ -174,7 +174,7 @@ FASTRL_INLINE void transpose_keys(const Element* const* at, std::int64_t count, 
   }
 }
 
-// Products of kQueries queries and kVectors vectors of tokens.
+// Computes the products of kQueries queries and kVectors vectors of tokens.
 template <int kQueries, int kVectors>
 FASTRL_INLINE void score_block(const float* queries, std::int64_t width, const float* transposed,
                                float* scores) {
@@ -197,7 +197,7 @@ FASTRL_INLINE void score_block(const float* queries, std::int64_t width, const f
   }
 }
 
-// Few queries take more tokens at a time, so that enough multiply-adds are under way.
+// With few queries more tokens are processed at once, so that enough multiply-adds are in flight.
 template <int kQueries>
 FASTRL_INLINE void score_queries(const float* queries, std::int64_t width, std::int64_t count,
                                  const float* transposed, float* scores) {
@@ -254,9 +254,9 @@ FASTRL_INLINE void mix_queries(const float* weights, const float* factors, const
   for (; c < width; c += kLanes) mix_block<kQueries, 1>(weights, factors, at, begin, count, c, sums);
 }
 
-// Scores of tokens [begin, begin + count) -> exp(score - max), 0 where the query does not see the token.
-// Returns what the sums so far are multiplied by, for the max may have risen.
-FASTRL_INLINE float weigh(const Scoring& how, std::int64_t begin, std::int64_t count, std::int64_t first,
+// Replaces scores of tokens [begin, begin + count) by exp(score - max), 0 for hidden tokens. Returns the
+// factor of the previous sums, since the max may have risen.
+FASTRL_INLINE float weigh(const Scoring& scoring, std::int64_t begin, std::int64_t count, std::int64_t first,
                           float* scores, float& max, float* total) {
   Lanes most, hidden_value;
   fill(kMinusInfinity, most);
@@ -268,10 +268,10 @@ FASTRL_INLINE float weigh(const Scoring& how, std::int64_t begin, std::int64_t c
   for (std::int64_t t = 0; t < count; t += kLanes) {
     Lanes x;
     load(scores + t, x);
-    if (how.outward != 0) {
-      x *= how.inward;
+    if (scoring.outward != 0) {
+      x *= scoring.inward;
       tanh_lanes(x);
-      x *= how.outward;
+      x *= scoring.outward;
     }
     if (t < seen || t + kLanes > count) {
       const IntLanes token = lane + static_cast<std::int32_t>(t);
@@ -300,13 +300,13 @@ FASTRL_INLINE float weigh(const Scoring& how, std::int64_t begin, std::int64_t c
   return factor;
 }
 
-// Partial results, `stride` apart: [width] sums, then their total and max.
+// Partial results with a stride: [width] sums, then their total and max.
 struct Records {
   const float* first;
   std::int64_t count, stride, width;
 };
 
-// Merges them in their order; max, total and sums are those of nothing yet.
+// Merges records in order; max, total and sums must be those of an empty softmax.
 FASTRL_INLINE void merge_records(const Records& records, float& max, float& total, float* sums) {
   const float* const totals = records.first + records.width;
   for (std::int64_t i = 0; i < records.count; ++i) max = std::max(max, totals[i * records.stride + 1]);
@@ -332,7 +332,7 @@ FASTRL_INLINE void merge_records(const Records& records, float& max, float& tota
   }
 }
 
-// How many of the queries that are left are taken together: all, or about equal parts of at most 6.
+// Returns how many of the remaining queries to process together: all, or about equal parts of at most 6.
 constexpr std::int64_t part_of(std::int64_t left) {
   return left <= 6 ? left : left < 12 ? (left + 1) / 2 : 6;
 }
@@ -396,22 +396,22 @@ FASTRL_INLINE void mix_all(const Queries& queries, const Element* const* at, std
 // Adds the tokens to what the queries have gathered.
 template <class Element>
 FASTRL_INLINE void attend(const Tokens& tokens, const Pool<Element>& keys, const Pool<Element>& values,
-                          const Scoring& how, const Queries& queries, const Chunk& chunk) {
+                          const Scoring& scoring, const Queries& queries, const Chunk& chunk) {
   const Element* at[kChunk];
   std::int64_t first = tokens.length;
   for (std::int64_t q = 0; q < queries.count; ++q) first = std::min(first, queries.first[q]);
-  // Chunks begin at multiples, whoever looks: so the sums have one order.
+  // chunks begin at multiples of kChunk for every query, so that sums have a fixed order
   for (std::int64_t begin = first / kChunk * kChunk; begin < tokens.length; begin += kChunk) {
     const std::int64_t count = std::min(kChunk, tokens.length - begin);
     locate(tokens, begin, count, keys, chunk.keys, at);
     transpose_keys(at, count, queries.width, chunk.transposed);
     score_all(queries, count, chunk);
     for (std::int64_t q = 0; q < queries.count; ++q) {
-      chunk.factors[q] = weigh(how, begin, count, queries.first[q], chunk.scores + q * kChunk, queries.max[q],
-                               queries.total + q * kLanes);
+      chunk.factors[q] = weigh(scoring, begin, count, queries.first[q], chunk.scores + q * kChunk,
+                               queries.max[q], queries.total + q * kLanes);
     }
     locate(tokens, begin, count, values, chunk.values, at);
-    // Values that no query sees are not even multiplied by 0.
+    // values that no query sees are skipped, since 0 * NaN would be NaN
     mix_all(queries, at, std::max<std::int64_t>(0, first - begin), count, padded(values.width), chunk);
   }
 }

@@ -1,4 +1,5 @@
-// Pieces of trunks, then rows and their tails, over threads; merged in a fixed order.
+// Decode attention on a CPU: threads process pieces of trunks, then rows with their tails, merged in a fixed
+// order.
 #include "tree_decode/tree_decode.h"
 
 #include <atomic>
@@ -15,29 +16,29 @@ namespace {
 
 using namespace decode;
 
-// torch's threads go on spinning after an operation of its own, on the cores that ours would take: between
-// two of them a thread pays for milliseconds of work alone.
+// torch's threads keep spinning after each of its operations, on cores that ours need. So an extra thread
+// pays off only for milliseconds of work.
 constexpr std::int64_t kProductsAWork = 128;
 
-// Compiled for each x86-64 level; templates can't be.
+// Wrappers that are cloned per x86-64 level; templates can't be cloned.
 FASTRL_CLONES void attend_fp32(const Tokens& tokens, const Pool<float>& keys, const Pool<float>& values,
-                               const Scoring& how, const Queries& queries, const Chunk& chunk) {
-  attend(tokens, keys, values, how, queries, chunk);
+                               const Scoring& scoring, const Queries& queries, const Chunk& chunk) {
+  attend(tokens, keys, values, scoring, queries, chunk);
 }
 
 FASTRL_CLONES void attend_bf16(const Tokens& tokens, const Pool<Bf16>& keys, const Pool<Bf16>& values,
-                               const Scoring& how, const Queries& queries, const Chunk& chunk) {
-  attend(tokens, keys, values, how, queries, chunk);
+                               const Scoring& scoring, const Queries& queries, const Chunk& chunk) {
+  attend(tokens, keys, values, scoring, queries, chunk);
 }
 
-void attend_any(const Tokens& tokens, const Pool<float>& keys, const Pool<float>& values, const Scoring& how,
-                const Queries& queries, const Chunk& chunk) {
-  attend_fp32(tokens, keys, values, how, queries, chunk);
+void attend_any(const Tokens& tokens, const Pool<float>& keys, const Pool<float>& values,
+                const Scoring& scoring, const Queries& queries, const Chunk& chunk) {
+  attend_fp32(tokens, keys, values, scoring, queries, chunk);
 }
 
-void attend_any(const Tokens& tokens, const Pool<Bf16>& keys, const Pool<Bf16>& values, const Scoring& how,
-                const Queries& queries, const Chunk& chunk) {
-  attend_bf16(tokens, keys, values, how, queries, chunk);
+void attend_any(const Tokens& tokens, const Pool<Bf16>& keys, const Pool<Bf16>& values,
+                const Scoring& scoring, const Queries& queries, const Chunk& chunk) {
+  attend_bf16(tokens, keys, values, scoring, queries, chunk);
 }
 
 FASTRL_CLONES void merge(const Records& records, float& max, float& total, float* sums) {
@@ -55,14 +56,14 @@ float to_float(Bf16 x) {
 
 void round_to(float x, float& to) { to = x; }
 
-// To the nearest, ties to even.
+// Rounds to nearest, ties to even.
 void round_to(float x, Bf16& to) {
   std::uint32_t bits;
   std::memcpy(&bits, &x, sizeof(float));
   to.bits = static_cast<std::uint16_t>(x != x ? 0x7FC0 : (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
 }
 
-// What a partial result is kept as: [padded value width] sums, their total and max.
+// Returns the size of a partial result: [padded value width] sums, their total and max.
 std::int64_t record_size(const DecodeLayer& layer) { return padded(layer.value_width) + kLanes; }
 
 float added_up(const float* lanes) {
@@ -71,7 +72,7 @@ float added_up(const float* lanes) {
   return total;
 }
 
-// Arrays of one worker, laid out in one allocation.
+// Arrays of one worker, in one allocation.
 struct Scratch {
   std::vector<float> floats;
   std::vector<std::int64_t> first;
@@ -85,20 +86,21 @@ struct Scratch {
     const std::int64_t sizes[] = {
         most, most * kLanes, own, width * kChunk, most * kChunk, most, width * kChunk, value_width * kChunk};
     std::int64_t size = 0;
-    for (const std::int64_t each : sizes) size += each;
+    for (const std::int64_t part : sizes) size += part;
     floats.resize(size);
-    float* places[8];
+    float* arrays[8];
     float* next = floats.data();
     for (int i = 0; i < 8; ++i) {
-      places[i] = next;
+      arrays[i] = next;
       next += sizes[i];
     }
-    max = places[0], total = places[1], own_sums = places[2];
-    chunk = {places[3], places[4], places[5], places[6], places[7]};
+    max = arrays[0], total = arrays[1], own_sums = arrays[2];
+    chunk = {arrays[3], arrays[4], arrays[5], arrays[6], arrays[7]};
   }
 };
 
-// One call; Element is that of all tensors. Workers take pieces, and once all pieces are done, rows.
+// The work of one call; Element is the type of all tensors. Workers take pieces, and rows once all pieces are
+// done.
 template <class Element>
 class Decode {
  public:
@@ -108,10 +110,11 @@ class Decode {
         scaled_(scaled),
         partials_(partials),
         group_(layer.query_heads / layer.heads) {
-    how_ = layer.softcap > 0 ? Scoring{1 / layer.softcap, layer.softcap} : Scoring{1, 0};
+    scoring_ = layer.softcap > 0 ? Scoring{1 / layer.softcap, layer.softcap} : Scoring{1, 0};
   }
 
-  // [heads, rows, group, padded width]: queries of one head and some rows lie together. Before any work.
+  // Writes scaled queries [heads, rows, group, padded width], so that those of a head and consecutive rows
+  // are contiguous. Call it before work().
   void scale_queries() {
     const std::int64_t width = padded(layer_.width);
     float* to = scaled_;
@@ -148,13 +151,13 @@ class Decode {
     return partials_ + (partial * layer_.query_heads + query_head) * record_size(layer_);
   }
 
-  // The first position that the row's token sees.
+  // Returns the first position that the row's token sees.
   std::int64_t first_seen(std::int64_t row) const {
     if (layer_.window == 0) return 0;
     return plan_.prefix_lengths[row] + layer_.tail_lengths[row] - layer_.window;
   }
 
-  // `count` queries of the head, from those of a row on, against some tokens.
+  // Attends `count` queries of the head, from a row's first one on, to some tokens.
   void gather(const Tokens& tokens, std::int64_t row, std::int64_t head, std::int64_t count,
               const Scratch& scratch) const {
     const std::int64_t width = padded(layer_.width);
@@ -162,7 +165,7 @@ class Decode {
     const Queries queries{
         count, width, scaled, scratch.first.data(), scratch.max, scratch.total, scratch.sums.data()};
     attend_any(tokens, pool(layer_.keys, head, layer_.width), pool(layer_.values, head, layer_.value_width),
-               how_, queries, scratch.chunk);
+               scoring_, queries, scratch.chunk);
   }
 
   void start(std::int64_t count, std::int64_t first, Scratch& scratch, std::int64_t at) const {
@@ -213,13 +216,13 @@ class Decode {
   const DecodeLayer& layer_;
   float *scaled_, *partials_;
   std::int64_t group_;
-  Scoring how_;
+  Scoring scoring_;
   std::atomic<std::int64_t> next_piece_{0}, pieces_done_{0}, next_row_{0};
 };
 
 template <class Element>
 void decode_rows(const DecodePlan& plan, const DecodeLayer& layer, std::int64_t work, int num_threads) {
-  // Kept from call to call: fresh memory would cost more than what is written to it.
+  // kept between calls, since allocating it would cost more than writing it
   thread_local std::vector<float> room;
   const std::int64_t scaled = plan.rows * layer.query_heads * padded(layer.width);
   const std::int64_t partials = plan.trunk_starts[plan.rows] * layer.query_heads * record_size(layer);
@@ -235,7 +238,7 @@ void decode_rows(const DecodePlan& plan, const DecodeLayer& layer, std::int64_t 
                               ", got " + std::to_string(found) + " in row " + std::to_string(row));
 }
 
-// Products of the tails' tokens, once they are known to lie in the pool.
+// Checks that the tails are inside the pool and returns their number of tokens.
 std::int64_t checked_tails(const DecodePlan& plan, const DecodeLayer& layer) {
   std::int64_t tokens = 0;
   const std::int64_t longest = plan.blocks * plan.block_size;

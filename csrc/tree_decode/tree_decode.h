@@ -1,4 +1,4 @@
-// Attention of decoding rows over shared segments and their own paged tails. The formula is that of
+// Attention of decoding rows over shared segments and paged tails. The formula is in
 // kernels/tree_decode/__init__.py.
 #pragma once
 
@@ -6,7 +6,7 @@
 
 namespace fastrl {
 
-// A piece of a segment and a tile of the rows below it; what each one is: kernels/tree_decode/plan.py, Work.
+// A piece of a segment and a tile of the rows below it; see Work in kernels/tree_decode/plan.py.
 struct DecodeItem {
   std::int32_t slot, length, row_start, row_stop, position, rank;
 };
@@ -14,10 +14,10 @@ struct DecodeItem {
 struct DecodePlan {
   const DecodeItem* items = nullptr;
   std::int64_t num_items = 0;
-  std::int64_t tile = 0;                         // most rows of an item
+  std::int64_t tile = 0;                         // most rows per item
   const std::int32_t* trunk_starts = nullptr;    // [rows + 1]
   const std::int32_t* prefix_lengths = nullptr;  // [rows]
-  const std::int32_t* block_table = nullptr;     // [rows, blocks], rows are table_stride apart
+  const std::int32_t* block_table = nullptr;     // [rows, blocks], row stride table_stride
   std::int64_t rows = 0, blocks = 0, table_stride = 0, block_size = 0;
 };
 
@@ -37,7 +37,7 @@ struct DecodeLayer {
   std::int64_t window = 0;                     // no window: 0
 };
 
-// Throws std::invalid_argument where a tail's length or a slot of it is out of range.
+// Throws std::invalid_argument if a tail's length or a slot of it is out of range.
 void tree_decode_cpu(const DecodePlan& plan, const DecodeLayer& layer, int num_threads);
 
 }  // namespace fastrl

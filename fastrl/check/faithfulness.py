@@ -79,7 +79,7 @@ def check_faithfulness(
         )
         new = max_new_tokens + max(config.slack_tokens, forced)
         names = "response + faithfulness.slack_tokens or forcing_text and answer_tokens"
-        check_fits(section, model, probes.problems, new, names, engine.max_batch_tokens)
+        check_fits(section, model, probes.problems, new, names, engine.max_batch_tokens, data=data)
     for name, judge in config.judges.items():
         pairs = config.diversity and config.strategy is None and name == "judge"
         check_judge(f"faithfulness.{name}", judge, probes.problems, max_new_tokens, pairs)

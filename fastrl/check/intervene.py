@@ -19,7 +19,7 @@ def check_hard_set(config: HardSetConfig) -> None:
     check_engine("engine", config.engine)
     problems = [problem for problem, _ in with_references(load_problems(config.data), config)]
     new_tokens, room = config.sampling.max_new_tokens, config.engine.max_batch_tokens
-    check_fits("model", config.model, problems, new_tokens, "sampling.max_new_tokens", room)
+    check_fits("model", config.model, problems, new_tokens, "sampling.max_new_tokens", room, data=config.data)
 
 
 def check_intervene(config: InterveneConfig) -> None:
@@ -30,7 +30,7 @@ def check_intervene(config: InterveneConfig) -> None:
     """
     check_engine("engine", config.engine)
     positions = check_model("model", config.model)
-    load_tokenizer("model", config.model)
+    load_tokenizer("model", config.model, config.data)
     batch_tokens = config.engine.max_batch_tokens
     room = batch_tokens if positions is None else min(positions, batch_tokens)
     if config.proposal.verify_tokens >= room:

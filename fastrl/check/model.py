@@ -9,9 +9,10 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from fastrl.check.template import check_template
-from fastrl.config import CheckpointConfig, refuse
+from fastrl.config import CheckpointConfig, DataConfig, refuse
 from fastrl.data.lengths import prompt_lengths
 from fastrl.data.problems import Problem
+from fastrl.data.templates import template_options, use_template
 from fastrl.policy.source import model_source
 
 WEIGHTS, PICKLED = "*.safetensors", ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -30,6 +31,7 @@ def check_fits(
     names: str,
     batch_tokens: int,
     engine: str = "engine",
+    data: DataConfig | None = None,
 ) -> None:
     """Raise ValueError unless the longest prompt + new_tokens fits the model's context and engine's cache.
 
@@ -38,9 +40,10 @@ def check_fits(
         names: what `new_tokens` is the sum of, for the message.
         batch_tokens: max_batch_tokens of the engine.
         engine: section of the engine.
+        data: the section whose prompts these are; None: the model gets prompts of its own.
     """
     room = check_model(section, model)
-    problem, prompt_tokens = longest_prompt(load_tokenizer(section, model), problems)
+    problem, prompt_tokens = longest_prompt(load_tokenizer(section, model, data), problems)
     need = prompt_tokens + new_tokens
     why = f"row {problem.index + 1}'s prompt of {prompt_tokens} tokens and {names} = {new_tokens} need {need}"
     if room is not None and need > room:
@@ -117,8 +120,11 @@ def check_reachable(section: str, name: str) -> None:
         ) from error
 
 
-def load_tokenizer(section: str, model: CheckpointConfig) -> Any:
-    """Return the checkpoint's tokenizer. Raises ValueError, one line, if it has none."""
+def load_tokenizer(section: str, model: CheckpointConfig, data: DataConfig | None = None) -> Any:
+    """Return the checkpoint's tokenizer with the chat template of `data`, or else of the model's own options.
+
+    Raises ValueError, one line, if it has no tokenizer, or there is no such template.
+    """
     from transformers import AutoTokenizer
 
     source = model_source(model.path, section)
@@ -126,10 +132,11 @@ def load_tokenizer(section: str, model: CheckpointConfig) -> Any:
     if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         refuse(section, "path", f"a folder with a tokenizer ({', '.join(TOKENIZER_FILES)})", model.path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=model.trust_remote_code)
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=model.trust_remote_code)
     except OSError as error:
         raise ValueError(
             f"[{section}] path: expected a checkpoint with a tokenizer, got {model.path!r}: {error}"
         ) from error
+    use_template(tokenizer, template_options(model, data), section if data is None else "data")
     check_template(section, tokenizer)
     return tokenizer

@@ -103,8 +103,9 @@ def check_lengths(config: RlConfig, problems: Sequence[Problem]) -> None:
     """Raise ValueError if the longest prompt and completion exceed a context or an engine's cache."""
     longest = config.rollout.max_new_tokens
     check_fits(
-        "model", config.model, problems, longest, "rollout.max_new_tokens", config.engine.max_batch_tokens
-    )
+        "model", config.model, problems, longest, "rollout.max_new_tokens", config.engine.max_batch_tokens,
+        data=config.data,
+    )  # fmt: skip
     if config.uses_transfer:
         longest += config.transfer.slack_tokens
         names = "rollout.max_new_tokens + transfer.slack_tokens"

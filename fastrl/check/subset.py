@@ -32,5 +32,5 @@ def check_subset(config: SubsetConfig) -> None:
             raise ValueError(f"{where}: expected values that JSON can hold, got {error}") from error
     check_fits(
         "model", config.model, problems, config.sampling.max_new_tokens, "sampling.max_new_tokens",
-        config.engine.max_batch_tokens,
+        config.engine.max_batch_tokens, data=config.data,
     )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from fastrl.check.model import check_model, load_tokenizer
 from fastrl.config import CptConfig, SftConfig, refuse
@@ -18,9 +17,7 @@ def check_sft(config: SftConfig) -> None:
         ValueError, FileNotFoundError: one line, `[section] field: expected ..., got ...`.
     """
     room = check_model("model", config.model)
-    tokenizer = load_tokenizer("model", config.model)
-    if not Path(config.data.path).is_file():
-        raise FileNotFoundError(f"[data] path: expected an existing file, got {config.data.path!r}")
+    tokenizer = load_tokenizer("model", config.model, config.data)
     check_fits(read_sequences(config, tokenizer), room)
 
 

@@ -30,7 +30,9 @@ def main(arguments: list[str]) -> int:
     usage = "fastrl data FILE"
     path = "" if asks_help(arguments[:1]) else take_positional(arguments, "data", "FILE")
     base = DataConfig(path=path, on_bad_row="skip")
-    config = parse_flags(DataConfig, base, arguments, prog=usage, hidden=("path",))
+    config = parse_flags(
+        DataConfig, base, arguments, prog=usage, hidden=("path", "chat_template", "template_kwargs")
+    )
     read = read_problems(replace(config, path=path))
     print(describe(path, read))
     return 1 if read.bad_rows else 0

@@ -15,6 +15,7 @@ from fastrl.cli.arguments import asks_help, take_positional
 from fastrl.config import DataConfig, EngineConfig, ModelConfig, RunConfig, check_positive, refuse
 from fastrl.config.flags import parse_flags
 from fastrl.data import Problem, load_problems, render_prompt
+from fastrl.data.templates import use_template
 from fastrl.engine.build import build_engine, choose_device
 from fastrl.policy.model import Policy, compute_dtype
 from fastrl.runtime.distributed import Ranks
@@ -85,7 +86,9 @@ def drift_lines(path: str, options: DoctorOptions) -> list[Line]:
     problems = read_problems(options)
     check_engine("engine", options.engine)
     room = options.engine.max_batch_tokens
-    check_fits("doctor.MODEL", model, problems, options.max_new_tokens, "max_new_tokens", room)
+    check_fits(
+        "doctor.MODEL", model, problems, options.max_new_tokens, "max_new_tokens", room, data=options.data
+    )
     device = choose_device(RunConfig(device=options.device))
     metrics = measure_drift(model, problems, options, device)
     return drift_findings(metrics, compute_dtype(model, device), options.engine.kind)
@@ -105,16 +108,19 @@ def measure_drift(
 ) -> dict[str, float]:
     """Sync the trainer's weights to the engine, sample, and return the drift/... metrics of the samples."""
     policy = Policy.load(model, device)
-    engine = build_engine(model, options.engine, device)
+    use_template(policy.tokenizer, options.data)
+    engine = build_engine(model, options.engine, device, options.data)
     engine.load_weights(policy.named_weights(), 0)
     prompts = [render_prompt(policy.tokenizer, problem.messages) for problem in problems]
     sampling = SamplingParams(max_new_tokens=options.max_new_tokens, temperature=options.temperature)
     seeds = [seed_of(options.seed, "doctor", i) for i in range(len(prompts))]
     sampled = engine.generate(prompts, sampling, seeds=seeds, n=options.num_samples)
-    found = [(prompt, each) for prompt, of in zip(prompts, sampled, strict=True) for each in of]
+    found = [(prompt, completion) for prompt, of in zip(prompts, sampled, strict=True) for completion in of]
     sequences = [
-        TrainSequence([*prompt, *each.token_ids], [False] * len(prompt) + [True] * len(each.token_ids))
-        for prompt, each in found
+        TrainSequence(
+            [*prompt, *completion.token_ids], [False] * len(prompt) + [True] * len(completion.token_ids)
+        )
+        for prompt, completion in found
     ]
     drift = Drift()
     for places in policy.microbatches(sequences, options.tokens_per_microbatch):
@@ -124,7 +130,9 @@ def measure_drift(
         engine_logprobs = torch.tensor(reported, device=policy.device)
         counted = torch.ones_like(trainer, dtype=torch.bool)
         drift.add(trainer, engine_logprobs, counted, packed.row_cu_seqlens)
-    return drift.metrics(Ranks()) | {"num_tokens": float(sum(len(each.token_ids) for _, each in found))}
+    return drift.metrics(Ranks()) | {
+        "num_tokens": float(sum(len(completion.token_ids) for _, completion in found))
+    }
 
 
 def drift_findings(metrics: dict[str, float], dtype: torch.dtype, kind: str) -> list[Line]:

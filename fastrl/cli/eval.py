@@ -128,7 +128,7 @@ def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
     out = None if options.out is None else Path(options.out)
     grading = AnswerGrader.of(options.answer)
     with shown_completions() as progress, grading as grader:
-        engine = progress.watch(build_engine(policy, options.engine, device))
+        engine = progress.watch(build_engine(policy, options.engine, device, options.data))
         progress.doing = policy.path
         result = evaluate(
             engine,
@@ -150,10 +150,11 @@ def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
     found = {
         "metrics": result.metrics | (measured.metrics if measured else {}),
         "num_correct": [problem.num_correct for problem in result.problems],
-        "agreement": {pair: asdict(each) for pair, each in measured.agreements.items()} if measured else {},
+        "agreement": {pair: asdict(agreement) for pair, agreement in measured.agreements.items()}
+        if measured
+        else {},
         "transfer": {
-            path: {name: asdict(each) for name, each in by_name.items()}
-            for path, by_name in transfers.items()
+            path: {name: asdict(own) for name, own in by_name.items()} for path, by_name in transfers.items()
         },
     }
     return results(policy.path, options, found, out)
@@ -162,7 +163,10 @@ def run_eval(checkpoint: str, options: EvalOptions) -> dict[str, Any]:
 def run_two_stage(planner: CheckpointConfig, options: EvalOptions) -> dict[str, Any]:
     """Evaluate a planner: sample its traces, then let the executor answer with and without them."""
     problems, tokens = load_problems(options.data), options.engine.max_batch_tokens
-    check_fits("eval.checkpoint", planner, problems, options.max_new_tokens, "max_new_tokens", tokens)
+    check_fits(
+        "eval.checkpoint", planner, problems, options.max_new_tokens, "max_new_tokens", tokens,
+        data=options.data,
+    )  # fmt: skip
     own = options.executor.engine
     room, where = (tokens, "engine") if own.kind == "same" else (own.max_batch_tokens, "executor.engine")
     check_executor("executor.model", options.executor, problems, options.max_new_tokens, room, where)
@@ -171,7 +175,7 @@ def run_two_stage(planner: CheckpointConfig, options: EvalOptions) -> dict[str, 
     device = choose_device(RunConfig(device=options.device))
     out = None if options.out is None else Path(options.out)
     with shown_completions() as progress:
-        engine = progress.watch(build_engine(planner, options.engine, device))
+        engine = progress.watch(build_engine(planner, options.engine, device, options.data))
         progress.doing = f"planner {planner.path}"
         completions = sample_traces(
             engine, problems, num_samples=options.num_samples, sampling=options.sampling, seed=options.seed
@@ -189,8 +193,10 @@ def run_two_stage(planner: CheckpointConfig, options: EvalOptions) -> dict[str, 
     show_metrics(title, result.metrics)
     found = {
         "metrics": result.metrics,
-        "num_correct": [sum(a.checked.success for a in each.answers) for each in result.problems],
-        "num_correct_alone": [sum(a.checked.success for a in each.alone) for each in result.problems],
+        "num_correct": [sum(a.checked.success for a in problem.answers) for problem in result.problems],
+        "num_correct_alone": [
+            sum(a.checked.success for a in problem.baseline) for problem in result.problems
+        ],
     }
     return results(planner.path, options, found, out)
 
@@ -215,7 +221,10 @@ def check_lengths(
 ) -> None:
     """Check, before loading any model, that all exist and can hold prompts and completions."""
     tokens = options.engine.max_batch_tokens
-    check_fits("eval.checkpoint", policy, problems, options.max_new_tokens, "max_new_tokens", tokens)
+    check_fits(
+        "eval.checkpoint", policy, problems, options.max_new_tokens, "max_new_tokens", tokens,
+        data=options.data,
+    )  # fmt: skip
     for model in receivers:
         longest = options.max_new_tokens + options.slack_tokens
         check_fits("eval.receiver", model, problems, longest, "max_new_tokens + slack_tokens", tokens)

@@ -98,6 +98,6 @@ def pair_of(row: Row, number: int, path: str, options: GradeOptions) -> tuple[st
 
 def write(path: Path, rows: list[Row], found: list[Explanation]) -> None:
     with path.open("w", encoding="utf-8") as file:
-        for row, each in zip(rows, found, strict=True):
-            graded = {"answer": each.answer, "verdict": each.verdict.value, "rule": each.rule}
-            file.write(json.dumps({**row, **graded}, ensure_ascii=False, default=str) + "\n")
+        for row, graded in zip(rows, found, strict=True):
+            columns = {"answer": graded.answer, "verdict": graded.verdict.value, "rule": graded.rule}
+            file.write(json.dumps({**row, **columns}, ensure_ascii=False, default=str) + "\n")

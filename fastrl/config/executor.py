@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fastrl.config.base import CheckpointConfig, check_at_least, check_frozen, check_positive, refuse
+from fastrl.config.base import PromptedConfig, check_at_least, check_positive, refuse, take_prompted
 from fastrl.config.engine import ReceiverEngineConfig
 from fastrl.types import Task
 
@@ -25,9 +25,15 @@ class ProgramConfig:
     max_processes: int = 32
     """Processes and threads of one program."""
     output_kib: int = 256
-    """Limit of a program's output, and of each file that it writes."""
+    """Limit of a program's output, and of each file that it writes; four times what its test expects, if that
+    is more."""
     max_tests: int = 8
-    """Run only the first `max_tests` tests of a problem."""
+    """Run only the first `max_tests` tests of a problem; the first time-out ends them."""
+    float_tolerance: float = 0.0
+    """Numbers, one of them written as a float, are equal up to this, absolute or relative; 1e-6 is usual. 0:
+    outputs agree word by word, values of calls exactly."""
+    numpy: bool = False
+    """Let programs import numpy: its folders become visible in the sandbox."""
     run_unsandboxed_code: bool = False
     """Run programs even if no sandbox works. Generated code then runs with your permissions."""
 
@@ -36,13 +42,14 @@ class ProgramConfig:
             "program", self, "num_workers", "timeout_s", "batch_s", "memory_mib", "max_processes",
             "output_kib", "max_tests",
         )  # fmt: skip
+        check_at_least("program", self, 0, "float_tolerance")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutorConfig:
     """A frozen executor: its model, engine, prompts and sampling."""
 
-    model: CheckpointConfig = field(default_factory=CheckpointConfig)
+    model: PromptedConfig = field(default_factory=PromptedConfig)
     """The frozen executor."""
     engine: ReceiverEngineConfig = field(default_factory=ReceiverEngineConfig)
     task: Task = "math"
@@ -70,7 +77,7 @@ class ExecutorConfig:
     program: ProgramConfig = field(default_factory=ProgramConfig)
 
     def __post_init__(self) -> None:
-        check_frozen("executor", "model", self.model)
+        take_prompted("executor", self, "model")
         check_positive("executor", self, "max_new_tokens", "max_question_chars", "max_trace_chars")
         check_at_least("executor", self, 0, "temperature")
         if not 0 < self.top_p <= 1:

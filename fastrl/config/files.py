@@ -31,6 +31,8 @@ class DataFile:
     """The option's value."""
 
 
+WORLDS = ("tiny-world/", "smol-world/")
+"""Folders that commands make: `fastrl tiny`, `fastrl smol`."""
 PROBLEMS = "problems: a question, and a gold answer or tests, in each row"
 SOLVED = "problems: a question, a gold answer and a worked solution in each row"
 TALK = "conversations: `messages`, or `prompt` and `completion`, in each row"
@@ -83,18 +85,18 @@ def check_files(config: object, recipe: str) -> None:
     message = (
         f"[{section or getattr(config, 'stage', '')}] {name}: expected an existing file, got {first.path!r}"
     )
-    asked = [file for file in missing if not str(file.path).startswith("tiny-world/")]
-    if asked:
+    unset = [file for file in missing if not str(file.path).startswith(WORLDS)]
+    if unset:
         options: dict[str, list[str]] = {}
-        for file in asked:
+        for file in unset:
             options.setdefault(file.holds, []).append(file.option)
         wanted = "; ".join(f"{', '.join(names)} ({holds})" for holds, names in options.items())
-        flags = " ".join(f"--{file.option} {file.example}" for file in asked)
+        flags = " ".join(f"--{file.option} {file.example}" for file in unset)
         message += f"; set {wanted}, for example: fastrl train {recipe} {flags}"
     raise FileNotFoundError(message)
 
 
 def is_there(file: DataFile) -> bool:
-    """Return whether the file exists, or an earlier stage of a pipeline leaves it behind."""
+    """Return whether the file exists, is to come from the hub, or from an earlier stage of a pipeline."""
     path = str(file.path)
-    return path.startswith("@") or (path != "" and Path(path).exists())
+    return path.startswith(("@", "hub:")) or (path != "" and Path(path).exists())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Collection, Sequence
+from functools import partial
 from threading import Lock
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 
 T = TypeVar("T")
 PARSE_LOCK = Lock()
@@ -32,6 +34,7 @@ def parse_flags(
 
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(_constants_as_in_yaml)
+    registry.primitive_rule(_mappings_as_json)
     with PARSE_LOCK, registry:
         try:
             parsed = tyro.cli(
@@ -46,6 +49,14 @@ def parse_flags(
                 print(last_line)
             raise
     return _as(cls, parsed)
+
+
+def is_json_mapping(value: object) -> bool:
+    """Return whether a value is a mapping with text for keys that JSON can hold as it is."""
+    try:
+        return isinstance(value, dict) and bool(json.loads(json.dumps(value, allow_nan=False)) == value)
+    except (TypeError, ValueError):
+        return False
 
 
 def typed_flags(flags: Sequence[str]) -> dict[str, list[str]]:
@@ -80,7 +91,10 @@ def _with_flags(cls: type[Any], base: Any, hidden: Collection[str], path: str = 
         elif inside and any(option.startswith(f"{path}{name}.") for option in hidden):
             kind = _with_flags(kind, value, hidden, f"{path}{name}.")
             value = kind()
-        fields.append((name, kind, dataclasses.field(default=value)))
+        if isinstance(value, dict):
+            fields.append((name, kind, dataclasses.field(default_factory=partial(dict, value))))
+        else:
+            fields.append((name, kind, dataclasses.field(default=value)))
     made = dataclasses.make_dataclass(cls.__name__, fields, bases=(cls,), frozen=True, kw_only=True)
     made.__doc__ = cls.__doc__
     return made
@@ -121,3 +135,25 @@ def _constants_as_in_yaml(info: Any) -> Any:
         str_from_instance=lambda value: ["null" if value is None else str(value).lower()],
         choices=tuple(spelled),
     )
+
+
+def _mappings_as_json(info: Any) -> Any:
+    """A mapping is a JSON text on the command line."""
+    import tyro
+
+    if get_origin(info.type) is not dict:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="JSON",
+        instance_from_str=lambda words: _json_mapping(words[0]),
+        is_instance=is_json_mapping,
+        str_from_instance=lambda value: [json.dumps(value)],
+    )
+
+
+def _json_mapping(word: str) -> dict[str, Any]:
+    value = json.loads(word)  # its error is a ValueError, which is shown with the flag
+    if not is_json_mapping(value):
+        raise ValueError(f"expected a mapping in JSON, got {word!r}")
+    return value

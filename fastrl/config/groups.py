@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fastrl.config.base import (
-    CheckpointConfig,
     DataConfig,
+    PromptedConfig,
     RunConfig,
     check_at_least,
-    check_frozen,
+    check_no_template,
     check_positive,
     refuse,
+    take_prompted,
 )
 from fastrl.config.engine import EngineConfig
 from fastrl.config.executor import ExecutorConfig
@@ -23,7 +24,7 @@ from fastrl.types import Task
 class WriterConfig:
     """A frozen model that writes flawed traces, or judges traces."""
 
-    model: CheckpointConfig = field(default_factory=CheckpointConfig)
+    model: PromptedConfig = field(default_factory=PromptedConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     temperature: float = 0.7
     """Sampling temperature; 0 is greedy."""
@@ -35,7 +36,7 @@ class WriterConfig:
     """Retries after a reply that can't be parsed; then the request is rejected."""
 
     def __post_init__(self) -> None:
-        check_frozen("writer", "model", self.model)
+        take_prompted("writer", self, "model")
         check_positive("writer", self, "max_new_tokens")
         check_at_least("writer", self, 0, "retries", "temperature")
 
@@ -81,6 +82,7 @@ class GroupsConfig:
     """Format of the files written."""
 
     def __post_init__(self) -> None:
+        check_no_template("groups", self.data)
         check_positive("groups", self, "candidates", "min_negatives", "executor_repeats")
         check_at_least("groups", self, 0, "margin")
         if self.min_words is not None:

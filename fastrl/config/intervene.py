@@ -101,7 +101,8 @@ class InterveneConfig:
     model: CheckpointConfig = field(default_factory=CheckpointConfig)
     """The model that wrote the attempts."""
     data: DataConfig = field(default_factory=DataConfig)
-    """data.path: hard.jsonl of a hard_set stage. Of the other options only limit is used."""
+    """data.path: hard.jsonl of a hard_set stage. Of the other options only limit, chat_template and
+    template_kwargs are used."""
     engine: EngineConfig = field(default_factory=EngineConfig)
     steps: StepsConfig = field(default_factory=StepsConfig)
     proposal: ProposalConfig = field(default_factory=ProposalConfig)

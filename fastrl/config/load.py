@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from fastrl.config import STAGES, PipelineConfig, Recipe, field_names, in_use, pipeline_class
-from fastrl.config.flags import parse_flags, typed_flags
+from fastrl.config.flags import is_json_mapping, parse_flags, typed_flags
 from fastrl.config.help import show_help, split_help
 from fastrl.config.renamed import refuse_old_flags, today
 from fastrl.config.sections import never_used, refuse_unused, without_unused
@@ -193,6 +193,8 @@ def _fits(option: Any, value: object) -> bool:
         return any(type(value) is type(choice) and value == choice for choice in get_args(option))
     if option is float:
         return type(value) in (int, float)
+    if get_origin(option) is dict:
+        return is_json_mapping(value)
     return type(value) is option  # not isinstance, since bool is a subclass of int
 
 
@@ -201,6 +203,8 @@ def _describe(option: Any) -> str:
         return "one of " + ", ".join(map(str, get_args(option)))
     if get_origin(option) is tuple:
         return f"a list, each {_describe(get_args(option)[0])}"
+    if get_origin(option) is dict:
+        return "a mapping from names to values of JSON"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
     return names.get(option, str(option))
 

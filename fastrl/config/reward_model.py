@@ -13,6 +13,7 @@ from fastrl.config.base import (
     RunConfig,
     TrainConfig,
     check_at_least,
+    check_no_template,
     check_positive,
     refuse,
 )
@@ -84,4 +85,5 @@ class RewardModelConfig:
                 "a BackboneConfig, since adapters are the section lora",
                 "ModelConfig",
             )
+        check_no_template("reward_model", self.data)
         check_positive("reward_model", self, "groups_per_step", "max_tokens")

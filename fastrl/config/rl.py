@@ -208,9 +208,9 @@ def derived(config: RlConfig) -> dict[str, int]:
         )
     if config.uses_uplift:
         uplift = config.uplift
-        alone = config.rollout.num_prompts if uplift.baseline == "cached" else rollouts
+        baselines = config.rollout.num_prompts if uplift.baseline == "cached" else rollouts
         numbers["executor_runs_with_a_trace_per_step"] = rollouts * (1 + uplift.repeats)
-        numbers["executor_runs_without_per_step_at_most"] = alone * uplift.baseline_repeats
+        numbers["executor_runs_without_per_step_at_most"] = baselines * uplift.baseline_repeats
     numbers["optimizer_steps"] = (
         config.train.num_steps * config.train.epochs_per_batch * config.train.updates_per_epoch
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fastrl.config.base import CheckpointConfig, check_at_least, check_frozen, check_positive, refuse
+from fastrl.config.base import PromptedConfig, check_at_least, check_positive, refuse, take_prompted
 from fastrl.config.engine import ReceiverEngineConfig
 
 
@@ -13,7 +13,7 @@ from fastrl.config.engine import ReceiverEngineConfig
 class TransferConfig:
     """The transfer reward: a frozen receiver continues a truncated rollout (RLTR, arXiv 2602.08489)."""
 
-    receiver: CheckpointConfig = field(default_factory=CheckpointConfig)
+    receiver: PromptedConfig = field(default_factory=PromptedConfig)
     """The frozen model that continues the prefix; required by the reward transfer."""
     engine: ReceiverEngineConfig = field(default_factory=ReceiverEngineConfig)
     num_cuts: int = 1
@@ -41,7 +41,7 @@ class TransferConfig:
     """A continuation may have rollout.max_new_tokens - cut + this many tokens."""
 
     def __post_init__(self) -> None:
-        check_frozen("transfer", "receiver", self.receiver)
+        take_prompted("transfer", self, "receiver")
         check_positive("transfer", self, "num_cuts", "num_continuations", "answer_tokens")
         if self.mode != "sample" and not self.forcing_end:
             refuse("transfer", "forcing_end", "at least one character", self.forcing_end)

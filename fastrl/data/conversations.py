@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from fastrl.data.cells import parsed
-from fastrl.data.prompts import Marks, apply_template, check_opens_turn, render_prompt, render_prompt_text
+from fastrl.data.prompts import (
+    Marks,
+    apply_template,
+    check_opens_turn,
+    control_tokens,
+    render_prompt,
+    render_prompt_text,
+)
 from fastrl.data.rows import read_file
 from fastrl.data.thinking import Tags, drop_thoughts
 from fastrl.data.turns import WRITTEN_TURNS, merged_system, with_system_prompt
@@ -213,16 +221,31 @@ def pieces_of(messages: list[Message], tokenizer: Any, place: str) -> list[Piece
         if message["role"] == "assistant":
             before = render_prompt_text(tokenizer, messages[:index])
             after = spoken(tokenizer, messages[: index + 1], before)
+            done = done if before.startswith(done) else less_end(done, before, pieces, tokenizer)
             if not before.startswith(done) or not after.startswith(before):
                 raise ValueError(
                     f"{place}: expected a chat template under which turn {index} of {len(messages)} follows "
-                    "what was rendered before it; give each assistant's turn a row with prompt and completion"
+                    "what was rendered before it; give each assistant's turn a row with prompt and "
+                    "completion, set data.merge_system if there is a system turn, or take another template: "
+                    "data.chat_template"
                 )
             pieces += [Piece(before[len(done) :], 0.0), Piece(after[len(before) :], 1.0, closes=True)]
             done = after
     if not pieces:
         raise ValueError(f"{place}: expected an assistant's turn to train on, got none")
     return pieces
+
+
+def less_end(done: str, before: str, pieces: list[Piece], tokenizer: Any) -> str:
+    """The text so far less the token that the template writes only at a conversation's end, as Phi-3's does;
+    the last piece loses it too. Unchanged where what follows goes on otherwise."""
+    ends = re.compile(rf"(?:{control_tokens(tokenizer).pattern})\s*\Z")
+    end = ends.search(done)
+    kept = done[: end.start()] if end else done
+    if not before.startswith(kept) or not ends.search(kept):
+        return done
+    pieces[-1] = pieces[-1]._replace(text=pieces[-1].text.removesuffix(done[len(kept) :]))
+    return kept
 
 
 def spoken(tokenizer: Any, messages: list[Message], before: str) -> str:

@@ -25,6 +25,8 @@ from fastrl.runtime.cache import cache_root
 
 BATCH = 1024
 """Prompts that are tokenised at once: a fast tokenizer spreads them over the cores."""
+RULES = 2
+"""A number for how prompts are written; where that changes, kept lengths are measured anew."""
 MIN_CACHED = 2048
 """Fewer prompts are measured faster than a cache is worth."""
 SECONDS_BETWEEN_REPORTS = 5.0
@@ -78,7 +80,8 @@ def content_key(tokenizer: Any, problems: Sequence[Problem]) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     vocabulary = sorted(tokenizer.get_vocab().items()) if backend is None else backend.to_str()
     digest = hashlib.blake2b(digest_size=20)
-    for part in (type(tokenizer).__name__, vocabulary, tokenizer.chat_template, tokenizer.special_tokens_map):
+    names = (RULES, type(tokenizer).__name__, tokenizer.chat_template, tokenizer.special_tokens_map)
+    for part in (vocabulary, *names):
         digest.update(json.dumps(part, default=str).encode())
     for problem in problems:
         digest.update(json.dumps(problem.messages).encode())

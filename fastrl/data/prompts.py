@@ -12,14 +12,22 @@ from fastrl.types import Message
 def render_prompt_text(tokenizer: Any, messages: Sequence[Message]) -> str:
     """What the model reads before it answers.
 
-    The tokenizer's chat template with the assistant's turn opened; a tokenizer that has none gets the
-    contents of all messages, each on a line of its own.
+    The tokenizer's chat template with the assistant's turn opened; a tokenizer that has none gets the text as
+    it is, see plain_text.
 
     Raises: ValueError: the template refuses the messages.
     """
     if tokenizer.chat_template is None:
-        return "".join(f"{message['content']}\n" for message in messages)
+        return plain_text(messages)
     return apply_template(tokenizer, messages, add_generation_prompt=True)
+
+
+def plain_text(messages: Sequence[Message]) -> str:
+    """The contents as they are: what an assistant says goes on where the prompt ends, every other turn begins
+    a line."""
+    begins = ["" if message["role"] == "assistant" else "\n" for message in messages]
+    begins[:1] = [""]
+    return "".join(begin + message["content"] for begin, message in zip(begins, messages, strict=True))
 
 
 def check_opens_turn(tokenizer: Any, messages: Sequence[Message]) -> None:
@@ -54,7 +62,7 @@ def apply_template(tokenizer: Any, messages: Sequence[Message], *, add_generatio
         text: str = tokenizer.apply_chat_template(
             list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
         )
-    except TemplateError as error:
+    except (TemplateError, TypeError) as error:
         roles = [message["role"] for message in messages]
         way = (
             "; leave data.system_prompt out, or set data.merge_system true, which puts the system's text "

@@ -12,6 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from fastrl.data.hub import local_file
+
 Row = dict[str, Any]
 MAX_DIGITS = 4000
 """Longer integers stay text: Python neither reads nor writes integers of more than 4,300 digits."""
@@ -52,7 +54,7 @@ def read_file(path: str, limit: int | None = None) -> list[FileRow]:
     """
     if not path:
         raise ValueError("[data] path: expected a .jsonl, .jsonl.gz, .parquet or .csv file, got ''")
-    file = Path(path)
+    file = Path(local_file(path))
     reader = next((read for ending, read in READERS.items() if file.name.endswith(ending)), None)
     if reader is None:
         raise ValueError(f"[data] path: expected an ending among {', '.join(READERS)}, got {path!r}")

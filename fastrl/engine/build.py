@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from fastrl.config import CheckpointConfig, EngineConfig, RunConfig
+from fastrl.config import CheckpointConfig, DataConfig, EngineConfig, RunConfig
+from fastrl.data.templates import template_options, use_template
 from fastrl.engine.protocol import Engine
 from fastrl.engine.tree.engine import TorchEngine
 from fastrl.policy.model import compute_dtype
@@ -32,12 +33,23 @@ def engine_device(config: EngineConfig, device: torch.device) -> torch.device:
     return device if config.device == "auto" else torch.device(config.device)
 
 
-def build_engine(model: CheckpointConfig, config: EngineConfig, device: torch.device) -> Engine:
+def build_engine(
+    model: CheckpointConfig, config: EngineConfig, device: torch.device, data: DataConfig | None = None
+) -> Engine:
     """Load a checkpoint into an engine; the engine is awake.
 
+    Args:
+        data: the section whose prompts it reads, and whose chat template it gets; None: the model's own
+            options hold.
     Raises:
-        ValueError: engine.kind is neither torch nor vllm, or vLLM is not installed.
+        ValueError: engine.kind is neither torch nor vllm, vLLM is not installed, or the template is missing.
     """
+    engine = _build(model, config, device)
+    use_template(engine.tokenizer, template_options(model, data))
+    return engine
+
+
+def _build(model: CheckpointConfig, config: EngineConfig, device: torch.device) -> Engine:
     device, source = engine_device(config, device), model_source(model.path)
     shared: dict[str, Any] = {
         "dtype": compute_dtype(model, device),

@@ -14,9 +14,9 @@ from transformers import AutoTokenizer
 
 from fastrl.config import (
     AnswerConfig,
-    CheckpointConfig,
     EngineConfig,
     ExecutorConfig,
+    PromptedConfig,
     RunConfig,
     TransferConfig,
     UpliftConfig,
@@ -77,7 +77,7 @@ def transfer_reward(
     Raises:
         TypeError: an unknown option.   ValueError: an invalid value.
     """
-    config = TransferConfig(receiver=CheckpointConfig(path=receiver), **options)
+    config = TransferConfig(receiver=PromptedConfig(path=receiver), **options)
     if isinstance(tokenizer, str):
         tokenizer = AutoTokenizer.from_pretrained(
             model_source(tokenizer), trust_remote_code=config.receiver.trust_remote_code
@@ -111,7 +111,7 @@ def uplift_reward(
     Raises:
         TypeError: an unknown option.   ValueError: an invalid value.
     """
-    executor_config = ExecutorConfig(model=CheckpointConfig(path=executor), **(executor_options or {}))
+    executor_config = ExecutorConfig(model=PromptedConfig(path=executor), **(executor_options or {}))
     config = UpliftConfig(executor=executor_config, **options)
     if config.needs_quality and not config.reward_model:
         raise ValueError(f"[uplift] reward_model: expected a folder, as form is {config.form}, got ''")

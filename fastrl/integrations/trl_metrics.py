@@ -50,7 +50,7 @@ def loss_metrics(
     high = (ratio > 1 + config.eps_high) & (advantages > 0) & counted
     for name, clipped in (("low", low), ("high", high), ("region", low | high)):
         found[f"clip_ratio/{name}_mean"] = mean(trainer, clipped.sum(), counted.sum())
-    shares = [trainer.accelerator.gather(each.sum(1) / counted.sum(1)) for each in (low, high)]
+    shares = [trainer.accelerator.gather(tokens.sum(1) / counted.sum(1)) for tokens in (low, high)]
     found["clip_ratio/low_min"] = shares[0][~shares[0].isnan()].min().item()
     found["clip_ratio/high_max"] = shares[1][~shares[1].isnan()].max().item()
     return found

@@ -47,7 +47,7 @@ def merge(batches: Sequence[Batch], pad_token_id: int) -> Batch:
             fill = pad_token_id if name.endswith("_ids") else int(name == "tool_mask")
             width = max(value.shape[1] for value in values)
             left = name.startswith("prompt")
-            merged[name] = torch.cat([padded(each, width, fill, left) for each in values])
+            merged[name] = torch.cat([padded(tensor, width, fill, left) for tensor in values])
     return merged
 
 

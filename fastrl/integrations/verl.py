@@ -138,7 +138,7 @@ def metrics(
     if config.dual_clip is not None:
         capped = (ratio > config.dual_clip) & (advantages < 0)
     named = {"actor/pg_clipfrac": clipped, "actor/pg_clipfrac_lower": capped}
-    return found | {name: mean(each.float(), mask) for name, each in named.items()}
+    return found | {name: mean(tensor.float(), mask) for name, tensor in named.items()}
 
 
 def mean(values: Tensor, mask: Tensor) -> float:

@@ -86,7 +86,7 @@ def score(rewards: dict[str, Weighted], samples: Sequence[Sample]) -> list[Score
     }
     found: dict[int, Score] = {}
     for row, sample in enumerate(ordered):
-        own = {name: each[row] for name, each in values.items()}
+        own = {name: column[row] for name, column in values.items()}
         given = [rewards[name].weight * value for name, value in own.items() if value is not None]
         if not given:
             raise ValueError(f"[verl] rewards: expected at least one number, got None from {list(own)}")

@@ -11,7 +11,7 @@ from typing import Any
 from fastrl.config import TrainConfig
 
 SPAN = 100
-"""Number of recent optimiser steps that the rules look at."""
+"""Number of recent optimiser steps that the rules use."""
 MAX_BAD_SHARE = 0.1
 """Largest share of these that may be bad."""
 MIN_NORMS = 10

@@ -151,25 +151,25 @@ def first_row(num_rows: int, size: int, rank: int) -> int:
     return min(rank * -(-num_rows // size), num_rows)
 
 
-def read_like(parameter: Tensor, file: Any, name: str, where: torch.device | None = None) -> Tensor:
+def read_like(parameter: Tensor, file: Any, name: str, target: torch.device | None = None) -> Tensor:
     """Read a tensor of an open safetensors file, sharded like its parameter; only this rank's rows are read.
 
     A scalar is never sharded.
 
     Args:
-        where: device of the result; None: the parameter's.
+        target: device of the result; None: the parameter's.
     """
     if not isinstance(parameter, DTensor):
         whole: Tensor = file.get_tensor(name)
-        return whole.to(where or parameter.device)
+        return whole.to(target or parameter.device)
     local, mesh = parameter.to_local(), parameter.device_mesh
     saved = file.get_slice(name)
     if not saved.get_shape():
         number: Tensor = file.get_tensor(name)
-        return number.to(where or local.device)
+        return number.to(target or local.device)
     first = first_row(parameter.shape[0], mesh.size(), mesh.get_local_rank())
     # from_local would move offloaded shards to the device
-    sharded: Tensor = torch.zeros_like(parameter.detach(), device=where)
+    sharded: Tensor = torch.zeros_like(parameter.detach(), device=target)
     if len(local) and isinstance(sharded, DTensor):
         sharded.to_local().copy_(saved[first : first + len(local)])
     return sharded

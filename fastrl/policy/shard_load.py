@@ -104,7 +104,9 @@ def stand_ins(model: nn.Module) -> Iterator[None]:
             module.register_parameter(name, parameter)
 
 
-def fill(model: Any, source: str, where: torch.device, device: torch.device, load: Callable[[], Any]) -> None:
+def fill(
+    model: Any, source: str, target: torch.device, device: torch.device, load: Callable[[], Any]
+) -> None:
     """Load the weights of a sharded model on the meta device; bitwise what `load` reads.
 
     If the files name tensors as the model does (or, for a bare decoder, as its causal model does), every rank
@@ -112,7 +114,7 @@ def fill(model: Any, source: str, where: torch.device, device: torch.device, loa
     head) need a conversion: the first rank loads the whole model and broadcasts one tensor after another.
 
     Args:
-        where: device of the shards.
+        target: device of the shards.
         device: device for the broadcast.
         load: loads the whole model, on the first rank.
     Raises: ValueError: a tensor in the files has another shape.
@@ -127,7 +129,7 @@ def fill(model: Any, source: str, where: torch.device, device: torch.device, loa
         saved = saved_names(model, names, bare=bool(reason))
         found = next((name for name in saved if name in files), saved[0])
         if isinstance(tensor, nn.Parameter):
-            put(model, names, read(found, tensor, where), tensor.requires_grad)
+            put(model, names, read(found, tensor, target), tensor.requires_grad)
         else:
             tensor.copy_(read(found, tensor, tensor.device))
 
@@ -168,13 +170,13 @@ def saved_names(model: Any, names: list[str], bare: bool = False) -> list[str]:
 def from_files(files: dict[str, str]) -> Read:
     """Return a reader of this rank's rows from safetensors files."""
 
-    def read(name: str, like: Tensor, where: torch.device) -> Tensor:
+    def read(name: str, like: Tensor, target: torch.device) -> Tensor:
         # reopened for each tensor, since mapped pages of an open file count as this process's memory
         with safe_open(files[name], framework="pt") as file:
             shape = tuple(file.get_slice(name).get_shape())
             if shape != tuple(like.shape):
                 refuse("model", "path", f"{name} of shape {tuple(like.shape)}", shape)
-            return read_like(like, file, name, where)
+            return read_like(like, file, name, target)
 
     return read
 
@@ -183,14 +185,14 @@ def sent_by_first(load: Callable[[], Any], device: torch.device) -> Read:
     """Return a reader of tensors that the first rank loads and broadcasts."""
     weights: dict[str, Tensor] = load().state_dict() if dist.get_rank() == 0 else {}
 
-    def read(name: str, like: Tensor, where: torch.device) -> Tensor:
+    def read(name: str, like: Tensor, target: torch.device) -> Tensor:
         whole = torch.empty(like.shape, dtype=like.dtype, device=device)
         if weights:
             whole.copy_(weights[name])
         dist.broadcast(whole, 0)
         if not isinstance(like, DTensor):
-            return whole.to(where)
-        sharded: Any = torch.empty_like(like.detach(), device=where)
+            return whole.to(target)
+        sharded: Any = torch.empty_like(like.detach(), device=target)
         local = sharded.to_local()
         first = first_row(like.shape[0], like.device_mesh.size(), dist.get_rank())
         local.copy_(whole[first : first + len(local)])

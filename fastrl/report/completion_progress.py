@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from fastrl.engine.protocol import Engine
 from fastrl.report.console import EVERY_S, Console
-from fastrl.report.pace import Glance
+from fastrl.report.pace import Activity
 
 
 class CompletionProgress:
@@ -22,7 +22,7 @@ class CompletionProgress:
 
     def watch(self, engine: Engine) -> Engine:
         """Count an engine's completions too; return the engine."""
-        if not any(engine is each for each in self.engines):
+        if not any(engine is known for known in self.engines):
             self.engines = [*self.engines, engine]
         return engine
 
@@ -30,11 +30,14 @@ class CompletionProgress:
         for engine in engines:
             self.watch(engine)
 
-    def __call__(self) -> Glance:
+    def __call__(self) -> Activity:
         stats = [engine.stats() for engine in self.engines]
-        finished, requested = sum(each.finished for each in stats), sum(each.requests for each in stats)
-        tokens = sum(each.generated_tokens for each in stats)
-        return Glance(f"{self.doing}, {tokens} tokens sampled", done=finished, total=requested)
+        finished, requested = (
+            sum(engine_stats.finished for engine_stats in stats),
+            sum(engine_stats.requests for engine_stats in stats),
+        )
+        tokens = sum(engine_stats.generated_tokens for engine_stats in stats)
+        return Activity(f"{self.doing}, {tokens} tokens sampled", done=finished, total=requested)
 
 
 @contextmanager

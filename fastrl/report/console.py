@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from fastrl.report.pace import Glance, Pace
+from fastrl.report.pace import Activity, Pace
 from fastrl.report.page.curves import phases_of
 from fastrl.report.sparkline import sparkline
 
@@ -62,7 +62,7 @@ class Console:
 
     def __init__(
         self, total: int | None, file: IO[str] | None = None, *, unit: str = "step",
-        every_s: float | None = None, watch: Callable[[], Glance | None] = Glance,
+        every_s: float | None = None, watch: Callable[[], Activity | None] = Activity,
     ) -> None:  # fmt: skip
         self.total, self.unit, self.every_s, self.watch = total, unit, every_s, watch
         self.rich = RichConsole(file=file or sys.stderr)
@@ -98,7 +98,7 @@ class Console:
             for name, value in shown.items():
                 self.history.setdefault(name, []).append(float(value))
             if self.live is None and (any(map(is_headline, metrics)) or done == self.total or self._is_due()):
-                self._print(Glance())
+                self._print(Activity())
 
     def say(self, text: str) -> None:
         """Print a line, on a terminal above the live view."""
@@ -132,23 +132,23 @@ class Console:
 
     def _update(self, last: bool = False) -> None:
         """Show the current state; the last plain line is skipped if nothing was done since the previous."""
-        glance = self.watch()
-        if glance is None:
+        activity = self.watch()
+        if activity is None:
             return
         with self.lock:
-            if glance.done is not None:
-                if self.pace.first in (None, glance.done):  # the rate excludes start-up
-                    self.pace.begin(glance.done)
-                self.done, self.total = glance.done, glance.total
+            if activity.done is not None:
+                if self.pace.first in (None, activity.done):  # the rate excludes start-up
+                    self.pace.begin(activity.done)
+                self.done, self.total = activity.done, activity.total
             if self.live is not None:
-                self.live.update(self.view(glance), refresh=True)
+                self.live.update(self.view(activity), refresh=True)
             elif not last or self.done != self.printed_done:
-                self._print(glance)
+                self._print(activity)
 
-    def view(self, glance: Glance) -> Group:
+    def view(self, activity: Activity) -> Group:
         """Return the progress line, cut to the terminal's width, and the table of logged metrics."""
         of = "" if self.total is None else f" of {self.total}"
-        parts = [f"{self.unit} {self.done}{of}", *self.pace.text(self.done, self.total), glance.doing]
+        parts = [f"{self.unit} {self.done}{of}", *self.pace.text(self.done, self.total), activity.doing]
         line = Text(", ".join(filter(None, parts)), no_wrap=True, overflow="ellipsis")
         return Group(line, self.table()) if self.history else Group(line)
 
@@ -161,11 +161,11 @@ class Console:
             table.add_row(name, number(values[-1]), sparkline(values, width=40))
         return table
 
-    def _print(self, glance: Glance) -> None:
+    def _print(self, activity: Activity) -> None:
         shown, metrics = self.latest
         line = plain_line(self.done, self.total, shown, metrics, self.unit)
         if self.every_s is not None:
-            line = " | ".join(filter(None, [line, *self.pace.text(self.done, self.total), glance.doing]))
+            line = " | ".join(filter(None, [line, *self.pace.text(self.done, self.total), activity.doing]))
         self.printed, self.printed_done = time.perf_counter(), self.done
         self.say(line)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
+class Activity:
     """A snapshot of work in progress."""
 
     doing: str = ""

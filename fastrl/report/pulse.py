@@ -37,12 +37,12 @@ class Pulse:
     """Writes live.json from its own thread, about once per second, until it is closed.
 
     Args:
-        look: returns the stage's state.
+        state: returns the state of the stage.
     """
 
-    def __init__(self, run: Run, look: Callable[[], Live]) -> None:
-        self.path, self.look, self.stopped = run.folder / LIVE, look, Event()
-        write_atomic(self.path, json.dumps(asdict(look())) + "\n")
+    def __init__(self, run: Run, state: Callable[[], Live]) -> None:
+        self.path, self.state, self.stopped = run.folder / LIVE, state, Event()
+        write_atomic(self.path, json.dumps(asdict(state())) + "\n")
         self.thread = Thread(target=self._beat, daemon=True, name="pulse")
         self.thread.start()
 
@@ -54,7 +54,7 @@ class Pulse:
     def _beat(self) -> None:
         while not self.stopped.wait(EVERY_S):
             try:
-                write_atomic(self.path, json.dumps(asdict(self.look())) + "\n")
+                write_atomic(self.path, json.dumps(asdict(self.state())) + "\n")
             except OSError:  # the stage itself reports a full disk
                 continue
 

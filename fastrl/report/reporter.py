@@ -10,7 +10,7 @@ from fastrl.config import Config, Learns
 from fastrl.config.load import to_dict
 from fastrl.engine.protocol import Engine
 from fastrl.report.console import EVERY_S, Console, known
-from fastrl.report.pace import Glance, duration
+from fastrl.report.pace import Activity, duration
 from fastrl.report.pulse import Pulse, live
 from fastrl.report.trackers import Tracker, open_trackers
 from fastrl.runtime.run import Run
@@ -39,8 +39,8 @@ class Reporter:
             self.trackers = open_trackers(config.run.report_to, run.folder, to_dict(config))
             # steps of rl are long: print a line for each
             every_s = None if config.stage == "rl" else EVERY_S
-            self.console = Console(self.total, unit=unit, every_s=every_s, watch=self.glance)
-            self.pulse = Pulse(run, lambda: live(self.glance().doing, self.done, self.total, unit))
+            self.console = Console(self.total, unit=unit, every_s=every_s, watch=self.activity)
+            self.pulse = Pulse(run, lambda: live(self.activity().doing, self.done, self.total, unit))
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write the step's metrics with the times of its phases, and show them."""
@@ -78,12 +78,12 @@ class Reporter:
         if self.console is not None:
             self.console.say(text)
 
-    def glance(self) -> Glance:
+    def activity(self) -> Activity:
         """Return the current phase and its duration, with the tokens sampled by a watched engine."""
         parts = [f"{self.run.phase} {duration(time.perf_counter() - self.run.since)}"]
         if self.engine is not None:
             parts.append(f"{self.engine.stats().generated_tokens} tokens sampled")
-        return Glance(doing=", ".join(parts))
+        return Activity(doing=", ".join(parts))
 
     def _begin(self) -> None:
         if self.console is not None:

@@ -13,7 +13,7 @@ TAIL_BYTES = 4096
 def printable(text: str) -> str:
     """Return the text with whitespace runs as single spaces, and every other non-printable character (escape,
     bell, direction marks, lone surrogates) as a dot."""
-    return "".join(each if each.isprintable() else "·" for each in " ".join(text.split()))
+    return "".join(char if char.isprintable() else "·" for char in " ".join(text.split()))
 
 
 def fitted(text: str, width: int) -> str:

@@ -26,7 +26,7 @@ NAME, VALUE, SHARE_OF_COMPLETIONS = 28, 10, 0.45
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
+class RunSnapshot:
     """A snapshot of a run folder."""
 
     title: str
@@ -62,11 +62,11 @@ class WatchedRun:
         begun = [path.parent for path in self.folder.glob("*/config.yaml")]
         return max(begun, key=lambda path: (path / "config.yaml").stat().st_mtime, default=None)
 
-    def read(self) -> Moment:
+    def read(self) -> RunSnapshot:
         """Return a snapshot of the run."""
         title, stage = self.folder.resolve().name, self.stage()
         if stage is None:
-            return Moment(
+            return RunSnapshot(
                 title=title,
                 kind="pipeline",
                 lines=[],
@@ -82,30 +82,30 @@ class WatchedRun:
         wanted = [stage / "metrics.jsonl", *logged]
         self.files = {path: self.files.get(path) or FollowedLines(path) for path in wanted}
         lines, *rows = [self.files[path].read() for path in wanted]
-        return Moment(
+        return RunSnapshot(
             title=title, kind=config["stage"], lines=lines,
             total=config.get("train", {}).get("num_steps"), live=read_live(stage),
             completions=rows[0] if rows else [],
             completions_of=int(logged[0].stem.removeprefix("step-")) if logged else 0,
         )  # fmt: skip
 
-    def is_finished(self, moment: Moment) -> bool:
+    def is_finished(self, snapshot: RunSnapshot) -> bool:
         """Return True if the last step is logged, or the file that ends a stage exists."""
         stage = self.stage()
-        if moment.live is not None or stage is None:
+        if snapshot.live is not None or stage is None:
             return False
-        if moment.total is not None:
-            return bool(moment.lines) and moment.lines[-1]["step"] >= moment.total
+        if snapshot.total is not None:
+            return bool(snapshot.lines) and snapshot.lines[-1]["step"] >= snapshot.total
         return any((stage / name).is_file() for name in ("counts.json", "funnel.json"))
 
 
-def page(moment: Moment, finished: bool, width: int, height: int) -> list[str]:
+def page(snapshot: RunSnapshot, finished: bool, width: int, height: int) -> list[str]:
     """Return at most `height` lines of at most `width` columns, without a control character."""
-    head = [headline(moment, finished), *state(moment), *alarms(moment.lines), ""]
-    said = completions(moment, width)
+    head = [headline(snapshot, finished), *state(snapshot), *alarms(snapshot.lines), ""]
+    shown = completions(snapshot, width)
     room = max(0, height - len(head))
-    rows = table(moment.lines, width, room - min(len(said), int(room * SHARE_OF_COMPLETIONS)))
-    lines = [*head, *rows, *said][:height]
+    rows = table(snapshot.lines, width, room - min(len(shown), int(room * SHARE_OF_COMPLETIONS)))
+    lines = [*head, *rows, *shown][:height]
     return [fitted(printable_line(line), width) for line in lines]
 
 
@@ -114,19 +114,19 @@ def printable_line(line: str) -> str:
     return " ".join(printable(word) for word in line.split(" "))
 
 
-def headline(moment: Moment, finished: bool) -> str:
+def headline(snapshot: RunSnapshot, finished: bool) -> str:
     """Format a line such as `run | rl | step 12 of 60 | 3.1s/step | about 2m to go`."""
-    step = moment.lines[-1]["step"] if moment.lines else 0
-    of = "" if moment.total is None else f" of {moment.total}"
-    parts = [moment.title, moment.kind, f"step {step}{of}"]
-    seconds = seconds_per_step(moment.lines)
+    step = snapshot.lines[-1]["step"] if snapshot.lines else 0
+    of = "" if snapshot.total is None else f" of {snapshot.total}"
+    parts = [snapshot.title, snapshot.kind, f"step {step}{of}"]
+    seconds = seconds_per_step(snapshot.lines)
     if seconds:
         parts.append(f"{number(seconds)}s/step")
-        if moment.total is not None and step < moment.total:
-            parts.append(f"about {duration(seconds * (moment.total - step))} to go")
+        if snapshot.total is not None and step < snapshot.total:
+            parts.append(f"about {duration(seconds * (snapshot.total - step))} to go")
     if finished:
         parts.append("finished")
-    elif moment.live is None or moment.live[1] > QUIET_S:
+    elif snapshot.live is None or snapshot.live[1] > QUIET_S:
         parts.append("not running")
     return " | ".join(parts)
 
@@ -138,11 +138,11 @@ def seconds_per_step(lines: Sequence[Line]) -> float | None:
     return sum(times) / len(times) if times and sum(times) else None
 
 
-def state(moment: Moment) -> list[str]:
+def state(snapshot: RunSnapshot) -> list[str]:
     """Return a line with the stage's current activity and memory, if there is a live.json."""
-    if moment.live is None:
+    if snapshot.live is None:
         return []
-    now, age = moment.live
+    now, age = snapshot.live
     if age > QUIET_S:
         return [f"no update for {duration(age)}; last activity: {now['doing']}"]
     total = "" if not now["total"] else f" of {now['total']}"
@@ -196,10 +196,10 @@ def tokens_per_second(lines: Sequence[Line]) -> float | None:
     return sum(line["num_tokens"] for line in recent) / (seconds * len(recent)) if seconds else None
 
 
-def completions(moment: Moment, width: int) -> list[str]:
+def completions(snapshot: RunSnapshot, width: int) -> list[str]:
     """Return the last step's completions, two lines each: outcome and prompt, then the completion's end."""
-    found = [] if not moment.completions else ["", f"completions of step {moment.completions_of}"]
-    for row in moment.completions:
+    found = [] if not snapshot.completions else ["", f"completions of step {snapshot.completions_of}"]
+    for row in snapshot.completions:
         text = printable(str(row["completion"]))
         found.append(f"{outcome(row)} | {printable(str(row['prompt']))}")
         found.append(f"  {text if len(text) < width else '…' + text[-(width - 4) :]}")

@@ -222,7 +222,7 @@ class Receiver:
         return [None if pair is None else next(graded) for pair in pairs]
 
     def _text_after(self, prefix_ids: Sequence[int], completion: Completion) -> str:
-        # decoded with its prefix, since alone it could lose a space or begin inside a character
+        # decoded with its prefix, since by itself it could lose a space or begin inside a character
         prefix = self._decode(prefix_ids)
         return self._decode([*prefix_ids, *completion.token_ids])[len(prefix) :]
 

@@ -16,6 +16,8 @@ TINY_WORLDS = {
     "weak": ("weak",),
 }
 """First part of the names of files and folders that only one flag of `fastrl tiny` writes, by that flag."""
+SMOL = {"smol-world": "fastrl smol", "runs/sft-smol": "fastrl train sft-smol"}
+"""Command that makes a folder of the *-smol recipes, by folder."""
 
 
 class Fault(RuntimeError):
@@ -65,7 +67,7 @@ def run_reporting(command: Callable[[], int]) -> int:
     except (ValueError, FileNotFoundError, FloatingPointError, NotImplementedError, Fault) as error:
         if not str(error).startswith("["):
             raise
-        print(f"fastrl: {error}{tiny_world_hint(str(error))}", file=sys.stderr)
+        print(f"fastrl: {error}{world_hint(str(error))}", file=sys.stderr)
         return 2
     except Interrupted as interrupted:
         return int(interrupted.code or 0)
@@ -74,8 +76,11 @@ def run_reporting(command: Callable[[], int]) -> int:
         return 128 + signal.SIGINT
 
 
-def tiny_world_hint(message: str) -> str:
-    """Return the command that makes the tiny-world file in an error message; "" if it names none."""
+def world_hint(message: str) -> str:
+    """Return the command that makes the file in an error message; "" if it names no file of a world."""
+    for folder, command in SMOL.items():
+        if f"'{folder}/" in message:
+            return f"; `{command}` makes it"
     found = re.search(r"'tiny-world/(\w*)", message)
     if found is None:
         return ""

@@ -15,6 +15,7 @@ from fastrl.config import ModelConfig, RlConfig
 from fastrl.config.engines import engine_table, frozen_engines
 from fastrl.data.order import ProblemOrder
 from fastrl.data.problems import load_problems
+from fastrl.data.templates import use_template
 from fastrl.engine.build import build_engine, choose_device, engine_device
 from fastrl.grading.pool import AnswerGrader
 from fastrl.methods.rltr.build import receiver_is_reference, transfer_reward
@@ -43,7 +44,8 @@ def build_rl(config: RlConfig, checkpoint: Path | None = None) -> Parts:
     policy = Policy.load(config.model, device, checkpoint, seed_of(config.run.seed, "lora"), sharding)
     grader = AnswerGrader.of(config.answer)
     resources.callback(grader.close)
-    engine = build_engine(config.model, config.engine, device)
+    use_template(policy.tokenizer, config.data)
+    engine = build_engine(config.model, config.engine, device, config.data)
     if config.engine.sleep:
         engine.sleep(level=2)
     inputs = RewardInputs(config, policy, grader, problems, device, resources)

@@ -55,19 +55,21 @@ def run_hard_set(config: HardSetConfig, ranks: Ranks | None = None) -> Path:
             ranks,
             run=run,
             items=[[p.index, p.messages, p.solution, text, p.columns] for p, text in sampled],
-            make_engine=lambda: build_engine(config.model, config.engine, choose_device(config.run)),
+            make_engine=lambda: build_engine(
+                config.model, config.engine, choose_device(config.run), config.data
+            ),
             keep=lambda result: {"attempts": attempts_of(result, config)},
         )
     rows = [
-        hard_row(problem, reference, each, config)
-        for (problem, reference), each in zip(sampled, rollouts.rows, strict=True)
-        if each["num_correct"] <= config.max_correct
+        hard_row(problem, reference, row, config)
+        for (problem, reference), row in zip(sampled, rollouts.rows, strict=True)
+        if row["num_correct"] <= config.max_correct
     ]
     if ranks.first:
         write_json(run.folder / "counts.json", hard_set_counts(len(problems), rollouts, rows))
         write_json(run.folder / "budget.json", rollouts.budget)
     if not rows:
-        least = min(each["num_correct"] for each in rollouts.rows)
+        least = min(row["num_correct"] for row in rollouts.rows)
         raise ValueError(
             f"[hard_set] max_correct: expected a problem with at most {config.max_correct} correct samples "
             f"of {config.num_samples}, got none of {len(rollouts.rows)} (the fewest are {least}); raise "
@@ -150,7 +152,7 @@ def hard_row(problem: Problem, reference: str, sampled: Row, config: HardSetConf
 
 def hard_set_counts(num_problems: int, rollouts: Rollouts, hard: Sequence[Row]) -> dict[str, Any]:
     """Return the content of counts.json: counts of problems and samples."""
-    solved = Counter(each["num_correct"] for each in rollouts.rows)
+    solved = Counter(counted["num_correct"] for counted in rollouts.rows)
     return {
         "problems": num_problems,
         "with_reference": len(rollouts.rows),

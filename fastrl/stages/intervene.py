@@ -22,7 +22,7 @@ from fastrl.methods.interventions.candidates import (
     measure,
     select_one,
 )
-from fastrl.methods.interventions.continuations import Beginning, Continuer
+from fastrl.methods.interventions.continuations import Continuer, PlacedPrefix
 from fastrl.methods.interventions.funnel import funnel
 from fastrl.methods.interventions.page import page
 from fastrl.methods.interventions.problems import HardProblem, hard_problem, read_hard_set
@@ -62,7 +62,9 @@ def run_intervene(config: InterveneConfig, ranks: Ranks | None = None) -> Path:
         @cache
         def worker() -> Worker:
             """Load the model at the first chunk that is not done yet."""
-            engine = reporter.watch(build_engine(config.model, config.engine, choose_device(config.run)))
+            engine = reporter.watch(
+                build_engine(config.model, config.engine, choose_device(config.run), config.data)
+            )
             return Worker(engine, grader, config, min(engine.max_model_len, config.engine.max_batch_tokens))
 
         done = in_chunks(
@@ -85,10 +87,14 @@ def run_intervene(config: InterveneConfig, ranks: Ranks | None = None) -> Path:
         kept_by=config.filter,
     )
     budget = summed([chunk["budget"] for chunk in done])
-    sft_rows = [sft_row(problems[each.problem], each) for each in candidates if each.outcome == "selected"]
+    sft_rows = [
+        sft_row(problems[candidate.problem], candidate)
+        for candidate in candidates
+        if candidate.outcome == "selected"
+    ]
     if ranks.first:
         write_rows(run.folder / "attempts.jsonl", (problem.row() for problem in problems))
-        write_rows(run.folder / "interventions.jsonl", (each.row() for each in candidates))
+        write_rows(run.folder / "interventions.jsonl", (candidate.row() for candidate in candidates))
         write_rows(run.folder / "sft.jsonl", sft_rows)
         write_json(run.folder / "funnel.json", counts)
         write_json(run.folder / "budget.json", budget)
@@ -121,18 +127,18 @@ class Worker:
                 keep_first(own)
         places = [check.problem.index - start for check in checks]
         open_ones = [
-            (place, check, each)
+            (place, check, candidate)
             for place, check, own in zip(places, checks, read, strict=True)
-            for each in own
-            if each.outcome == "open"
+            for candidate in own
+            if candidate.outcome == "open"
         ]
         self._measure(problems, open_ones, budget)
         for own in read:
-            for each in own:
-                apply_filter(each, self.config)
+            for candidate in own:
+                apply_filter(candidate, self.config)
             select_one(own, self.config)
         return {
-            "candidates": [asdict(each) for own in read for each in own],
+            "candidates": [asdict(candidate) for own in read for candidate in own],
             "too_long": sum(check.completions is None for check in checks),
             "cut": sum(check.solution_was_cut for check in checks),
             "budget": budget,
@@ -141,21 +147,21 @@ class Worker:
     def _measure(
         self, problems: list[HardProblem], open_ones: Sequence[tuple[int, Check, Candidate]], budget: Budget
     ) -> None:
-        arms = [Arms.of(check.steps, each) for _, check, each in open_ones]
-        prefixes: list[Beginning] = [
+        arms = [Arms.of(check.steps, candidate) for _, check, candidate in open_ones]
+        prefixes: list[PlacedPrefix] = [
             (place, text)
             for (place, _, _), own in zip(open_ones, arms, strict=True)
             for text in own.needed(self.config)
         ]
         if prefixes:
             rates = self.continuer.success_rates(problems, prefixes, budget)
-            for (place, _, each), own in zip(open_ones, arms, strict=True):
-                measure(each, own, place, rates)
+            for (place, _, candidate), own in zip(open_ones, arms, strict=True):
+                measure(candidate, own, place, rates)
 
 
 def chunk_metrics(found: Row) -> Metrics:
     """Return the numbers of proposed and selected interventions, and of sampled tokens."""
-    outcomes = [each["outcome"] for each in found["candidates"]]
+    outcomes = [candidate["outcome"] for candidate in found["candidates"]]
     return {
         "candidates": float(len(outcomes)),
         "selected": float(outcomes.count("selected")),

@@ -158,8 +158,8 @@ def evaluate(
     with run.time("eval"):
         places = ranks.share([num_tokens(group) for group in groups])
         judged = judge_groups(model, [groups[place] for place in places], microbatch_tokens(config))
-        judged = [replace(each, group=places[each.group]) for each in judged]
-        judged = sorted(ranks.gather(judged), key=lambda each: each.group)
+        judged = [replace(trace, group=places[trace.group]) for trace in judged]
+        judged = sorted(ranks.gather(judged), key=lambda trace: trace.group)
         metrics = rubric_metrics(judged, model.rubric.dimensions)
         bins = calibration(judged)
     if ranks.first:
@@ -169,7 +169,7 @@ def evaluate(
             "num_traces": len(judged),
             "num_truncated": sum(group.num_truncated for group in groups),
             "metrics": metrics,
-            "calibration": [asdict(each) for each in bins],
+            "calibration": [asdict(bin) for bin in bins],
         }
         write_atomic(run.folder / "eval.json", json.dumps(about, indent=2) + "\n")
         plot_calibration(bins, run.folder / "calibration.png")

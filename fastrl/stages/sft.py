@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastrl.config import CptConfig, SftConfig, microbatch_tokens
 from fastrl.data.conversations import read_conversations
+from fastrl.data.templates import use_template
 from fastrl.engine.build import choose_device
 from fastrl.ops import linear_logprob
 from fastrl.policy.model import Policy
@@ -47,6 +48,7 @@ def run_sft(config: SftConfig, ranks: Ranks | None = None) -> Path:
     ranks = ranks or Ranks()
     learner = Learner.start(config, ranks, partial(load_policy, config))
     policy = learner.policy
+    use_template(policy.tokenizer, config.data)
     sequences = read_sequences(config, policy.tokenizer)
     check_fits(sequences, getattr(policy.model.config.get_text_config(), "max_position_embeddings", None))
 
@@ -114,7 +116,9 @@ def backward(policy: Policy, chosen: list[TrainSequence], total: float) -> Tenso
     """Return a micro-batch's contributions to loss and entropy, [2]; accumulate the loss's gradient if grad
     mode is on."""
     packed = policy.pack(chosen)
-    weights = torch.tensor([w for each in chosen for w in each.loss_weights]).to(policy.device) / total
+    weights = (
+        torch.tensor([w for sequence in chosen for w in sequence.loss_weights]).to(policy.device) / total
+    )
     out = linear_logprob(policy.hidden(packed), policy.head.weight, packed.ids, **policy.head.options())
     loss = -(out.logprobs * weights).sum()
     if loss.requires_grad:

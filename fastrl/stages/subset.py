@@ -70,7 +70,9 @@ def run_subset(config: SubsetConfig, ranks: Ranks | None = None) -> Path:
             ranks,
             run=run,
             items=[[each.index, each.messages, each.solution, each.columns] for each in problems],
-            make_engine=lambda: build_engine(config.model, config.engine, choose_device(config.run)),
+            make_engine=lambda: build_engine(
+                config.model, config.engine, choose_device(config.run), config.data
+            ),
             keep=lambda result: {"answers": answers_of(result, grader)},
         )
         pool = make_pool(problems, rollouts.rows, config)
@@ -97,20 +99,20 @@ def answers_of(result: ProblemResult, grader: AnswerGrader) -> list[Row]:
         for verdict, given in by_verdict.items()
         for answer, votes in grader.votes(given).items()
     ]
-    return sorted(answers, key=lambda each: -int(each["count"]))
+    return sorted(answers, key=lambda answer: -int(answer["count"]))
 
 
 def make_pool(problems: Sequence[Problem], sampled: Sequence[Row], config: SubsetConfig) -> SolvedPool:
-    num_correct = [each["num_correct"] for each in sampled]
+    num_correct = [row["num_correct"] for row in sampled]
     rows = [
         {
             **problem.columns,
             "gold": problem.solution,
-            "num_correct": each["num_correct"],
+            "num_correct": row["num_correct"],
             "num_samples": config.num_samples,
-            "answers": each["answers"],
+            "answers": row["answers"],
         }
-        for problem, each in zip(problems, sampled, strict=True)
+        for problem, row in zip(problems, sampled, strict=True)
     ]
     order = stratified_order(num_correct, config.num_samples, config.run.seed)
     return SolvedPool(problems=problems, num_correct=num_correct, rows=rows, order=order)
@@ -147,7 +149,9 @@ def choose_wrong_labels(pool: SolvedPool, differ: Differ, config: SubsetConfig) 
 def wrong_votes(row: Row) -> dict[str, int]:
     """Return the votes for answers that the grader called wrong; an unreadable answer is no label."""
     return {
-        each["answer"]: each["count"] for each in row["answers"] if each["verdict"] == Verdict.WRONG.value
+        answer["answer"]: answer["count"]
+        for answer in row["answers"]
+        if answer["verdict"] == Verdict.WRONG.value
     }
 
 
@@ -183,8 +187,8 @@ def write_subset(
             config.run.seed, places, differ,
         )  # fmt: skip
         noisy = [
-            {**row, "label": each.label, "corrupted": each.corrupted}
-            for row, each in zip(rows, labels, strict=True)
+            {**row, "label": label.label, "corrupted": label.corrupted}
+            for row, label in zip(rows, labels, strict=True)
         ]
         write_rows(folder / f"subset-{size}-noise-{share}.jsonl", noisy)
 

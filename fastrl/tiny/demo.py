@@ -13,7 +13,7 @@ from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
-from fastrl.config import CheckpointConfig, EvalConfig, ModelConfig, RlConfig, check_positive
+from fastrl.config import EvalConfig, ModelConfig, PromptedConfig, RlConfig, check_positive
 from fastrl.config.load import load_config
 from fastrl.report.plot import plot_run, text_curves
 from fastrl.tiny.lessons import shown_lessons
@@ -86,7 +86,7 @@ def demo_config(recipe: RlConfig, world: World, options: DemoOptions) -> RlConfi
         run=replace(recipe.run, dir=options.dir, seed=options.seed, device="cpu"),
         model=ModelConfig(path=str(world.generator)),
         data=replace(recipe.data, path=str(world.train)),
-        transfer=replace(recipe.transfer, receiver=CheckpointConfig(path=str(world.receiver))),
+        transfer=replace(recipe.transfer, receiver=PromptedConfig(path=str(world.receiver))),
         train=replace(recipe.train, num_steps=options.steps),
         eval=EvalConfig(),
     )

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from fastrl.report.console import EVERY_S, Console
-from fastrl.report.pace import Glance
+from fastrl.report.pace import Activity
 from fastrl.report.text import last_line
 from fastrl.tiny.folders import default_cache
 
@@ -30,7 +30,7 @@ class Lessons:
         self.steps: dict[Path, tuple[int, int]] = {}
         """(steps done, all steps) by the training's folder."""
 
-    def __call__(self) -> Glance | None:
+    def __call__(self) -> Activity | None:
         begun = {recipe.parent for recipe in self.cache.glob(".*/.*/sft.yaml")}
         for folder in begun:
             self._update(folder)
@@ -40,7 +40,7 @@ class Lessons:
             return None
         names = sorted(folder.name.lstrip(".") for folder in self.steps if folder in begun)
         done, total = (sum(column) for column in zip(*self.steps.values(), strict=True))
-        return Glance(f"training {', '.join(names)}" if names else "", done, total)
+        return Activity(f"training {', '.join(names)}" if names else "", done, total)
 
     def _update(self, folder: Path) -> None:
         try:

@@ -1,4 +1,4 @@
-"""group_advantage: how much better a rollout did than its group."""
+"""group_advantage: the advantage of each rollout over its group."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OP = "group_advantage"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupRewards:
-    """Rewards in place of advantages: a loss that is given them calls group_advantage itself."""
+    """Arguments of group_advantage, which a loss accepts instead of advantages."""
 
     rewards: Tensor
     group_ids: Tensor
@@ -60,18 +60,18 @@ def group_advantage(
     eps: float = 1e-4,
     backend: Backend = "auto",
 ) -> Tensor:
-    """Advantage of each rollout over its group.
+    """Return the advantage of each rollout over its group (GRPO, RLOO).
 
         out[s] = (rewards[s] - b[s]) / d[s]
         b = mean of the group | mean of the others in the group | 0 | 1         (baseline)
         d = std of the group + eps | std of all rewards + eps | 1               (scale: std | batch | none)
 
-    std divides by n - 1. Where all rewards that d is taken over are equal, bit for bit, d is 1. In a group
-    of equal rewards, or of one, the baselines mean and leave_one_out give exactly 0.
+    std divides by n - 1. If all rewards that d covers are bitwise equal, d is 1. In a group of equal rewards,
+    or of size 1, the baselines mean and leave_one_out give exactly 0.
 
     Args:
-        rewards: [S] float32, finite (looked at on the CPU alone: a GPU is not waited for).
-        group_ids: [S] int64, any values in any order; rollouts with equal ids are one group, of any size.
+        rewards: [S] float32, finite (checked only on a CPU, since on a GPU it would cost a host sync).
+        group_ids: [S] int64, any values in any order; rollouts with equal ids form a group of any size.
         eps: >= 0.
     Returns: [S] float32.
     Raises:
@@ -108,7 +108,7 @@ def group_advantage_op(
 ) -> Tensor:
     if not rewards.is_cuda and not bool(rewards.isfinite().all()):
         refuse(OP, "rewards", "finite values", rewards.tolist())
-    run = next(each for each in IMPLEMENTATIONS if each.name == backend).run
+    run = next(option for option in IMPLEMENTATIONS if option.name == backend).run
     out: Tensor = run(rewards, group_ids, scale, baseline, eps)
     return out
 

@@ -1,4 +1,4 @@
-"""Definition of group_advantage: groups one after the other, in float64."""
+"""Definition of group_advantage: a loop over groups, in float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""group_advantage on a GPU: a program a rollout, which reads all rewards; nothing is waited for."""
+"""group_advantage in Triton: one program per rollout, which reads all rewards; no host sync."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _load(
     rewards: tl.tensor, group_ids: tl.tensor, group: tl.tensor, begin: tl.tensor, count: tl.tensor,
     BLOCK: tl.constexpr, WHOLE: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor]:  # fmt: skip
-    """(rewards of a block, whether they are among those of the group; with WHOLE, of all)."""
+    """Return (rewards of a block, True for those in the group; with WHOLE for all)."""
     rollouts = begin + tl.arange(0, BLOCK)
     among = rollouts < count
     values = tl.load(rewards + rollouts, mask=among, other=0.0).to(tl.float64)
@@ -55,7 +55,7 @@ def _moments(
     rewards: tl.tensor, group_ids: tl.tensor, group: tl.tensor, count: tl.tensor,
     BLOCK: tl.constexpr, WHOLE: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:  # fmt: skip
-    """(size, mean, std, whether all are equal) of the group's rewards; with WHOLE, of all."""
+    """Return (size, mean, std, all equal) of the group's rewards; with WHOLE of all rewards."""
     size = tl.full((), 0.0, tl.float64)
     total = tl.full((), 0.0, tl.float64)
     least = tl.full((), INFINITY, tl.float64)

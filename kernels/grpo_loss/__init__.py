@@ -1,4 +1,4 @@
-"""grpo_loss: the policy losses on log-probs."""
+"""grpo_loss: the policy losses, from log-probs."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def grpo_loss(
     denominator: float,
     backend: Backend = "auto",
 ) -> LossOutput:
-    """Policy loss of packed sequences, from the log-probs of their tokens.
+    """Return the policy loss of packed sequences, from the log-probs of their tokens.
 
         loss = sum over tokens with loss_mask of
                weight * (correction * policy + kl_coef * kl - entropy_coef * entropy) / denominator
-        weight = 1 / (trained tokens of the sequence) for grpo and gspo, otherwise 1
+        weight = 1 / (loss tokens of the sequence) for grpo and gspo, otherwise 1
         ratio = exp(logprobs - old_logprobs), for gspo exp(mean of that over the sequence)
 
         grpo, dr_grpo, dapo, bnpo, gspo:
             policy = -min(ratio * A, clip(ratio, 1 - eps_low, 1 + eps_high) * A)
-            and at most -dual_clip * A where A < 0
+            and at most -dual_clip * A for A < 0
         cispo:
             policy = -stopgrad(min(ratio, eps_high)) * A * logprobs                           (absolute bound)
             policy = -stopgrad(clip(ratio, 1 - eps_low, 1 + eps_high)) * A * logprobs         (around one)
@@ -51,31 +51,32 @@ def grpo_loss(
 
         kl = d (k1), d^2 / 2 (k2), exp(-d) + d - 1 (k3), with d = logprobs - ref_logprobs;
              times the ratio with kl_ratio
-        correction = stopgrad(exp(old_logprobs - rollout_logprobs)), of a token or multiplied over a sequence;
-                     truncate: at most correction_cap; mask: 0 where above it
+        correction = stopgrad(exp(old_logprobs - rollout_logprobs)), per token or multiplied over a sequence;
+                     truncate: min with correction_cap; mask: 0 if above it
 
-    gspo's gradient flows through each token's own log-prob, as in verl; where advantages and corrections do
-    not differ within a sequence, that is the gradient of the formula.
-    rloo is REINFORCE: no ratio and no clip, the correction alone weighs stale samples.
+    gspo's gradient flows through each token's own log-prob, as in verl; if advantages and corrections are
+    constant within a sequence, it equals the gradient of the formula.
+    rloo is REINFORCE: no ratio and no clipping; only the correction weights stale samples.
 
     Args:
         logprobs: [T] of sampled tokens.
-        cu_seqlens: [S+1] int32, where sequences start and the last one ends.
-        advantages: [S], or [T]; a length that fits both is one a sequence. GroupRewards: made here, as
-            group_advantage makes them.
-        loss_mask: [T] bool, true where a token is trained.
-        old_logprobs: [T]; None: stopgrad(logprobs), so that the ratio is 1.
-        ref_logprobs: [T]; needed where kl_coef is not 0, otherwise the KL is measured only.
-        rollout_logprobs: [T]; None: no correction. NaN where the sampler gave none: that token's factor is 1.
-        entropy: [T]; needed where entropy_coef is not 0.
+        cu_seqlens: [S+1] int32, offsets of the sequences, from 0 to T.
+        advantages: [S] or [T]; if S = T, one per sequence. GroupRewards: computed here by group_advantage.
+        loss_mask: [T] bool, True for tokens to train.
+        old_logprobs: [T]; None: stopgrad(logprobs), so the ratio is 1.
+        ref_logprobs: [T]; required if kl_coef is not 0; otherwise the KL is only measured.
+        rollout_logprobs: [T]; None: no correction. NaN for tokens without one, whose factor is then 1.
+        entropy: [T]; required if entropy_coef is not 0.
         denominator: > 0, LossConfig.denominator of the whole step.
-    Returns: LossOutput; the loss is differentiable in logprobs and, where entropy_coef is not 0, in entropy.
+    Returns: LossOutput; the loss is differentiable in logprobs and, if entropy_coef is not 0, in entropy.
         Stats: num_tokens_sum, computed_tokens_sum, ratio_sum, ratio_min, ratio_max, clip_low_sum and
         clip_high_sum (tokens); with ref_logprobs kl_sum; with entropy entropy_sum; with rollout_logprobs
-        rollout_diff_sum, rollout_diff_max, rollout_diff_count_sum of |old - rollout|, and the weights'
-        correction_sum, correction_min, correction_max, correction_count_sum (counted a token, or a sequence).
+        rollout_diff_sum, rollout_diff_max, rollout_diff_count_sum of |old - rollout|, and correction_sum,
+        correction_min, correction_max, correction_count_sum of the weights (per token, or per sequence).
         A min over no tokens is inf, a max -inf.
-    Numerics: log-ratios are held to [-20, 20] before exp, with gradient 0 outside.
+    Numerics: log-ratios are clamped to [-20, 20] before exp, with gradient 0 outside.
+    Source: GRPO arXiv:2402.03300, Dr. GRPO 2503.20783, DAPO 2503.14476, GSPO 2507.18071, CISPO 2506.13585,
+        RLOO 2402.14740.
     """
     if logprobs.dim() != 1:
         refuse(OP, "logprobs", "shape (T,)", tuple(logprobs.shape))
@@ -106,8 +107,8 @@ def _run(logprobs: Tensor, entropy: Tensor | None, batch: LossBatch, name: str) 
         )
         stats = present_stats(found, batch, () if entropy is None else ("entropy",))
     stats["num_tokens_sum"] = batch.loss_mask.sum(dtype=torch.float64)
-    seen = None if entropy is None else entropy.detach()
-    return LossOutput(loss, logprobs.detach(), seen, stats, batch.loss_mask)
+    detached = None if entropy is None else entropy.detach()
+    return LossOutput(loss, logprobs.detach(), detached, stats, batch.loss_mask)
 
 
 @constant

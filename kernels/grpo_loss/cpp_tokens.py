@@ -1,4 +1,4 @@
-"""Token math on the CPU in C++."""
+"""Token math in C++ on the CPU."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fastrl.kernels.grpo_loss import native
 class CppTokens:
     def select(self, batch: LossBatch, leave_out: bool) -> Selection:
         selection, inputs = native.empty_selection(batch), native.native_batch(batch)
-        idle = leave_out and batch.idle_tokens_leave
+        skip = leave_out and batch.skips_zero_advantage
         _C.grpo_select_cpu(
-            inputs.structure, idle, batch.needs_whole_sequences, native.native_selection(selection)
+            inputs.structure, skip, batch.needs_whole_sequences, native.native_selection(selection)
         )
         return selection
 

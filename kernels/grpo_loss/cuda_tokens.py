@@ -1,4 +1,4 @@
-"""Token math on a GPU in CUDA; nothing is waited for."""
+"""Token math in CUDA; no host sync."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fastrl.kernels.grpo_loss import native
 class CudaTokens:
     def select(self, batch: LossBatch, leave_out: bool) -> Selection:
         selection, inputs = native.empty_selection(batch), native.native_batch(batch)
-        idle = leave_out and batch.idle_tokens_leave
+        skip = leave_out and batch.skips_zero_advantage
         _C.grpo_select_cuda(
-            inputs.structure, idle, batch.needs_whole_sequences, native.native_selection(selection), _stream()
+            inputs.structure, skip, batch.needs_whole_sequences, native.native_selection(selection), _stream()
         )
         return selection
 

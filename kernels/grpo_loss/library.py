@@ -1,4 +1,4 @@
-"""grpo_loss as a torch operator; slopes come with the loss, the backward scales them."""
+"""grpo_loss as a torch operator: the forward computes the gradients, the backward scales them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ IMPLEMENTATIONS = (
 
 
 def token_math(name: str) -> TokenMath:
-    math: TokenMath = next(each for each in IMPLEMENTATIONS if each.name == name).run()
+    """Return the token math of a backend."""
+    math: TokenMath = next(option for option in IMPLEMENTATIONS if option.name == name).run()
     return math
 
 
@@ -76,40 +77,40 @@ def grpo_loss_op(
     denominator: float,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(loss, slopes in logprobs, slopes in entropy or none, stats)"""
+    """Return (loss, d loss / d logprobs, d loss / d entropy or an empty tensor, stats)."""
     tensors = (cu_seqlens, advantages, loss_mask, old_logprobs, ref_logprobs, rollout_logprobs)
     batch = unpack_batch("grpo_loss", len(logprobs), tensors, per_token, config, denominator)
     math = token_math(backend)
     grads = math.grads(
         batch, math.select(batch, leave_out=False), TokenScores(None, logprobs, entropy, None, None)
     )
-    by_entropy = logprobs.new_empty(0) if grads.grad_entropy is None else grads.grad_entropy
+    grad_entropy = logprobs.new_empty(0) if grads.grad_entropy is None else grads.grad_entropy
     loss = grads.stats[STATS.index("loss")].to(logprobs.dtype, copy=True)
-    return loss, grads.grad_logprobs, by_entropy, grads.stats
+    return loss, grads.grad_logprobs, grad_entropy, grads.stats
 
 
 @grpo_loss_op.register_fake
 def _(logprobs: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    by_entropy = LossConfig.decode(others[8]).entropy_coef != 0
+    has_entropy = LossConfig.decode(others[8]).entropy_coef != 0
     return (
         logprobs.new_empty(()),
         torch.empty_like(logprobs),
-        logprobs.new_empty(logprobs.shape[0] if by_entropy else 0),
+        logprobs.new_empty(logprobs.shape[0] if has_entropy else 0),
         logprobs.new_empty(len(STATS), dtype=torch.float64),
     )
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.save_for_backward(output[1], output[2])
-    ctx.set_materialize_grads(False)  # no zeros in the size of the other outputs
+    ctx.set_materialize_grads(False)  # no zero gradients for the other outputs
     ctx.mark_non_differentiable(*output[1:])
 
 
 def _backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Any, ...]:
-    slopes, by_entropy = ctx.saved_tensors
-    grads = [slopes * grad_loss, None]
-    if ctx.needs_input_grad[1] and by_entropy.numel() == slopes.numel():
-        grads[1] = by_entropy * grad_loss
+    grad_logprobs, grad_entropy = ctx.saved_tensors
+    grads = [grad_logprobs * grad_loss, None]
+    if ctx.needs_input_grad[1] and grad_entropy.numel() == grad_logprobs.numel():
+        grads[1] = grad_entropy * grad_loss
     return (*grads, *([None] * (NUM_INPUTS - 2)))
 
 

@@ -1,4 +1,4 @@
-"""Token math in C++, on the CPU or in CUDA: structures of addresses, and the tensors that keep them alive."""
+"""Arguments of the C++ and CUDA token math: structures of addresses, and the tensors that own the memory."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ def native_config(config: LossConfig) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Native:
+    """A structure of addresses, and the tensors that own the memory."""
+
     structure: Any
     tensors: tuple[Tensor | None, ...]
 
@@ -46,7 +48,7 @@ class Native:
 def native_batch(batch: LossBatch) -> Native:
     cu_seqlens, loss_mask = batch.cu_seqlens.contiguous(), batch.loss_mask.contiguous()
     others = (batch.advantages, batch.old_logprobs, batch.ref_logprobs, batch.rollout_logprobs)
-    floats = [None if each is None else each.detach().to(torch.float32).contiguous() for each in others]
+    floats = [None if t is None else t.detach().to(torch.float32).contiguous() for t in others]
     structure = _C.GrpoBatch.of(
         tokens=loss_mask.shape[0],
         sequences=cu_seqlens.shape[0] - 1,
@@ -69,10 +71,10 @@ def native_selection(selection: Selection) -> Any:
 def native_scores(scores: TokenScores) -> Native:
     rows = None if scores.rows is None else scores.rows.contiguous()
     values = (scores.logprobs, scores.entropy, scores.self_certainty)
-    floats = [None if each is None else each.detach().to(torch.float32).contiguous() for each in values]
+    floats = [None if t is None else t.detach().to(torch.float32).contiguous() for t in values]
     top1 = None if scores.top1 is None else scores.top1.contiguous()
     structure = _C.GrpoScores.of(
-        scores.logprobs.shape[0], address(rows), *(address(each) for each in floats), address(top1)
+        scores.logprobs.shape[0], address(rows), *(address(values) for values in floats), address(top1)
     )
     return Native(structure, (rows, top1, *floats))
 
@@ -84,10 +86,10 @@ def empty_selection(batch: LossBatch) -> Selection:
 
 def empty_grads(batch: LossBatch, scores: TokenScores) -> TokenGrads:
     count, device = scores.logprobs.shape[0], scores.logprobs.device
-    by_entropy = batch.config.entropy_coef != 0
+    has_entropy = batch.config.entropy_coef != 0
     return TokenGrads(
         torch.empty(count, dtype=torch.float32, device=device),
-        torch.empty(count, dtype=torch.float32, device=device) if by_entropy else None,
+        torch.empty(count, dtype=torch.float32, device=device) if has_entropy else None,
         torch.empty(len(STATS), dtype=torch.float64, device=device),
     )
 

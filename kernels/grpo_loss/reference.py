@@ -18,7 +18,7 @@ LOG_RATIO_LIMIT = 20.0
 def select_reference(batch: LossBatch, leave_out: bool) -> Selection:
     sequence, computed = _sequences(batch), batch.loss_mask
     lengths = _sequence_sum(batch.loss_mask.to(torch.int32), sequence, batch)
-    if leave_out and batch.idle_tokens_leave:
+    if leave_out and batch.skips_zero_advantage:
         computed = batch.loss_mask & (_token_advantages(batch, sequence) != 0)
         if batch.needs_whole_sequences:
             some = _sequence_sum(computed.to(torch.int32), sequence, batch) > 0
@@ -28,7 +28,7 @@ def select_reference(batch: LossBatch, leave_out: bool) -> Selection:
 
 @dataclass(frozen=True, slots=True)
 class LossTerms:
-    """[T]; what a token's loss is made of."""
+    """Terms of each token's loss, [T]."""
 
     logprobs: Tensor
     log_ratio: Tensor
@@ -61,9 +61,9 @@ def loss_terms(logprobs: Tensor, batch: LossBatch, selection: Selection) -> Loss
 def grpo_loss_reference(
     logprobs: Tensor, entropy: Tensor | None, batch: LossBatch, selection: Selection
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """(loss, stats) of the tokens in selection.computed; everything is [T]."""
+    """Return (loss, stats) of the tokens in selection.computed; logprobs and entropy are [T]."""
     config, computed = batch.config, selection.computed
-    # Outside, inputs may be NaN: a token that is not computed must not reach its log-prob's gradient.
+    # tokens that are not computed may be NaN, which must not reach the gradient
     logprobs = torch.where(computed, logprobs, 0)
     terms = loss_terms(logprobs, batch, selection)
     ratio, stats = terms.ratio, dict(terms.stats)
@@ -85,7 +85,7 @@ def grpo_loss_reference(
 
 
 def _sequences(batch: LossBatch) -> Tensor:
-    """[T] int64: the sequence that each token belongs to."""
+    """Return the sequence of each token, [T] int64."""
     index = torch.arange(batch.cu_seqlens.shape[0] - 1, device=batch.cu_seqlens.device)
     return torch.repeat_interleave(index, batch.cu_seqlens.diff(), output_size=batch.loss_mask.shape[0])
 
@@ -101,15 +101,15 @@ def _token_advantages(batch: LossBatch, sequence: Tensor) -> Tensor:
 def _policy_term(
     logprobs: Tensor, ratio: Tensor, advantages: Tensor, config: LossConfig
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(loss of each token before correction, clipped below, clipped above)."""
+    """Return (policy term of each token before the correction, clipped below, clipped above)."""
     low, high = 1 - config.clip_eps_low, 1 + config.eps_high
-    nothing = torch.zeros_like(ratio, dtype=torch.bool)
+    none = torch.zeros_like(ratio, dtype=torch.bool)
     if config.loss_type == "rloo":
-        return -advantages * logprobs, nothing, nothing
+        return -advantages * logprobs, none, none
     if config.loss_type == "cispo":
         if config.cispo_bound == "absolute":
             weight = ratio.detach().clamp(max=config.eps_high)
-            return -weight * advantages * logprobs, nothing, (ratio > config.eps_high) & (advantages > 0)
+            return -weight * advantages * logprobs, none, (ratio > config.eps_high) & (advantages > 0)
         weight = ratio.detach().clamp(low, high)
         return -weight * advantages * logprobs, ratio < low, ratio > high
     clipped_low = (advantages < 0) & (ratio < low)
@@ -134,7 +134,7 @@ def kl_term(logprobs: Tensor, ref_logprobs: Tensor, config: LossConfig) -> Tenso
 def _correction(
     old: Tensor, sequence: Tensor, batch: LossBatch, computed: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """(weight of each token's policy term, per-token values of the stats that come with it)."""
+    """Return (weight of each token's policy term, per-token values of its statistics)."""
     config = batch.config
     if batch.rollout_logprobs is None:
         return torch.ones_like(old), {}
@@ -172,6 +172,6 @@ def _fold(values: dict[str, Tensor], computed: Tensor) -> dict[str, Tensor]:
             stats[name] = torch.where(computed, value, 0.0).sum()
             continue
         sign = 1 if name.endswith("_max") else -1
-        nothing = value.new_full((1,), -math.inf)
-        stats[name] = sign * torch.cat([torch.where(computed, sign * value, -math.inf), nothing]).max()
+        identity = value.new_full((1,), -math.inf)
+        stats[name] = sign * torch.cat([torch.where(computed, sign * value, -math.inf), identity]).max()
     return stats

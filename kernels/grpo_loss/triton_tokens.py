@@ -1,4 +1,4 @@
-"""The policy losses on a GPU, in float64: a launch for the tokens, one to fold what their blocks sum up."""
+"""Token math in Triton, in float64: one launch over the tokens, and one that reduces the blocks' sums."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from fastrl.kernels.grpo_loss.triton_kernels import (
 )
 
 BLOCK = 1024
-# 4 tokens a thread, whose float64 values fit the registers; rounded the same by every version of Triton.
+# 4 tokens per thread, whose float64 values fit into registers; no FMA, so that all versions of Triton agree
 OPTIONS: dict[str, Any] = {"num_warps": 8, "enable_fp_fusion": False}
 
 
 class TritonTokens:
-    """TokenMath in Triton. Nothing is waited for, and sums have a fixed order."""
+    """TokenMath in Triton; no host sync, and sums in a fixed order."""
 
     def select(self, batch: LossBatch, leave_out: bool) -> Selection:
         num_sequences = batch.cu_seqlens.shape[0] - 1
@@ -40,7 +40,7 @@ class TritonTokens:
                 computed,
                 lengths,
                 PER_TOKEN=batch.advantages_per_token,
-                LEAVE_OUT=leave_out and batch.idle_tokens_leave,
+                LEAVE_OUT=leave_out and batch.skips_zero_advantage,
                 WHOLE=batch.needs_whole_sequences,
                 BLOCK=BLOCK,
                 **OPTIONS,
@@ -51,8 +51,8 @@ class TritonTokens:
         logprobs = scores.logprobs
         num_tokens, device = logprobs.shape[0], logprobs.device
         blocks = triton.cdiv(num_tokens, BLOCK)
-        slopes = torch.empty(num_tokens, dtype=torch.float32, device=device)
-        entropy_slopes = torch.empty_like(slopes) if batch.config.entropy_coef != 0 else None
+        grad_logprobs = torch.empty(num_tokens, dtype=torch.float32, device=device)
+        grad_entropy = torch.empty_like(grad_logprobs) if batch.config.entropy_coef != 0 else None
         partials = torch.empty(len(STATS), blocks, dtype=torch.float64, device=device)
         stats = torch.empty(len(STATS), dtype=torch.float64, device=device)
         if num_tokens:
@@ -65,18 +65,18 @@ class TritonTokens:
                 denominator=float(batch.denominator),
                 SEQUENCE_RATIO=batch.config.loss_type == "gspo" and batch.old_logprobs is not None,
                 SEQUENCE_CORRECTION=batch.config.corrects_sequences,
-                slopes=slopes,
-                entropy_slopes=entropy_slopes,
+                grad_logprobs=grad_logprobs,
+                grad_entropy=grad_entropy,
                 partials=partials,
                 blocks=blocks,
                 **OPTIONS,
             )
         fold_kernel[(len(STATS),)](partials, blocks, stats, BLOCK=BLOCK, **OPTIONS)
-        return TokenGrads(slopes, entropy_slopes, stats)
+        return TokenGrads(grad_logprobs, grad_entropy, stats)
 
 
 def _sequence_terms(batch: LossBatch, inputs: dict[str, Any]) -> Tensor:
-    """[3, S] of each sequence: mean log-ratio, correction, 1 / number of computed tokens."""
+    """Return [3, S]: mean log-ratio, correction, 1 / number of computed tokens of each sequence."""
     num_sequences = inputs["num_sequences"]
     terms = torch.empty(3, num_sequences, dtype=torch.float64, device=batch.cu_seqlens.device)
     if num_sequences:
@@ -86,7 +86,7 @@ def _sequence_terms(batch: LossBatch, inputs: dict[str, Any]) -> Tensor:
 
 
 def _inputs(batch: LossBatch, selection: Selection, scores: TokenScores) -> dict[str, Any]:
-    """What the kernels of tokens and of sequences both read."""
+    """Return the arguments that the token and sequence kernels share."""
     corrects = batch.rollout_logprobs is not None
     return {
         "rows": scores.rows,
@@ -96,7 +96,7 @@ def _inputs(batch: LossBatch, selection: Selection, scores: TokenScores) -> dict
         "computed": selection.computed,
         "cu_seqlens": batch.cu_seqlens.contiguous(),
         "num_tokens": scores.logprobs.shape[0],
-        "num_places": selection.computed.shape[0],
+        "num_positions": selection.computed.shape[0],
         "num_sequences": batch.cu_seqlens.shape[0] - 1,
         "CORRECTION": batch.config.correction.rpartition("_")[2] if corrects else "none",
         "BLOCK": BLOCK,
@@ -104,7 +104,7 @@ def _inputs(batch: LossBatch, selection: Selection, scores: TokenScores) -> dict
 
 
 def _others(batch: LossBatch, selection: Selection, scores: TokenScores) -> dict[str, Any]:
-    """What the kernel of tokens alone reads."""
+    """Return further arguments of the token kernel."""
     return {
         "ref_logprobs": _packed(batch.ref_logprobs),
         "entropy": _packed(scores.entropy),

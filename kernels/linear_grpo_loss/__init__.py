@@ -1,4 +1,4 @@
-"""linear_grpo_loss: hidden states in, policy loss out, gradients ready."""
+"""linear_grpo_loss: the policy loss and its gradients from hidden states, in one pass."""
 
 from __future__ import annotations
 
@@ -47,35 +47,35 @@ def linear_grpo_loss(
     max_active_rows: int | None = None,
     backend: Backend = "auto",
 ) -> LossOutput:
-    """linear_logprob and grpo_loss in one pass: gradients are made with the loss, backward only scales them.
+    """Return the policy loss from hidden states; the forward computes gradients, the backward scales them.
 
         loss = grpo_loss(linear_logprob(hidden, weight, ids).logprobs, ...)
 
-    Arguments are those of the two ops. Rows without gradient leave before the head: loss_mask false; and
-    advantage 0 where kl_coef and entropy_coef are 0, by whole sequences where the ratio or the correction is
-    a sequence's.
+    Arguments are those of the two ops. Rows without gradient are skipped before the head: those outside
+    loss_mask, and those of advantage 0 if kl_coef and entropy_coef are 0. With sequence-level ratios or
+    corrections only whole sequences are skipped.
 
     Args:
-        recompute: two passes over tiles of the vocabulary, in place of one that keeps a chunk's logits: one
-            matrix product a row more (8 T D V for 6), and no float32 copy of the weight's gradient.
-        batch_invariant: as in linear_logprob: a row's log-prob and gradient in hidden do not depend on the
-            rows around it. The weight's gradient is a sum over all rows and does.
-        skip_share: 0: exact. Otherwise columns of the vocabulary that hold, together, at most this share of
-            a chunk's sum |d loss / d logits| leave the gradients in hidden and weight; what these lack is
-            bounded, in Frobenius norm, by the stats grad_hidden_error_sum and grad_weight_error_sum.
-            skipped_columns_sum counts them. A GPU is waited for once a chunk.
-        max_active_rows: at least the computed rows; None: they are counted, for which a GPU is waited for.
-            With a number nothing is waited for, so that the call can be captured in a CUDA graph.
+        recompute: recompute logits in a second pass instead of keeping a chunk's logits: one more matrix
+            product per row (8 T D V instead of 6), but no float32 copy of the weight's gradient.
+        batch_invariant: as in linear_logprob: a row's log-prob and gradient in hidden do not depend on other
+            rows. The weight's gradient is a sum over all rows and does.
+        skip_share: 0: exact. Otherwise skip the columns of the vocabulary that hold together at most this
+            share of a chunk's sum |d loss / d logits| in the gradients of hidden and weight. The stats
+            grad_hidden_error_sum and grad_weight_error_sum bound the Frobenius norm of the error;
+            skipped_columns_sum counts the columns. Costs one host sync per chunk.
+        max_active_rows: upper bound of the computed rows; None: counted on the device; costs one host sync.
+            With a number there is no host sync, so the call can be captured in a CUDA graph.
     Returns: LossOutput; the loss is differentiable, once, in hidden, weight and bias. Stats are those of
         grpo_loss over the computed rows, and entropy_sum, self_certainty_sum, top1_sum; num_tokens_sum counts
         loss_mask.
     Raises: as the two ops do.
-    Numerics: float32 logits and accumulation whatever the dtype of hidden.
-    Cost: a chunk's logits (about 160 MiB on a CPU; a GPU: 0.3 GiB, and 1.1 GiB of their gradients) and the
-        gradients, the weight's in float32. Three matrix products a row, two of which are not made under
-        no_grad or where the input needs no gradient; one more with recompute, and where the ratio or the
-        correction is a sequence's and a sequence doesn't fit in a chunk (or, given max_active_rows, the
-        batch doesn't).
+    Numerics: float32 logits and accumulation for any dtype of hidden.
+    Cost: memory for a chunk's logits (about 160 MiB on a CPU; on a GPU 0.3 GiB, and 1.1 GiB of their
+        gradients) and for the gradients, the weight's in float32. Three matrix products per row, of which two
+        are skipped under no_grad or if an input needs no gradient. One more with recompute, or with
+        sequence-level ratios or corrections if a sequence (with max_active_rows: the batch) does not fit into
+        a chunk.
     """
     head = Head(whole_weight(weight), bias, temperature, logit_scale, softcap, top_k, top_p)
     check_head(OP, hidden, ids, head)
@@ -86,21 +86,21 @@ def linear_grpo_loss(
         refuse(OP, "skip_share", "a number in [0, 1)", skip_share)
     if skip_share > 0 and recompute:
         refuse(OP, "skip_share", "0 with recompute", skip_share)
-    how = encode(chunk_rows, recompute, batch_invariant, skip_share, max_active_rows)
+    options = encode(chunk_rows, recompute, batch_invariant, skip_share, max_active_rows)
     name = _choose(backend, hidden.device, hidden.dtype)
-    out = _run(hidden, ids, head, batch, how, skip_share > 0, name)
+    out = _run(hidden, ids, head, batch, options, skip_share > 0, name)
     out.stats["num_tokens_sum"] = loss_mask.sum(dtype=torch.float64)
     return out
 
 
 def _run(
-    hidden: Tensor, ids: Tensor, head: Head, batch: LossBatch, how: str, skips: bool, name: str
+    hidden: Tensor, ids: Tensor, head: Head, batch: LossBatch, options: str, skips: bool, name: str
 ) -> LossOutput:
     if name == "reference":
         check_bounds(OP, batch.cu_seqlens, hidden.shape[0])
         return linear_grpo_loss_reference(hidden, ids, head, batch)
     inputs = (hidden, head.weight, head.bias)
-    needed = [torch.is_grad_enabled() and each is not None and each.requires_grad for each in inputs]
+    needed = [torch.is_grad_enabled() and t is not None and t.requires_grad for t in inputs]
     loss, logprobs, entropy, computed, stats, skipped, *_ = linear_grpo_loss_op(
         *inputs,
         ids,
@@ -110,7 +110,7 @@ def _run(
         head.scaling.encode(),
         batch.config.encode(),
         batch.denominator,
-        how,
+        options,
         name,
         needed,
     )

@@ -1,4 +1,4 @@
-"""linear_grpo_loss as a torch operator: gradients come with the loss, the backward hands them over."""
+"""linear_grpo_loss as a torch operator: the forward computes the gradients, the backward returns them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastrl.kernels._compiled import constant
 from fastrl.kernels._head import Head, Scaling, check_values
 from fastrl.kernels._tokens import STATS, fold_stats
 from fastrl.kernels.grpo_loss.library import token_math
-from fastrl.kernels.linear_grpo_loss.one_pass import How, LossPass
+from fastrl.kernels.linear_grpo_loss.one_pass import LossPass, PassOptions
 from fastrl.kernels.linear_logprob.library import empty_gradients, row_math
 
 NUM_INPUTS = 18
@@ -29,9 +29,9 @@ def encode(
     skip_share: float,
     max_active_rows: int | None,
 ) -> str:
-    """A How, as the operator takes it."""
+    """Return PassOptions as text, for the operator."""
     return json.dumps(
-        dataclasses.asdict(How(chunk_rows, recompute, batch_invariant, skip_share, max_active_rows))
+        dataclasses.asdict(PassOptions(chunk_rows, recompute, batch_invariant, skip_share, max_active_rows))
     )
 
 
@@ -52,20 +52,20 @@ def linear_grpo_loss_op(
     scaling: str,
     config: str,
     denominator: float,
-    how: str,
+    options: str,
     backend: str,
     needed: list[bool],
 ) -> Outputs:
-    """(loss, logprobs, entropy, computed, stats, skipped, gradients in hidden, weight and bias)"""
+    """Return (loss, logprobs, entropy, computed, stats, skipped, gradients in hidden, weight and bias)."""
     tensors = (cu_seqlens, advantages, loss_mask, old_logprobs, ref_logprobs, rollout_logprobs)
     batch = unpack_batch("linear_grpo_loss", len(hidden), tensors, per_token, config, denominator)
     head = Head.of(weight, bias, temperature, Scaling.decode(scaling))
-    settings = How(**json.loads(how))
-    loss_pass = LossPass(hidden, ids, head, batch, row_math(backend), token_math(backend), settings)
+    parsed = PassOptions(**json.loads(options))
+    loss_pass = LossPass(hidden, ids, head, batch, row_math(backend), token_math(backend), parsed)
     check_values("linear_grpo_loss", loss_pass.ids, head.vocab, temperature)
     found, gradients = loss_pass.run((needed[0], needed[1], needed[2]))
     stats = fold_stats(found.stats)
-    grads = [hidden.new_empty(0) if each is None else each for each in gradients]
+    grads = [hidden.new_empty(0) if gradient is None else gradient for gradient in gradients]
     return (
         stats[STATS.index("loss")].to(found.logprobs.dtype, copy=True),
         found.logprobs[:-1].clone(),
@@ -98,7 +98,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
     ctx.save_for_backward(*output[6:])
     ctx.needed = inputs[-1]
     ctx.handed_over = False
-    ctx.set_materialize_grads(False)  # no zeros in the size of the other outputs
+    ctx.set_materialize_grads(False)  # no zero gradients for the other outputs
     ctx.mark_non_differentiable(*output[1:])
 
 
@@ -108,22 +108,22 @@ def _backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Any, ...]:
 
 
 def hand_over(op: str, ctx: Any, grad_loss: Tensor, needed: list[bool]) -> list[Tensor | None]:
-    """The saved gradients, scaled in place and given away; None where not needed.
+    """Scale the saved gradients in place and return them; None for those not needed.
 
-    Raises: RuntimeError: they were given away before.
+    Raises: RuntimeError: a second backward, since the gradients have been changed.
     """
     if ctx.handed_over:
         raise RuntimeError(
             f"[{op}] backward: expected one call, got a second; the gradients were handed over"
         )
     ctx.handed_over = True
-    gradients = [each if wanted else None for each, wanted in zip(ctx.saved_tensors, needed, strict=True)]
-    if torch.compiler.is_compiling() or type(grad_loss) is not Tensor:  # a tracer's stand-in has no value
-        return [None if each is None else each * grad_loss.to(each.dtype) for each in gradients]
-    # A GPU is not asked for the value; on the CPU the usual scale of 1 saves a pass over the weight.
+    gradients = [saved if wanted else None for saved, wanted in zip(ctx.saved_tensors, needed, strict=True)]
+    if torch.compiler.is_compiling() or type(grad_loss) is not Tensor:  # a traced tensor has no value
+        return [None if g is None else g * grad_loss.to(g.dtype) for g in gradients]
+    # on a CPU, skip the pass over the weight for the usual factor 1; on a GPU the test would cost a host sync
     if grad_loss.device.type == "cpu" and bool(grad_loss == 1):
         return gradients
-    return [None if each is None else each.mul_(grad_loss) for each in gradients]
+    return [None if g is None else g.mul_(grad_loss) for g in gradients]
 
 
 linear_grpo_loss_op.register_autograd(_backward, setup_context=_keep)

@@ -1,4 +1,4 @@
-"""Definition of linear_grpo_loss: the two other ops one after the other, autograd for the gradients."""
+"""Definition of linear_grpo_loss: the references of the two other ops, and autograd."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def linear_grpo_loss_reference(hidden: Tensor, ids: Tensor, head: Head, batch: L
 
 
 def loss_of_logits(raw: Tensor, ids: Tensor, head: Head, batch: LossBatch) -> LossOutput:
-    """head's weight is looked at for its number of rows alone."""
+    """Return the loss of raw logits; of head.weight only the shape is read."""
     selection = select_reference(batch, leave_out=True)
     computed = selection.computed
     scored = score_logits(raw, torch.where(computed, ids, 0), head)

@@ -1,4 +1,4 @@
-"""linear_logprob: log-probs of given tokens straight from hidden states and the head's weight."""
+"""linear_logprob: log-probs of given tokens from hidden states and the LM head's weight."""
 
 from __future__ import annotations
 
@@ -32,40 +32,40 @@ def linear_logprob(
     max_active_rows: int | None = None,
     backend: Backend = "auto",
 ) -> LogprobOutput:
-    """Log-prob, entropy, self-certainty and rank of each given token, without a [T, V] tensor.
+    """Return log-prob, entropy, self-certainty and top-1 flag of each given token, without a [T, V] tensor.
 
         z[t] = cap(logit_scale * (weight @ hidden[t] + bias)) / temperature[t]
         cap(x) = softcap * tanh(x / softcap)
-        support[t] = the top_k largest z[t], of them the smallest set of mass >= top_p (ties stay in), ids[t]
+        support[t] = the top_k largest z[t], of them the smallest set of mass >= top_p (with ties), and ids[t]
         logprobs[t] = z[t, ids[t]] - logsumexp of z[t] over support[t]
         entropy[t] = -sum over v of p[t, v] * log p[t, v],  p = softmax of z over the support
         self_certainty[t] = KL(uniform || softmax(z[t])) = logsumexp(z[t]) - mean(z[t]) - log V
         top1[t] = z[t, ids[t]] == max(z[t])
 
     Args:
-        hidden: [T, D] bf16, fp16, fp32 or fp64. Row t predicts ids[t]: the caller shifts.
-        weight: [V, D]; rounded to hidden's dtype where they differ. A sharded one (DTensor) is gathered, and
+        hidden: [T, D] bf16, fp16, fp32 or fp64. Row t predicts ids[t]; the caller shifts.
+        weight: [V, D]; rounded to hidden's dtype if they differ. A sharded weight (DTensor) is gathered, and
             its gradient summed over the ranks.
         ids: [T] int64 in [0, V).
         bias: [V].
         temperature: > 0, a number or [T].
         softcap: > 0, or None for no cap.
-        top_k, top_p: what the sampler was given, so that a ratio compares the distributions that were
-            sampled from; 0 and 1: every token.
-        chunk_rows: rows that are worked on at once; None: by device and vocabulary.
-        batch_invariant: products have one shape, chunks padded to chunk_rows (None: 256): a row's results do
-            not depend on the rows around it, at the cost of the padding.
-        max_active_rows: at least the rows whose incoming gradients will not be 0; None: they are counted,
-            for which a GPU is waited for.
+        top_k, top_p: the sampler's values, so that ratios compare the distributions that were sampled from; 0
+            and 1: every token.
+        chunk_rows: rows processed at once; None: chosen by device and vocabulary.
+        batch_invariant: pad chunks to chunk_rows (None: 256), so that all products have one shape and a row's
+            results do not depend on other rows.
+        max_active_rows: upper bound of the rows with incoming gradients other than 0; None: counted on the
+            device; costs one host sync.
         backend: "cpp" (CPU), "triton" (GPU), "torch" (anywhere), "reference", or "auto".
     Returns: LogprobOutput, differentiable in hidden, weight and bias through logprobs and entropy. Each
-        gradient has the dtype of its input. Rows whose incoming gradients are 0 cost nothing in the backward.
+        gradient has the dtype of its input. The backward pass skips rows whose incoming gradients are 0.
     Raises:
         ValueError: shapes disagree or a value is out of range.   TypeError: any other dtype.
         RuntimeError: the named backend is not usable here.
-    Numerics: float32 logits and accumulation; a token likelier than all others is scored as
-        -log1p(sum of the others), so that its log-prob does not round to 0 before its gradient does.
-    Cost: a tile of logits at a time; the backward makes them again. top_k and top_p take whole rows.
+    Numerics: float32 logits and accumulation. The log-prob of the most likely token is computed as
+        -log1p(sum of the others), so that it does not round to 0 before its gradient does.
+    Cost: memory for one tile of logits; the backward pass recomputes them. top_k and top_p need whole rows.
     """
     head = Head(whole_weight(weight), bias, temperature, logit_scale, softcap, top_k, top_p)
     check_head(OP, hidden, ids, head)

@@ -1,4 +1,4 @@
-"""Row math on the CPU in C++; logits are float32."""
+"""Row math in C++ on the CPU; logits are float32."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CppRows:
 
 
 class _Inputs:
-    """The addresses that C++ reads, and the tensors that keep them alive."""
+    """The native tile of addresses, and the tensors that own the memory."""
 
     def __init__(self, tile: Tile) -> None:
         self.ids = tile.ids.contiguous()

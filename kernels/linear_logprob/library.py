@@ -1,4 +1,4 @@
-"""linear_logprob as a torch operator: opaque to compilers, with shapes for them and a gradient."""
+"""linear_logprob as a torch operator, with a fake implementation for torch.compile and a backward."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ IMPLEMENTATIONS = (
 
 
 def row_math(name: str) -> RowMath:
-    math: RowMath = next(each for each in IMPLEMENTATIONS if each.name == name).run()
+    """Return the row math of a backend."""
+    math: RowMath = next(option for option in IMPLEMENTATIONS if option.name == name).run()
     return math
 
 
@@ -62,7 +63,7 @@ def linear_logprob_op(
     max_active_rows: int | None,
     backend: str,
 ) -> Scores:
-    """(logprobs, entropy, self_certainty, top1, running [5, T] float64, floor [T] or [0])"""
+    """Return (logprobs, entropy, self_certainty, top1, running [3, T] float64, floor [T] or [0])."""
     check_values("linear_logprob", ids, weight.shape[0], temperature)
     head = Head.of(weight, bias, temperature, Scaling.decode(scaling))
     return score(hidden, ids, head, row_math(backend), chunk_rows, batch_invariant)
@@ -100,7 +101,7 @@ def linear_logprob_backward_op(
     backend: str,
     needed: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients in hidden, weight and bias; without elements where not needed."""
+    """Return the gradients in hidden, weight and bias; empty tensors for those not needed."""
     head = Head.of(weight, bias, temperature, Scaling.decode(scaling))
     found = differentiate(
         hidden,
@@ -114,8 +115,8 @@ def linear_logprob_backward_op(
         (logprobs, entropy, running, floor),
         (needed[0], needed[1], needed[2]),
     )
-    nothing = [hidden.new_empty(0) if each is None else each for each in found]
-    return nothing[0], nothing[1], nothing[2]
+    grads = [hidden.new_empty(0) if grad is None else grad for grad in found]
+    return grads[0], grads[1], grads[2]
 
 
 @linear_logprob_backward_op.register_fake
@@ -128,19 +129,19 @@ def _(
 def empty_gradients(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, needed: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What the gradients look like; without elements where not needed."""
+    """Return uninitialised gradients; empty tensors for those not needed."""
     inputs = (hidden, weight, bias)
     found = [
         hidden.new_empty(0)
-        if each is None or not wanted
-        else torch.empty(each.shape, dtype=each.dtype, device=each.device)
-        for each, wanted in zip(inputs, needed, strict=True)
+        if tensor is None or not wanted
+        else torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+        for tensor, wanted in zip(inputs, needed, strict=True)
     ]
     return found[0], found[1], found[2]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Scores) -> None:
-    hidden, weight, bias, ids, temperature, *ctx.how = inputs
+    hidden, weight, bias, ids, temperature, *ctx.options = inputs
     logprobs, entropy, _, _, running, floor = output
     ctx.save_for_backward(hidden, weight, bias, ids, temperature, logprobs, entropy, running, floor)
     ctx.mark_non_differentiable(*output[2:])
@@ -148,9 +149,11 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Scores) -> None:
 
 
 def _backward(ctx: Any, grad_logprobs: Tensor, grad_entropy: Tensor, *_: Any) -> tuple[Any, ...]:
-    needed = [bool(each) for each in ctx.needs_input_grad[:3]]
-    gradients = linear_logprob_backward_op(grad_logprobs, grad_entropy, *ctx.saved_tensors, *ctx.how, needed)
-    kept = [each if wanted else None for each, wanted in zip(gradients, needed, strict=True)]
+    needed = [bool(wanted) for wanted in ctx.needs_input_grad[:3]]
+    gradients = linear_logprob_backward_op(
+        grad_logprobs, grad_entropy, *ctx.saved_tensors, *ctx.options, needed
+    )
+    kept = [grad if wanted else None for grad, wanted in zip(gradients, needed, strict=True)]
     return (*kept, *([None] * (NUM_INPUTS - 3)))
 
 

@@ -1,4 +1,4 @@
-"""linear_logprob: a forward over tiles, and a backward that makes the logits of active rows again."""
+"""The passes of linear_logprob: a forward over tiles, and a backward that recomputes active rows' logits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INVARIANT_ROWS = 256
 def score(
     hidden: Tensor, ids: Tensor, head: Head, math: RowMath, chunk_rows: int | None, invariant: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(logprobs, entropy, self_certainty, top1, running, floor) of all rows, as the operator returns them."""
+    """Return (logprobs, entropy, self_certainty, top1, running, floor) of all rows, for the operator."""
     num_rows, device = hidden.shape[0], hidden.device
     layout = layout_of(hidden, head, chunk_rows, invariant)
     everything = torch.arange(num_rows, device=device)
@@ -33,15 +33,15 @@ def score(
     for rows in chunks:
         scored = head_pass.score(head_pass.take(rows))
         count = min(len(rows), num_rows - begin)
-        to, come = slice(begin, begin + count), slice(0, count)
-        scores = scored.scores.part(come)
-        for place, values in enumerate((scores.logprobs, scores.entropy, scores.self_certainty)):
-            final[place, to] = values
-        for place, values in enumerate((scores.max, scores.others, scores.target)):
-            running[place, to] = values
-        top1[to] = scores.top1
+        target, valid = slice(begin, begin + count), slice(0, count)
+        scores = scored.scores.part(valid)
+        for index, values in enumerate((scores.logprobs, scores.entropy, scores.self_certainty)):
+            final[index, target] = values
+        for index, values in enumerate((scores.max, scores.others, scores.target)):
+            running[index, target] = values
+        top1[target] = scores.top1
         if scored.floor is not None:
-            floor[to] = scored.floor[come]
+            floor[target] = scored.floor[valid]
         begin += count
     return final[0].clone(), final[1].clone(), final[2].clone(), top1, running, floor
 
@@ -62,12 +62,17 @@ def differentiate(
     chunk_rows: int | None,
     invariant: bool,
     max_active_rows: int | None,
-    slopes: tuple[Tensor, Tensor],
+    incoming: tuple[Tensor, Tensor],
     saved: tuple[Tensor, Tensor, Tensor, Tensor],
     needed: Needed,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """slopes: in logprobs and entropy. saved: logprobs, entropy, running, floor."""
-    grad_logprobs, grad_entropy = slopes
+    """Return the gradients in hidden, weight and bias.
+
+    Args:
+        incoming: gradients in logprobs and entropy.
+        saved: logprobs, entropy, running and floor of the forward pass.
+    """
+    grad_logprobs, grad_entropy = incoming
     rows = active_rows((grad_logprobs != 0) | (grad_entropy != 0), max_active_rows)
     layout = layout_of(hidden, head, chunk_rows, invariant)
     chunks = split_rows(rows, layout, invariant, hidden.shape[0])
@@ -76,13 +81,13 @@ def differentiate(
     for rows in chunks:
         chunk = head_pass.take(rows)
         scored = _restore(*saved, rows)
-        by_logprob, by_entropy = (_take(each, rows) for each in slopes)
-        gradients.add(chunk, head_pass.gradients_again(chunk, scored, by_logprob, by_entropy))
+        chunk_logprobs, chunk_entropy = (_take(grad, rows) for grad in incoming)
+        gradients.add(chunk, head_pass.gradients_again(chunk, scored, chunk_logprobs, chunk_entropy))
     return gradients.finish()
 
 
 def _restore(logprobs: Tensor, entropy: Tensor, running: Tensor, floor: Tensor, rows: Tensor) -> Scored:
-    """What a gradient reads of the scores; the rest is never looked at."""
+    """Return the scores with the fields that a gradient reads; the others are placeholders."""
     largest, others, target = _take(running, rows).unbind()
     logprobs, entropy = _take(logprobs, rows), _take(entropy, rows)
     total = (others + (target - largest).exp()).to(logprobs.dtype)
@@ -94,7 +99,7 @@ def _restore(logprobs: Tensor, entropy: Tensor, running: Tensor, floor: Tensor, 
 
 
 def _take(values: Tensor, rows: Tensor) -> Tensor:
-    """values[..., rows]; 0 at padding."""
+    """Return values[..., rows], and 0 at padding."""
     last = max(0, values.shape[-1] - 1)
     taken = values.index_select(-1, rows.clamp(max=last))
     return taken.masked_fill(rows > last, 0)

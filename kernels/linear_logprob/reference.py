@@ -1,4 +1,4 @@
-"""Definition of linear_logprob: every logit at once, autograd for the gradients."""
+"""Definition of linear_logprob: all logits at once, and autograd."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def linear_logprob_reference(hidden: Tensor, ids: Tensor, head: Head) -> Logprob
 
 
 def raw_logits(hidden: Tensor, head: Head) -> Tensor:
-    """[T, V] in float32, or float64 where hidden is; the weight is rounded to hidden's dtype."""
+    """Return raw logits [T, V] in float32 (float64 like hidden); the weight is rounded to hidden's dtype."""
     accurate = torch.promote_types(hidden.dtype, torch.float32)
     weight = head.weight.to(accurate)
-    # Rounded in value alone: the gradient goes to the weight as it is.
+    # only the value is rounded; the gradient passes through
     weight = weight + (weight.to(hidden.dtype).to(accurate) - weight).detach()
     return hidden.to(accurate) @ weight.T
 
 
 def score_logits(raw: Tensor, ids: Tensor, head: Head) -> LogprobOutput:
-    """head's weight is not read."""
+    """Return the scores of raw logits; head.weight is not read."""
     logits = scale_logits(raw, head)
     all_logprobs = torch.log_softmax(logits, dim=-1)
     with torch.no_grad():
@@ -34,7 +34,7 @@ def score_logits(raw: Tensor, ids: Tensor, head: Head) -> LogprobOutput:
         kept = support(logits, head.top_k, head.top_p).scatter(-1, ids[:, None], True)
     supported = torch.log_softmax(torch.where(kept, logits, -math.inf), dim=-1)
     logprobs = supported.gather(-1, ids[:, None])[:, 0]
-    finite = supported.masked_fill(supported == -math.inf, 0)  # 0 * log 0 = 0, its gradient too
+    finite = supported.masked_fill(supported == -math.inf, 0)  # 0 * log 0 = 0, also in the gradient
     entropy = -(supported.exp() * finite).sum(-1)
     return LogprobOutput(logprobs, entropy, self_certainty, top1)
 
@@ -50,7 +50,7 @@ def scale_logits(raw: Tensor, head: Head) -> Tensor:
 
 
 def support(logits: Tensor, top_k: int, top_p: float) -> Tensor:
-    """[T, V] bool: the top_k likeliest tokens, of them the smallest set of mass >= top_p; ties stay in."""
+    """Return [T, V] bool: of the top_k most likely tokens the smallest set of mass >= top_p, with ties."""
     kept = torch.ones_like(logits, dtype=torch.bool)
     if 0 < top_k < logits.shape[1]:
         kept = logits >= logits.topk(top_k, dim=-1).values[:, -1:]

@@ -1,4 +1,4 @@
-"""Row math on any device, in plain tensor operations; in float64 where the logits are."""
+"""Row math in PyTorch on any device; in float64 for float64 logits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastrl.kernels._rows import RowScores, Tile
 
-SHIFT_FLOOR = -64.0  # exp below it counts as 0, so that no gradient made from it is a subnormal number
+SHIFT_FLOOR = -64.0  # exp of less counts as 0, so that no gradient is subnormal
 
 
 class TorchRows:
@@ -61,19 +61,19 @@ class TorchRows:
 
     def floors(self, tile: Tile, top_k: int, top_p: float) -> Tensor:
         z = make_z(tile)
-        likeliest = z.sort(dim=-1, descending=True).values
+        ranked = z.sort(dim=-1, descending=True).values
         if 0 < top_k < z.shape[1]:
-            likeliest = likeliest.masked_fill(likeliest < likeliest[:, top_k - 1 : top_k], -math.inf)
-        mass = likeliest.softmax(-1, dtype=torch.float64)
-        kept = (mass.cumsum(-1) - mass < top_p) & (likeliest > -math.inf)
-        lowest = torch.where(kept, likeliest, math.inf).amin(-1)
+            ranked = ranked.masked_fill(ranked < ranked[:, top_k - 1 : top_k], -math.inf)
+        mass = ranked.softmax(-1, dtype=torch.float64)
+        kept = (mass.cumsum(-1) - mass < top_p) & (ranked > -math.inf)
+        lowest = torch.where(kept, ranked, math.inf).amin(-1)
         below = torch.where(z < lowest[:, None], z, -math.inf).amax(-1)
         middle = below + (lowest - below) / 2
         return torch.where(middle > below, middle, torch.where(below == -math.inf, below, lowest))
 
 
 def make_z(tile: Tile) -> Tensor:
-    """A new tensor, float32 or float64."""
+    """Return z in a new float32 or float64 tensor."""
     z = tile.logits.to(torch.promote_types(tile.logits.dtype, torch.float32), copy=True)
     if tile.bias is not None:
         z += tile.bias[tile.first : tile.first + z.shape[1]].to(z.dtype)
@@ -89,26 +89,26 @@ def _column(temperature: float | Tensor) -> float | Tensor:
 
 
 def _own(tile: Tile) -> Tensor:
-    """[n, width] bool: the row's own id."""
+    """Return [n, width] bool, True at each row's own id."""
     columns = torch.arange(tile.first, tile.first + tile.logits.shape[1], device=tile.ids.device)
     return columns == tile.ids[:, None]
 
 
 def _begin(scores: RowScores) -> RowScores:
-    nothing = torch.zeros_like(scores.max)
-    lowest = torch.full_like(nothing, -math.inf)
+    zero = torch.zeros_like(scores.max)
+    lowest = torch.full_like(zero, -math.inf)
     return dataclasses.replace(
-        scores, max=lowest, others=nothing, excluded=nothing, weighted=nothing, sum_z=nothing, target=lowest
+        scores, max=lowest, others=zero, excluded=zero, weighted=zero, sum_z=zero, target=lowest
     )
 
 
 def _finish(scores: RowScores, vocab: int) -> None:
     shifted = scores.target - scores.max
-    mine = shifted.exp()
-    total = scores.others + mine
-    # log1p(others) keeps what 1 + others would round away.
+    own = shifted.exp()
+    total = scores.others + own
+    # log1p(others) keeps what 1 + others would round away
     log_total = torch.where(shifted == 0, scores.others.log1p(), total.log())
-    weighted = scores.weighted + torch.where(mine == 0, 0, mine * shifted)
+    weighted = scores.weighted + torch.where(own == 0, 0, own * shifted)
     everything = torch.where(
         shifted == 0, (scores.others + scores.excluded).log1p(), (total + scores.excluded).log()
     )

@@ -1,15 +1,15 @@
-"""The kernels of triton_rows. Arguments that may be None: bias, temperature, floor, grad_entropy."""
+"""The kernels of triton_rows. bias, temperature, floor and grad_entropy are optional."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from fastrl.kernels._triton_math import expm1, log1p, tanh, tanh_slope
+from fastrl.kernels._triton_math import expm1, log1p, tanh, tanh_grad
 
-LOWEST = tl.constexpr(-64.0)  # exp below it counts as 0, so that no gradient made from it is subnormal
+LOWEST = tl.constexpr(-64.0)  # exp of less counts as 0, so that no gradient is subnormal
 INFINITY = tl.constexpr(float("inf"))
-FIRST_KEY = tl.constexpr(-0x7F800001)  # that of -inf
+FIRST_KEY = tl.constexpr(-0x7F800001)  # key of -inf
 LAST_KEY = tl.constexpr(0x7FFFFFFF)
 LENGTHS = ("stride", "width", "first", "vocab", "out_stride", "blocks", "top_k")
 SCALARS = ("outward", "inward", "top_p")
@@ -17,7 +17,7 @@ SCALARS = ("outward", "inward", "top_p")
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _known(length: tl.tensor, ALIGNED: tl.constexpr) -> tl.tensor:
-    """The length; where ALIGNED, seen by the compiler to be a multiple of 8."""
+    """Return the length; with ALIGNED the compiler knows that it is a multiple of 8."""
     if ALIGNED:
         length = length // 8 * 8
     return length
@@ -25,7 +25,7 @@ def _known(length: tl.tensor, ALIGNED: tl.constexpr) -> tl.tensor:
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _load_raw(logits: tl.tensor, bias: tl.tensor | None, columns: tl.tensor, mask: tl.tensor) -> tl.tensor:
-    """Raw logits with their bias, fp32."""
+    """Load raw logits with their bias, fp32."""
     raw = tl.load(logits + columns, mask=mask, other=0.0).to(tl.float32)
     if bias is not None:
         raw += tl.load(bias + columns, mask=mask, other=0.0).to(tl.float32)
@@ -54,10 +54,10 @@ def score_kernel(
     self_certainty: tl.tensor, top1: tl.tensor, vocab: tl.tensor,
     CAPPED: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
-    """A program a row: its running scores go on over the tile's columns."""
+    """Update the running scores of a row with the tile's columns; one program per row."""
     row = tl.program_id(0).to(tl.int64)
     ident = tl.load(ids + row)
-    width = tl.where(ident < 0, 0, width)  # a row that is left out reads nothing
+    width = tl.where(ident < 0, 0, width)  # a skipped row reads nothing
     width, first = _known(width, ALIGNED), _known(first, ALIGNED)
     logits += row * _known(stride, ALIGNED)
     if bias is not None:
@@ -86,7 +86,7 @@ def score_kernel(
         z = tl.where(inside, z, -INFINITY)
         block_max = tl.max(z, 0)
         if block_max > largest:
-            # Nothing but -inf so far: the sums are 0, and there is no distance to move them by.
+            # only -inf so far: the sums are 0, and the shift would be infinite
             moved = tl.where(largest == -INFINITY, 0.0, largest.to(tl.float64) - block_max)
             factor = tl.exp(moved)
             sum_weighted = factor * (sum_weighted + moved * sum_others)
@@ -134,16 +134,16 @@ def gradient_kernel(
     out: tl.tensor, out_stride: tl.tensor, blocks: tl.tensor,
     CAPPED: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
-    """A program a block of a row; the blocks of a row follow one another."""
+    """Write the gradient of a tile; one program per block of a row, a row's blocks in sequence."""
     program = tl.program_id(0)
     row, columns = (program // blocks).to(tl.int64), program % blocks * BLOCK + tl.arange(0, BLOCK)
     width, first = _known(width, ALIGNED), _known(first, ALIGNED)
     inside = columns < width
-    slope = tl.load(grad_logprobs + row).to(tl.float32)
-    active = slope != 0
+    logprob_grad = tl.load(grad_logprobs + row).to(tl.float32)
+    active = logprob_grad != 0
     if grad_entropy is not None:
-        entropy_slope = tl.load(grad_entropy + row).to(tl.float32)
-        active = active | (entropy_slope != 0)
+        entropy_grad = tl.load(grad_entropy + row).to(tl.float32)
+        active = active | (entropy_grad != 0)
 
     gradient = tl.zeros([BLOCK], tl.float32)
     if active:
@@ -157,30 +157,30 @@ def gradient_kernel(
         shifted = z - tl.load(max + row).to(tl.float32)
         sum_e = tl.load(total + row)
         p = _exp(shifted) / sum_e
-        gradient = -p * slope
+        gradient = -p * logprob_grad
         if grad_entropy is not None:
             logp = tl.where(shifted < LOWEST, LOWEST, shifted) - tl.log(sum_e)
-            gradient -= p * entropy_slope * (logp + tl.load(entropy + row))
+            gradient -= p * entropy_grad * (logp + tl.load(entropy + row))
         if floor is not None:
             gradient = tl.where(z < tl.load(floor + row), 0.0, gradient)
         if (own >= 0) & (own < width):
             logprob = tl.load(logprobs + row).to(tl.float64)
-            own_gradient = -expm1(logprob) * slope
+            own_gradient = -expm1(logprob) * logprob_grad
             if grad_entropy is not None:
                 own_p = tl.exp(logprob)
                 surprise = tl.where(own_p == 0, 0.0, own_p * (logprob + tl.load(entropy + row)))
-                own_gradient -= surprise * entropy_slope
+                own_gradient -= surprise * entropy_grad
             gradient = tl.where(columns == own, own_gradient.to(tl.float32), gradient)
         gradient *= outward
         if CAPPED:
-            gradient *= inward * tanh_slope(inward * raw)
+            gradient *= inward * tanh_grad(inward * raw)
     out += row * _known(out_stride, ALIGNED)
     tl.store(out + columns, gradient.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _key(z: tl.tensor) -> tl.tensor:
-    """int32 in the order of z, one for both zeros."""
+    """Return an int32 key that sorts like z, with one key for both zeros."""
     bits = tl.where(z == 0, 0.0, z).to(tl.int32, bitcast=True)
     return tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
 
@@ -190,7 +190,7 @@ def _measure(
     logits: tl.tensor, bias: tl.tensor | None, width: tl.tensor, outward: tl.tensor, inward: tl.tensor,
     largest: tl.tensor, end: tl.tensor, CAPPED: tl.constexpr, BLOCK: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:  # fmt: skip
-    """(number and mass of the tokens with key >= end, smallest z of them, largest z of the others)."""
+    """Return (number and mass of tokens with key >= end, their smallest z, largest z of the others)."""
     count = tl.full((), 0, tl.int32)
     mass = tl.full((), 0.0, tl.float64)
     kept = tl.full((), INFINITY, tl.float32)
@@ -213,7 +213,7 @@ def _bisect(
     largest: tl.tensor, low: tl.tensor, inside_low: tl.tensor, need_count: tl.tensor, need_mass: tl.tensor,
     CAPPED: tl.constexpr, BLOCK: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor]:  # fmt: skip
-    """(largest key whose tokens and those above it are enough, their number); those of low are."""
+    """Return (largest key such that tokens with keys >= it suffice, their number); `low` must suffice."""
     high = _key(largest) + 1
     inside_high = tl.full((), 0, tl.int32)
     while (high.to(tl.int64) - low > 1) & (inside_low - inside_high > 1):
@@ -233,14 +233,14 @@ def floor_kernel(
     out: tl.tensor, top_k: tl.tensor, top_p: tl.float64,
     CAPPED: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
-    """A program a row, which is read once for every step of the bisections."""
+    """Write the lower end of a row's support; one program per row, read once per bisection step."""
     row = tl.program_id(0).to(tl.int64)
     width = _known(width, ALIGNED)
     logits += row * _known(stride, ALIGNED)
     if temperature is not None:
         outward = outward / tl.load(temperature + row).to(tl.float32)
-    low, nothing = tl.full((), FIRST_KEY, tl.int32), tl.full((), LAST_KEY, tl.int32)
-    _, _, _, largest = _measure(logits, bias, width, outward, inward, 0.0, nothing, CAPPED, BLOCK)
+    low, last = tl.full((), FIRST_KEY, tl.int32), tl.full((), LAST_KEY, tl.int32)
+    _, _, _, largest = _measure(logits, bias, width, outward, inward, 0.0, last, CAPPED, BLOCK)
     inside = width
     if (top_k > 0) & (top_k < width):
         low, inside = _bisect(
@@ -252,7 +252,7 @@ def floor_kernel(
             logits, bias, width, outward, inward, largest, low, inside, 0, top_p * mass, CAPPED, BLOCK
         )
     _, _, kept, dropped = _measure(logits, bias, width, outward, inward, largest, low, CAPPED, BLOCK)
-    # Neighbours have no middle between them.
+    # adjacent floats have no midpoint
     middle = kept / 2 + dropped / 2
     end = tl.where(middle > dropped, middle, kept)
     tl.store(out + row, tl.where(dropped == -INFINITY, -INFINITY, end))

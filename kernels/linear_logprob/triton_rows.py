@@ -1,4 +1,4 @@
-"""linear_logprob on a GPU: scores and gradients of tiles of logits, one reading of them each."""
+"""Row math in Triton: scores and gradients of tiles of logits, which each kernel reads once."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 from fastrl.kernels._rows import RowScores, Tile
 from fastrl.kernels.linear_logprob.triton_kernels import floor_kernel, gradient_kernel, score_kernel
 
-VECTOR = 8  # elements; rows whose lengths are multiples of it are read 16 bytes at a time, or 32
+VECTOR = 8  # elements; rows with lengths that are multiples of it are read with 16- or 32-byte loads
 
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """Columns that a program holds at a time, whatever the lengths: nothing is compiled for a shape."""
+    """Block size and launch options of a kernel; they do not depend on shapes, so nothing is recompiled."""
 
     columns: int
     num_warps: int
@@ -29,14 +29,14 @@ class Blocks:
             "BLOCK": self.columns,
             "num_warps": self.num_warps,
             "maxnreg": self.maxnreg,
-            "enable_fp_fusion": False,  # so that every kernel makes the same z, bit for bit
+            "enable_fp_fusion": False,  # so that all kernels compute bitwise equal z
         }
 
 
-# 16 columns a thread, so that most of its instructions are theirs; registers for 4 rows on a multiprocessor.
+# 16 columns per thread amortise the overhead; registers allow 4 rows per multiprocessor
 SCORE = Blocks(columns=4096, num_warps=8, maxnreg=64)
 GRADIENT = Blocks(columns=4096, num_warps=8)
-FLOORS = Blocks(columns=4096, num_warps=16)  # each step of the search waits for a whole reading
+FLOORS = Blocks(columns=4096, num_warps=16)  # each step of the search reads the whole row
 
 
 class TritonRows:
@@ -88,7 +88,10 @@ def _inputs(tile: Tile) -> dict[str, Any]:
 
 
 def _logits(tile: Tile) -> dict[str, Any]:
-    """z = outward * (raw + bias), or outward * tanh(inward * (raw + bias)), outward over the temperature"""
+    """Return the arguments of z = outward * (raw + bias), or outward * tanh(inward * (raw + bias)).
+
+    outward includes the temperature if that is a number.
+    """
     outward = tile.logit_scale if tile.softcap is None else tile.softcap
     inward = 1.0 if tile.softcap is None else tile.logit_scale / tile.softcap
     temperature = tile.temperature

@@ -1,4 +1,4 @@
-"""logits_grpo_loss: ready logits in, policy loss out, gradients ready."""
+"""logits_grpo_loss: the policy loss and its gradient from logits."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ def logits_grpo_loss(
     top_p: float = 1.0,
     backend: Backend = "auto",
 ) -> LossOutput:
-    """linear_grpo_loss behind the head, for a caller whose model made the logits.
+    """Return the policy loss from logits, for models that compute the logits themselves.
 
         z[t] = cap(logit_scale * logits[t]) / temperature[t]
         loss = grpo_loss(log softmax(z)[ids], ...)
 
-    Logits are read twice, once for the scores and once for the gradient, which is written once.
+    Logits are read twice, for the scores and for the gradient.
 
     Args:
-        logits: [T, V] bf16, fp16, fp32 or fp64; row t predicts ids[t]. Rows may be any stride apart.
-        ids: [T] int64; looked at where loss_mask is true.
+        logits: [T, V] bf16, fp16, fp32 or fp64; row t predicts ids[t]. Any row stride.
+        ids: [T] int64; read only where loss_mask is True.
         The others are those of linear_grpo_loss.
-    Returns: LossOutput as linear_grpo_loss does; the loss is differentiable, once, in logits. The gradient
-        has their dtype; it is exactly 0 in rows that are not computed, whatever they hold.
+    Returns: LossOutput as in linear_grpo_loss; the loss is differentiable, once, in logits. The gradient has
+        their dtype and is exactly 0 in rows that are not computed.
     Raises: as grpo_loss does.
-    Cost: one [T, V] gradient; on a CPU half-precision logits are widened a few rows at a time.
+    Cost: one [T, V] gradient; on a CPU half-precision logits are cast to float32 a few rows at a time.
     """
     check_dtype(OP, "logits", logits, *FLOATS)
     if logits.dim() != 2 or logits.shape[1] < 1:

@@ -1,4 +1,4 @@
-"""logits_grpo_loss as a torch operator: the gradient comes with the loss."""
+"""logits_grpo_loss as a torch operator: the forward computes the gradient."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def logits_grpo_loss_op(
     backend: str,
     needed: bool,
 ) -> Outputs:
-    """(loss, logprobs, entropy, computed, stats, gradient)"""
+    """Return (loss, logprobs, entropy, computed, stats, gradient)."""
     tensors = (cu_seqlens, advantages, loss_mask, old_logprobs, ref_logprobs, rollout_logprobs)
     batch = unpack_batch("logits_grpo_loss", len(logits), tensors, per_token, config, denominator)
     rows, tokens = row_math(backend), token_math(backend)
@@ -50,7 +50,7 @@ def logits_grpo_loss_op(
     given = _Logits(logits, torch.where(computed, ids, -1), temperature, Scaling.decode(scaling), rows)
     scores = given.score()
     floats = (scores.logprobs, scores.entropy, scores.self_certainty)
-    kept = [torch.where(computed, each, 0) for each in floats]
+    kept = [torch.where(computed, values, 0) for values in floats]
     grads = tokens.grads(batch, selection, TokenScores(None, kept[0], kept[1], kept[2], scores.top1))
     gradient = logits.new_empty(0)
     if needed:
@@ -60,7 +60,7 @@ def logits_grpo_loss_op(
 
 
 class _Logits:
-    """Ready logits, as many rows at a time as are read without a copy, or else fit when widened."""
+    """Logits, processed all at once, or a few rows at a time if they must be cast to float32."""
 
     def __init__(
         self, logits: Tensor, ids: Tensor, temperature: Tensor | None, scaling: Scaling, math: RowMath
@@ -70,7 +70,7 @@ class _Logits:
         self._accurate = torch.promote_types(logits.dtype, torch.float32)
         self._widens = logits.device.type == "cpu" and logits.dtype != self._accurate
         self._floors: Tensor | None = None
-        if scaling.cuts(logits.shape[1]):
+        if scaling.limits_support(logits.shape[1]):
             self._floors = torch.empty(len(ids), dtype=self._accurate, device=ids.device)
 
     def score(self) -> RowScores:
@@ -83,13 +83,13 @@ class _Logits:
             self._math.score(tile, scores.part(part), self._logits.shape[1])
         return scores
 
-    def differentiate(self, scores: RowScores, by_logprob: Tensor, by_entropy: Tensor | None) -> Tensor:
+    def differentiate(self, scores: RowScores, grad_logprobs: Tensor, grad_entropy: Tensor | None) -> Tensor:
         gradient = torch.empty(self._logits.shape, dtype=self._logits.dtype, device=self._logits.device)
         for part in self._parts():
             tile = self._tile(part)
-            slopes = (by_logprob[part], None if by_entropy is None else by_entropy[part])
+            incoming = (grad_logprobs[part], None if grad_entropy is None else grad_entropy[part])
             out = tile.logits if self._widens else gradient[part]
-            self._math.gradient(tile, scores.part(part), *slopes, out)
+            self._math.gradient(tile, scores.part(part), *incoming, out)
             if self._widens:
                 gradient[part] = out
         return gradient
@@ -102,7 +102,7 @@ class _Logits:
     def _tile(self, part: slice) -> Tile:
         scaling, rows = self._scaling, self._temperature
         temperature = scaling.temperature if rows is None else rows[part]
-        assert temperature is not None, "check_scaling has seen one"
+        assert temperature is not None, "check_scaling requires one"
         return Tile(
             self._logits[part].float() if self._widens else self._logits[part],
             0,
@@ -133,7 +133,7 @@ def _(logits: Tensor, *others: Any) -> Outputs:
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
     ctx.save_for_backward(output[5])
     ctx.handed_over = False
-    ctx.set_materialize_grads(False)  # no zeros in the size of the other outputs
+    ctx.set_materialize_grads(False)  # no zero gradients for the other outputs
     ctx.mark_non_differentiable(*output[1:])
 
 

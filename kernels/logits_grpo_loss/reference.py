@@ -1,4 +1,4 @@
-"""Definition of logits_grpo_loss: softmax, then grpo_loss, autograd for the gradient."""
+"""Definition of logits_grpo_loss: softmax, the reference of grpo_loss, and autograd."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ from fastrl.kernels.linear_grpo_loss.reference import loss_of_logits
 def logits_grpo_loss_reference(
     logits: Tensor, ids: Tensor, scaling: Scaling, temperature: Tensor | None, batch: LossBatch
 ) -> LossOutput:
-    head = Head.of(logits.T, None, temperature, scaling)  # of its weight the number of rows is read
+    head = Head.of(logits.T, None, temperature, scaling)  # only the shape of its weight is read
     return loss_of_logits(logits.to(torch.promote_types(logits.dtype, torch.float32)), ids, head, batch)

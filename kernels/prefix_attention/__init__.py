@@ -1,4 +1,4 @@
-"""prefix_attention: attention of packed sequences whose shared beginnings are there once."""
+"""prefix_attention: attention of packed sequences whose shared prefixes are stored once."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ def prefix_attention(
     window: int | None = None,
     backend: Backend = "auto",
 ) -> Tensor:
-    """Attention of every token to those before it on its own path through a forest.
+    """Return the attention of every token to the tokens before it on its own path through a prefix forest.
 
         out[i, h] = sum_j softmax_j(cap(scaling * query[i, h] . key[j, h // g])) value[j, h // g]
-        j over the tokens with  j <= i < tree.subtree_stop[j]  and  tree.depths[i] - tree.depths[j] < window
+        over tokens j with  j <= i < tree.subtree_stop[j]  and  tree.depths[i] - tree.depths[j] < window
         cap(x) = softcap * tanh(x / softcap),   g = Hq / Hkv
 
     Args:
-        query: [M, Hq, K] bf16, fp16, fp32 or fp64, the tokens of the forest in depth-first order.
-        key, value: [M, Hkv, K] and [M, Hkv, Kv], of query's dtype.
+        query: [M, Hq, K] bf16, fp16, fp32 or fp64, tokens of the forest in depth-first order.
+        key, value: [M, Hkv, K] and [M, Hkv, Kv] in query's dtype.
         tree: TreeLayout.of(prefix_tree(sequences), device), or TreeLayout.packed(cu_seqlens).
         scaling: None: 1 / sqrt(K).
         softcap: > 0, or None for no cap.
-        window: >= 1, or None for all of the path.
-        backend: "triton" (a GPU, bf16 and fp16), "torch" (anywhere), "reference", or "auto": triton where it
-            can, torch on a CPU.
+        window: >= 1, or None for the whole path.
+        backend: "triton" (GPU, bf16 and fp16), "torch" (anywhere), "reference", or "auto": triton if usable,
+            otherwise torch.
     Returns: [M, Hq, Kv], differentiable in query, key and value.
     Raises:
         ValueError: shapes disagree or a value is out of range.   TypeError: any other dtype.
         RuntimeError: the named backend is not usable here.
-    Numerics: float32 scores and sums (float64 for float64); the same bits from run to run.
-    Cost: the visible pairs of tokens, once each; no [M, M] in memory but in the reference.
+    Numerics: float32 scores and sums (float64 for float64); bitwise reproducible.
+    Cost: one score per visible pair of tokens; no [M, M] tensor except in the reference.
     """
     _check(query, key, value, tree, softcap, window)
     scaling = query.shape[2] ** -0.5 if scaling is None else float(scaling)
@@ -95,5 +95,5 @@ def _check(
 @constant
 def _choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     if backend == "auto" and device.type == "cpu":
-        backend = "torch"  # a CPU has Triton's interpreter at most
+        backend = "torch"  # on a CPU Triton has only its interpreter
     return pick(OP, backend, IMPLEMENTATIONS, device, dtype).name

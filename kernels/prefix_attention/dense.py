@@ -1,7 +1,7 @@
-"""Attention of a dense piece with its log-sum-exps, and its part of the gradients from those of the whole.
+"""Attention of a dense piece with its log-sum-exps, and the piece's share of the gradients.
 
-Softmax over all pieces of a row: with the row's own log-sum-exp and its delta = sum of grad * out, each
-piece's gradient is found without the others. A log-sum-exp of +inf makes a row without any.
+The softmax of a row covers several pieces. Given the row's total log-sum-exp and delta = sum of grad * out,
+the gradient of each piece is independent of the others. A row with log-sum-exp +inf gets no gradient.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Gradients = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Which keys the rows see: those not deeper than themselves, and nearer than the window."""
+    """Visibility of keys: a row sees keys with depth <= its own, and within the window."""
 
     rows: Array
-    """Depths."""
+    """Depths of the rows."""
     keys: Array
-    """Depths, rising; rows and keys being one and the same array is causal attention."""
+    """Depths of the keys, rising; the same object as `rows` for causal attention."""
     window: int | None
 
     @property
@@ -38,7 +38,7 @@ class View:
         return self.rows is self.keys
 
     def blocks(self) -> Iterator[tuple[slice, slice, Array | None]]:
-        """(rows, the keys that one of them sees, whether each sees each; None: all do)"""
+        """Yield (rows, keys that some of them see, mask [rows, keys] or None if all see all)."""
         for begin in range(0, len(self.rows), BLOCK):
             rows = self.rows[begin : begin + BLOCK]
             first = 0
@@ -54,12 +54,13 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Dense:
-    """cap(scaling * q k^T) softmax v. Tensors are [S, tokens, heads, K], log-sum-exps [S, tokens, heads]."""
+    """softmax(cap(scaling * q k^T)) v. Tensors are [S, tokens, heads, K], log-sum-exps [S, tokens, heads]."""
 
     scaling: float
     softcap: float | None
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> tuple[Tensor, Tensor]:
+        """Return (out, log-sum-exps) of a piece."""
         if self._by_torch(q, v, view):
             out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
                 *_heads_first(q, k, v), 0.0, view.is_causal, scale=self.scaling
@@ -79,7 +80,7 @@ class Dense:
     def backward(
         self, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, view: View
     ) -> Gradients:
-        """Gradients of q, k, v, given out and lse over all pieces."""
+        """Return the gradients of q, k and v, given out and lse over all pieces."""
         if self._by_torch(q, v, view):
             found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
                 *_heads_first(grad, q, k, v, out),
@@ -88,58 +89,58 @@ class Dense:
                 view.is_causal,
                 scale=self.scaling,
             )
-            dq, dk, dv = (each.transpose(1, 2) for each in found)
+            dq, dk, dv = (gradient.transpose(1, 2) for gradient in found)
             return dq, dk, dv
         delta = (grad.to(lse.dtype) * out.to(lse.dtype)).sum(-1, keepdim=True)
         dq = torch.empty(q.shape, dtype=lse.dtype, device=q.device)
-        dk, dv = (torch.zeros(each.shape, dtype=lse.dtype, device=q.device) for each in (k, v))
+        dk, dv = (torch.zeros(x.shape, dtype=lse.dtype, device=q.device) for x in (k, v))
         num_kv_heads = k.shape[2]
         for rows, keys, sees in view.blocks():
-            scores, slope = self._scores(q[:, rows], k[:, keys], sees)
+            scores, cap_grad = self._scores(q[:, rows], k[:, keys], sees)
             row_grad = _by_key_head(grad[:, rows], num_kv_heads)
             p = torch.exp(scores - _by_key_head(lse[:, rows, :, None], num_kv_heads))
             from_values = row_grad @ _by_key_head(v[:, keys], num_kv_heads).transpose(-1, -2)
             ds = p * (from_values - _by_key_head(delta[:, rows], num_kv_heads)) * self.scaling
-            if slope is not None:
-                ds *= slope
+            if cap_grad is not None:
+                ds *= cap_grad
             dq[:, rows] = _by_row(ds @ _by_key_head(k[:, keys], num_kv_heads), q.shape[2])
             dk[:, keys] += (ds.transpose(-1, -2) @ _by_key_head(q[:, rows], num_kv_heads)).transpose(1, 2)
             dv[:, keys] += (p.transpose(-1, -2) @ row_grad).transpose(1, 2)
         return dq, dk, dv
 
     def _by_torch(self, q: Tensor, v: Tensor, view: View) -> bool:
-        """PyTorch's own kernel knows neither soft-caps nor windows."""
+        """Return True if PyTorch's CPU kernel can be used, which supports neither soft-caps nor windows."""
         plain = self.softcap is None and not view.is_windowed and q.shape[3] == v.shape[3]
         return plain and q.device.type == "cpu"
 
     def _scores(self, q: Tensor, k: Tensor, sees: Array | None) -> tuple[Tensor, Tensor | None]:
-        """([S, Hkv, rows * group, keys] scores, -inf where unseen; the soft-cap's slope)"""
+        """Return (scores [S, Hkv, rows * group, keys], -inf at masked keys; derivative of the soft-cap)."""
         num_kv_heads = k.shape[2]
         scores = (
             _by_key_head(q, num_kv_heads) @ _by_key_head(k, num_kv_heads).transpose(-1, -2) * self.scaling
         )
-        slope = None
+        cap_grad = None
         if self.softcap is not None:
             scores = torch.tanh(scores / self.softcap)
-            slope = 1 - scores * scores
+            cap_grad = 1 - scores * scores
             scores = scores * self.softcap
         if sees is not None:
             hidden = torch.from_numpy(~sees).to(q.device).repeat_interleave(q.shape[2] // num_kv_heads, dim=0)
             scores = scores.masked_fill(hidden, -INFINITY)
-        return scores, slope
+        return scores, cap_grad
 
 
 def _heads_first(*tensors: Tensor) -> tuple[Tensor, ...]:
-    return tuple(each.transpose(1, 2) for each in tensors)
+    return tuple(tensor.transpose(1, 2) for tensor in tensors)
 
 
 def _by_key_head(x: Tensor, num_kv_heads: int) -> Tensor:
-    """[S, tokens, heads, K] -> [S, Hkv, tokens * heads / Hkv, K], in float32 at least."""
+    """Reshape [S, tokens, heads, K] -> [S, Hkv, tokens * heads / Hkv, K], at least in float32."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     return wide.view(*x.shape[:2], num_kv_heads, -1, x.shape[3]).transpose(1, 2).flatten(2, 3)
 
 
 def _by_row(x: Tensor, num_heads: int) -> Tensor:
-    """[S, Hkv, tokens * heads / Hkv, K] -> [S, tokens, heads, K]"""
+    """Reshape [S, Hkv, tokens * heads / Hkv, K] -> [S, tokens, heads, K]."""
     grouped = x.view(*x.shape[:2], -1, num_heads // x.shape[1], x.shape[3])
     return grouped.transpose(1, 2).flatten(2, 3)

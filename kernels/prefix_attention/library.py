@@ -1,4 +1,4 @@
-"""prefix_attention as a torch operator: opaque to compilers, with shapes for them and a gradient."""
+"""prefix_attention as a torch operator, with a fake implementation for torch.compile and a backward."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def _torch() -> Any:
 
 
 def _half_on_a_gpu(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Products of float32 on tensor cores are less than float32, and without them no faster than torch's."""
+    """Refuse float32 on a GPU: tensor cores would round it, and without them torch is as fast."""
     if device.type == "cuda" and dtype == torch.float32:
-        return "takes bfloat16 and float16 alone"
+        return "takes only bfloat16 and float16"
     return triton_only(device, dtype)
 
 
@@ -39,7 +39,7 @@ IMPLEMENTATIONS = (
 
 
 def lists_of(tree: TreeLayout, backend: str, head: int, window: int | None) -> list[Tensor]:
-    """What an implementation wants to know of the tree, beside its tokens and segments."""
+    """Return the tile lists that the Triton kernels need; empty for other backends."""
     if backend != "triton":
         return []
     tiles = _triton().tiles_of(head)
@@ -65,7 +65,7 @@ def prefix_attention_op(
     window: int | None,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """(out [M, Hq, Kv], log-sum-exps [M, Hq])"""
+    """Return (out [M, Hq, Kv], log-sum-exps [M, Hq])."""
     if query.shape[0] == 0:
         return _outputs_like(query, value)
     if backend == "triton":
@@ -104,7 +104,7 @@ def prefix_attention_backward_op(
     window: int | None,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value."""
+    """Return the gradients of query, key and value."""
     if query.shape[0] == 0:
         return _contiguous_like(query, key, value)
     if backend == "triton":
@@ -127,16 +127,16 @@ def _contiguous_like(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor,
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    query, key, value, *ctx.how = inputs  # the layout as it is: what is derived from it goes by identity
+    query, key, value, *ctx.options = inputs  # the layout itself, since pieces are cached by its identity
     ctx.save_for_backward(query, key, value, *output)
     ctx.mark_non_differentiable(output[1])
 
 
 def _backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
-    gradients = prefix_attention_backward_op(grad, *ctx.saved_tensors, *ctx.how)
-    kept = [each if wanted else None for each, wanted in zip(gradients, ctx.needs_input_grad, strict=False)]
-    nothing = [[None] * len(each) if isinstance(each, list) else None for each in ctx.how]
-    return (*kept, *nothing)
+    gradients = prefix_attention_backward_op(grad, *ctx.saved_tensors, *ctx.options)
+    kept = [g if wanted else None for g, wanted in zip(gradients, ctx.needs_input_grad, strict=False)]
+    none = [[None] * len(option) if isinstance(option, list) else None for option in ctx.options]
+    return (*kept, *none)
 
 
 prefix_attention_op.register_autograd(_backward, setup_context=_keep)

@@ -1,4 +1,4 @@
-"""The definition of prefix_attention: a dense mask, in float32 at least."""
+"""Definition of prefix_attention: a dense mask, at least in float32."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def prefix_attention_reference(
     window: int | None,
 ) -> Tensor:
     wide = torch.promote_types(query.dtype, torch.float32)
-    shared_by = query.shape[1] // key.shape[1]
-    keys, values = (each.to(wide).repeat_interleave(shared_by, dim=1) for each in (key, value))
+    group = query.shape[1] // key.shape[1]
+    keys, values = (x.to(wide).repeat_interleave(group, dim=1) for x in (key, value))
     scores = torch.einsum("ihk,jhk->hij", query.to(wide), keys) * scaling
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
@@ -28,7 +28,7 @@ def prefix_attention_reference(
 
 
 def visible(tree: TreeLayout, window: int | None) -> Tensor:
-    """[M, M] bool, whether the token of a row sees the token of a column."""
+    """Return [M, M] bool, True if the token of a row sees the token of a column."""
     slots = torch.arange(tree.num_slots, device=tree.depths.device)
     sees = (slots <= slots[:, None]) & (slots[:, None] < tree.subtree_stop)
     if window is not None:

@@ -1,4 +1,4 @@
-"""prefix_attention on a GPU: one kernel forward, three backward, over the tiles that the layout lists."""
+"""prefix_attention in Triton: one forward kernel and three backward kernels over the layout's tile lists."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DELTA_ROWS = 64
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Tokens that a program holds at a time; nothing is compiled for a length."""
+    """Tile sizes of a kernel; they do not depend on lengths, so nothing is recompiled."""
 
     query: int
     key: int
@@ -39,7 +39,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """Of the three kernels, by head size: as large as registers allow on sm_80."""
+    """Tiles of the three kernels, as large as registers allow on sm_80."""
 
     forward: Tile
     query_gradient: Tile
@@ -47,6 +47,7 @@ class Tiles:
 
 
 def tiles_of(head: int) -> Tiles:
+    """Return the tiles for a head size."""
     if head <= 64:
         return Tiles(Tile(128, 64, 8), Tile(128, 32, 8), Tile(32, 64, 8))
     if head <= 128:
@@ -55,7 +56,7 @@ def tiles_of(head: int) -> Tiles:
 
 
 def constants(head: int, head_value: int, capped: bool, windowed: bool, dot: Any) -> dict[str, Any]:
-    """What kernels are compiled for, beside their tiles."""
+    """Return the kernels' compile-time constants other than tiles."""
     return {
         "HEAD": head,
         "HEAD_VALUE": head_value,
@@ -70,8 +71,9 @@ def constants(head: int, head_value: int, capped: bool, windowed: bool, dot: Any
 def arguments(
     query: Tensor, key: Tensor, value: Tensor, scaling: float, softcap: float | None, window: int | None
 ) -> dict[str, Any]:
-    """What all kernels take: log2(e) * z = outward * raw, or outward * tanh(inward * raw)."""
-    dot = DOTS[query.dtype] if query.is_cuda else tl.float32  # the interpreter's bfloat16 products are wrong
+    """Return the kernels' common arguments: log2(e) * z = outward * raw, or outward * tanh(inward * raw)."""
+    # the interpreter's bfloat16 products are wrong
+    dot = DOTS[query.dtype] if query.is_cuda else tl.float32
     head, head_value = query.shape[2], value.shape[2]
     return {
         "tokens": query.shape[0],
@@ -88,7 +90,7 @@ def forward(
     query: Tensor, key: Tensor, value: Tensor, depths: Tensor, subtree_stop: Tensor, lists: list[Tensor],
     scaling: float, softcap: float | None, window: int | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """(out [M, Hq, Kv], log-sum-exps [M, Hq])"""
+    """Return (out [M, Hq, Kv], log-sum-exps [M, Hq])."""
     tokens, num_heads, head = query.shape
     out = torch.empty((tokens, num_heads, value.shape[2]), dtype=value.dtype, device=value.device)
     lse = torch.empty((tokens, num_heads), dtype=torch.float32, device=query.device)
@@ -105,11 +107,11 @@ def backward(
     depths: Tensor, subtree_stop: Tensor, lists: list[Tensor],
     scaling: float, softcap: float | None, window: int | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of query, key and value."""
+    """Return the gradients of query, key and value."""
     tokens, num_heads, head = query.shape
-    grad, query, key, value = (each.contiguous() for each in (grad, query, key, value))
+    grad, query, key, value = (x.contiguous() for x in (grad, query, key, value))
     delta = torch.empty_like(lse)
-    found = [torch.empty(each.shape, dtype=each.dtype, device=each.device) for each in (query, key, value)]
+    found = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (query, key, value)]
     tiles, common = (
         tiles_of(max(head, value.shape[2])),
         arguments(query, key, value, scaling, softcap, window),

@@ -1,11 +1,11 @@
-"""The kernels of triton_impl. Scores are in base 2: exp2 is what a GPU has."""
+"""The kernels of triton_impl. Scores are in base 2, since GPUs have an exp2 instruction."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from fastrl.kernels._triton_math import tanh, tanh_slope
+from fastrl.kernels._triton_math import tanh, tanh_grad
 
 INFINITY = tl.constexpr(float("inf"))
 LOG2E = tl.constexpr(1.4426950408889634)
@@ -15,11 +15,11 @@ SCALARS = ("outward", "inward")
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _places(
+def _offsets(
     first: tl.tensor, tokens: tl.tensor, num_heads: tl.tensor,
     TILE: tl.constexpr, HEAD: tl.constexpr, BLOCK: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor]:  # fmt: skip
-    """(where token `first` of [tokens, num_heads, HEAD] is, offsets [TILE, BLOCK] from it, which are in)"""
+    """Return (offset of token `first` in [tokens, num_heads, HEAD], offsets [TILE, BLOCK] from it, mask)."""
     local, columns = tl.arange(0, TILE), tl.arange(0, BLOCK)
     inside = (first + local < tokens)[:, None]
     if HEAD < BLOCK:
@@ -33,7 +33,7 @@ def _load(
     source: tl.tensor, first: tl.tensor, tokens: tl.tensor, num_heads: tl.tensor,
     TILE: tl.constexpr, HEAD: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    begin, offsets, inside = _places(first, tokens, num_heads, TILE, HEAD, BLOCK)
+    begin, offsets, inside = _offsets(first, tokens, num_heads, TILE, HEAD, BLOCK)
     return tl.load(source + begin + offsets, mask=inside, other=0.0).to(DOT)
 
 
@@ -42,13 +42,13 @@ def _store(
     target: tl.tensor, values: tl.tensor, first: tl.tensor, tokens: tl.tensor, num_heads: tl.tensor,
     TILE: tl.constexpr, HEAD: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
-    begin, offsets, inside = _places(first, tokens, num_heads, TILE, HEAD, BLOCK)
+    begin, offsets, inside = _offsets(first, tokens, num_heads, TILE, HEAD, BLOCK)
     tl.store(target + begin + offsets, values.to(target.dtype.element_ty), mask=inside)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _to_z(raw: tl.tensor, outward: tl.tensor, inward: tl.tensor, CAPPED: tl.constexpr) -> tl.tensor:
-    """Scores in base 2: outward has the log2(e)."""
+    """Return scores in base 2; outward includes log2(e)."""
     if CAPPED:
         raw = tanh(inward * raw)
     return outward * raw
@@ -59,7 +59,7 @@ def _sees(
     depths: tl.tensor, subtree_stop: tl.tensor, query: tl.tensor, key: tl.tensor,
     tokens: tl.tensor, window: tl.tensor, WINDOWED: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """Whether a token sees another: `query` and `key` are slots, [a, 1] and [1, b] or [1, b] and [a, 1]."""
+    """Return the mask of visible pairs; `query` and `key` are slots, [a, 1] and [1, b] or the other way."""
     stop = tl.load(subtree_stop + key, mask=key < tokens, other=0)
     sees = (key <= query) & (query < stop)
     if WINDOWED:
@@ -79,7 +79,7 @@ def _fold(
     TILE_QUERY: tl.constexpr, TILE_KEY: tl.constexpr, CAPPED: tl.constexpr, WINDOWED: tl.constexpr,
     DOT: tl.constexpr, MASKED: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor]:  # fmt: skip
-    """(largest score, sum, weighted values) of rows that have seen one more tile of keys."""
+    """Add a tile of keys to (largest score, sum, weighted values) of rows; the online softmax."""
     k = _load(key, first_key, tokens, num_kv_heads, TILE_KEY, HEAD, BLOCK_HEAD, DOT)
     z = _to_z(tl.dot(q, k.T), outward, inward, CAPPED)
     if MASKED:
@@ -87,7 +87,7 @@ def _fold(
         keys = first_key + tl.arange(0, TILE_KEY)[None, :]
         z = tl.where(_sees(depths, subtree_stop, rows, keys, tokens, window, WINDOWED), z, -INFINITY)
     new_top = tl.maximum(top, tl.max(z, 1))
-    finite = tl.where(new_top == -INFINITY, 0.0, new_top)  # a row that has seen nothing yet
+    finite = tl.where(new_top == -INFINITY, 0.0, new_top)  # rows without a visible key so far
     p = tl.exp2(z - finite[:, None])
     factor = tl.exp2(top - finite)
     v = _load(value, first_key, tokens, num_kv_heads, TILE_KEY, HEAD_VALUE, BLOCK_VALUE, DOT)
@@ -105,7 +105,7 @@ def prefix_forward_kernel(
     TILE_QUERY: tl.constexpr, TILE_KEY: tl.constexpr, CAPPED: tl.constexpr, WINDOWED: tl.constexpr,
     DOT: tl.constexpr,
 ) -> None:  # fmt: skip
-    """A program a tile of queries and a head; the tiles of keys that it may see in turn."""
+    """Compute out and lse; one program per tile of queries and head, over its list of key tiles."""
     tile, head = tl.program_id(0), tl.program_id(1)
     first = tile * TILE_QUERY
     key += head // (num_heads // num_kv_heads) * HEAD
@@ -115,15 +115,15 @@ def prefix_forward_kernel(
     total = tl.zeros([TILE_QUERY], tl.float32)
     mixed = tl.zeros([TILE_QUERY, BLOCK_VALUE], tl.float32)
     middle = tl.load(bounds + 3 * tile + 1)
-    for place in range(tl.load(bounds + 3 * tile), middle):
+    for index in range(tl.load(bounds + 3 * tile), middle):
         top, total, mixed = _fold(
-            q, key, value, depths, subtree_stop, first, tl.load(tiles + place) * TILE_KEY, tokens,
+            q, key, value, depths, subtree_stop, first, tl.load(tiles + index) * TILE_KEY, tokens,
             num_kv_heads, window, outward, inward, top, total, mixed, HEAD, HEAD_VALUE, BLOCK_HEAD,
             BLOCK_VALUE, TILE_QUERY, TILE_KEY, CAPPED, WINDOWED, DOT, False,
         )  # fmt: skip
-    for place in range(middle, tl.load(bounds + 3 * tile + 2)):
+    for index in range(middle, tl.load(bounds + 3 * tile + 2)):
         top, total, mixed = _fold(
-            q, key, value, depths, subtree_stop, first, tl.load(tiles + place) * TILE_KEY, tokens,
+            q, key, value, depths, subtree_stop, first, tl.load(tiles + index) * TILE_KEY, tokens,
             num_kv_heads, window, outward, inward, top, total, mixed, HEAD, HEAD_VALUE, BLOCK_HEAD,
             BLOCK_VALUE, TILE_QUERY, TILE_KEY, CAPPED, WINDOWED, DOT, True,
         )  # fmt: skip
@@ -140,9 +140,9 @@ def prefix_delta_kernel(
     grad: tl.tensor, out: tl.tensor, delta: tl.tensor, tokens: tl.tensor, num_heads: tl.tensor,
     HEAD_VALUE: tl.constexpr, BLOCK_VALUE: tl.constexpr, TILE_QUERY: tl.constexpr,
 ) -> None:  # fmt: skip
-    """delta = sum of grad * out over a row; a program a tile of rows and a head."""
+    """Compute delta = sum of grad * out of each row; one program per tile of rows and head."""
     head, first = tl.program_id(1), tl.program_id(0) * TILE_QUERY
-    begin, offsets, inside = _places(first, tokens, num_heads, TILE_QUERY, HEAD_VALUE, BLOCK_VALUE)
+    begin, offsets, inside = _offsets(first, tokens, num_heads, TILE_QUERY, HEAD_VALUE, BLOCK_VALUE)
     begin += head * HEAD_VALUE
     product = tl.load(grad + begin + offsets, mask=inside, other=0.0).to(tl.float32)
     product *= tl.load(out + begin + offsets, mask=inside, other=0.0).to(tl.float32)
@@ -155,7 +155,7 @@ def _row_values(
     lse: tl.tensor, delta: tl.tensor, first: tl.tensor, head: tl.tensor, tokens: tl.tensor,
     num_heads: tl.tensor, TILE: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor]:  # fmt: skip
-    """(log-sum-exps in base 2, deltas); rows past the last weigh nothing."""
+    """Return (log-sum-exps in base 2, deltas); rows past the last get weight 0."""
     rows = first + tl.arange(0, TILE)
     offsets = rows.to(tl.int64) * num_heads + head
     sums = tl.load(lse + offsets, mask=rows < tokens, other=INFINITY)
@@ -172,7 +172,7 @@ def _query_part(
     TILE_QUERY: tl.constexpr, TILE_KEY: tl.constexpr, CAPPED: tl.constexpr, WINDOWED: tl.constexpr,
     DOT: tl.constexpr, MASKED: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """The queries' gradient with a further tile of keys in it."""
+    """Add a tile of keys to the queries' gradient."""
     k = _load(key, first_key, tokens, num_kv_heads, TILE_KEY, HEAD, BLOCK_HEAD, DOT)
     raw = tl.dot(q, k.T)
     p = tl.exp2(_to_z(raw, outward, inward, CAPPED) - sums[:, None])
@@ -183,7 +183,7 @@ def _query_part(
     v = _load(value, first_key, tokens, num_kv_heads, TILE_KEY, HEAD_VALUE, BLOCK_VALUE, DOT)
     ds = p * (tl.dot(g, v.T) - deltas[:, None])
     if CAPPED:
-        ds *= tanh_slope(inward * raw)
+        ds *= tanh_grad(inward * raw)
     return tl.dot(ds.to(DOT), k, found)
 
 
@@ -198,7 +198,7 @@ def prefix_query_gradient_kernel(
     TILE_QUERY: tl.constexpr, TILE_KEY: tl.constexpr, CAPPED: tl.constexpr, WINDOWED: tl.constexpr,
     DOT: tl.constexpr,
 ) -> None:  # fmt: skip
-    """A program a tile of queries and a head, as forward."""
+    """Compute the queries' gradient; one program per tile of queries and head."""
     tile, head = tl.program_id(0), tl.program_id(1)
     first = tile * TILE_QUERY
     key += head // (num_heads // num_kv_heads) * HEAD
@@ -208,17 +208,17 @@ def prefix_query_gradient_kernel(
     sums, deltas = _row_values(lse, delta, first, head, tokens, num_heads, TILE_QUERY)
     found = tl.zeros([TILE_QUERY, BLOCK_HEAD], tl.float32)
     middle = tl.load(bounds + 3 * tile + 1)
-    for place in range(tl.load(bounds + 3 * tile), middle):
+    for index in range(tl.load(bounds + 3 * tile), middle):
         found = _query_part(
             q, g, sums, deltas, key, value, depths, subtree_stop, first,
-            tl.load(tiles + place) * TILE_KEY, tokens, num_kv_heads, window, outward, inward, found,
+            tl.load(tiles + index) * TILE_KEY, tokens, num_kv_heads, window, outward, inward, found,
             HEAD, HEAD_VALUE, BLOCK_HEAD, BLOCK_VALUE, TILE_QUERY, TILE_KEY, CAPPED, WINDOWED, DOT,
             False,
         )  # fmt: skip
-    for place in range(middle, tl.load(bounds + 3 * tile + 2)):
+    for index in range(middle, tl.load(bounds + 3 * tile + 2)):
         found = _query_part(
             q, g, sums, deltas, key, value, depths, subtree_stop, first,
-            tl.load(tiles + place) * TILE_KEY, tokens, num_kv_heads, window, outward, inward, found,
+            tl.load(tiles + index) * TILE_KEY, tokens, num_kv_heads, window, outward, inward, found,
             HEAD, HEAD_VALUE, BLOCK_HEAD, BLOCK_VALUE, TILE_QUERY, TILE_KEY, CAPPED, WINDOWED, DOT,
             True,
         )  # fmt: skip
@@ -236,7 +236,7 @@ def _key_part(
     TILE_QUERY: tl.constexpr, TILE_KEY: tl.constexpr, CAPPED: tl.constexpr, WINDOWED: tl.constexpr,
     DOT: tl.constexpr, MASKED: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor]:  # fmt: skip
-    """The keys' and values' gradients with a further tile of queries in them; scores are [keys, queries]."""
+    """Add a tile of queries to the keys' and values' gradients; scores are [keys, queries]."""
     q = _load(query + head * HEAD, first_query, tokens, num_heads, TILE_QUERY, HEAD, BLOCK_HEAD, DOT)
     sums, deltas = _row_values(lse, delta, first_query, head, tokens, num_heads, TILE_QUERY)
     raw = tl.dot(k, q.T)
@@ -251,7 +251,7 @@ def _key_part(
     to_value = tl.dot(p.to(DOT), g, to_value)
     ds = p * (tl.dot(v, g.T) - deltas[None, :])
     if CAPPED:
-        ds *= tanh_slope(inward * raw)
+        ds *= tanh_grad(inward * raw)
     return tl.dot(ds.to(DOT), q, to_key), to_value
 
 
@@ -266,7 +266,7 @@ def prefix_key_gradient_kernel(
     TILE_QUERY: tl.constexpr, TILE_KEY: tl.constexpr, CAPPED: tl.constexpr, WINDOWED: tl.constexpr,
     DOT: tl.constexpr,
 ) -> None:  # fmt: skip
-    """A program a tile of keys and a head of theirs: its query heads one after another, no atomics."""
+    """Compute the keys' and values' gradients without atomics; one program per tile of keys and key head."""
     tile, key_head = tl.program_id(0), tl.program_id(1)
     first = tile * TILE_KEY
     k = _load(key + key_head * HEAD, first, tokens, num_kv_heads, TILE_KEY, HEAD, BLOCK_HEAD, DOT)
@@ -276,19 +276,19 @@ def prefix_key_gradient_kernel(
     to_key = tl.zeros([TILE_KEY, BLOCK_HEAD], tl.float32)
     to_value = tl.zeros([TILE_KEY, BLOCK_VALUE], tl.float32)
     begin, middle = tl.load(bounds + 3 * tile), tl.load(bounds + 3 * tile + 1)
-    end, shared_by = tl.load(bounds + 3 * tile + 2), num_heads // num_kv_heads
-    for head in range(key_head * shared_by, (key_head + 1) * shared_by):
-        for place in range(begin, middle):
+    end, group = tl.load(bounds + 3 * tile + 2), num_heads // num_kv_heads
+    for head in range(key_head * group, (key_head + 1) * group):
+        for index in range(begin, middle):
             to_key, to_value = _key_part(
                 k, v, grad, query, lse, delta, depths, subtree_stop, head,
-                tl.load(tiles + place) * TILE_QUERY, first, tokens, num_heads, window, outward, inward,
+                tl.load(tiles + index) * TILE_QUERY, first, tokens, num_heads, window, outward, inward,
                 to_key, to_value, HEAD, HEAD_VALUE, BLOCK_HEAD, BLOCK_VALUE, TILE_QUERY, TILE_KEY,
                 CAPPED, WINDOWED, DOT, False,
             )  # fmt: skip
-        for place in range(middle, end):
+        for index in range(middle, end):
             to_key, to_value = _key_part(
                 k, v, grad, query, lse, delta, depths, subtree_stop, head,
-                tl.load(tiles + place) * TILE_QUERY, first, tokens, num_heads, window, outward, inward,
+                tl.load(tiles + index) * TILE_QUERY, first, tokens, num_heads, window, outward, inward,
                 to_key, to_value, HEAD, HEAD_VALUE, BLOCK_HEAD, BLOCK_VALUE, TILE_QUERY, TILE_KEY,
                 CAPPED, WINDOWED, DOT, True,
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""prefix_tree: sequences that share their prefixes, merged into a forest; runs on the host."""
+"""prefix_tree: merges sequences with common prefixes into a forest, on the host."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def prefix_tree(sequences: Sequence[Sequence[int]] | Packed, *, backend: Backend
 
         num_slots = |{ sequence[:i] : sequence in sequences, 1 <= i <= len(sequence) }|
 
-    A prompt of L tokens, G rollouts of R tokens that part at once, each cut at k R / (K + 1) for
-    k = 1 .. K: G K cuts of G K L + G R K / 2 tokens become L + G R K / (K + 1) slots.
+    Example: a prompt of L tokens and G rollouts of R tokens that differ from the first token on, each cut at
+    k R / (K + 1) for k = 1 .. K. The G K cuts with G K L + G R K / 2 tokens become L + G R K / (K + 1) slots.
 
     Args:
-        sequences: token lists; or a tuple of two arrays (NumPy, or torch on the CPU): all tokens end to end
-            [N] int64, and where each sequence begins and the last one ends [S + 1] int32 or int64. A list of
-            two arrays is two sequences. Some may be empty, equal, or the beginning of others.
+        sequences: token lists, or a tuple of two arrays (NumPy, or torch on the CPU): all tokens [N] int64,
+            and the sequences' offsets [S + 1] int32 or int64. A list of two arrays is two sequences.
+            Sequences may be empty, equal, or prefixes of others.
     Raises:
-        ValueError: a token is negative, or cu_seqlens does not run from 0 to N without falling.
-        TypeError: tokens that are not integers, or any other dtype.
-    Cost: linear in the tokens, and a table look-up wherever sequences part; no Python work per token with
-        arrays.
+        ValueError: a token is negative, or cu_seqlens does not rise from 0 to N.
+        TypeError: tokens are not integers, or have another dtype.
+    Cost: linear in the tokens, with a table lookup where sequences diverge; with arrays no Python work per
+        token.
     """
     tokens, cu_seqlens = _packed(sequences)
     if tokens.size and int(tokens.min()) < 0:
@@ -59,7 +59,7 @@ def prefix_tree(sequences: Sequence[Sequence[int]] | Packed, *, backend: Backend
 
 
 def _packed(sequences: Sequence[Sequence[int]] | Packed) -> tuple[Ints, Ints]:
-    """(tokens [N], cu_seqlens [S + 1]), contiguous int64."""
+    """Return (tokens [N], cu_seqlens [S + 1]), contiguous int64."""
     if isinstance(sequences, tuple) and len(sequences) == 2:
         ids, bounds = sequences
         if isinstance(ids, np.ndarray | torch.Tensor) and isinstance(bounds, np.ndarray | torch.Tensor):

@@ -1,4 +1,4 @@
-"""prefix_tree in C++: a radix tree that sequences are threaded through one after the other."""
+"""prefix_tree in C++: a radix tree into which sequences are inserted one by one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastrl.kernels.prefix_tree.forest import Ints, PrefixForest
 
 def prefix_tree_cpp(tokens: Ints, cu_seqlens: Ints) -> PrefixForest:
     num_sequences = len(cu_seqlens) - 1
-    # the tree points into tokens: both live until write has returned
+    # the tree holds pointers into tokens, which must live until write returns
     tree = _C.PrefixTree.of(tokens.ctypes.data, cu_seqlens.ctypes.data, num_sequences)
     forest = PrefixForest(
         tokens=np.empty(tree.num_slots, dtype=np.int64),

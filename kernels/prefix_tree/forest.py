@@ -1,4 +1,4 @@
-"""PrefixForest: sequences merged into a trie, cut into segments; what all of prefix reuse reads."""
+"""PrefixForest: sequences merged into a trie, in segments; the data structure of all prefix sharing."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PrefixForest:
-    """Sequences that share their prefixes: every distinct path of tokens is held once.
+    """Sequences merged into a trie that stores every distinct prefix once.
 
         slot j is an ancestor of slot i, or i itself, exactly if  j <= i < subtree_stop()[j]
 
-    A slot is one node of the trie, a segment a run of slots without a fork that no sequence ends inside of.
-    Both are numbered in depth-first pre-order, children in the order in which sequences first reach them, so
-    a subtree is a range of segments and a range of slots. M slots, n segments, S sequences, N input tokens;
-    all arrays are int64.
+    A slot is a node of the trie. A segment is a maximal run of slots without a fork and without the end of a
+    sequence inside. Both are numbered in depth-first pre-order, children in order of first occurrence, so a
+    subtree is a range of segments and of slots. M slots, n segments, S sequences, N input tokens; all arrays
+    are int64.
 
     For the sequences [5 6 7], [5 6], [5 8], [9]:
 
@@ -38,15 +38,15 @@ class PrefixForest:
     starts: Ints
     """[n + 1] slots of segment s are starts[s] .. starts[s + 1] - 1, at least one."""
     parents: Ints
-    """[n] segment above, smaller than s; -1 for a root."""
+    """[n] parent segment, < s; -1 for a root."""
     stops: Ints
-    """[n] the subtree of segment s is the segments s .. stops[s] - 1."""
+    """[n] the subtree of segment s is segments s .. stops[s] - 1."""
     ends: Ints
     """[S] sequence i ends with the last token of segment ends[i]; -1 for an empty sequence."""
     counts: Ints
-    """[n] sequences that pass through a segment or end with it."""
+    """[n] number of sequences that contain a segment."""
     slots: Ints
-    """[N] slot of every input token, sequences end to end."""
+    """[N] slot of every input token."""
 
     @property
     def num_slots(self) -> int:
@@ -61,33 +61,34 @@ class PrefixForest:
         return len(self.ends)
 
     def segment_of(self) -> Ints:
-        """[M] segment of each slot."""
+        """Return the segment of each slot, [M]."""
         return np.repeat(np.arange(self.num_segments, dtype=np.int64), np.diff(self.starts))
 
     def subtree_stop(self) -> Ints:
-        """[M] the subtree of slot j is the slots j .. subtree_stop[j] - 1."""
+        """Return [M]: the subtree of slot j is slots j .. subtree_stop[j] - 1."""
         return np.repeat(self.starts[self.stops], np.diff(self.starts))
 
     def context_lengths(self) -> Ints:
-        """[n] tokens from the root to the last one of each segment, itself included."""
+        """Return the number of tokens from the root to the end of each segment, [n]."""
         return self.depths[self.starts[1:] - 1] + 1
 
     def path(self, segment: int) -> Ints:
-        """Segments from the root to this one, itself included."""
+        """Return the segments from the root to this one, inclusive."""
         found = [segment]
         while (above := int(self.parents[found[-1]])) >= 0:
             found.append(above)
         return np.asarray(found[::-1], dtype=np.int64)
 
     def row_ranges(self, rows_per_segment: Ints) -> tuple[Ints, Ints]:
-        """(row_start [n], row_stop [n]): of rows in the order of the segment that they continue, those below.
+        """Return the range of rows below each segment, (row_start [n], row_stop [n]).
 
             row_start[s] = rows of segments before s        row_stop[s] = rows of segments before stops[s]
 
-        Rows row_start[s] .. row_stop[s] - 1 see segment s whole; those that continue s itself come first.
+        Rows are sorted by the segment that they continue. Rows row_start[s] .. row_stop[s] - 1 see all of
+        segment s; those that continue s itself come first.
 
         Args:
-            rows_per_segment: [n] int64, rows that continue each segment.
+            rows_per_segment: [n] int64, number of rows that continue each segment.
         """
         before = np.zeros(self.num_segments + 1, dtype=np.int64)
         np.cumsum(rows_per_segment, out=before[1:])

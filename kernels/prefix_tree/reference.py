@@ -1,4 +1,4 @@
-"""Definition of prefix_tree: a dictionary a node, one token at a time."""
+"""Definition of prefix_tree: a dictionary per node, one token at a time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from fastrl.kernels.prefix_tree.forest import Ints, PrefixForest
 
 
 def prefix_tree_reference(tokens: Ints, cu_seqlens: Ints) -> PrefixForest:
-    children: list[dict[int, int]] = [{}]  # of each node, by token; node 0 is above all roots
+    children: list[dict[int, int]] = [{}]  # children of each node by token; node 0 is the parent of all roots
     visited: list[int] = []  # node of each input token
-    last: list[int] = []  # node that each sequence ends with
+    last: list[int] = []  # last node of each sequence
     ids = tokens.tolist()
     for start, stop in pairwise(cu_seqlens.tolist()):
         node = 0
@@ -54,7 +54,7 @@ def _numbered(children: list[dict[int, int]], visited: list[int], last: list[int
 
 
 def _subtrees(parents: list[int], ends: list[int]) -> tuple[list[int], list[int]]:
-    """(stops, counts)"""
+    """Return (stops, counts) of a PrefixForest."""
     stops = [segment + 1 for segment in range(len(parents))]
     counts = [0] * len(parents)
     for segment in ends:

@@ -1,4 +1,4 @@
-"""tree_decode: attention of decoding rows over shared trunks and their own paged tails."""
+"""tree_decode: decode attention over shared prefixes (trunks) and paged tails."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _cpp(*arguments: Any) -> Tensor:
 
 
 def _no_float16(device: torch.device, dtype: torch.dtype) -> str | None:
-    return "takes bfloat16 and float32 alone" if dtype == torch.float16 else cpu_only(device, dtype)
+    return "takes only bfloat16 and float32" if dtype == torch.float16 else cpu_only(device, dtype)
 
 
 def _triton(*arguments: Any) -> Tensor:
@@ -53,29 +53,30 @@ def tree_decode(
     window: int | None = None,
     backend: Backend = "auto",
 ) -> Tensor:
-    """Attention of one new token a row over the segments above the row and its own tail, one softmax.
+    """Return the attention of one new token per row over its trunk (shared segments) and its own tail.
 
         out[r, h] = sum_j softmax_j(cap(scaling * query[r, h] . keys[j, h // g])) values[j, h // g]
         cap(x) = softcap * tanh(x / softcap)                                    (softcap None: cap(x) = x)
 
-    j runs over the slots of the row's trunk and of its tail, whose last token is the query's own; with a
-    window, over the last `window` of them. A segment is read once for all rows below it.
+    j runs over the slots of the row's trunk and tail, whose last token is the query's own; with a window,
+    over the last `window` of them. A segment is read once for all rows below it.
 
     Args:
-        query: [R, Hq, K] of the plan's rows; g = Hq / Hkv is whole.
+        query: [R, Hq, K] of the plan's rows; Hq is a multiple of Hkv, g = Hq / Hkv.
         keys, values: [P, Hkv, K] and [P, Hkv, Kv], the pool of one layer, in the dtype of query; the last
-            dimension is contiguous, other strides are free. Slots that no row sees may hold anything.
+            dimension is contiguous, other strides are free. Slots that no row sees may hold any values.
         plan: the rows' segments and block table (`DecodePlan.make`).
-        tail_lengths: [R] int32, 1 .. plan.max_tail (looked at on the CPU alone: a GPU is not waited for).
+        tail_lengths: [R] int32, 1 .. plan.max_tail (checked only on a CPU, since on a GPU it would cost a
+            host sync).
         window: >= 1, or None.
     Returns: [R, Hq, Kv] in the dtype of query. No gradient: decoding is inference.
     Raises:
-        ValueError: shapes or devices disagree, or a number is out of its range.   TypeError: dtypes.
-        RuntimeError: a gradient is asked for, or the named backend is not usable here.
+        ValueError: shapes or devices disagree, or a value is out of range.   TypeError: dtypes.
+        RuntimeError: an input requires a gradient, or the named backend is not usable here.
     Numerics: fp32 scores, sums and partial results, merged in a fixed order (float64 inputs: float64); on a
-        GPU the weights of 16-bit values are rounded to their dtype. cpp and triton: a row has the same bits
-        in any batch, whatever the number of threads.
-    Cost: reads each segment once for a tile of rows, each tail once; no host sync on a GPU.
+        GPU the softmax weights of 16-bit values are rounded to their dtype. cpp and triton: a row's result is
+        bitwise the same in any batch and for any number of threads.
+    Cost: reads each segment once per tile of rows, each tail once; no host sync on a GPU.
     """
     _check(query, keys, values, plan, tail_lengths)
     if window is not None and window < 1:
@@ -87,7 +88,7 @@ def tree_decode(
     return out
 
 
-@cache  # once a layer and step is often
+@cache  # called once per layer and step
 def _choose(backend: str, device: torch.device, dtype: torch.dtype) -> Implementation:
     return pick(OP, backend, IMPLEMENTATIONS, device, dtype)
 
@@ -112,4 +113,4 @@ def _check(query: Tensor, keys: Tensor, values: Tensor, plan: DecodePlan, tail_l
     check_device(OP, "tail_lengths", tail_lengths, query.device)
     check_device(OP, "plan", plan.block_table, query.device)
     if torch.is_grad_enabled() and (query.requires_grad or keys.requires_grad or values.requires_grad):
-        raise RuntimeError(f"[{OP}] query: expected tensors without a gradient, got one that asks for it")
+        raise RuntimeError(f"[{OP}] query: expected tensors without a gradient, got one that requires it")

@@ -11,7 +11,7 @@ import fastrl._C as _C
 from fastrl.kernels.tree_decode.plan import DecodePlan
 
 TILE = 48
-"""Queries that share a reading of keys: enough to turn keys around for, few enough for the cache."""
+"""Queries per tile: enough to amortise transposing the keys, few enough for the cache."""
 
 
 def tree_decode_cpp(

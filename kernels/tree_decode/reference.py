@@ -1,4 +1,4 @@
-"""Definition of tree_decode: each row gathers its own slots, in float64."""
+"""Definition of tree_decode: each row gathers its slots, in float64."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def tree_decode_reference(
     group = query.shape[1] // keys.shape[1]
     out = query.new_empty(*query.shape[:2], values.shape[2])
     for row, length in enumerate(tail_lengths.tolist()):
-        # positions run from 0 to the query's own without a gap: a window is a number of last slots
+        # positions are consecutive up to the query's own, so a window is a number of last slots
         slots = torch.tensor(row_slots(plan, row, length)[-(window or 0) :], device=keys.device)
         own_keys = keys[slots].double().repeat_interleave(group, 1)
         scores = scaling * torch.einsum("hk,lhk->hl", query[row].double(), own_keys)
@@ -33,7 +33,7 @@ def tree_decode_reference(
 
 
 def row_slots(plan: DecodePlan, row: int, tail_length: int) -> list[int]:
-    """Slots of everything that a row sees, root first."""
+    """Return the slots of all tokens that a row sees, root first."""
     slots: list[int] = []
     for slot, length, start, stop in plan.segments.tolist():
         if start <= row < stop:

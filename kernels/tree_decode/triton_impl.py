@@ -1,4 +1,4 @@
-"""tree_decode on a GPU: one launch over pieces of trunks and tails, one that merges their results."""
+"""tree_decode in Triton: one launch over pieces of trunks and tails, and one that merges their results."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from torch import Tensor
 from fastrl.kernels.tree_decode.plan import DecodePlan
 from fastrl.kernels.tree_decode.triton_kernels import decode_kernel, decode_merge_kernel
 
-VECTOR = 8  # elements; rows of widths and strides that are multiples of it are read 16 bytes at a time
+VECTOR = 8  # elements; widths and strides that are multiples of it allow 16-byte loads
 QUERIES = 64
-"""Rows x query heads of a key-value head that share a reading: what the widest tensor instructions take."""
-LEAST = 16  # what a product of matrices takes
+"""Queries per tile (rows x query heads of a key-value head), the size of the widest tensor instructions."""
+LEAST = 16  # smallest size of tl.dot
 DOTS: dict[torch.dtype, Any] = {
     torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16,
 }  # fmt: skip
@@ -28,15 +28,15 @@ MERGE_OPTIONS: dict[str, Any] = {"num_warps": 4, "enable_fp_fusion": True}
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """Sizes that are compiled for: head widths and query groups are powers of 2, lengths are free."""
+    """Compile-time sizes, powers of 2 from head widths and query groups; lengths need no recompilation."""
 
     constants: dict[str, Any]
     options: dict[str, Any]
 
     @classmethod
     def of(cls, width: int, value_width: int, group: int, itemsize: int, aligned: bool) -> Blocks:
-        """16-bit rows are multiplied by tensor cores; others, and those read by element, a few at a time."""
-        block_k, block_v = (max(LEAST, triton.next_power_of_2(each)) for each in (width, value_width))
+        """Return sizes for tensor cores with aligned 16-bit rows, and small ones otherwise."""
+        block_k, block_v = (max(LEAST, triton.next_power_of_2(size)) for size in (width, value_width))
         tail, row_bytes = max(LEAST, triton.next_power_of_2(group)), max(block_k, block_v) * itemsize
         wide = itemsize == 2 and aligned
         constants = {
@@ -50,7 +50,7 @@ class Blocks:
         options = {
             "num_warps": 4 if row_bytes <= 256 else 8,
             "num_stages": 1 if not aligned else 3 if row_bytes <= 256 else 2,
-            "maxnreg": 255,  # left alone, the assembler stops at 128 and spills
+            "maxnreg": 255,  # otherwise the assembler stops at 128 and spills
             "enable_fp_fusion": True,
         }
         return cls(constants, options)
@@ -72,7 +72,7 @@ def tree_decode_triton(
     if num_rows == 0:
         return out
     tensors = _tensors(query, keys, values)
-    lengths = (width, value_width, *(each for name, each in tensors.items() if "stride" in name))
+    lengths = (width, value_width, *(value for name, value in tensors.items() if "stride" in name))
     aligned = all(length % VECTOR == 0 for length in lengths)
     blocks = Blocks.of(width, value_width, query_heads // heads, query.element_size(), aligned)
     work = plan.work(blocks.constants["TRUNK_M"] // (query_heads // heads))
@@ -125,7 +125,7 @@ def _tensors(query: Tensor, keys: Tensor, values: Tensor) -> dict[str, Any]:
 
 
 def _scaling(scaling: float, softcap: float | None) -> dict[str, Any]:
-    """score * log2(e) = outward * product, or outward * tanh(inward * product)"""
+    """Return the arguments of score * log2(e) = outward * product, or outward * tanh(inward * product)."""
     to_log2 = 1 / math.log(2)
     if softcap is None:
         return {"outward": scaling * to_log2, "inward": 1.0, "CAPPED": False}

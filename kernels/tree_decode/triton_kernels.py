@@ -18,7 +18,7 @@ SCALARS = ("outward", "inward")
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _known(length: tl.tensor, ALIGNED: tl.constexpr) -> tl.tensor:
-    """The length; where ALIGNED, seen by the compiler to be a multiple of 8."""
+    """Return the length; with ALIGNED the compiler knows that it is a multiple of 8."""
     if ALIGNED:
         length = length // 8 * 8
     return length
@@ -29,7 +29,7 @@ def _slots(
     blocks: tl.tensor, slot: tl.tensor, tokens: tl.tensor, inside: tl.tensor, block_size: tl.tensor,
     PAGED: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """int64 slots of tokens of a tail (PAGED), or of a segment that begins at `slot`."""
+    """Return the int64 slots of tokens of a tail (PAGED), or of a segment that begins at `slot`."""
     if PAGED:
         firsts = tl.load(blocks + tokens // block_size, mask=inside, other=0)
         found = firsts.to(tl.int64) + tokens % block_size
@@ -40,16 +40,16 @@ def _slots(
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _weights(
-    scores: tl.tensor, visible: tl.tensor, outward: tl.tensor, inward: tl.tensor, most: tl.tensor,
+    scores: tl.tensor, visible: tl.tensor, outward: tl.tensor, inward: tl.tensor, running_max: tl.tensor,
     CAPPED: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor]:  # fmt: skip
-    """(2^(score - max), what was gathered is multiplied by, the max); scores count in powers of 2."""
+    """Return (2^(score - max), factor for the previous sums, new max); scores are in base 2."""
     if CAPPED:
         scores = tanh(inward * scores)
     scores = tl.where(visible, outward * scores, -INFINITY)
-    risen = tl.maximum(most, tl.max(scores, 1))
-    shift = tl.where(risen == -INFINITY, 0.0, risen)
-    return tl.exp2(scores - shift[:, None]), tl.exp2(most - shift), risen
+    new_max = tl.maximum(running_max, tl.max(scores, 1))
+    shift = tl.where(new_max == -INFINITY, 0.0, new_max)
+    return tl.exp2(scores - shift[:, None]), tl.exp2(running_max - shift), new_max
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -63,21 +63,21 @@ def _piece(
     PAGED: tl.constexpr, WINDOWED: tl.constexpr, CAPPED: tl.constexpr, DOT: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_M: tl.constexpr,
 ) -> None:  # fmt: skip
-    """BLOCK_M queries (rows, query_heads) against tokens [begin, begin + length) of one source."""
+    """Attend BLOCK_M queries (rows, query_heads) to tokens [begin, begin + length) of a segment or tail."""
     dims, columns = tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_V)
-    places = rows.to(tl.int64) * query_stride + query_heads * query_head_stride
+    query_offsets = rows.to(tl.int64) * query_stride + query_heads * query_head_stride
     given = real[:, None] & (dims < width)[None, :]
-    queries = tl.load(query + places[:, None] + dims[None, :], mask=given, other=0.0).to(DOT)
+    queries = tl.load(query + query_offsets[:, None] + dims[None, :], mask=given, other=0.0).to(DOT)
     seen_from = tl.zeros([BLOCK_M], tl.int32)
     if WINDOWED:
         lengths = tl.load(prefix_lengths + rows) + tl.load(tail_lengths + rows)
         seen_from = tl.maximum(lengths - window - position, 0)
     earliest = tl.min(tl.where(real, seen_from, length), 0)
 
-    most = tl.full([BLOCK_M], -INFINITY, tl.float32)
+    running_max = tl.full([BLOCK_M], -INFINITY, tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     sums = tl.zeros([BLOCK_M, BLOCK_V], tl.float32)
-    # blocks of tokens begin at multiples, whoever looks: so the sums have one order
+    # blocks begin at multiples of BLOCK_N for every query, so that sums have a fixed order
     for start in range(earliest // BLOCK_N * BLOCK_N, length, BLOCK_N):
         tokens = start + tl.arange(0, BLOCK_N)
         inside = (tokens < length) & (tokens >= earliest)
@@ -86,14 +86,14 @@ def _piece(
         key = tl.load(of_keys, mask=inside[None, :] & (dims < width)[:, None], other=0.0).to(DOT)
         scores = tl.dot(queries, key, input_precision="ieee")
         visible = inside[None, :] & (tokens[None, :] >= seen_from[:, None])
-        weights, factor, most = _weights(scores, visible, outward, inward, most, CAPPED)
+        weights, factor, running_max = _weights(scores, visible, outward, inward, running_max, CAPPED)
         total = total * factor + tl.sum(weights, 1)
         of_values = values + slots[:, None] * value_stride + columns[None, :]
         value = tl.load(of_values, mask=inside[:, None] & (columns < value_width)[None, :], other=0.0)
         mixed = tl.dot(weights.to(DOT), value.to(DOT), input_precision="ieee")
         sums = sums * factor[:, None] + mixed
 
-    tl.store(partial_stats + partials * 2, most, mask=real)
+    tl.store(partial_stats + partials * 2, running_max, mask=real)
     tl.store(partial_stats + partials * 2 + 1, total, mask=real)
     to = partial_sums + partials[:, None] * value_width + columns[None, :]
     tl.store(to, sums, mask=real[:, None] & (columns < value_width)[None, :])
@@ -114,7 +114,7 @@ def decode_kernel(
     TRUNK_M: tl.constexpr, TAIL_M: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr,
 ) -> None:  # fmt: skip
-    """A program an item or a piece of a row's tail, and a key-value head."""
+    """Compute partial results; one program per item (or piece of a row's tail) and key-value head."""
     program, head = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     query_stride, query_head_stride = _known(query_stride, ALIGNED), _known(query_head_stride, ALIGNED)
     key_stride, value_stride = _known(key_stride, ALIGNED), _known(value_stride, ALIGNED)
@@ -162,13 +162,13 @@ def decode_merge_kernel(
     tail_pieces: tl.tensor, tail_partials: tl.tensor, split: tl.tensor, value_width: tl.tensor,
     out: tl.tensor, BLOCK_P: tl.constexpr, BLOCK_V: tl.constexpr,
 ) -> None:  # fmt: skip
-    """A program a query: its trunk's partial results, root first, then its tail's; BLOCK_P at a time."""
+    """Merge a query's partial results, trunk first from the root, then tail; one program per query."""
     row, query_head, heads = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     begin = tl.load(trunk_starts + row)
     of_trunk = tl.load(trunk_starts + row + 1) - begin
     count = of_trunk + (tl.load(tail_lengths + row) + split - 1) // split
     columns = tl.arange(0, BLOCK_V)
-    most = tl.full((), -INFINITY, tl.float32)
+    running_max = tl.full((), -INFINITY, tl.float32)
     total = tl.full((), 0.0, tl.float32)
     sums = tl.zeros([BLOCK_V], tl.float32)
     for start in range(0, count, BLOCK_P):
@@ -182,11 +182,11 @@ def decode_merge_kernel(
         parts = tl.load(
             partial_sums + partials[:, None] * value_width + columns[None, :], mask=among, other=0.0
         )
-        risen = tl.maximum(most, tl.max(largest, 0))
-        shift = tl.where(risen == -INFINITY, 0.0, risen)
-        weights, factor = tl.exp2(largest - shift), tl.exp2(most - shift)
+        new_max = tl.maximum(running_max, tl.max(largest, 0))
+        shift = tl.where(new_max == -INFINITY, 0.0, new_max)
+        weights, factor = tl.exp2(largest - shift), tl.exp2(running_max - shift)
         total = total * factor + tl.sum(totals * weights, 0)
         sums = sums * factor + tl.sum(parts * weights[:, None], 0)
-        most = risen
+        running_max = new_max
     to = out + (row * heads + query_head) * value_width + columns
     tl.store(to, (sums / total).to(out.dtype.element_ty), mask=columns < value_width)

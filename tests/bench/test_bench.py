@@ -1,4 +1,4 @@
-"""What the benches time is the same computation everywhere, and what they measure is what happened."""
+"""Providers of the benches compute the same loss, and the benches' own measurements are right."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_losses_of_ready_logits(competitor):
     assert (found - wanted).norm() < 1e-5 * wanted.norm()
 
 
-def test_who_needs_a_gpu_says_so():
+def test_competitors_that_need_a_gpu_give_a_reason():
     reasons = {each.name: each.reason("cpu") for each in HEAD if each.needs_cuda}
     assert reasons and set(reasons.values()) == {"needs a CUDA device"}
 
@@ -101,7 +101,7 @@ def test_gates_catch_a_wrong_provider():
 
 @pytest.mark.parametrize(("width", "vocab"), [(64, 1000), (128, 4096)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_trained_inputs_are_as_sharp_as_said(width, vocab, dtype):
+def test_trained_inputs_have_the_stated_log_probs(width, vocab, dtype):
     torch.manual_seed(0)
     hidden, weight, ids = trained_inputs(2000, width, vocab, dtype)
     logits = hidden.detach().float() @ weight.detach().float().T

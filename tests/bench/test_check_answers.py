@@ -1,4 +1,4 @@
-"""The gold answers of the real benchmark files grade as themselves and as nothing else."""
+"""Gold answers of the real benchmark files equal themselves and no other answer."""
 
 import pytest
 from places import SHARED_DATA

@@ -1,4 +1,4 @@
-"""What check_config refuses before any model is loaded, and what it lets through."""
+"""check_config: which configurations are refused before a model is loaded, and which are valid."""
 
 import shutil
 from dataclasses import replace
@@ -16,6 +16,7 @@ from fastrl.config import (
     EvalConfig,
     HardSetConfig,
     ModelConfig,
+    PromptedConfig,
     ReceiverEngineConfig,
     RewardConfig,
     RlConfig,
@@ -53,7 +54,7 @@ def refused(config, error=ValueError):
     return str(caught.value)
 
 
-def test_what_is_right_passes(config, tmp_path):
+def test_a_valid_configuration_passes(config, tmp_path):
     check_config(config)
     check_config(
         replace(config, reward=RewardConfig(functions=("answer",), weights=(1.0,)), eval=EvalConfig())
@@ -102,6 +103,19 @@ def test_a_model_must_be_a_checkpoint_with_weights_and_tokenizer(config, checkpo
         assert f"[model] path: expected {expected}" in refused(replace(config, model=broken))
         receiver = replace(config, transfer=TransferConfig(receiver=CheckpointConfig(path=str(folder))))
         assert f"[transfer.receiver] path: expected {expected}" in refused(receiver)
+
+
+def test_templates_are_checked_for_the_data_and_for_frozen_models(config):
+    data = replace(config.data, template_kwargs={"thinks": False})
+    assert refused(replace(config, data=data)) == (
+        "[data] template_kwargs: expected variables that the chat template reads (none), got 'thinks'"
+    )
+    receiver = PromptedConfig(path=config.transfer.receiver.path, chat_template="a/template")
+    assert refused(replace(config, transfer=replace(config.transfer, receiver=receiver))) == (
+        "[transfer.receiver] chat_template: expected auto, none, a .jinja file or a model folder, got "
+        "'a/template'"
+    )
+    check_config(replace(config, data=replace(config.data, chat_template="none")))
 
 
 def test_a_hub_name_without_connection_is_refused_at_once(config, monkeypatch):
@@ -194,7 +208,7 @@ def test_sft_is_checked_too(config, tmp_path):
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "cuda"])
-def test_an_engines_own_device_is_there(config, device):
+def test_an_engines_own_device_must_exist(config, device):
     message = refused(replace(config, engine=EngineConfig(device=device)))
     assert message.startswith("[engine] device: expected one of ['auto', 'cpu'")
     own = replace(config.transfer, engine=ReceiverEngineConfig(kind="torch", device=device))

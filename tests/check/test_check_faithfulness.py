@@ -1,4 +1,4 @@
-"""What a faithfulness section refuses before any model is loaded, and what it lets through."""
+"""check_config on the faithfulness section: refusals before a model is loaded, and valid sections."""
 
 import json
 from dataclasses import replace
@@ -68,7 +68,7 @@ def refused(config, error=ValueError):
     return str(caught.value)
 
 
-def test_what_is_right_passes(config, judge):
+def test_a_valid_configuration_passes(config, judge):
     check_config(config())
     check_config(config(judge=judge, second_judge=judge, diversity=True))
     check_config(config(checker="fastrl.tiny.weak.faithful.aligned", probes=False))
@@ -96,7 +96,7 @@ def test_what_is_right_passes(config, judge):
     ids=["no-taus", "equal-taus", "tau-above-1", "samples", "every", "slack", "forcing-end", "diversity",
          "strategy", "nothing", "second-judge"],
 )  # fmt: skip
-def test_a_section_that_can_not_be_meant(changes, message):
+def test_an_invalid_section_is_refused(changes, message):
     with pytest.raises(ValueError) as caught:
         replace(OWN, **changes)
     assert str(caught.value).startswith(f"[faithfulness] {message}")
@@ -120,7 +120,7 @@ def test_a_file_of_problems_is_needed(problems):
         ("fastrl.tiny.weak.faithful.__name__", "expected a function of fastrl.tiny.weak.faithful, got"),
     ],
 )
-def test_functions_must_be_there(config, option, path, message):
+def test_functions_must_exist(config, option, path, message):
     changes = {option: path, "diversity": option == "strategy"}
     assert refused(config(**changes)).startswith(f"[faithfulness] {option}: {message}")
 
@@ -153,7 +153,7 @@ def test_what_the_policy_writes_after_a_wrong_step_and_a_forced_answer_must_fit(
     check_config(config(slack_tokens=402, probes=False, checker="fastrl.tiny.weak.faithful.aligned"))
 
 
-def test_judges_must_hold_what_they_read(config, judge, checkpoints):
+def test_prompts_must_fit_the_judges(config, judge, checkpoints):
     small = replace(judge, model=CheckpointConfig(path=str(checkpoints["llama"])))
     message = refused(config(judge=small))
     assert message.startswith("[faithfulness.judge.model] path: expected a model that holds")
@@ -175,7 +175,7 @@ def test_judges_must_hold_what_they_read(config, judge, checkpoints):
     assert message.startswith("[faithfulness.second_judge.model] path: expected a model that holds")
 
 
-def test_a_judges_engine_is_a_kind_that_is_here(config, judge):
+def test_a_judges_engine_kind_and_device_must_be_usable(config, judge):
     same = replace(judge, engine=EngineConfig(kind="same"))
     expected = "[faithfulness.judge.engine] kind: expected torch or vllm, got 'same'"
     assert refused(config(judge=same)) == expected

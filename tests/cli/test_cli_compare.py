@@ -1,4 +1,4 @@
-"""fastrl compare from the command line: exit codes, tables, JSON, pictures, references of one's own."""
+"""fastrl compare on the command line: exit codes, tables, JSON, plots, the user's own references."""
 
 import json
 
@@ -18,7 +18,7 @@ def run(folder, seed=9, lines=None, **options):
     return str(write_run(folder, seed, lines, **options))
 
 
-def test_beside_several_runs_and_then_beside_their_file(seeds, tmp_path, capsys):
+def test_against_several_runs_and_then_against_their_reference_file(seeds, tmp_path, capsys):
     new, file = run(tmp_path / "new", lines=rl_lines(1.5)), str(tmp_path / "own.jsonl")
     assert main(["compare", new, *seeds, "--write", file]) == 0
     out = capsys.readouterr().out
@@ -65,10 +65,10 @@ def test_the_same_seed_again(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["parting"]["step"] == 2
 
 
-def test_another_seed_alone_shows_differences_and_concludes_nothing(tmp_path, capsys):
+def test_a_single_other_seed_shows_differences_without_a_verdict(tmp_path, capsys):
     one, other = run(tmp_path / "one", 3), run(tmp_path / "other", 7, rl_lines(7, steps=15))
     assert main(["compare", one, other]) == 0
-    assert "one and other, of other seeds" in capsys.readouterr().out
+    assert "one and other, with other seeds" in capsys.readouterr().out
     assert main(["compare", one, other, "--json", "true"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["kind"] == "other seed" and {each["metric"] for each in told["differences"]} >= {"reward"}

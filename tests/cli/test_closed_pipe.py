@@ -1,4 +1,4 @@
-"""`fastrl ... | head`: whoever reads the output may stop at any time, and no traceback follows."""
+"""`fastrl ... | head`: a closed output pipe ends the command without a traceback."""
 
 import os
 import subprocess

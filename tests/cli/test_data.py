@@ -1,4 +1,4 @@
-"""fastrl data FILE: what it says of a file, by hand."""
+"""fastrl data FILE: the printed summary of a file, against a page written by hand."""
 
 import pytest
 

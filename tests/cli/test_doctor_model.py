@@ -1,4 +1,4 @@
-"""fastrl doctor MODEL: engine against trainer; and what the page tells of the environment."""
+"""fastrl doctor MODEL: engine against trainer log-probs, and the environment's section of the page."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def metrics(mean: float, most: float) -> dict[str, float]:
         (torch.bfloat16, 0.6, 19.0, ["fail", "warn"]),
     ],
 )
-def test_what_is_normal_is_the_dtypes(dtype, mean, most, statuses):
+def test_the_limits_depend_on_the_dtype(dtype, mean, most, statuses):
     compared, *differences, worth = drift_findings(metrics(mean, most), dtype, "vllm")
     assert [line.status for line in differences] == statuses
     assert compared.finding == "7 tokens that the vllm engine sampled"
@@ -137,7 +137,7 @@ def test_the_page_has_no_secret(monkeypatch):
     assert "HF_TOKEN" in page and "verysecret" not in page
 
 
-def test_versions_beside_those_that_were_tested():
+def test_versions_next_to_the_tested_ones():
     table = Supported("2.11", "2.15", ("2.13.0", "2.14.1"))
     assert judge_version("torch", "2.13.0+cpu", table).finding == "2.13.0+cpu"
     other = judge_version("torch", "2.12.0", table)

@@ -1,4 +1,4 @@
-"""fastrl grade: one answer with the reasons for its verdict, a file's completions, and what is refused."""
+"""fastrl grade: one answer with the verdict's reasons, all completions of a file, refusals."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Recipes and flags into configurations: round trips, refusals by name, and the pinned list of options."""
+"""Recipes and flags: round trips, refusals that name the option, and the pinned list of options."""
 
 import subprocess
 import sys
@@ -10,9 +10,11 @@ import yaml
 
 from fastrl.config import (
     STAGES,
+    CheckpointConfig,
     GroupsConfig,
     LoraConfig,
     LossConfig,
+    PromptedConfig,
     RewardConfig,
     RewardModelConfig,
     RlConfig,
@@ -56,7 +58,7 @@ def test_there_are_recipes_and_they_load_and_round_trip():
 
 
 def test_the_rltr_recipes_are_the_rlvr_ones_with_transfer():
-    for pair in (("rlvr", "rltr"), ("rlvr-tiny", "rltr-tiny")):
+    for pair in (("rlvr", "rltr"), ("rlvr-tiny", "rltr-tiny"), ("rlvr-smol", "rltr-smol")):
         rlvr, rltr = map(load_config, pair)
         assert rltr.uses_transfer and not rlvr.uses_transfer
         assert rltr.rollout == rlvr.rollout and rltr.loss == rlvr.loss and rltr.train == rlvr.train
@@ -114,6 +116,30 @@ def test_flags_spell_constants_and_lists_as_yaml_does(tmp_path):
     assert config.transfer.receiver.path == "some/model"
 
 
+def test_a_mapping_is_yaml_in_a_recipe_and_json_on_the_command_line(tmp_path):
+    path = write(tmp_path, "stage: rl\ndata: {template_kwargs: {enable_thinking: false, steps: [1, null]}}\n")
+    config = load_config(path)
+    assert config.data.template_kwargs == {"enable_thinking": False, "steps": [1, None]}
+    assert from_dict(yaml.safe_load(to_yaml(config))) == config
+    assert load_config(path, ["--train.num_steps", "3"]).data == config.data
+    config = load_config(path, ["--data.template_kwargs", '{"date_string": "1 Jan"}'])
+    assert config.data.template_kwargs == {"date_string": "1 Jan"}
+
+
+@pytest.mark.parametrize("word", ["enable_thinking=false", "[1]", '{"a": NaN}'])
+def test_a_mapping_that_is_no_json_names_its_flag(word, capsys):
+    with pytest.raises(SystemExit) as ended:
+        load_config(None, ["--data.template_kwargs", word])
+    assert ended.value.code == 2 and "--data.template_kwargs" in capsys.readouterr().err
+
+
+def test_a_frozen_model_has_a_template_of_its_own():
+    flags = ["--reward.functions", "transfer", "--reward.weights", "1"]
+    config = load_config(None, [*flags, "--transfer.receiver.chat_template", "none"])
+    assert config.transfer.receiver == PromptedConfig(chat_template="none")
+    assert TransferConfig(receiver=CheckpointConfig(path="x")).receiver == PromptedConfig(path="x")
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
@@ -134,6 +160,18 @@ def test_flags_spell_constants_and_lists_as_yaml_does(tmp_path):
         ("stage: rl\nreward: {weights: [1, a]}\n", r"reward\.weights\[1\]: expected a number, got 'a'"),
         ("stage: rl\nreward: {functions: answer}\n", r"reward\.functions: expected a list, each text"),
         ("stage: rl\nloss: {loss_type: ppo}\n", r"loss\.loss_type: expected one of grpo, .*got 'ppo'"),
+        (
+            "stage: rl\ndata: {template_kwargs: {day: 2024-07-26}}\n",
+            r"data\.template_kwargs: expected a mapping from names to values of JSON, got",
+        ),
+        (
+            "stage: groups\ndata: {chat_template: none}\n",
+            r"\[data\] chat_template: expected auto, since stage groups does not use it, got 'none'",
+        ),
+        (
+            "stage: reward_model\ndata: {template_kwargs: {a: 1}}\n",
+            r"\[data\] template_kwargs: expected none, since stage reward_model uses none",
+        ),
         ("stage: rl\ndata: 3\n", r"\[recipe\] data: expected a mapping of options, got 3"),
         ("stage: rl\ndata:\n", r"\[recipe\] data: expected a mapping of options, got None"),
         ("stage: rlhf\n", r"stage: expected one of rl, sft, reward_model, groups, .*pipeline, got 'rlhf'"),

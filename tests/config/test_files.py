@@ -1,4 +1,4 @@
-"""A recipe whose files are not there: which options to set, in one line, before anything is loaded."""
+"""A recipe with missing files: one line says which options to set, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from jsonl import write_jsonl
 
 from fastrl.cli.main import main
 from fastrl.config import with_option
@@ -15,8 +16,9 @@ from fastrl.config.files import check_files, data_files
 from fastrl.config.load import from_dict, load_config, recipe_names
 from fastrl.train import main as train_main
 
-FULL = [name for name in recipe_names() if not name.endswith("-tiny")]
+FULL = [name for name in recipe_names() if not name.endswith(("-tiny", "-smol"))]
 TINY = [name for name in recipe_names() if name.endswith("-tiny")]
+SMOL = [name for name in recipe_names() if name.endswith("-smol")]
 
 
 @pytest.fixture(autouse=True)
@@ -50,12 +52,27 @@ def test_a_tiny_recipe_names_the_command_that_makes_its_world(name, capsys):
     assert found and found[1] == world[name.split("-")[0]]
 
 
+@pytest.mark.parametrize("name", SMOL)
+def test_a_smol_recipe_names_the_command_that_makes_its_folder(name, capsys):
+    assert main(["train", name]) == 2
+    assert capsys.readouterr().err.endswith("; `fastrl smol` makes it\n")
+
+
+@pytest.mark.parametrize("name", [name for name in SMOL if name != "sft-smol"])
+def test_a_smol_recipe_names_the_run_that_comes_before(name, capsys):
+    rows = [{"prompt": f"{number} + 1", "solution": str(number + 1)} for number in range(8)]
+    for end in ("train", "test"):
+        write_jsonl(Path(f"smol-world/chains-{end}.jsonl"), rows)
+    assert main(["train", name]) == 2
+    assert capsys.readouterr().err.endswith("no such folder; `fastrl train sft-smol` makes it\n")
+
+
 def test_the_module_says_the_same(capsys):
     assert train_main(["rlvr"]) == 2
     assert "set data.path (problems" in capsys.readouterr().err
 
 
-def test_nothing_is_loaded_before(monkeypatch, capsys):
+def test_nothing_is_loaded_before_the_files_are_checked(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "fastrl.check", None)  # an import of it fails
     assert main(["train", "rlvr"]) == main(["train", "sft", "--dry-run"]) == 2
     assert capsys.readouterr().err.count("expected an existing file") == 2

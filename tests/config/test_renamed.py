@@ -12,7 +12,7 @@ from fastrl.runtime.run import Run
 from fastrl.stages.pipeline import claim
 
 OLD = sorted(Path(__file__).with_name("old").glob("*.yaml"))
-"""What stages and pipelines wrote when a model that is only asked had a trained one's options."""
+"""Config files written by stages and pipelines when frozen models still had the options of trained ones."""
 ROWS = [(stage, old) for stage, rows in TABLE.items() for old in rows]
 REMOVED = [(stage, old) for stage, old in ROWS if isinstance(TABLE[stage][old], Removed)]
 RENAMED = [row for row in ROWS if row not in REMOVED]
@@ -114,7 +114,7 @@ def test_a_renamed_option_is_refused_with_its_new_name_and_translated_from_a_run
         load_config(plain, [f"--{old}={value}"])
 
 
-def test_all_old_names_are_told_at_once(tmp_path):
+def test_all_old_names_are_reported_at_once(tmp_path):
     options = {"stage": "rl", "alarm": {"keep_entropy": 0.5, "least_ess": 0.5}}
     with pytest.raises(ValueError) as refused:
         load_config(write(tmp_path, options))

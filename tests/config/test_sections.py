@@ -1,4 +1,4 @@
-"""Sections that nothing uses: not taken from flags or recipes, not shown, left out of what a run writes."""
+"""Unused sections: refused in flags and recipes, hidden in --help, not written by a run."""
 
 import re
 from dataclasses import replace
@@ -91,14 +91,14 @@ def test_help_on_a_section_that_is_not_there(topic, message):
     "recipe, flags, message",
     [
         ("rlvr", ["--transfer.num_cuts", "2"],
-         r"\[transfer\] num_cuts: expected reward.functions with transfer, which .*\('answer', 'format'\)"),
+         r"\[transfer\] num_cuts: expected reward.functions with transfer, since .*\('answer', 'format'\)"),
         ("rlvr", ["--transfer.num-cuts=2", "--reward.functions", "answer"],
-         r"\[transfer\] num_cuts: expected reward.functions with transfer, which .*, got \['answer'\]"),
+         r"\[transfer\] num_cuts: expected reward.functions with transfer, since .*, got \['answer'\]"),
         ("rlvr", ["--uplift.executor.model.path", "x"],
          r"\[uplift\] executor.model.path: expected reward.functions with uplift or rubric"),
         ("rlvr", ["--labels.share", "0.5"], r"\[labels\] share: expected reward.functions with label"),
         ("rlvr", ["--eval.faithfulness.every", "2"],
-         r"\[eval.faithfulness\] every: expected eval.faithfulness.enabled true, which .*, got False"),
+         r"\[eval.faithfulness\] every: expected eval.faithfulness.enabled true, since .*, got False"),
         ("tracelift-math", ["--rl.transfer.num_cuts", "2"],
          r"\[rl.transfer\] num_cuts: expected rl.reward.functions with transfer"),
     ],

@@ -1,4 +1,4 @@
-"""Which tokens of a conversation are trained: exact masks, by hand, under several chat templates."""
+"""Trained tokens of a conversation: exact masks by hand under several chat templates."""
 
 import csv
 import json
@@ -115,12 +115,12 @@ def test_a_template_without_end_token_gets_one(tmp_path):
     assert spell(tokenizer, sequence) == "<|user|>7+5<|assistant|>[7][+5][=][2][<|end|>]"
 
 
-def test_a_tokenizer_without_template_reads_lines(tmp_path):
+def test_a_tokenizer_without_template_reads_the_text_as_it_is(tmp_path):
     tokenizer = generator_tokenizer()
     tokenizer.chat_template = None
     turns = [USER, ASSISTANT, {"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}]
     (sequence,) = read(tmp_path, tokenizer, {"messages": turns})
-    assert spell(tokenizer, sequence) == "7+5\n[7][+5][=][2][<|end|>]\n1\n[2][<|end|>]"
+    assert spell(tokenizer, sequence) == "7+5[7][+5][=][2][<|end|>]\n1[2][<|end|>]"
 
 
 def test_system_prompt_and_limit(tmp_path):

@@ -1,4 +1,4 @@
-"""Each public layout is read from a small file of its own shape, with the right question and gold answer."""
+"""Public data layouts: each is read from a small file with the right question and gold answer."""
 
 import base64
 import csv

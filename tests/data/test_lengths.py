@@ -1,4 +1,4 @@
-"""Every prompt is measured in tokens, as it is rendered, and the lengths are kept by content."""
+"""Prompt lengths: every rendered prompt is measured in tokens; lengths are cached by content."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The order of problems: every epoch whole, stateless, and different from seed to seed."""
+"""The order of problems: complete epochs, stateless, different per seed."""
 
 import pytest
 

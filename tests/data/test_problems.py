@@ -1,4 +1,4 @@
-"""Problems out of every file format and column layout, and the errors of files that don't fit."""
+"""Problems from every file format and column layout, and the errors for files that don't fit."""
 
 import gzip
 import json

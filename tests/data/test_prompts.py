@@ -1,4 +1,4 @@
-"""Rendered prompts: chat template, no template, and an assistant turn that has begun."""
+"""Rendered prompts: with a chat template, without one, and with a started assistant turn."""
 
 import pytest
 from checkpoints import byte_tokenizer
@@ -27,9 +27,11 @@ def test_chat_template_with_the_assistants_turn_opened(chat):
     assert token_ids == list(chat.apply_chat_template(MESSAGES, add_generation_prompt=True)["input_ids"])
 
 
-def test_without_a_template_every_message_is_a_line(plain):
-    assert render_prompt_text(plain, MESSAGES) == "be brief\n1+1?\n"
-    assert plain.decode(render_prompt(plain, MESSAGES)) == "be brief\n1+1?\n"
+def test_without_a_template_the_text_stays_as_it_is(plain):
+    assert render_prompt_text(plain, MESSAGES) == "be brief\n1+1?"
+    assert plain.decode(render_prompt(plain, MESSAGES)) == "be brief\n1+1?"
+    turns = [*MESSAGES, {"role": "assistant", "content": " 2"}, {"role": "user", "content": "\n2+2?"}]
+    assert render_prompt_text(plain, turns) == "be brief\n1+1? 2\n\n2+2?"
 
 
 def test_without_a_template_the_start_token_stays_and_the_end_token_goes(plain):

@@ -1,4 +1,4 @@
-"""Control tokens that a content spells out stay text, whatever the family of the tokenizer."""
+"""Control tokens spelled out in message contents stay text in every family of tokenizers."""
 
 import pytest
 from checkpoints import byte_tokenizer

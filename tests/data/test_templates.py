@@ -1,4 +1,4 @@
-"""Chat templates of several families' habits: what they refuse is named, and turns end as they end them."""
+"""Chat templates of several model families: named refusals, and each template's own end of a turn."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Rows of raw text: where documents are cut, by hand; that no token is lost; which files are refused."""
+"""Raw text: documents are cut by hand-checked rules, no token is lost, bad files are refused."""
 
 import json
 import re

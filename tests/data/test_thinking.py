@@ -1,4 +1,4 @@
-"""Thoughts taken out of conversations: what is left, by hand; and the rows that have none, counted."""
+"""Removal of thoughts from conversations: results by hand, and counts of rows without thoughts."""
 
 import json
 
@@ -28,7 +28,7 @@ TAGS = ("<think>", "</think>")
         ("<think>all of it</think>", ""),
     ],
 )
-def test_what_is_left(text, left):
+def test_thoughts_are_removed(text, left):
     assert without_thoughts(text, TAGS) == left
 
 

@@ -1,4 +1,4 @@
-"""Two ranks whose next batch is sampled beside the update: threads of both meet, and so do the updates."""
+"""Two ranks that sample the next batch during the update keep their collectives in order."""
 
 from __future__ import annotations
 

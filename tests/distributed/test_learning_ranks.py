@@ -1,4 +1,4 @@
-"""Stages that learn from examples, on several ranks: the curve of one rank, wherever they are resumed."""
+"""Stages that learn from examples, on several ranks: the curve of one rank, also after a resume."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ NAMES = (
 
 
 @pytest.mark.parametrize(("size", "name"), [*((2, name) for name in NAMES), *((4, name) for name in WIDE)])
-def test_ranks_learn_what_one_learns(runs, size, name):
+def test_ranks_have_the_curve_of_one_rank(runs, size, name):
     one, many = (read_metrics(runs[n] / name / "metrics.jsonl") for n in (1, size))
     losses = [line["loss"] for line in one if "loss" in line]
     assert len(losses) == 10 and losses[-1] < losses[0]
@@ -164,7 +164,7 @@ def test_what_ranks_leave_is_an_ordinary_folder(runs):
 
 
 @pytest.mark.parametrize("name", ["reward_model-spread", "reward_model-adapters"])
-def test_a_reward_model_that_was_spread_is_saved_as_one_that_was_not(configs, runs, tmp_path, name):
+def test_a_sharded_reward_model_is_saved_like_an_unsharded_one(configs, runs, tmp_path, name):
     """Beside a run of one rank that writes with save_pretrained."""
     plain = placed(configs[name], tmp_path / "plain")
     run_stage(replace(plain, run=replace(plain.run, async_save=False)))
@@ -231,7 +231,7 @@ def told_to_leave(ranks: Ranks, config) -> str:
     return "went on"
 
 
-def test_a_rank_that_is_told_to_leave_takes_the_others_along(configs, runs, tmp_path):
+def test_a_signal_to_one_rank_stops_all_ranks(configs, runs, tmp_path):
     config = placed(configs["sft-spread"], tmp_path / "run")
     found = on_ranks(2, told_to_leave, tmp_path / "found", config)
     assert found == ["left with 143"] * 2
@@ -242,6 +242,6 @@ def test_a_rank_that_is_told_to_leave_takes_the_others_along(configs, runs, tmp_
     )
 
 
-def test_what_can_not_be_is_refused(configs):
+def test_unsupported_settings_are_refused(configs):
     with pytest.raises(ValueError, match=r"\[run\] keep_best: expected '' in a stage of sft"):
         check_config(replace(configs["sft"], run=RunConfig(keep_best="base/nll")))

@@ -1,4 +1,4 @@
-"""Stages that sample and sort, and pipelines, on several ranks: the files of one rank, byte for byte."""
+"""Stages that only sample, and pipelines, on several ranks: byte for byte the files of one rank."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def groups_config(folder: Path, **options) -> GroupsConfig:
     )
 
 
-def test_ranks_leave_what_one_leaves(fixed_model, tmp_path):
+def test_ranks_write_the_files_of_one_rank(fixed_model, tmp_path):
     """Seven problems in chunks of two, or of one, on 2 ranks; five in groups that an executor judges."""
     hard = hard_set_config(fixed_model, tmp_path)
     executor = ExecutorConfig(model=CheckpointConfig(path=str(fixed_model)), max_new_tokens=4)
@@ -218,7 +218,7 @@ def test_a_pipeline_runs_on_ranks(fixed_model, checkpoints, tmp_path):
     assert len(lines) == before[1] and [line["loss"] for line in lines] == [e["loss"] for e in ends[1]]
 
 
-def test_what_samples_alone_has_no_checkpoints_to_write_aside(fixed_model, tmp_path):
+def test_async_save_is_refused_by_stages_that_only_sample(fixed_model, tmp_path):
     config = hard_set_config(fixed_model, tmp_path)
     with pytest.raises(ValueError, match=r"\[run\] async_save: expected False in a stage of hard_set"):
         check_config(replace(config, run=replace(config.run, async_save=True)))

@@ -1,4 +1,4 @@
-"""Weights of a spread model, each rank reading its rows: to the bit those of a plain load, in less memory."""
+"""Sharded loading: each rank reads its rows, bit for bit those of a plain load, in less memory."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_adapters_are_drawn_as_in_a_plain_load(folders, tmp_path):
         check_equal(want, got)
 
 
-def test_who_reads_what(folders):
+def test_checkpoints_that_need_a_conversion(folders):
     """Where names agree, ranks read rows; else the first converts."""
     reasons = {}
     for name, path in folders.items():

@@ -1,4 +1,4 @@
-"""Plans of several ranks: against what two real ones hold, and by hand."""
+"""Memory plans for several ranks, against two real ones and by hand."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_two_ranks_hold_what_is_planned(checkpoints, tmp_path, rank):
         ]
 
 
-def test_what_a_spread_policy_has_whole_by_hand(checkpoints):
+def test_what_a_sharded_policy_gathers_by_hand(checkpoints):
     """llama: 260 x 32 twice and a norm of 32 outside of two layers. A layer: q and o 32 x 32, k and v
     16 x 32, three of 48 x 32, two norms."""
     layer, rest = 2 * 1024 + 2 * 512 + 3 * 1536 + 64, 2 * 8320 + 32
@@ -112,7 +112,7 @@ def test_ranks_that_hold_all_sum_in_one_buffer(checkpoints):
     assert many == alone
 
 
-def test_what_waits_in_host_memory_is_not_on_the_device(checkpoints):
+def test_weights_in_host_memory_are_not_on_the_device(checkpoints):
     config = config_of(checkpoints["llama"], shard=True)
     away = with_option(config, "train.offload", True)
     gpu = Device.gpu(1)
@@ -152,7 +152,10 @@ def test_ranks_share_a_machines_memory_and_not_its_gpus(checkpoints):
     assert Planner(config, RAM, 4).usable == Planner(config, RAM).usable // 4
     assert Planner(config, Device.gpu(1), 4).usable == Planner(config, Device.gpu(1)).usable
     page = stage_page(config, RAM, 4)[1]
-    assert "RAM that 4 ranks share" in page and "one of 4 ranks; engines and reward models are whole" in page
+    assert (
+        "RAM that 4 ranks share" in page
+        and "for one of 4 ranks; each holds whole engines and reward models" in page
+    )
     assert held(Planner(config, RAM, 4).items(), "sum") > 0
 
 

@@ -1,4 +1,4 @@
-"""A policy spread over ranks learns, scores, hands out weights and is saved as one that lies on one rank."""
+"""A sharded policy learns, scores, sends weights and is saved like an unsharded one."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def waited(saver: Saver, folder: Path, step: int) -> Path:
     return folder / f"step-{step:06d}"
 
 
-def test_in_the_background_what_was_is_written_and_the_best_is_kept(paths, tmp_path):
+def test_background_saves_write_the_steps_weights_and_keep_the_best(paths, tmp_path):
     kept = ["step-000002", "step-000004"]
     assert saved_aside(Ranks(), paths["llama"], str(tmp_path / "one")) == kept
     assert on_ranks(2, saved_aside, tmp_path / "found", paths["llama"], str(tmp_path / "two")) == [kept, kept]

@@ -1,4 +1,4 @@
-"""Whole runs on several ranks: the curve of one rank, whatever the number and wherever they are resumed."""
+"""Whole runs on several ranks: the curve of one rank for any number of ranks, also after a resume."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def evaluation_of(line: dict) -> dict[str, float]:
 
 @pytest.mark.parametrize("name", ["plain", "uneven", "split"])
 @pytest.mark.parametrize("size", [2, 4])
-def test_ranks_learn_what_one_learns(runs, size, name):
+def test_ranks_have_the_curve_of_one_rank(runs, size, name):
     one, many = (read_metrics(runs[n] / name / "metrics.jsonl") for n in (1, size))
     assert max(line.get("grad_norm", 0) for line in one) > 0
     check_equal(one, many)
@@ -148,7 +148,7 @@ def test_two_groups_of_torchrun_are_one_run(configs, runs, tmp_path):
     check_equal([line for line in whole if line["step"] <= 2], read_metrics(tmp_path / "run/metrics.jsonl"))
 
 
-def test_what_can_not_be_is_refused(configs):
+def test_unsupported_settings_are_refused(configs):
     for name in ("offload", "shard_gradients"):
         with pytest.raises(ValueError, match=rf"\[train\] {name}"):
             TrainConfig(**{name: True})

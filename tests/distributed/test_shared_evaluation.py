@@ -1,4 +1,4 @@
-"""Evaluations that ranks share give the numbers, and the completions, of one rank."""
+"""Evaluations shared over ranks give the metrics and completions of one rank."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def measured(ranks: Ranks, path: str, count: int, out: str | None = None) -> dic
         "alone": alone.metrics,
         "texts": [[each.text for each in result.completions] for result in alone.problems],
         "both": both.metrics,
-        "answers": [[each.text for each in result.answers + result.alone] for result in both.problems],
+        "answers": [[each.text for each in result.answers + result.baseline] for result in both.problems],
         "worked": len(mine),
     }
 
 
-def test_ranks_find_what_one_finds(checkpoints, tmp_path):
+def test_ranks_have_the_metrics_of_one_rank(checkpoints, tmp_path):
     path, out = str(checkpoints["llama"]), str(tmp_path / "completions.jsonl")
     (one,) = on_ranks(1, measured, tmp_path / "one", path, 5)
     two = on_ranks(2, measured, tmp_path / "two", path, 5, out)

@@ -1,4 +1,4 @@
-"""Every rank with a real vLLM in its process: the curve of one rank, with the policy whole or spread."""
+"""Each rank with a real vLLM in its process: the curve of one rank, with the policy sharded or not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands of a shell block, carried out or checked; the rules stand in test_doc_blocks.py."""
+"""Runs or checks the commands of a shell block; the rules are in test_doc_blocks.py."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from fastrl.cli.doctor_model import DoctorOptions
 from fastrl.cli.eval import EvalOptions
 from fastrl.cli.plot import PlotOptions
 from fastrl.cli.report import ReportOptions
+from fastrl.cli.smol import SmolOptions
 from fastrl.config import DataConfig, PipelineConfig, Recipe, RlConfig
 from fastrl.config.flags import parse_flags
 from fastrl.config.load import find_recipe, from_dict, load_config, read_yaml, recipe_names
 from fastrl.integrations.verl_data import write_parquet
 from fastrl.tiny.reproduce.options import ReproduceOptions
 
-AWAY = re.compile(r"^(Qwen|meta-llama|google)/")
-"""Models on the hub."""
+AWAY = re.compile(r"^(Qwen|meta-llama|google|smol-world)/")
+"""Models on the hub, and files of `fastrl smol`."""
 OPTIONS = {
     "eval": EvalOptions, "doctor": DoctorOptions, "report": ReportOptions, "plot": PlotOptions,
-    "compare": CompareOptions, "reproduce": ReproduceOptions,
+    "compare": CompareOptions, "reproduce": ReproduceOptions, "smol": SmolOptions,
 }  # fmt: skip
 NUMBERS = ("--gpu_gib", "--nproc")
 # flags that come last, and so hold
@@ -69,7 +70,7 @@ class Shell:
         given = list(rest)
         if command in ("train", "plan"):
             self.recipe(command, given)
-        elif command == "reproduce" or (command in OPTIONS and self.is_away(given)):
+        elif command in ("reproduce", "smol") or (command in OPTIONS and self.is_away(given)):
             start = next((i for i, word in enumerate(given) if word.startswith("-")), len(given))
             parse_flags(OPTIONS[command], None, given[start:], prog=command)
         else:
@@ -89,7 +90,8 @@ class Shell:
         if not (name.endswith("-tiny") or Path(name).is_file()) or self.is_away(flags):
             for number in NUMBERS if command == "plan" else ():
                 take_number(flags, command, number)
-            load_config(name, [flag for flag in flags if flag != "--dry-run"])
+            loaded = load_config(name, [flag for flag in flags if flag != "--dry-run"])
+            self.not_run.add(loaded.run.dir)
             return
         if command == "train" and not isinstance(config, RlConfig):
             flags += ["--dry-run"]

@@ -1,17 +1,17 @@
-"""Every fenced block of README.md, CONTRIBUTING.md and docs/ is carried out, as far as this machine can.
+"""Every fenced block of README.md, CONTRIBUTING.md and docs/ is run, or checked if it can't run here.
 
-A page is worked through from top to bottom in an empty folder. By kind of block:
-  python  run, all of a page in one namespace; skipped, and said so, where a package in OPTIONAL is missing.
-  yaml    a recipe; it begins with `# name.yaml`, is written to that file and loaded. `# name.py` likewise.
+The blocks of a page run from top to bottom in an empty folder. By kind of block:
+  python  run, all of a page in one namespace; skipped with a reason if a package in OPTIONAL is missing.
+  yaml    a recipe that begins with `# name.yaml`; written to that file and loaded. `# name.py` likewise.
   sh      every line by its first word:
-    fastrl    run, in this process. `fastrl tiny` makes its world of models that were taught nothing. Runs of
-              *-tiny recipes and of recipes on the page are made short by further flags (SHORT_... in
-              doc_commands.py); pipelines and sweeps get --dry-run. Where a model on the hub, a full-size
-              recipe, a recipe's reference or a run that was not made is named, all flags are read and
-              checked, and nothing runs; the same for `fastrl reproduce`.
-    torchrun  torchrun's flags are read by its own parser, the recipe and its flags by ours.
-    python -m bench.X   the module is there, and has these flags.
-    make, pip, docker   the targets, the extras, the Dockerfile are there.
+    fastrl    run in this process. `fastrl tiny` makes a world of untrained models. Runs of *-tiny recipes
+              and of recipes on the page get flags that shorten them (SHORT_... in doc_commands.py);
+              pipelines and sweeps get --dry-run. If a line names a hub model, a full-size recipe, a recipe's
+              reference or a run that does not exist, its flags are parsed and checked, but nothing runs; the
+              same for `fastrl reproduce`, `fastrl smol` and its files.
+    torchrun  torchrun's flags are parsed by its own parser, the recipe and its flags by ours.
+    python -m bench.X   the module exists and has these flags.
+    make, pip, docker   the targets, the extras, the Dockerfile exist.
   text    what a command prints; it is not run.
 Any other kind and any other program is a failure.
 """

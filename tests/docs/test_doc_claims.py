@@ -1,4 +1,4 @@
-"""What README.md and docs/ say of files, options, recipes and links is so."""
+"""Files, options, recipes and links that README.md and docs/ name exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stop strings: found wherever the text has one, at a cost per token that does not grow with the text."""
+"""Stop strings: found anywhere in the text, at a cost per token that does not grow with its length."""
 
 from copy import deepcopy
 

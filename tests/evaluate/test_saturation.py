@@ -141,7 +141,7 @@ def test_the_alarm_is_the_definition_had_the_run_ended_now(rewards):
         assert has_saturated(now) == (learnt and saturation_step(ema(now)) is not None)
 
 
-def test_a_collapse_is_told_five_updates_after_it_is_there():
+def test_a_collapse_alarms_after_five_low_updates():
     # averages after 20 ones: 2/3, 4/9, 8/27, ...: below half from the second zero on
     curve = [1.0] * 20 + [0.0] * 10
     assert first_alarm(curve, has_collapsed) == 20 + 2 + 4
@@ -157,7 +157,7 @@ def test_a_dip_is_no_collapse():
     assert first_alarm([1.0, 0.0, 0.0], has_collapsed) is None  # shorter than its patience
 
 
-def test_alarms_look_back_alone():
+def test_alarms_only_look_back():
     curve = [*ramp(20, 90), *[0.1] * 30]
     for rule in (has_saturated, has_collapsed):
         t = first_alarm(curve, rule)

@@ -1,4 +1,4 @@
-"""Are two answers one? Pairs that are and pairs that are not, at both levels and both ways round."""
+"""Answer equality: pairs that are equal and pairs that are not, at both levels and in both orders."""
 
 # ruff: noqa: RUF001
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""The 300 pairs in the style of the benchmarks: right answers are paid, wrong ones are not."""
+"""300 benchmark-like pairs: right answers are rewarded, wrong ones are not."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Grading in processes: what hangs is killed, what dies is replaced, and everything else is graded."""
+"""Grading in processes: hanging ones are killed, dead ones replaced, all other pairs graded."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Votes: answers that are one vote together, in groups that part all texts, and plain texts next to it."""
+"""Votes: equal answers form one group, every text is in one group; also by plain text."""
 
 from hypothesis import given
 from hypothesis import strategies as st

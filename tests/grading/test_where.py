@@ -1,4 +1,4 @@
-"""Where an answer stands: behind thoughts, in boxes of every spelling, behind phrases."""
+"""The position of an answer: after thoughts, in boxes of every spelling, after phrases."""
 
 import gc
 import time

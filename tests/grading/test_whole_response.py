@@ -1,4 +1,4 @@
-"""Whole responses: math-verify alone on the whole text, as the weak-supervision paper grades."""
+"""Whole responses: math-verify on the whole text, as the weak-supervision paper grades."""
 
 import pytest
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify

@@ -1,4 +1,4 @@
-"""lm-eval reads what fastrl exports: on a local file, greedily, its number is that of fastrl eval."""
+"""lm-eval on an exported checkpoint gives fastrl eval's number, greedily on a local file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rewards made of a path and options, in TRL's own trainer; and what their constructors refuse."""
+"""Rewards built from a path and options, in TRL's own trainer; and what their constructors refuse."""
 
 from __future__ import annotations
 

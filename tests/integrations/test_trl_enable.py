@@ -1,4 +1,4 @@
-"""enable(): TRL's trainers with our kernel behind their fused head train as they do without."""
+"""enable(): TRL's trainers with fastrl's kernel train as they do without it."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_unsupported_outputs_use_trls_head_with_one_warning(extra):
         assert (mine is None) == (theirs is None) and (mine is None or torch.equal(mine, theirs))
 
 
-def test_labels_alone_are_scored(model):
+def test_only_labels_are_scored(model):
     """On a CPU TRL scores prompts as well."""
     causal = trl.trainer.utils.create_model_from_path(str(model))
     utils.add_fused_lm_head(causal, outputs=("log_probs", "entropy"))

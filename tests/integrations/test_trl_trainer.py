@@ -1,4 +1,4 @@
-"""FastGRPOTrainer: TRL's losses, gradients and metrics on the same rollouts; what it adds and refuses."""
+"""FastGRPOTrainer: TRL's losses, gradients and metrics on the same rollouts; additions and refusals."""
 
 from __future__ import annotations
 

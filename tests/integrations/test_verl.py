@@ -1,4 +1,4 @@
-"""Our losses under verl's names are verl's losses, whatever the aggregation; two updates in its own loss."""
+"""Our losses under verl's names equal verl's for every aggregation; two updates in verl's own loss."""
 
 from __future__ import annotations
 

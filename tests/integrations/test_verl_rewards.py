@@ -1,4 +1,4 @@
-"""One rollout at a time comes, batches leave; problems in verl's columns."""
+"""verl's reward manager: rollouts arrive one at a time and are graded in batches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def ask(batcher, items):
     return await asyncio.gather(*(batcher(item) for item in items))
 
 
-def test_what_comes_together_leaves_together():
+def test_items_within_the_wait_share_one_call():
     calls = []
 
     def double(items):
@@ -37,7 +37,7 @@ def test_what_comes_together_leaves_together():
     assert calls == [([0, 1, 2, 3, 4, 5, 6], False)]
 
 
-def test_at_most_so_many_and_nobody_is_forgotten():
+def test_calls_have_at_most_the_limit_and_answer_every_item():
     sizes = []
 
     def answer(items):
@@ -55,7 +55,7 @@ def test_a_full_batch_does_not_wait():
     assert run(within(30)) == [1, 2]
 
 
-def test_an_error_reaches_every_asker_and_the_next_batch_goes_on():
+def test_an_error_is_raised_for_each_item_and_the_next_batch_works():
     def answer(items):
         if 3 in items:
             raise KeyError("three")
@@ -78,7 +78,7 @@ def test_a_wrong_number_of_answers_is_named():
     assert isinstance(error, RuntimeError) and "expected 1, got 0" in str(error)
 
 
-def test_an_asker_that_left_disturbs_nobody():
+def test_a_cancelled_item_does_not_disturb_others():
     async def three():
         batcher = Batcher(lambda items: items, wait_s=0.05)
         tasks = [asyncio.ensure_future(batcher(item)) for item in range(3)]
@@ -134,7 +134,7 @@ def test_compute_score(rewards):
     assert rewards.compute_score("x", "so \\boxed{8}", "7")["score"] == 0.0
 
 
-def test_a_weighted_sum_in_the_order_of_asking(rewards):
+def test_weighted_sums_keep_the_order_of_rollouts(rewards):
     seen = {}
 
     def length(prompts, completions, completion_ids, trainer_state, rollout_ids, solution, **columns):

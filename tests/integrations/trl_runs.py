@@ -1,4 +1,4 @@
-"""Real TRL trainers on tiny models on the CPU that keep what every step trained on."""
+"""Real TRL trainers on tiny CPU models that record what every step trains on."""
 
 from __future__ import annotations
 

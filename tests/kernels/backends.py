@@ -1,4 +1,4 @@
-"""The backends that the op tests run: Triton's under its interpreter where there is no GPU."""
+"""The backends that the op tests run; Triton's run in its interpreter if there is no GPU."""
 
 from __future__ import annotations
 

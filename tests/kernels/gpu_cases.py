@@ -1,4 +1,4 @@
-"""Cases and devices of the tests that need a GPU for the most part."""
+"""Cases and devices of the GPU tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the losses should be: float64, one sequence and one token at a time, the textbook's min and max."""
+"""Expected losses in float64: one sequence and one token at a time, with textbook min and max."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forests for prefix_attention, and what it must give: the paths one by one, in float64."""
+"""Forests for prefix_attention and its expected output: each path on its own, in float64."""
 
 from __future__ import annotations
 

@@ -1,18 +1,19 @@
-"""Liger 0.8.5's fused linear GRPO loss, in plain torch, on the same hidden states and head.
+"""fastrl's losses equal Liger 0.8.5's fused linear GRPO loss on the same hidden states and head.
 
 Compared: loss types grpo, bnpo, dr_grpo, dapo, cispo; importance_sampling_level "sequence" with grpo (gspo);
 beta with reference log-probs or a reference head, use_bias_correction_kl, delta, temperature, bias,
 vllm_is_ratio, a frozen head.
-Liger has, and fastrl has not: sapo, luspo, vespo; sequence ratios with other loss types.
+Only in Liger: sapo, luspo, vespo; sequence ratios with other loss types.
 
-Where Liger's meaning differs:
-- Liger is padded: masked tokens stand in the middle and at the end of rows; ours are packed, with loss_mask.
-- Liger sums over chunks of rows; bnpo, dapo and cispo divide by the tokens of the whole call, grpo by all
-  rows, dr_grpo by rows * max_completion_length. LossConfig.denominator says the same.
-- vllm_is_ratio is a finished weight, made here from rollout log-probs by the rule that fastrl documents.
-- Sequence ratios are differentiated as one, ours through each token. They are the same but with token
-  weights, where only the losses are compared.
-- delta caps the ratio for both signs of the advantage, dual_clip for negative ones. They are one where
+Differences:
+- Liger's sequences are padded, with masked tokens in the middle and at the end; ours are packed, with
+  loss_mask.
+- Liger sums over chunks of sequences; bnpo, dapo and cispo divide by the tokens of the whole call, grpo by
+  the sequences, dr_grpo by sequences * max_completion_length. LossConfig.denominator gives the same.
+- vllm_is_ratio is a ready weight, computed here from rollout log-probs by fastrl's documented rule.
+- Liger differentiates a sequence ratio as a whole, fastrl through each token. The gradients are equal except
+  with token weights; then only the losses are compared.
+- delta caps the ratio for both signs of the advantage, dual_clip for negative ones. Both are equal for
   delta >= 1 + epsilon_high, since a positive advantage is clipped there already.
 - Without old log-probs both take the ratio as 1 and keep its gradient.
 """

@@ -1,4 +1,4 @@
-"""A real TRL 1.16 GRPOTrainer trains; fastrl's losses and gradients on the same micro-batches are TRL's.
+"""fastrl's losses and gradients equal TRL 1.16's on the micro-batches of a real GRPOTrainer.
 
 TRL runs its own path: it tokenizes, generates, scores, shuffles, splits and takes two optimizer steps.
 
@@ -6,15 +6,17 @@ Compared: loss types grpo, bnpo, dr_grpo, dapo, cispo; importance_sampling_level
 epsilon, epsilon_high, delta, beta, use_bias_correction_kl, entropy_coef, temperature; the four vLLM
 corrections and their upper bound; tool masks, masked truncated completions; scale_rewards.
 
-TRL has, and fastrl has not: loss types sapo, luspo and vespo; importance_sampling_level "sequence" with other
-loss types; vllm_importance_sampling_clip_min; off_policy_mask_threshold; top_entropy_quantile;
-use_adaptive_entropy; multi_objective_aggregation "normalize_then_sum"; the auxiliary loss of experts.
+Only in TRL: loss types sapo, luspo and vespo; importance_sampling_level "sequence" with other loss types;
+vllm_importance_sampling_clip_min; off_policy_mask_threshold; top_entropy_quantile; use_adaptive_entropy;
+multi_objective_aggregation "normalize_then_sum"; the auxiliary loss of experts.
 
-Three definitions differ. TRL differentiates gspo's ratio as one of the sequence, ours flows through each
-token: with a KL times that ratio the gradients are not the same, so gspo is compared without. TRL's bnpo
-divides by the tokens of a micro-batch, ours by the step's: trl_world.loss_of hands fastrl TRL's denominator.
-TRL's entropy bonus is a micro-batch's mean over tokens whatever the loss type, ours is weighted as the loss
-is: they are compared with bnpo, whose weights are those.
+Differences:
+- TRL differentiates gspo's ratio as a whole, fastrl through each token. With a KL times that ratio the
+  gradients differ, so gspo is compared without it.
+- TRL's bnpo divides by the tokens of a micro-batch, fastrl's by the step's. trl_world.loss_of passes TRL's
+  denominator to fastrl.
+- TRL's entropy bonus is a micro-batch's mean over tokens for every loss type, fastrl's has the loss's
+  weights. They are compared with bnpo, which has the same weights.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""verl 0.9.1's own policy losses, aggregations, KL penalties, rollout corrections and advantages.
+"""fastrl's losses, aggregations, KL penalties, rollout corrections and advantages equal verl 0.9.1's.
 
-verl has, and fastrl has not: the policy losses dppo_tv, dppo_kl, sapo, gpg, clip_cov, kl_cov, geo_mean, dro;
-the KL penalties abs, full and those with "+"; rejection sampling (rollout_rs), the lower bound and the batch
-normalisation of rollout weights; the other advantage estimators.
+Only in verl: the policy losses dppo_tv, dppo_kl, sapo, gpg, clip_cov, kl_cov, geo_mean, dro; the KL penalties
+abs, full and those with "+"; rejection sampling (rollout_rs), the lower bound and the batch normalisation of
+rollout weights; the other advantage estimators.
 
-Where verl's meaning differs: a sequence without a trained token does not count in its sequence means, in ours
-it does, so every sequence here has one. IcePop zeroes weights outside "lower_upper" and wants a positive
-lower bound: below every weight it is our mask.
+Differences: in verl a sequence without a trained token does not count in sequence means, in fastrl it does,
+so every sequence here has one. IcePop zeroes weights outside "lower_upper" and needs a positive lower bound;
+with one below every weight it is fastrl's mask.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Results of the public ops on a GPU; what makes sense without one runs on the CPU's backends too."""
+"""Results of the public ops on a GPU; cases that need none run on the CPU backends too."""
 
 from __future__ import annotations
 

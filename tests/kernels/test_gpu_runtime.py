@@ -1,4 +1,4 @@
-"""What only a GPU can show: CUDA graphs, waits, recompilation, tiles beyond 2^31 elements, memory."""
+"""GPU-only properties: CUDA graphs, host syncs, recompilation, tiles beyond 2^31 elements, memory."""
 
 from __future__ import annotations
 

@@ -319,7 +319,7 @@ def test_same_bits_whatever_the_threads(threads):
         (
             {"advantages": torch.ones(5)},
             ValueError,
-            r"advantages: expected shape \(4,\), one a sequence, or \(13,\)",
+            r"advantages: expected shape \(4,\), one per sequence, or \(13,\)",
         ),
         ({"old_logprobs": torch.ones(5)}, ValueError, r"old_logprobs: expected shape \(13,\)"),
         ({"cu_seqlens": CU.long()}, TypeError, "cu_seqlens: expected torch.int32"),

@@ -1,4 +1,4 @@
-"""The ops as torch operators: what compilers and torch's own checker ask of them."""
+"""The ops as torch operators: torch.library's checks, and torch.compile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A head that FSDP2 shards: two gloo processes give what one process gives for both their batches."""
+"""A head sharded by FSDP2: two gloo processes give the gradients of one process on both batches."""
 
 from __future__ import annotations
 

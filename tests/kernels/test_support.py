@@ -8,7 +8,7 @@ import pytest
 import torch
 from backends import BACKENDS, FAST, thinned
 
-from fastrl.engine.sampling import keep_likely
+from fastrl.kernels.sample_tokens.reference import keep_likely
 from fastrl.ops import LossConfig, linear_grpo_loss, linear_logprob
 
 SUPPORTS = [(1, 1.0), (5, 1.0), (0, 0.6), (20, 0.8), (0, 1e-6), (500, 0.9)]

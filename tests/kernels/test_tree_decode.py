@@ -1,4 +1,4 @@
-"""Decoding over random forests against float64. Whatever a row does not see is NaN."""
+"""Decoding over random forests against float64; cache slots that a row must not read are NaN."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Triton's kernels compile ahead of time for GPUs that are not here, and fit their registers."""
+"""Triton's kernels compile ahead of time for other GPUs and fit their registers."""
 
 from __future__ import annotations
 

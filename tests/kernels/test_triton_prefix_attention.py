@@ -100,5 +100,5 @@ def test_float32_on_a_gpu_is_torchs():
     tree = TreeLayout.packed([0, 5], DEVICE)
     (q, k, v), _ = inputs(5, device=DEVICE)
     assert prefix_attention(q, k, v, tree).dtype == torch.float32
-    with pytest.raises(RuntimeError, match="takes bfloat16 and float16 alone"):
+    with pytest.raises(RuntimeError, match="takes only bfloat16 and float16"):
         prefix_attention(q, k, v, tree, backend="triton")

@@ -205,7 +205,7 @@ def test_select(config, per_token, leave_out, poisoned, monkeypatch):
     bounds = list(itertools.pairwise(CU))
     assert selection.lengths.tolist() == [batch.loss_mask[a:b].sum().item() for a, b in bounds]
     expected = batch.loss_mask.clone()
-    if leave_out and batch.idle_tokens_leave:
+    if leave_out and batch.skips_zero_advantage:
         for sequence, (a, b) in enumerate(bounds):
             moves = batch.advantages[a:b] != 0 if per_token else batch.advantages[sequence] != 0
             moves = batch.loss_mask[a:b] & moves

@@ -1,4 +1,4 @@
-"""Options that change the cost: recomputation, fixed shapes, skipped columns, rows known beforehand."""
+"""Options that change only the cost: recomputation, fixed shapes, skipped columns, given active rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real TRL GRPOTrainer on the CPU that keeps what it trains on, and fastrl's losses on the same."""
+"""A real TRL GRPOTrainer on the CPU that records its batches, and fastrl's losses on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parsers of what models reply: any text gives a value or a counted reason, soon."""
+"""Parsers of model replies: any text gives a value or a counted reason, in bounded time."""
 
 import json
 import time

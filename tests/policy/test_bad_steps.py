@@ -1,4 +1,4 @@
-"""Bad gradients: which they are, that nothing changes by them, and that a resumed run judges like a whole."""
+"""Bad gradients: which ones count, that they change nothing, and that a resumed run judges alike."""
 
 from __future__ import annotations
 

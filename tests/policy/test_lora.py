@@ -1,4 +1,4 @@
-"""Adapters of a trained policy: peft's own forward, the merged weights, the frozen head, what engines get."""
+"""Adapters of a policy: peft's own forward, merged weights, the frozen head, what engines receive."""
 
 import peft
 import pytest

@@ -1,4 +1,4 @@
-"""Packed forward and backward against each sequence alone, through transformers' own attention."""
+"""Packed forward and backward against each sequence on its own in transformers' attention."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def sequences(vocab: int) -> list[TrainSequence]:
 
 
 @pytest.mark.parametrize("family", ["qwen3", "llama", "gemma2", "mistral_window"])
-def test_packed_equals_alone(checkpoints, family):
+def test_packed_equals_each_sequence_on_its_own(checkpoints, family):
     path = checkpoints[family]
     policy = Policy.load(ModelConfig(path=str(path)), CPU)
     alone = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager")

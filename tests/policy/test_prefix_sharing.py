@@ -1,4 +1,4 @@
-"""Where sequences share their beginnings, loss and gradients are those of a batch that repeats them."""
+"""Shared prefixes give the loss and gradients of a batch that repeats them."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_scores_equal(checkpoints, family):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=2e-5)
 
 
-def test_it_is_what_a_cpu_does_of_itself(checkpoints):
+def test_sharing_is_the_default_on_a_cpu(checkpoints):
     policy = Policy.load(ModelConfig(path=str(checkpoints["llama"])), CPU)
     assert policy.attention == PREFIX and policy.share_prefixes
     assert not policy_of(checkpoints["llama"], "sdpa").share_prefixes

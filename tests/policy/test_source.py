@@ -1,4 +1,4 @@
-"""A .gguf file as a model's path: converted once, into an ordinary folder that computes the same."""
+"""A .gguf file as model path: converted once into a model folder that computes the same."""
 
 from __future__ import annotations
 

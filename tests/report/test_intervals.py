@@ -1,4 +1,4 @@
-"""Student's t without a statistics package, against tables, closed forms and mpmath's incomplete beta."""
+"""Student's t against tables, closed forms and mpmath's incomplete beta."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The report page without a browser: what is on it, that it is complete, and that nothing in it can run."""
+"""The report page without a browser: complete content, and nothing in it can run."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from run_folders import completion_row, rl_config, rl_line, rl_run, write_stage
 from fastrl.cli.main import main
 from fastrl.methods.rltr.transfer import _record
 from fastrl.methods.tracelift.executor import Answer
-from fastrl.methods.tracelift.uplift import Lifted, records
+from fastrl.methods.tracelift.uplift import UpliftRecord, logged_columns
 from fastrl.methods.tracelift.verifiers import Checked
 from fastrl.report.html import digest
 from fastrl.report.page import write_page
@@ -124,12 +124,12 @@ def test_teacher_mode_tells_the_probability():
 
 def test_uplift_rows_tell_runs_with_and_without_the_trace(tmp_path):
     ran = {"text": "out", "verdict": "wrong_answer", "finish_reason": "stop"}
-    lifted = {
+    logged = {
         "trace": "plan", "executor_answer": "print(1)", "executor_verdict": "passed", "s_with": 0.75,
         "s_base": 0.25, "quality": 0.9, "leak": False, "rubric": {"plan_quality": 3},
         "executor_repeats": [ran | {"verdict": "passed"}], "executor_alone": [ran],
     }  # fmt: skip
-    row = completion_row(1, 0) | lifted
+    row = completion_row(1, 0) | logged
     for name in ("cuts", "verdict"):
         del row[name]
     row["rewards"] = {"uplift": 0.5}
@@ -163,8 +163,10 @@ def test_rewards_log_what_the_page_reads():
         return Answer(text=text, finish_reason="stop", checked=checked)
 
     answers = [ran("a", "passed"), ran("b", "wrong_answer"), ran("c", "passed")]
-    lifted = Lifted(trace="plan", answers=answers, alone=[ran("d", "timeout")], quality=0.5, leak=False)
-    logged = {name: values[0] for name, values in records([lifted]).items()}
+    record = UpliftRecord(
+        trace="plan", answers=answers, baseline=[ran("d", "timeout")], quality=0.5, leak=False
+    )
+    logged = {name: values[0] for name, values in logged_columns([record]).items()}
     found = {block["title"]: block for block in blocks(completion_row(0, 0) | logged, {}, 0)}
     ran_with = [(run["text"], run["outcome"]) for run in found["Executor with the trace"]["runs"]]
     assert ran_with == [("a", "right"), ("b", "wrong"), ("c", "right")]
@@ -228,14 +230,14 @@ def test_too_many_completions_leave_out_whole_steps_evenly(counts, most, chosen)
     assert chosen_steps(counts, most) == chosen
 
 
-def test_what_is_left_out_is_said(tmp_path, capsys):
+def test_left_out_completions_are_reported(tmp_path, capsys):
     run = rl_run(tmp_path / "run", num_steps=5, groups=1, size=4)
     assert (
         main(["report", str(run), "--max_completions", "12", "--out", str(tmp_path / "sub" / "page.html")])
         == 0
     )
     out = capsys.readouterr().out
-    assert "12 of 20 completions, those of 3 of 5 logged steps" in out and "sub/page.html (" in out
+    assert "12 of 20 completions, from 3 of 5 logged steps" in out and "sub/page.html (" in out
     [stage] = data_of((tmp_path / "sub" / "page.html").read_text())["stages"]
     assert {row["step"] for row in stage["table"]["rows"]} == {1, 3, 5}
     assert stage["table"]["note"] in out

@@ -1,4 +1,4 @@
-"""The report page in a real browser: what a reader sees, types and clicks; 10,000 completions; attacks."""
+"""The report page in a real browser: reading, typing, clicking; 10,000 completions; attacks."""
 
 import json
 import re
@@ -179,7 +179,7 @@ def test_the_switch_goes_over_the_system(opened):
     assert opened.run(scheme) == "light dark"
 
 
-def test_paper(opened):
+def test_the_printed_page(opened):
     opened.prefer("dark", "print")
     shown = "getComputedStyle(document.querySelector('{}')).display"
     assert opened.run(shown.format(".toolbar")) == opened.run(shown.format(".list")) == "none"

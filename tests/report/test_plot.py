@@ -1,4 +1,4 @@
-"""Curves out of metrics.jsonl: which panels, which points, and a PNG that a reader can open."""
+"""Curves from metrics.jsonl: panels, points, and a valid PNG."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What a person sees of a step, on a terminal and in a file, and where else the numbers go."""
+"""What a step prints on a terminal and in a file, and the trackers."""
 
 import io
 import json
@@ -11,7 +11,7 @@ import pytest
 from fastrl.config import DataConfig, RlConfig, RunConfig, SubsetConfig, TrainConfig
 from fastrl.report.console import Console, number, plain_line
 from fastrl.report.follow import read_live
-from fastrl.report.pace import Glance, duration
+from fastrl.report.pace import Activity, duration
 from fastrl.report.reporter import Reporter
 from fastrl.report.trackers import check_trackers, open_trackers, run_id
 from fastrl.runtime.run import Run, read_metrics
@@ -155,7 +155,7 @@ def test_live_json_says_what_goes_on_and_is_gone_at_the_end(tmp_path):
         assert (now["done"], now["total"], now["unit"], now["pid"]) == (0, 3, "step", os.getpid())
         assert now["doing"].startswith("start ") and now["memory_gib"] > 0.01 and age < 60
         report.log(2, {"reward": 0.5})
-        assert report.pulse.look().done == 2
+        assert report.pulse.state().done == 2
     assert read_live(folder) is None and not (folder / "live.json").exists()
 
 
@@ -174,8 +174,8 @@ def test_units_that_lie_on_disk_are_no_pace(tmp_path, capsys):
 
 
 def test_a_pipe_gets_a_line_every_few_seconds_while_nothing_is_logged():
-    file, glances = io.StringIO(), iter(range(1, 1000))
-    with Console(None, file, unit="run", every_s=0.0, watch=lambda: Glance("busy", next(glances), 1000)):
+    file, counts = io.StringIO(), iter(range(1, 1000))
+    with Console(None, file, unit="run", every_s=0.0, watch=lambda: Activity("busy", next(counts), 1000)):
         while file.getvalue().count("\n") < 2:
             time.sleep(0.01)
     lines = file.getvalue().splitlines()
@@ -184,7 +184,7 @@ def test_a_pipe_gets_a_line_every_few_seconds_while_nothing_is_logged():
 
 
 def test_the_live_line_is_cut_to_the_terminal(terminal):
-    with Console(7, watch=lambda: Glance("x" * 300, 3, 7)):
+    with Console(7, watch=lambda: Activity("x" * 300, 3, 7)):
         pass
     text = terminal.text()
     assert "step 3 of 7, 0s so far, xxx" in text and "x" * 100 not in text and "\u2026" in text

@@ -1,4 +1,4 @@
-"""The served page: what it gives and refuses, many readers at once, a real browser that follows a run."""
+"""The served page: responses and refusals, many readers, a real browser that follows a run."""
 
 import http.client
 import json
@@ -44,7 +44,7 @@ def add_step(folder, step):
 
 
 def test_the_page_and_newer_data(tmp_path, monkeypatch):
-    monkeypatch.setattr(serve, "LOOK_S", 0.0)
+    monkeypatch.setattr(serve, "MIN_READ_INTERVAL_S", 0.0)
     folder = rl_run(tmp_path / "run")
     with served(folder) as server:
         answer, page = ask(server, "/")

@@ -1,4 +1,4 @@
-"""A run in the terminal: its page by hand, files that are being written, hostile texts, a real terminal."""
+"""fastrl watch: the view by hand, files being written, hostile texts, a real terminal."""
 
 import json
 import os
@@ -37,11 +37,11 @@ def test_the_page_of_a_run_by_hand(tmp_path):
     folder = rl_run(tmp_path / "run")
     live(folder)
     lines = shown(folder)
-    # rl_line: 3 s a step and 100 tokens; reward is step / 10
-    assert lines[0] == "run | rl | step 3 | 3s a step"
+    # rl_line: 3 s and 100 tokens per step; reward is step / 10
+    assert lines[0] == "run | rl | step 3 | 3s/step"
     assert lines[1] == "step 3 of 60, update 3s | memory 1.5 GiB"
     rows = {line[:28].strip(): line[28:].split() for line in lines if re.match(r"[a-z].{27}\s*\d", line)}
-    assert rows["tokens a second"] == ["33.33"]
+    assert rows["tokens/s"] == ["33.33"]
     assert rows["reward"] == ["0.3", "▁▅█"] and rows["completions/mean_length"] == ["23", "▁▅█"]
     assert "completions of step 3" in lines
     at = lines.index("completions of step 3")
@@ -52,12 +52,12 @@ def test_the_page_of_a_run_by_hand(tmp_path):
 def test_a_run_that_has_not_ended_and_one_that_has(tmp_path):
     config = {"stage": "sft", "train": {"num_steps": 2}}
     folder = write_stage(tmp_path / "run", config, [{"step": 1, "loss": 0.5, "time/update_s": 4.0}])
-    assert shown(folder)[0] == "run | sft | step 1 of 2 | 4s a step | about 4s to go | not running"
+    assert shown(folder)[0] == "run | sft | step 1 of 2 | 4s/step | about 4s to go | not running"
     write_jsonl(folder / "metrics.jsonl", [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}])
     assert shown(folder)[0] == "run | sft | step 2 of 2 | finished"
     live(folder)
     os.utime(folder / "live.json", (time.time() - 300,) * 2)
-    assert shown(folder)[1].startswith("nothing heard for 5m ")
+    assert shown(folder)[1].startswith("no update for 5m ")
 
 
 def test_alarms_are_shown(tmp_path):

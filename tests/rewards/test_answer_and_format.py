@@ -1,4 +1,4 @@
-"""The answer and format rewards: plain and conversational completions, and what they log."""
+"""The answer and format rewards: plain and conversational completions, and logged columns."""
 
 import pytest
 

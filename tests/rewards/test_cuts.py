@@ -1,4 +1,4 @@
-"""Where rollouts are cut: the law of tau, hand-worked positions, whole characters, no answer given away."""
+"""Cuts of rollouts: the distribution of tau, positions by hand, whole characters, no answer in a prefix."""
 
 import math
 

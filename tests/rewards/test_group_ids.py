@@ -1,4 +1,4 @@
-"""One problem drawn several times in a step: its groups stay groups, for every reward that knows groups."""
+"""A problem drawn several times in a step: its groups stay separate for every reward."""
 
 from types import SimpleNamespace
 

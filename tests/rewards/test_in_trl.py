@@ -1,4 +1,4 @@
-"""The rewards are TRL rewards: its own trainer takes a step with them."""
+"""The rewards work in TRL's own trainer."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A process that is stuck ends by itself, in Python or outside of it, and says where."""
+"""The watchdog ends a stuck process, in Python or outside of it, and reports where it is stuck."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def ended(script: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def test_the_phase_the_rank_and_all_stacks_are_told():
+def test_the_phase_the_rank_and_all_stacks_are_reported():
     code, said = ended(
         "import threading, time\n"
         "from fastrl.runtime.watchdog import Watchdog\n"

@@ -1,4 +1,4 @@
-"""Checkpoints of every stage that trains, as others take them: transformers, peft, vLLM, model hubs."""
+"""Checkpoints of every stage in other tools: transformers, peft, vLLM, model hubs."""
 
 from __future__ import annotations
 

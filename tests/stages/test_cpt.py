@@ -1,4 +1,4 @@
-"""Continual pre-training: loss across document boundaries in float64, epochs, going on, adapters."""
+"""Continual pre-training: loss across document boundaries in float64, epochs, resume, adapters."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""fastrl groups build, from a file to groups: every source of flawed traces, every loss counted."""
+"""fastrl groups build, from a file to groups: every source of flawed traces, every dropped one counted."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The hard set: what is kept of sampled problems, on a known model; and chunks that survive a kill."""
+"""The hard set: problems kept on a model with known answers, and chunks that survive a kill."""
 
 import json
 import signal

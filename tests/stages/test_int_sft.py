@@ -1,5 +1,4 @@
-"""From a failed attempt to what SFT trains: prefix + intervention, nothing of the wrong step, no end token;
-and InT as one command that goes on where it stopped."""
+"""SFT on interventions (prefix + intervention, no wrong step, no end token), and InT as one command."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Interventions end to end, on a model whose checks are known: what is kept, its cost, what a kill does."""
+"""Interventions end to end on a model with known checks: results, cost, resume after a kill."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Pipelines: SFT, then RL from what it left, as one recipe; named errors before the first stage starts."""
+"""Pipelines: SFT, then RL from its result, as one recipe; named errors before the first stage starts."""
 
 import pytest
 import yaml

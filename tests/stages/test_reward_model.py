@@ -1,4 +1,4 @@
-"""The reward-model stage: what a step draws, how it may be cut, that it learns, stops and goes on."""
+"""The reward-model stage: batches, micro-batches, learning, stop and resume."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def same_weights(a, b) -> bool:
     return all((left[name] == right[name]).all() for name in left)
 
 
-def test_a_run_leaves_what_it_promises(checkpoints, problems, tmp_path, capsys):
+def test_a_run_writes_its_files(checkpoints, problems, tmp_path, capsys):
     evaluated = EvalConfig(path=str(problems), num_samples=2)
     final = run_stage(config(checkpoints, problems, tmp_path / "run", eval=evaluated))
     assert "step 4/4 | reward" in capsys.readouterr().err
@@ -207,7 +207,7 @@ def test_a_receiver_that_is_the_start_is_the_reference_too(checkpoints, problems
     assert curves["one"][1]["kl"] > 1e-6
 
 
-def test_engines_are_counted(checkpoints, problems, tmp_path):
+def test_engine_counters_are_logged(checkpoints, problems, tmp_path):
     changed = config(
         checkpoints, problems, tmp_path / "run",
         reward=RewardConfig(functions=("transfer", "reward_functions.vowels"), weights=(1.0, 1.0)),

@@ -1,4 +1,4 @@
-"""Faithfulness while a model is trained, by real engines: when it is measured; fastrl eval finds the same."""
+"""Faithfulness during training with real engines: when it is measured; fastrl eval finds the same."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""RL on adapters: what engines hold, the reference that costs no second model, going on, two ranks."""
+"""RL with adapters: the engine's weights, the reference without a second model, resume, two ranks."""
 
 from dataclasses import replace
 

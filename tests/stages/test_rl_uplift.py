@@ -1,4 +1,4 @@
-"""Planner training on tiny random checkpoints: executor and reward model, through the common entry."""
+"""Planner training on tiny random checkpoints: executor and reward model, through fastrl train."""
 
 import json
 from dataclasses import replace
@@ -89,7 +89,7 @@ def rows_of(folder, step) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_a_run_leaves_what_it_promises(checkpoints, problems, reward_model, tmp_path):
+def test_a_run_writes_its_files(checkpoints, problems, reward_model, tmp_path):
     cfg = config(
         checkpoints, problems, tmp_path / "run", eval=EvalConfig(path=str(problems), num_samples=2, limit=4)
     )

@@ -1,4 +1,4 @@
-"""Training on proxies, on noisy labels and on hardly any problems; alarms that end it: through the entry."""
+"""Training on proxies, noisy labels and few problems; alarms that end it; through fastrl train."""
 
 import json
 import os
@@ -110,7 +110,7 @@ def box(answer) -> str:
 
 
 @pytest.mark.parametrize("reward", PROXIES)
-def test_a_proxy_trains_with_gold_beside_it(checkpoints, problems, tmp_path, says, reward):
+def test_a_proxy_trains_and_the_gold_reward_is_logged(checkpoints, problems, tmp_path, says, reward):
     """Two steps; the hidden gold metric is there, and changes no bit of what is learnt."""
     says(lambda question, j: box(j % 2))
     cfg = config(checkpoints, problems, tmp_path / "run", (reward,), labels=LabelConfig(share=0.5))
@@ -286,7 +286,7 @@ def killed_in_alarms(config, step):
     run_stage(config)
 
 
-def test_killed_it_rings_at_the_same_step(checkpoints, problems, tmp_path):
+def test_a_killed_run_alarms_at_the_same_step(checkpoints, problems, tmp_path):
     """A random model is clipped throughout; killed in step 3, and in the step that ends the run."""
     alarm = replace(NEVER, span=2, patience=2, max_clipped_fraction=0.5, stop_on=("collapse",))
     cfg = config(

@@ -1,4 +1,4 @@
-"""The SFT stage: its gradient against Hugging Face's own float64 forward, its order, its repeatability."""
+"""The SFT stage: its gradient against Hugging Face's float64 forward, its order, repeatability."""
 
 import json
 import shutil
@@ -100,9 +100,7 @@ def test_weights_of_tokens(checkpoint):
     assert float(loss) == pytest.approx((1.5 * alone[0] + 1.0 * alone[1]) / 2.5, rel=1e-5)
 
 
-def test_what_the_starting_model_makes_of_the_rows_and_the_end_of_a_run_that_leaves_it(
-    checkpoint, tmp_path, terminal
-):
+def test_the_base_models_nll_is_logged_and_falling_entropy_never_ends_a_run(checkpoint, tmp_path, terminal):
     config = replace(config_of(checkpoint, tmp_path, num_steps=40), max_entropy_rise=0.0)
     folder = run_sft(config)
     assert "step 40 of 40" in terminal.text()
@@ -117,7 +115,7 @@ def test_what_the_starting_model_makes_of_the_rows_and_the_end_of_a_run_that_lea
     assert folder.name == "step-000040"
 
 
-def test_a_run_whose_entropy_runs_away_ends_and_stays_ended(checkpoint, tmp_path):
+def test_a_run_ended_by_entropy_is_not_resumed(checkpoint, tmp_path):
     config = replace(config_of(checkpoint, tmp_path, num_steps=40), max_entropy_rise=0.5)
     run = Run.start(config)
     run.log(0, {"base/nll": 1.0, "base/entropy": 0.1})  # as if the starting model had been sure
@@ -135,7 +133,10 @@ def test_a_run_whose_entropy_runs_away_ends_and_stays_ended(checkpoint, tmp_path
 
 def test_it_learns_and_writes_a_hugging_face_folder(checkpoint, tmp_path, capsys):
     config = config_of(checkpoint, tmp_path, num_steps=60)
-    folder = run_sft(replace(config, run=replace(config.run, save_every=0)))
+    template = "{# own #}" + AutoTokenizer.from_pretrained(checkpoint).chat_template
+    (tmp_path / "own.jinja").write_text(template)
+    data = replace(config.data, chat_template=str(tmp_path / "own.jinja"))
+    folder = run_sft(replace(config, run=replace(config.run, save_every=0), data=data))
     assert "step 60/60 | entropy" in capsys.readouterr().err
     assert [path.name for path in folder.parent.iterdir()] == ["step-000060"]
     lines = read_jsonl(tmp_path / "run" / "metrics.jsonl")
@@ -143,6 +144,7 @@ def test_it_learns_and_writes_a_hugging_face_folder(checkpoint, tmp_path, capsys
     assert lines[0]["loss"] > 3
     assert lines[-1]["loss"] < 0.05
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.chat_template == template
     for row in ROWS:
         chat = [{"role": "user", "content": row["prompt"]}]
         prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt")

@@ -1,4 +1,4 @@
-"""The subset stage: files by hand from a model whose answers are known, a kill, refusals, real engines."""
+"""The subset stage: files by hand from a model with known answers, a kill, refusals, real engines."""
 
 import json
 import os
@@ -88,7 +88,7 @@ def ids(rows):
     return [row["id"] for row in rows]
 
 
-def test_who_solved_what_and_the_nested_subsets(model, tmp_path, capsys):
+def test_solved_counts_and_nested_subsets(model, tmp_path, capsys):
     folder = run_subset(config_of(tmp_path))
     assert "problem 29/29 | right" in capsys.readouterr().err
     solved = read_rows(str(folder / "solved.jsonl"))

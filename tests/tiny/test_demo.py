@@ -1,4 +1,4 @@
-"""The demo from its start to its table, in a world of a few training steps."""
+"""The whole demo, in a world of a few training steps."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Folders of tiny worlds: keys, made whole or not at all, several in one; the command that copies them."""
+"""Folders of tiny worlds: cache keys, atomic creation, export of several worlds."""
 
 from dataclasses import dataclass
 

@@ -1,11 +1,11 @@
-"""How far the lessons of tiny worlds are, from folders by hand: running, ended, left by a kill."""
+"""Progress of the tiny worlds' trainings, from folders by hand: running, ended, killed."""
 
 import os
 import shutil
 
 from jsonl import write_jsonl
 
-from fastrl.report.pace import Glance
+from fastrl.report.pace import Activity
 from fastrl.tiny.lessons import Lessons
 
 
@@ -21,12 +21,12 @@ def test_lessons_are_summed_until_their_folders_go(tmp_path):
     lessons = Lessons(tmp_path)
     assert lessons() is None
     first, second = (lesson(tmp_path / f".world-ab/.{name}", 40) for name in ("generator", "receiver"))
-    assert lessons() == Glance("training generator, receiver", 0, 80)
+    assert lessons() == Activity("training generator, receiver", 0, 80)
     write_jsonl(first / "run/metrics.jsonl", [{"step": 1}, {"step": 2}])
     with (first / "run/metrics.jsonl").open("a") as file:
         file.write('{"step": 3')
-    assert lessons() == Glance("training generator, receiver", 2, 80)
+    assert lessons() == Activity("training generator, receiver", 2, 80)
     shutil.rmtree(first)
-    assert lessons() == Glance("training receiver", 40, 80)
+    assert lessons() == Activity("training receiver", 40, 80)
     shutil.rmtree(second)
-    assert lessons() == Glance("", 80, 80)
+    assert lessons() == Activity("", 80, 80)

@@ -1,4 +1,4 @@
-"""rollout.max_staleness: the next batch beside the update, the same bits as one after the other."""
+"""rollout.max_staleness: sampling the next batch during the update gives the bits of doing it in turn."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_again_in_turn_and_on_policy(config, monkeypatch):
     assert min(line["drift/ess_tokens"] for line in on_policy) > 0.9999
 
 
-def test_the_two_go_on_at_once(config, monkeypatch):
+def test_sampling_and_update_overlap(config, monkeypatch):
     """Each waits until the other has begun: in turn, neither would end."""
     sampling, learning = threading.Event(), threading.Event()
     generate, learn = TorchEngine.generate, rl.update_policy
@@ -240,7 +240,7 @@ def test_killed_anywhere_it_goes_on_bit_for_bit(config, tmp_path):
     assert curve(killed) == curve(config) and completions(killed) == completions(config)
 
 
-def test_told_to_leave_it_draws_the_batch_again(config, monkeypatch):
+def test_a_signal_discards_the_batch_and_the_resumed_run_samples_it_again(config, monkeypatch):
     """Batch 2 was being sampled, or there: its prompts come again, and new weights answer."""
     run_stage(config)
     told, learn = named(config, "told"), rl.update_policy
@@ -273,7 +273,7 @@ def failing(real, error):
     return fails
 
 
-def test_an_engine_that_fails_beside_is_told_as_ever(config, monkeypatch):
+def test_an_engine_that_fails_in_the_background_is_reported(config, monkeypatch):
     monkeypatch.setattr(TorchEngine, "generate", failing(TorchEngine.generate, RuntimeError("device lost")))
     with pytest.raises(
         EngineDied, match=r"\[engine\] policy: failed in phase 'rollout': RuntimeError: device"

@@ -1,4 +1,4 @@
-"""Alarms over metrics: each rule on curves worked by hand, told once, the same from a history."""
+"""Alarms: each rule on curves worked by hand, raised once, the same after a resume."""
 
 import math
 
@@ -91,7 +91,7 @@ def test_saturation_is_of_the_training_reward():
     assert not any(Alarms(config).judge({"reward": -1.0})[0].values())
 
 
-def test_told_once_in_a_run_with_the_reason():
+def test_raised_once_per_run_with_the_reason():
     config = only("max_common_share", 0.8, stop_on=())
     alarms = Alarms(config)
     told = [alarms.judge({CURVES["max_common_share"]: 1.0})[1] for _ in range(6)]
@@ -149,7 +149,7 @@ def test_refusals(options, message):
         AlarmConfig(**options)
 
 
-def test_rollouts_without_a_cut_ring_the_alarm_of_transfer():
+def test_rollouts_without_a_cut_raise_the_transfer_alarm():
     """Above a half for two steps in a row, none of which is the start's. Other runs have no such alarm."""
     config = AlarmConfig(span=1, patience=2, stop_on=("transfer",))
     alarms, rings, told = Alarms(config), [], []

@@ -1,4 +1,4 @@
-"""run.deterministic: the same bits whatever the micro-batches; drift and its metrics in whole runs."""
+"""run.deterministic: the same bits for any micro-batches; drift metrics in whole runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training step reads from the device: a list that the docstring of update_policy gives."""
+"""Host syncs of a training step: exactly those that update_policy's docstring lists."""
 
 from collections import Counter
 

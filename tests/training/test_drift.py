@@ -1,4 +1,4 @@
-"""The drift guard: its numbers by hand, in any cut into micro-batches and ranks, and in a run's metrics."""
+"""The drift guard: numbers by hand, for any micro-batches and ranks, and in a run's metrics."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Metrics that show collapse without gold, by hand: which groups teach, whether all is answered alike."""
+"""Metrics that show collapse without gold answers, by hand."""
 
 import math
 
@@ -22,7 +22,7 @@ def box(answer):
     return f"\\boxed{{{answer}}}"
 
 
-def test_which_groups_teach():
+def test_groups_with_a_signal():
     rows = rollouts(
         (1, [("", 1.0), ("", 1.0)]),
         (2, [("", 1.1), ("", 1.1)]),

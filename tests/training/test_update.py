@@ -1,4 +1,4 @@
-"""The gradient of a step does not depend on how its rollouts are cut into micro-batches or left out."""
+"""A step's gradient does not depend on micro-batches or on left-out rollouts."""
 
 from dataclasses import replace
 

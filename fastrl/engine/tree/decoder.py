@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from fastrl.engine.tree.attention import ATTENTION, AttentionBatch, attending
 from fastrl.engine.tree.llama_like import LlamaLike
+from fastrl.engine.tree.product import Product
 from fastrl.policy.head import LmHead, lm_head_of
 from fastrl.policy.source import model_source
 
@@ -27,6 +29,7 @@ class Decoder:
         self.model.set_attn_implementation(ATTENTION)
         self.model.requires_grad_(False).train(False)
         self.fuse()
+        self.pack()
         self.max_model_len = _longest(model, tokenizer)
         self.smallest_window: int | None = getattr(self.config, "sliding_window", None)
 
@@ -71,8 +74,7 @@ class Decoder:
         """Return logits [T, V] of tokens ids [T] at positions [T]; with keep [E], only of those tokens."""
         if self.fused is not None:
             hidden = self.fused.hidden(ids, positions, batch)
-            kept: Tensor = self.model.lm_head(hidden if keep is None else hidden[keep])
-            return kept
+            return self.head_logits(hidden if keep is None else hidden[keep])
         with attending(batch):
             out = self.model(
                 input_ids=ids[None],
@@ -95,27 +97,51 @@ class Decoder:
     def head_logits(self, hidden: Tensor) -> Tensor:
         """Return the logits [E, V] of last hidden states [E, D]."""
         head = self.head
-        logits = F.linear(hidden, head.weight, head.bias) * head.logit_scale
+        logits = self._head_product(hidden)
+        if head.logit_scale != 1:
+            logits = logits * head.logit_scale
         return logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)
 
     def drop_fused(self) -> None:
         """Release the fused weights; call it before the model moves to another device."""
+        for product in self.products():
+            product.unpack()
         self.fused: LlamaLike | None = None
 
     def fuse(self) -> None:
         """Fuse the weights if the class is supported; call it after the model has moved."""
         self.fused = LlamaLike(self.model) if LlamaLike.fits(self.model) else None
+        self._head_product = Product.of([self.model.get_output_embeddings()], keep_plain=True)
 
-    def refresh(self) -> None:
-        """Update copies of weights; call it after weights have changed."""
+    def pack(self) -> None:
+        """Move large weights into oneDNN's layout; call it when all weights have arrived."""
+        for product in self.products():
+            product.pack()
+
+    @contextmanager
+    def plain_weights(self) -> Iterator[None]:
+        """Let the model's parameters hold their weights inside the block; they may be written to."""
+        for product in self.products():
+            product.unpack()
+        try:
+            yield
+        finally:
+            if self.fused is not None:
+                self.fused.refresh()
+            self.pack()
+
+    def products(self) -> Iterator[Product]:
+        """Yield the products that may be packed: the head's, then those of the layers."""
+        yield self._head_product
         if self.fused is not None:
-            self.fused.refresh()
+            yield from self.fused.products()
 
     def own_logits(self, ids: Tensor) -> Tensor:
         """Return the logits [T, V] of one sequence with the model's own attention, without a cache."""
         self.model.set_attn_implementation("eager")
         try:
-            logits: Tensor = self.model(input_ids=ids[None], use_cache=False).logits[0]
+            with self.plain_weights():
+                logits: Tensor = self.model(input_ids=ids[None], use_cache=False).logits[0]
         finally:
             self.model.set_attn_implementation(ATTENTION)
         return logits

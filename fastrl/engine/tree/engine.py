@@ -197,15 +197,16 @@ class TorchEngine:
         if partial:
             self._check_ready()
         self._whole = False
-        copy_weights(self.decoder.model, tensors, partial)
-        self.decoder.refresh()
+        with self.decoder.plain_weights():
+            copy_weights(self.decoder.model, tensors, partial)
         self._whole = True
         self.weights_version = version
 
     def weight_sums(self) -> dict[str, WeightSum]:
         """Return the checksums of the current weights; see `fastrl.engine.weight_sums`."""
         self._check_ready()
-        return weight_sums(named_weights(self.decoder.model))
+        with self.decoder.plain_weights():
+            return weight_sums(named_weights(self.decoder.model))
 
     def sleep(self, level: int = 1) -> None:
         """Free the KV cache; move weights to host memory (level 1) or drop them (level 2)."""
@@ -230,6 +231,8 @@ class TorchEngine:
                 parameter.data = torch.empty(parameter.shape, dtype=parameter.dtype, device=self._device)
         self.decoder.model.to(self._device)
         self.decoder.fuse()
+        if self._whole:
+            self.decoder.pack()
         self._asleep = False
 
     def stats(self) -> EngineStats:

@@ -6,7 +6,7 @@ parameters become views into the fused weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,51 +15,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastrl.engine.tree.attention import AttentionBatch, AttentionLayer
+from fastrl.engine.tree.product import Product
 
 _CLASSES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
-
-
-@dataclass(slots=True)
-class _Fused:
-    """Fused projections of one input."""
-
-    weight: Tensor
-    bias: Tensor | None
-
-    @classmethod
-    def of(cls, layers: Sequence[nn.Linear]) -> _Fused:
-        weight = _fuse([layer.weight for layer in layers])
-        biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
-        return cls(weight, _fuse(biases) if biases else None)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
-
-    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
-        if self.bias is not None:
-            residual = residual + self.bias
-        return torch.addmm(residual, x, self.weight.t())
-
-
-def _fuse(parameters: Sequence[Tensor]) -> Tensor:
-    """Return the parameters concatenated along rows; they become views into it."""
-    fused = torch.cat([p.data for p in parameters])
-    for parameter, rows in zip(parameters, torch.split(fused, [len(p) for p in parameters]), strict=True):
-        parameter.data = rows
-    return fused
 
 
 @dataclass(slots=True)
 class _Layer:
     attention: AttentionLayer
     attention_norm: Tensor
-    qkv: _Fused
+    qkv: Product
     query_key_norm: Tensor | None
     """[Hq + Hkv, K] weights of the norm of queries and keys; None: the model has none."""
-    out: _Fused
+    out: Product
     mlp_norm: Tensor
-    gate_up: _Fused
-    down: _Fused
+    gate_up: Product
+    down: Product
 
 
 class LlamaLike:
@@ -88,6 +59,11 @@ class LlamaLike:
         for layer, own in zip(self.layers, self.decoder.layers, strict=True):
             layer.query_key_norm = self._query_key_norm(own.self_attn)
 
+    def products(self) -> Iterator[Product]:
+        """Yield every fused product of the layers."""
+        for layer in self.layers:
+            yield from (layer.qkv, layer.out, layer.gate_up, layer.down)
+
     def _query_key_norm(self, attention: Any) -> Tensor | None:
         if not hasattr(attention, "q_norm"):
             return None
@@ -102,12 +78,12 @@ class LlamaLike:
         return _Layer(
             attention=AttentionLayer(index, float(attention.scaling), None, window),
             attention_norm=layer.input_layernorm.weight.data,
-            qkv=_Fused.of([attention.q_proj, attention.k_proj, attention.v_proj]),
+            qkv=Product.of([attention.q_proj, attention.k_proj, attention.v_proj]),
             query_key_norm=self._query_key_norm(attention),
-            out=_Fused.of([attention.o_proj]),
+            out=Product.of([attention.o_proj]),
             mlp_norm=layer.post_attention_layernorm.weight.data,
-            gate_up=_Fused.of([mlp.gate_proj, mlp.up_proj]),
-            down=_Fused.of([mlp.down_proj]),
+            gate_up=Product.of([mlp.gate_proj, mlp.up_proj]),
+            down=Product.of([mlp.down_proj]),
         )
 
     def hidden(self, ids: Tensor, positions: Tensor, batch: AttentionBatch) -> Tensor:

@@ -76,7 +76,7 @@ def make_request_tree(
     Args:
         scored: branches whose tokens are scored.
     """
-    # the prompt alone is the first sequence, so that it is a segment
+    # the prompt is the first sequence, so that it is a segment of its own
     prompt = np.asarray(tree.prompt_ids, dtype=np.int64)
     below = [np.asarray(tree.branches[b].token_ids, dtype=np.int64) for b in branches]
     stops = np.cumsum([len(prompt), *(len(prompt) + len(ids) for ids in below)])

@@ -31,7 +31,7 @@ class Vocabulary:
         return self._found[last]
 
     def _with_one_of(self, characters: frozenset[str]) -> NDArray[np.bool_]:
-        # decoded alone, a token may lose a space or be part of a multi-byte character
+        # decoded by itself, a token may lose a space or be part of a multi-byte character
         if any(not c.isascii() or c.isspace() for c in characters):
             return np.ones(self.size, dtype=bool)
         known = min(self.size, len(self.tokenizer))

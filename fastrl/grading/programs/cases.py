@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +19,14 @@ class ProgramTests:
     """What a program must do."""
 
     cases: tuple[tuple[str, str], ...] = ()
-    """(standard input, expected standard output); outputs are compared word by word."""
+    """(standard input, expected standard output); outputs are compared word by word. With entry_point:
+    (arguments, right values), each a JSON value a line; the function is called."""
     check: str = ""
     """Source that defines check(candidate), which raises where the function is wrong; one test. It calls by
     value: plain data in (numbers, text, bytes, lists, tuples, sets, dicts), plain data out."""
     entry_point: str = ""
-    """The function that check is given."""
+    """The function that check is given or cases call; a method of the class Solution may be written
+    Solution().name, and is found where no function has the name."""
     prompt: str = ""
     """Source that check and program may use: imports, helpers, and how the function begins."""
 
@@ -35,19 +39,20 @@ class ProgramTests:
 
         Args:
             columns: tests is [{"stdin": ..., "stdout": ...}, ...] or {"inputs": [...], "outputs": [...]} or a
-                JSON string of either; or test, entry_point and, where the program may be the rest of a
-                function, prompt. tests goes first.
+                JSON string of either; with "fn_name" in the latter that function is called, see _call. Or
+                test, entry_point and prompt, source that the program goes on; a prompt in English is no part
+                of it. tests goes first.
         Raises:
             ValueError: it has neither, or they are not of that form.
         """
         if columns.get("tests") is not None:
-            return cls(cases=_cases(columns["tests"]))
+            return _with_cases(columns["tests"])
         if all(isinstance(columns.get(name), str) and columns[name] for name in ("test", "entry_point")):
-            prompt = columns.get("prompt")
+            name, prompt = columns["entry_point"], columns.get("prompt")
             return cls(
                 check=columns["test"],
-                entry_point=columns["entry_point"],
-                prompt=prompt if isinstance(prompt, str) else "",
+                entry_point=name,
+                prompt=_source(prompt, name) if isinstance(prompt, str) else "",
             )
         raise ValueError(f"[tests] columns: expected {COLUMNS}, got {sorted(columns)}")
 
@@ -57,31 +62,108 @@ class ProgramTests:
         return "\n\n".join(parts or [self.check.strip()])[:limit]
 
 
-def _cases(tests: Any) -> tuple[tuple[str, str], ...]:
+def _with_cases(tests: Any) -> ProgramTests:
     if isinstance(tests, str):
         try:
             tests = json.loads(tests)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"[tests] tests: expected JSON, got {error}") from error
+    name = (tests.get("fn_name") or "") if isinstance(tests, Mapping) else ""
+    if not isinstance(name, str):
+        raise ValueError(f"[tests] fn_name: expected a function's name, got {reprlib.repr(name)}")
+    pairs = _pairs(tests)
+    return ProgramTests(cases=tuple(map(_call if name else _printed, pairs)), entry_point=name)
+
+
+def _pairs(tests: Any) -> list[tuple[Any, Any]]:
     if isinstance(tests, Mapping) and {"inputs", "outputs"} <= tests.keys():
         inputs, outputs = list(tests["inputs"]), list(tests["outputs"])
         if len(inputs) != len(outputs):
             raise ValueError(
                 f"[tests] outputs: expected {len(inputs)}, one for each input, got {len(outputs)}"
             )
-        pairs: list[Any] = list(zip(inputs, outputs, strict=True))
-    elif isinstance(tests, Sequence) and all(
+        return list(zip(inputs, outputs, strict=True))
+    if isinstance(tests, Sequence) and all(
         isinstance(test, Mapping) and {"stdin", "stdout"} <= test.keys() for test in tests
     ):
-        pairs = [(test["stdin"], test["stdout"]) for test in tests]
+        return [(test["stdin"], test["stdout"]) for test in tests]
+    raise ValueError(f"[tests] tests: expected stdin and stdout of each, got {reprlib.repr(tests)}")
+
+
+def _printed(pair: tuple[Any, Any]) -> tuple[str, str]:
+    """Standard input and expected output, as they are."""
+    given, wanted = pair
+    if not (isinstance(given, str) and isinstance(wanted, str)):
+        raise ValueError(f"[tests] tests: expected text, got {reprlib.repr(pair)}")
+    if not wanted.split():
+        raise ValueError(
+            "[tests] tests: expected a word of output, since a program that does nothing passes without "
+            f"one, got {reprlib.repr(pair)}"
+        )
+    return given, wanted
+
+
+def _call(pair: tuple[Any, Any]) -> tuple[str, str]:
+    """Arguments and right values of a call, a JSON value a line.
+
+    LiveCodeBench has both as text, an argument a line. APPS and TACO have lists of arguments, and a value
+    that may stand in a list of its own: then both are right.
+    """
+    given, wanted = pair
+    if isinstance(given, str) and isinstance(wanted, str):
+        arguments = [line for line in given.split("\n") if line.strip()]
+        values = [wanted.replace("\n", " ")]
+    elif isinstance(given, list):
+        arguments = [json.dumps(each) for each in given]
+        values = [json.dumps(each) for each in ([wanted, *wanted] if _is_single(wanted) else [wanted])]
     else:
-        raise ValueError(f"[tests] tests: expected stdin and stdout of each, got {reprlib.repr(tests)}")
-    for given, wanted in pairs:
-        if not (isinstance(given, str) and isinstance(wanted, str)):
-            raise ValueError(f"[tests] tests: expected text, got {reprlib.repr((given, wanted))}")
-        if not wanted.split():
-            raise ValueError(
-                "[tests] tests: expected a word of output, since a program that does nothing passes without "
-                f"one, got {reprlib.repr((given, wanted))}"
-            )
-    return tuple(pairs)
+        raise ValueError(
+            "[tests] inputs: expected a list of arguments, or input and output in JSON, a value a line, got "
+            f"{reprlib.repr(pair)}"
+        )
+    try:
+        read = [json.loads(line, parse_int=str) for line in (*arguments, *values)]  # integers of any length
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"[tests] inputs: expected JSON, a value a line, got {reprlib.repr(pair)}: {error}"
+        ) from error
+    if None in read[len(arguments) :]:
+        raise ValueError(
+            "[tests] outputs: expected a value, since a function that does nothing returns None, got "
+            f"{reprlib.repr(pair)}"
+        )
+    return "\n".join(arguments), "\n".join(values)
+
+
+def _is_single(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 1
+
+
+def _source(prompt: str, name: str) -> str:
+    """The prompt where it is source; "" where it is English, which is no part of a program.
+
+    Raises: ValueError: it begins the function and is no Python.
+    """
+    if is_source(with_body(prompt)):
+        return prompt
+    if re.search(rf"^\s*(?:def|class)\s+{re.escape(name)}\b", prompt, re.MULTILINE):
+        raise ValueError(
+            f"[tests] prompt: expected Python source or English, got {reprlib.repr(prompt)}, which begins "
+            f"{name} and does not compile"
+        )
+    return ""
+
+
+def with_body(prompt: str) -> str:
+    """The prompt; one that ends with a signature gets a body."""
+    begun = f"{prompt.rstrip()}\n    pass\n"
+    return begun if is_source(begun) and not is_source(prompt) else prompt
+
+
+def is_source(text: str) -> bool:
+    """Return whether a text is Python; a single word of English, which is an expression, is not."""
+    try:
+        body = ast.parse(text).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return not body or any(not isinstance(each, ast.Expr) for each in body)

@@ -15,6 +15,7 @@ from contextlib import suppress
 from types import ModuleType, TracebackType
 from typing import Any, NoReturn
 
+from fastrl.grading.programs.compare import check_call
 from fastrl.grading.programs.sandbox import Limits, Namespaces, PlainProcesses
 from fastrl.grading.programs.values import from_line, to_line
 
@@ -47,8 +48,17 @@ def run_program(
     for code in codes:
         exec(code, module.__dict__)
     if function:
-        answer_calls(getattr(module, job["entry_point"]))
+        answer_calls(function_of(module, job["entry_point"]))
     end_early(0)
+
+
+def function_of(module: ModuleType, name: str) -> Callable[..., object]:
+    """The program's function: f, a method for Solution().f, and Solution().f if it has no f."""
+    owner, _, method = name.rpartition("().")
+    if not owner and not hasattr(module, name) and hasattr(module, "Solution"):
+        owner, method = "Solution", name
+    found: Callable[..., object] = getattr(getattr(module, owner)() if owner else module, method)
+    return found
 
 
 def answer_calls(function: Callable[..., object]) -> None:
@@ -78,20 +88,26 @@ def end_early(code: int) -> None:
 
 
 def run_check(box: Namespaces | PlainProcesses, limits: Limits, descriptors: Sequence[int]) -> None:
-    """The test's check, on a stand-in that calls the program; what comes of it goes to the worker."""
+    """The test's check, or the comparison of a call's value, on a stand-in that calls the program; what
+    comes of it goes to the worker."""
     keep(descriptors)
     box.part()
     box.confine(limits)
     job = json.loads(_take(TEST))
-    report = Report(job["test"])
+    report = Report(job.get("test", ""))
     sys.excepthook = report.failure
-    namespace: dict[str, Any] = {"__name__": "check"}
-    for text, name in ((job["prompt"], "<prompt>"), (job["test"], "<test>")):
-        exec(compile(text, name, "exec", dont_inherit=True), namespace)
-    check = namespace["check"]
-    report.began = True
-    namespace[job["entry_point"]] = caller = Caller(limits.file_bytes, report)
-    check(caller)
+    caller = Caller(limits.file_bytes, report)
+    if "call" in job:
+        report.began = True
+        check_call(caller, *job["call"], job["tolerance"])
+    else:
+        namespace: dict[str, Any] = {"__name__": "check"}
+        for text, name in ((job["prompt"], "<prompt>"), (job["test"], "<test>")):
+            exec(compile(text, name, "exec", dont_inherit=True), namespace)
+        check = namespace["check"]
+        report.began = True
+        namespace[job["entry_point"]] = caller
+        check(caller)
     report.give("passed", "")
     os._exit(0)
 
@@ -158,21 +174,22 @@ class Report:
 
     def end(self, reason: str) -> NoReturn:
         """The program has failed in the call that is being made."""
-        self.give("runtime_error", f"{reason} at {self._line(traceback.extract_stack())}")
+        self.give("runtime_error", f"{reason}{self._line(traceback.extract_stack())}")
         os._exit(0)
 
     def _line(self, frames: traceback.StackSummary) -> str:
         places = [frame.lineno for frame in frames if frame.filename == "<test>"]
-        return self._lines[places[-1] - 1].strip()[:_SHOWN_CHARS] if places and places[-1] else ""
+        line = self._lines[places[-1] - 1].strip() if places and places[-1] else ""
+        return f" at {line[:_SHOWN_CHARS]}" if line else ""
 
     def failure(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         """sys.excepthook: the line of the test that failed."""
         line = self._line(traceback.extract_tb(trace))
         said = f"{kind.__name__}: {str(error)[:_SHOWN_CHARS]}".removesuffix(": ")
         if error is self.raised:
-            self.give("runtime_error", f"{said} at {line}")
+            self.give("runtime_error", f"{said}{line}")
         elif self.began and not issubclass(kind, Unsendable):
-            self.give("wrong_answer", f"{said} at {line}")
+            self.give("wrong_answer", f"{said}{line}")
         else:
             self.give("sandbox_error", f"the test itself does not run: {said}")
 

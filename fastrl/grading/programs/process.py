@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
 
 from fastrl.config.executor import ProgramConfig
 from fastrl.grading.process import PACKAGE_ROOT
@@ -16,6 +18,12 @@ from fastrl.grading.programs.report import Ending
 from fastrl.grading.programs.sandbox import Limits
 
 LOADING_LIMIT_S = 60.0
+ENVIRONMENT = {
+    "PYTHONPATH": PACKAGE_ROOT,
+    "PYTHONHASHSEED": "0",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "OPENBLAS_NUM_THREADS": "1",  # numpy's threads would not live on in forks
+}
 GRACE_S = 10.0
 """After a test's time limit; a worker that is still silent then is given up."""
 
@@ -30,6 +38,8 @@ class Run:
     """Standard input, or a function test as JSON."""
     entry_point: str | None
     """The function to call; None where the program reads and prints."""
+    output_bytes: int
+    """What it may print, or answer to a call."""
 
 
 class NoSandboxError(ValueError):
@@ -47,25 +57,27 @@ class ProgramProcess:
     """A worker process: entering its sandbox, then idle or at a test."""
 
     def __init__(self, config: ProgramConfig) -> None:
-        # the kernel's units; a file of exactly the limit can be written, so more than it can't go unseen
+        self._config = config
         self._limits = Limits(
             config.timeout_s, config.memory_mib << 20, config.max_processes, config.output_kib << 10
         )
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         mode = "plain" if config.run_unsandboxed_code else "sandbox"
-        arguments = (str(theirs.fileno()), str(self._limits.file_bytes), mode, os.getcwd())
+        packages = os.pathsep.join(numpy_folders()) if config.numpy else ""
+        arguments = (str(theirs.fileno()), str(self._limits.file_bytes), mode, os.getcwd(), packages)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-S", "-s", "-m", "fastrl.grading.programs.worker", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env={"PYTHONPATH": PACKAGE_ROOT, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"},
+                env=ENVIRONMENT,
                 pass_fds=[theirs.fileno()],
                 cwd="/",
                 start_new_session=True,  # Ctrl-C is the trainer's to handle
             )
         self._loading = True
         self._files: list[int] = []
+        self._output_bytes = 0
         self.task: tuple[int, int] | None = None
         self.deadline = time.monotonic() + LOADING_LIMIT_S
 
@@ -80,10 +92,10 @@ class ProgramProcess:
         """False where the worker is gone."""
         job = json.dumps({"sources": run.sources, "entry_point": run.entry_point}).encode()
         self._files = [_file(job), _file(run.given), _file(b""), _file(b"")]
-        request = {
-            "limits": asdict(replace(self._limits, timeout_s=limit_s)),
-            "function": run.entry_point is not None,
-        }
+        # a file of exactly the limit can be written, so more than it can't go unseen
+        limits = replace(self._limits, timeout_s=limit_s, file_bytes=run.output_bytes)
+        self._output_bytes = run.output_bytes
+        request = {"limits": asdict(limits), "function": run.entry_point is not None}
         try:
             socket.send_fds(self._control, [json.dumps(request).encode()], self._files)
         except (BrokenPipeError, ConnectionResetError):
@@ -104,7 +116,7 @@ class ProgramProcess:
             return None
         if not message:
             return None
-        output, errors = (_content(file, self._limits.file_bytes) for file in self._files[2:])
+        output, errors = (_content(file, self._output_bytes) for file in self._files[2:])
         self._close_files()
         self.task = None
         return Ending(**json.loads(message), output=output, errors=errors)
@@ -136,6 +148,15 @@ class ProgramProcess:
     def _close_files(self) -> None:
         while self._files:
             os.close(self._files.pop())
+
+
+def numpy_folders() -> list[str]:
+    """Return the folders of numpy, its own and that of the libraries that its wheel brings."""
+    spec = find_spec("numpy")
+    if spec is None or spec.origin is None:
+        raise ValueError("[program] numpy: expected numpy to be installed, got none")
+    own = Path(spec.origin).parent
+    return [str(each) for each in (own, own.with_name("numpy.libs")) if each.is_dir()]
 
 
 def _file(content: bytes) -> int:

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any
 
 from fastrl.config.executor import ProgramConfig
+from fastrl.grading.programs.compare import same_word, same_words
 
 _SHOWN_CHARS = 300
 _READ_BYTES = 16 << 10
@@ -36,7 +37,7 @@ class ProgramReport:
     outcome: Outcome
     """PASSED where all tests did; else that of the first that did not."""
     passed: int
-    """Tests, also those after a failure."""
+    """Tests, also those after a failure; none after a time-out, which ends the program's."""
     total: int
     """Tests that count: at most max_tests."""
     detail: str
@@ -62,6 +63,11 @@ class Ending:
     errors: bytes
 
 
+def output_bytes(config: ProgramConfig, expected: str) -> int:
+    """What a program may print: output_kib, or four times what its test expects, if that is more."""
+    return max(config.output_kib << 10, 4 * len(expected.encode(errors="replace")))
+
+
 def judge(ending: Ending, expected: str | None, config: ProgramConfig) -> tuple[Outcome, str]:
     """Outcome and detail of one test. expected: standard output; None for a function test."""
     said = _last_line(ending.errors)
@@ -73,16 +79,17 @@ def judge(ending: Ending, expected: str | None, config: ProgramConfig) -> tuple[
         return Outcome.SANDBOX_ERROR, said or f"exit code {ending.exit_code} before the program began"
     if ending.stage == "s":
         return Outcome.COMPILE_ERROR, said or _exit(ending.exit_code)
-    if max(len(ending.output), len(ending.errors)) >= config.output_kib << 10:
-        return Outcome.RUNTIME_ERROR, f"output limit of {config.output_kib} KiB"
+    most = output_bytes(config, expected or "")
+    if max(len(ending.output), len(ending.errors)) >= most:
+        return Outcome.RUNTIME_ERROR, f"output limit of {most >> 10} KiB"
     if expected is None:
         return _judge_call(ending, said, config)
     if ending.exit_code != 0:
         return Outcome.RUNTIME_ERROR, _named(said, config) or _exit(ending.exit_code)
     words, wanted = ending.output.decode(errors="replace").split(), expected.split()
-    if words == wanted:
+    if same_words(words, wanted, config.float_tolerance):
         return Outcome.PASSED, ""
-    return Outcome.WRONG_ANSWER, _difference(words, wanted)
+    return Outcome.WRONG_ANSWER, _difference(words, wanted, config.float_tolerance)
 
 
 def _judge_call(ending: Ending, said: str, config: ProgramConfig) -> tuple[Outcome, str]:
@@ -120,8 +127,8 @@ def _exit(code: int) -> str:
     return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
 
 
-def _difference(words: list[str], wanted: list[str]) -> str:
+def _difference(words: list[str], wanted: list[str], tolerance: float) -> str:
     for place, (mine, theirs) in enumerate(zip(words, wanted, strict=False), 1):
-        if mine != theirs:
+        if not same_word(mine, theirs, tolerance):
             return f"word {place}: expected {theirs[:40]!r}, got {mine[:40]!r}"
     return f"expected {len(wanted)} words, got {len(words)}"

@@ -14,14 +14,29 @@ from multiprocessing.connection import wait
 from types import TracebackType
 
 from fastrl.config.executor import ProgramConfig
-from fastrl.grading.programs.cases import ProgramTests
+from fastrl.grading.programs.cases import ProgramTests, with_body
 from fastrl.grading.programs.process import NoSandboxError, ProgramProcess, Run
-from fastrl.grading.programs.report import Outcome, ProgramReport, judge
+from fastrl.grading.programs.report import Outcome, ProgramReport, judge, output_bytes
 from fastrl.grading.rounds import Rounds
 
 __all__ = ["Outcome", "ProgramReport", "ProgramRunner", "ProgramTests", "extract_program", "sandbox_missing"]
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*$", re.MULTILINE)
+PYTHON = {"python", "python3", "py", "py3", "pypy", "pypy3"}
+PRELUDE = """
+from bisect import *
+from collections import *
+from functools import *
+from heapq import *
+from itertools import *
+from math import *
+from string import *
+from typing import *
+from builtins import pow
+import bisect, collections, copy, datetime, functools, heapq, itertools, json, math, operator, random, re
+import statistics, string, sys
+"""
+"""What coding sites have imported before a function that they call."""
 _END = re.compile(r"<\|(?:im_end|endoftext|eot_id|end_of_text)\|>|</s>")
 
 Job = tuple[str, ProgramTests]
@@ -29,26 +44,31 @@ Found = tuple[Outcome, str]
 
 
 def extract_program(text: str) -> str:
-    """The last fenced block of a text, or the text itself, up to an end marker.
+    """The last fenced block of a text in Python, or without a language where none is; the text itself where
+    it has no fence; "" where all are in other languages. Up to an end marker.
 
     A block that was cut off before its closing fence counts. A lone fence without a language after some text
-    closes what began before the text did: a prompt may have opened it.
+    closes what began before the text did, in Python: a prompt may have opened it.
     """
     ended = _END.search(text)
     text = text[: ended.start()] if ended else text
     fences = list(_FENCE.finditer(text))
     if not fences:
         return text
-    begins = [(fence.end() + 1, fence.group(1)) for fence in fences]
+    begins = [(fence.end() + 1, fence.group(1).lower()) for fence in fences]
     stops = [fence.start() for fence in fences]
     opened_before = len(fences) % 2 == 1 and not begins[0][1] and text[: stops[0]].strip() != ""
     if opened_before:
-        begins, stops = [(0, ""), *begins], stops
+        begins, stops = [(0, "python"), *begins], stops
     else:
         stops = [*stops[1:], len(text)]
-    blocks = list(zip(begins, stops, strict=False))[::2]
-    (begin, _), stop = blocks[-1]
-    return text[begin:stop]
+    blocks = [
+        (language, text[begin:stop])
+        for (begin, language), stop in list(zip(begins, stops, strict=False))[::2]
+    ]
+    python = [block for language, block in blocks if language in PYTHON]
+    unnamed = [block for language, block in blocks if not language]
+    return (python or unnamed or [""])[-1]
 
 
 class ProgramRunner:
@@ -105,7 +125,8 @@ class ProgramRunner:
         self.close()
 
     def _run(self, jobs: Sequence[Job]) -> list[dict[int, Found]]:
-        """By job and number of its test. A program that does not compile is not tried again."""
+        """Return what came of each job's tests, by number. A program that does not compile, or runs out of
+        time, is not tried again."""
         found: list[dict[int, Found]] = [{} for _ in jobs]
         rounds = Rounds(self.config.timeout_s, self.config.batch_s, self.config.num_workers)
         left = [(job, test) for job, (_, tests) in enumerate(jobs) for test in range(self._num_tests(tests))]
@@ -113,6 +134,8 @@ class ProgramRunner:
             self._run_round(jobs, left, replace(self.config, timeout_s=limit_s), found)
             stopped = [(job, test) for job, test in left if _stopped(found[job], test)]
             left = stopped if limit_s < self.config.timeout_s else []
+            for job, test in left:
+                found[job].pop(test, None)
         for job, test in left:
             found[job][test] = (Outcome.TIMEOUT, "time budget of the batch")
         return found
@@ -131,12 +154,12 @@ class ProgramRunner:
             while len(self._workers) < min(self.config.num_workers, busy + len(waiting)):
                 self._workers.append(ProgramProcess(self.config))
             for worker in [worker for worker in self._workers if worker.idle]:
-                while waiting and _compile_failed(found[waiting[0][0]]):
+                while waiting and _is_over(found[waiting[0][0]], waiting[0][1]):
                     waiting.popleft()
                 if not waiting:
                     break
                 job, test = waiting[0]
-                if worker.send(waiting[0], _run_of(*jobs[job], test), config.timeout_s):
+                if worker.send(waiting[0], _run_of(*jobs[job], test, config), config.timeout_s):
                     waiting.popleft()
                 else:
                     self._retire([worker])
@@ -175,12 +198,15 @@ class ProgramRunner:
                 self._retire([worker])
             else:
                 cases = jobs[job][1].cases
-                found[job][test] = judge(ending, cases[test][1] if cases else None, config)
+                printed = cases and not jobs[job][1].entry_point
+                found[job][test] = judge(ending, cases[test][1] if printed else None, config)
         return died
 
     def _report(self, job: Job, found: dict[int, Found]) -> ProgramReport:
         total = self._num_tests(job[1])
-        passed = sum(outcome is Outcome.PASSED for outcome, _ in found.values())
+        # what other workers ran next to the test that ended it does not count
+        kept = [outcome for test, (outcome, _) in found.items() if not _is_over(found, test)]
+        passed = kept.count(Outcome.PASSED)
         if not total:
             return ProgramReport(Outcome.NO_TESTS, 0, 0, "")
         for test in sorted(found):
@@ -209,27 +235,37 @@ def sandbox_missing() -> str | None:
     return None if report.outcome is Outcome.PASSED else f"{report.outcome.value}: {report.detail}"
 
 
-def _compile_failed(found: dict[int, Found]) -> bool:
-    return any(outcome is Outcome.COMPILE_ERROR for outcome, _ in found.values())
+def _is_over(found: dict[int, Found], test: int) -> bool:
+    """Return whether an earlier test has ended the program: it does not compile, or ran out of time."""
+    ended = (Outcome.COMPILE_ERROR, Outcome.TIMEOUT)
+    return any(outcome in ended and before < test for before, (outcome, _) in found.items())
 
 
 def _stopped(found: dict[int, Found], test: int) -> bool:
-    return test in found and found[test][0] is Outcome.TIMEOUT
+    """Return whether a test ran out of time, or was left out because an earlier one did."""
+    if any(outcome is Outcome.COMPILE_ERROR for outcome, _ in found.values()):
+        return False
+    return test not in found or found[test][0] is Outcome.TIMEOUT
 
 
-def _run_of(program: str, tests: ProgramTests, test: int) -> Run:
+def _run_of(program: str, tests: ProgramTests, test: int, config: ProgramConfig) -> Run:
+    given, wanted = tests.cases[test] if tests.cases else ("", "")
+    most = output_bytes(config, wanted)
+    if not tests.entry_point:
+        return Run((program,), given.encode(), None, most)
     if tests.cases:
-        return Run((program,), tests.cases[test][0].encode(), None)
-    given = {"prompt": tests.prompt, "test": tests.check, "entry_point": tests.entry_point}
-    return Run(_sources(program, tests), json.dumps(given).encode(), tests.entry_point)
+        call = {"call": (given, wanted), "tolerance": config.float_tolerance}
+        return Run((PRELUDE, program), json.dumps(call).encode(), tests.entry_point, most)
+    check = {"prompt": with_body(tests.prompt), "test": tests.check, "entry_point": tests.entry_point}
+    return Run(_sources(program, tests), json.dumps(check).encode(), tests.entry_point, most)
 
 
 def _sources(program: str, tests: ProgramTests) -> tuple[str, ...]:
     """A program that defines the function runs after the prompt, whose imports and helpers it may use; any
     other text is how the prompt goes on, as in the benchmark."""
-    name = re.escape(tests.entry_point)
+    name = re.escape(tests.entry_point.partition("().")[0])
     if re.search(rf"^(?:(?:async\s+)?def\s+{name}\b|class\s+{name}\b|{name}\s*[:=])", program, re.MULTILINE):
-        return (tests.prompt, program)
+        return (with_body(tests.prompt), program)
     return (tests.prompt + program,)
 
 

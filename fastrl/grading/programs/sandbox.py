@@ -16,6 +16,7 @@ import stat
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -49,14 +50,15 @@ class Namespaces:
     Args:
         file_bytes: the largest file; a program's /tmp holds NUM_FILES of them.
         hidden: a folder that programs must not see.
+        packages: folders that they see besides the system and Python.
     Raises:
         OSError: this machine refuses a step; the message names it.
     """
 
-    def __init__(self, file_bytes: int, hidden: str) -> None:
+    def __init__(self, file_bytes: int, hidden: str, packages: Sequence[str] = ()) -> None:
         self._as_root = os.geteuid() == 0
         self._tmp_options = f"mode=1777,size={NUM_FILES * file_bytes},nr_inodes={4 * NUM_FILES}"
-        visible = _libraries(hidden)
+        visible = _libraries(hidden, packages)
         _enter_namespaces(self._as_root)
         self._proc = _build_root(visible)
         self._own = os.open("ns/pid", os.O_RDONLY, dir_fd=os.open("self", os.O_PATH, dir_fd=self._proc))
@@ -225,14 +227,15 @@ def _build_root(libraries: list[str]) -> int:
     return proc
 
 
-def visible_paths() -> list[str]:
-    """What a running Python needs of the disk; none lies inside another. Of /usr only named folders: people
-    keep projects and data under it."""
+def visible_paths(packages: Sequence[str] = ()) -> list[str]:
+    """Return what a running Python needs of the disk, and packages; none lies inside another. Of /usr only
+    named folders: people keep projects and data under it."""
     system = [
         f"/{name}" for name in ("bin", "sbin", "lib", "lib32", "lib64") if not os.path.islink(f"/{name}")
     ]
     python = [f"{sys.base_prefix}/lib", sysconfig.get_path("stdlib"), os.path.realpath(sys.executable)]
-    paths = sorted(path for path in {*USR, "/etc/ld.so.cache", *system, *python} if os.path.exists(path))
+    wanted = {*USR, "/etc/ld.so.cache", *system, *python, *packages}
+    paths = sorted(path for path in wanted if os.path.exists(path))
     return [path for path in paths if not any(path.startswith(f"{other}/") for other in paths)]
 
 
@@ -244,12 +247,12 @@ def seen_through(path: str) -> str | None:
     )
 
 
-def _libraries(hidden: str) -> list[str]:
-    """Return the visible paths.
+def _libraries(hidden: str, packages: Sequence[str] = ()) -> list[str]:
+    """Return the visible paths, with those packages.
 
     Raises: OSError: `hidden` lies inside one of them, or Python in /tmp.
     """
-    paths = visible_paths()
+    paths = visible_paths(packages)
     if any(path.startswith("/tmp/") for path in paths):
         raise OSError(f"Python lies in /tmp ({sys.base_prefix}), which a program has for itself")
     if seen_through(hidden):

@@ -1,5 +1,5 @@
 """Runs programs in forks of itself, a test at a time. Arguments: socket, file limit, sandbox or plain,
-the trainer's working directory.
+the trainer's working directory, folders of packages that programs may import.
 
 Of each test it is given open files (program, input or test, standard output and error) that it does not
 read: a fork that runs a program knows neither tests nor expected answers. A function test takes two forks,
@@ -42,16 +42,22 @@ Role = Callable[[], None]
 def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     sys.executable = os.path.realpath(sys.executable)  # a virtual environment will be out of sight
+    packages = [each for each in sys.argv[5].split(os.pathsep) if each]
     try:
         box: Sandbox = (
-            Namespaces(int(sys.argv[2]), sys.argv[4]) if sys.argv[3] == "sandbox" else PlainProcesses()
+            Namespaces(int(sys.argv[2]), sys.argv[4], packages)
+            if sys.argv[3] == "sandbox"
+            else PlainProcesses()
         )
     except OSError as error:
         control.send(json.dumps({"refused": str(error)}).encode())
         return
-    for name in PRELOADED:
-        __import__(name)
+    if hasattr(sys, "set_int_max_str_digits"):  # from Python 3.10.7 on
+        sys.set_int_max_str_digits(0)  # a program's time is limited, its integers are not
     sys.path[:] = [path for path in sys.path if path.startswith((f"{sys.base_prefix}/lib", "/usr/lib"))]
+    sys.path += sorted({os.path.dirname(each) for each in packages})
+    for name in (*PRELOADED, *(["numpy"] if packages else [])):
+        __import__(name)
     sys.argv[:] = ["program.py"]
     os.environ.clear()
     vars(builtins).update(exit=sys.exit, quit=sys.exit)  # site's work, which is not imported

@@ -9,7 +9,7 @@ from typing import Literal
 from fastrl.config import InterveneConfig
 from fastrl.config.intervene import Leak
 from fastrl.data.rows import Row
-from fastrl.methods.interventions.continuations import Beginning
+from fastrl.methods.interventions.continuations import PlacedPrefix
 from fastrl.methods.interventions.leak import leaks
 from fastrl.methods.interventions.parse import Intervention, Reject, parse_intervention
 from fastrl.methods.interventions.propose import Check
@@ -100,7 +100,7 @@ def plain(text: str) -> str:
 
 def keep_first(candidates: Sequence[Candidate]) -> None:
     """Mark all but the first of an attempt's open candidates not_first."""
-    for later in [each for each in candidates if each.outcome == "open"][1:]:
+    for later in [candidate for candidate in candidates if candidate.outcome == "open"][1:]:
         later.outcome = "not_first"
 
 
@@ -129,7 +129,7 @@ class Arms:
         )
 
 
-def measure(candidate: Candidate, arms: Arms, place: int, rates: Mapping[Beginning, float]) -> None:
+def measure(candidate: Candidate, arms: Arms, place: int, rates: Mapping[PlacedPrefix, float]) -> None:
     """Store the success rates of a candidate's arms; place is its problem's index in the chunk."""
     candidate.success = rates.get((place, arms.intervention))
     candidate.success_original = rates.get((place, arms.original))
@@ -156,7 +156,7 @@ def apply_filter(candidate: Candidate, config: InterveneConfig) -> None:
 
 def select_one(candidates: Sequence[Candidate], config: InterveneConfig) -> None:
     """Select an attempt's first survivor with the highest gain (filter success: success rate)."""
-    survivors = [each for each in candidates if each.outcome == "survived"]
+    survivors = [other for other in candidates if other.outcome == "survived"]
     if not survivors:
         return
 
@@ -165,5 +165,5 @@ def select_one(candidates: Sequence[Candidate], config: InterveneConfig) -> None
 
     # keep_first leaves a single survivor
     best = max(survivors, key=worth)
-    for each in survivors:
-        each.outcome = "selected" if each is best else "not_best"
+    for survivor in survivors:
+        survivor.outcome = "selected" if survivor is best else "not_best"

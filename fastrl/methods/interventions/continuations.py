@@ -14,7 +14,7 @@ from fastrl.runtime.seeding import seed_of
 from fastrl.training.progress import Budget, charged
 from fastrl.types import Branch, Completion, PrefixTree, SamplingParams
 
-Beginning = tuple[int, str]
+PlacedPrefix = tuple[int, str]
 """(index of the problem in the chunk, prefix of the model's answer)."""
 
 
@@ -35,12 +35,12 @@ class Continuer:
         self.engine, self.grader, self.config, self.room = engine, grader, config, room
 
     def success_rates(
-        self, problems: Sequence[HardProblem], beginnings: Sequence[Beginning], budget: Budget
-    ) -> dict[Beginning, float]:
+        self, problems: Sequence[HardProblem], prefixes: Sequence[PlacedPrefix], budget: Budget
+    ) -> dict[PlacedPrefix, float]:
         """Return p of each distinct prefix; prefixes that leave no room for a continuation are absent."""
         below: dict[int, dict[str, Branch]] = {}
         prompts: dict[int, list[int]] = {}
-        for place, text in dict.fromkeys(beginnings):
+        for place, text in dict.fromkeys(prefixes):
             problem = problems[place]
             if place not in prompts:
                 prompts[place] = render_prompt(self.engine.tokenizer, problem.messages)
@@ -77,19 +77,21 @@ class Continuer:
         )
 
     def _rates(
-        self, problems: Sequence[HardProblem], sampled: Sequence[tuple[Beginning, Branch, list[Completion]]]
-    ) -> dict[Beginning, float]:
+        self,
+        problems: Sequence[HardProblem],
+        sampled: Sequence[tuple[PlacedPrefix, Branch, list[Completion]]],
+    ) -> dict[PlacedPrefix, float]:
         finished = [
-            (beginning, self._text([*branch.token_ids, *each.token_ids]))
-            for beginning, branch, samples in sampled
-            for each in samples
-            if each.finish_reason == "stop"
+            (prefix, self._text([*branch.token_ids, *sample.token_ids]))
+            for prefix, branch, samples in sampled
+            for sample in samples
+            if sample.finish_reason == "stop"
         ]
         verdicts = self.grader.grade([(text, problems[place].solution) for (place, _), text in finished])
-        correct = {beginning: 0 for beginning, _, _ in sampled}
-        for (beginning, _), verdict in zip(finished, verdicts, strict=True):
-            correct[beginning] += verdict is Verdict.CORRECT
-        return {beginning: count / self.config.num_continuations for beginning, count in correct.items()}
+        correct = {prefix: 0 for prefix, _, _ in sampled}
+        for (prefix, _), verdict in zip(finished, verdicts, strict=True):
+            correct[prefix] += verdict is Verdict.CORRECT
+        return {prefix: count / self.config.num_continuations for prefix, count in correct.items()}
 
     def _text(self, token_ids: Sequence[int]) -> str:
         text: str = self.engine.tokenizer.decode(

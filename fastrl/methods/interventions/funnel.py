@@ -40,17 +40,17 @@ def funnel(
         cut: attempts that were checked against a truncated guided solution.
         kept_by: the filter.
     """
-    outcomes = Counter[str](each.outcome for each in candidates)
+    outcomes = Counter[str](candidate.outcome for candidate in candidates)
     parsed = len(candidates) - sum(outcomes[name] for name in REJECTS)
     no_leak = parsed - outcomes["leak"]
     distinct = no_leak - outcomes["duplicate"]
-    measured = [each for each in candidates if each.success is not None]
+    measured = [candidate for candidate in candidates if candidate.success is not None]
     tested = {
         "continued": len(measured),
-        "successful": sum(bool(each.success) for each in measured),
-        "gained": sum((each.gain or 0) > 0 for each in measured),
+        "successful": sum(bool(candidate.success) for candidate in measured),
+        "gained": sum((candidate.gain or 0) > 0 for candidate in measured),
     }
-    selected = [each for each in candidates if each.outcome == "selected"]
+    selected = [candidate for candidate in candidates if candidate.outcome == "selected"]
     return {
         "problems": num_problems,
         "attempts": num_attempts,
@@ -62,7 +62,7 @@ def funnel(
         "distinct": distinct,
         **{name: tested[name] for name in TESTED[kept_by]},
         "selected": len(selected),
-        "problems_selected": len({each.problem for each in selected}),
+        "problems_selected": len({candidate.problem for candidate in selected}),
         "outcomes": dict(sorted(outcomes.items())),
         "efficacy": efficacy(candidates),
     }
@@ -73,12 +73,16 @@ def efficacy(candidates: Sequence[Candidate]) -> dict[str, dict[str, float]]:
 
     Only candidates with all three arms measured count; empty if there are none.
     """
-    measured = [each for each in candidates if each.gain is not None and each.success_prefix is not None]
+    measured = [
+        candidate
+        for candidate in candidates
+        if candidate.gain is not None and candidate.success_prefix is not None
+    ]
     if not measured:
         return {}
     out = {}
     for name, arm in ARMS.items():
-        rates = [(each.problem, getattr(each, arm)) for each in measured]
+        rates = [(candidate.problem, getattr(candidate, arm)) for candidate in measured]
         out[name] = {
             "mean_success": mean([rate for _, rate in rates]),
             "problems_covered": float(len({problem for problem, rate in rates if rate > 0})),

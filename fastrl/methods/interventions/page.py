@@ -39,11 +39,11 @@ def page(
     """
     attempts = [
         shown
-        for _, own in groupby(candidates, key=lambda each: (each.problem, each.attempt))
+        for _, own in groupby(candidates, key=lambda candidate: (candidate.problem, candidate.attempt))
         if (shown := furthest(list(own))) is not None
     ]
-    attempts.sort(key=lambda each: each.outcome != "selected")
-    articles = "".join(article(problems[each.problem], each) for each in attempts[:SHOWN])
+    attempts.sort(key=lambda candidate: candidate.outcome != "selected")
+    articles = "".join(article(problems[attempt.problem], attempt) for attempt in attempts[:SHOWN])
     body = (
         f"<h1>Interventions</h1>\n<h2>Funnel</h2>\n{table(flat(counts))}\n"
         f"<h2>Requests and tokens</h2>\n{table(flat(budget))}\n<h2>Attempts</h2>\n"
@@ -56,9 +56,13 @@ def page(
 def furthest(own: Sequence[Candidate]) -> Candidate | None:
     """Return the selected candidate, else the first located one that is no leak or repetition, else the first
     located one; None if there is none."""
-    read = [each for each in own if each.location is not None]
+    read = [candidate for candidate in own if candidate.location is not None]
     dropped = ("leak", "duplicate", "unchanged", "not_first")
-    return min(read, key=lambda each: (each.outcome != "selected", each.outcome in dropped), default=None)
+    return min(
+        read,
+        key=lambda candidate: (candidate.outcome != "selected", candidate.outcome in dropped),
+        default=None,
+    )
 
 
 def article(problem: HardProblem, candidate: Candidate) -> str:

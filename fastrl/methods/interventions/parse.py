@@ -31,7 +31,7 @@ class Intervention:
     """A step that replaces substep `location` and all substeps after it."""
 
     location: int
-    """From 1."""
+    """Step number, from 1."""
     content: str
 
 

@@ -62,15 +62,17 @@ def check_row(row: Row, place: str) -> None:
     except ValueError as error:
         raise ValueError(f"{place}: messages: {error}") from error
     attempts = row.get("attempts")
-    if not isinstance(attempts, Sequence) or not all(_is_attempt(each) for each in attempts):
+    if not isinstance(attempts, Sequence) or not all(_is_attempt(attempt) for attempt in attempts):
         raise ValueError(f"{place}: attempts: expected a list of objects with text, got {attempts!r}")
 
 
 def hard_problem(index: int, row: Row, steps: StepsConfig) -> HardProblem:
     """Build the problem of a row, its attempts cut into steps."""
     cut = [
-        segment(each["text"], min_chars=steps.min_chars, min_steps=steps.min_steps, max_steps=steps.max_steps)
-        for each in row["attempts"]
+        segment(
+            attempt["text"], min_chars=steps.min_chars, min_steps=steps.min_steps, max_steps=steps.max_steps
+        )
+        for attempt in row["attempts"]
     ]
     return HardProblem(
         index=index,

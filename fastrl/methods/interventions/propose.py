@@ -79,8 +79,8 @@ class Proposer:
         if self.config.form == "short":
             return [None] * len(problems)
         prompts = [
-            render_prompt(self.engine.tokenizer, self.prompts.solve(each.question, each.reference))
-            for each in problems
+            render_prompt(self.engine.tokenizer, self.prompts.solve(own.question, own.reference))
+            for own in problems
         ]
         trees = {
             place: PrefixTree(

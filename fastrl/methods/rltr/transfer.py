@@ -103,7 +103,7 @@ class TransferReward:
             for name, value in _metrics([scored for row in rows for scored in row]).items():
                 log_metric(f"transfer/{name}", value)
             log_metric("transfer/empty_cuts", _share_empty(cuts))
-        return [_share_correct([each for _, found in row for each in found]) for row in rows]
+        return [_share_correct([continuation for _, found in row for continuation in found]) for row in rows]
 
     def _teacher_rewards(
         self, prompts: Sequence[Any], cuts: Sequence[Sequence[Cut]], solution: Sequence[Any],
@@ -113,7 +113,7 @@ class TransferReward:
         rewards: list[float | None] = [mean([math.exp(value) for value in row]) for row in logprobs]
         if log_extra is not None:
             rows = zip(cuts, logprobs, strict=True)
-            log_extra("cuts", [[_teacher_record(*each) for each in zip(*row, strict=True)] for row in rows])
+            log_extra("cuts", [[_teacher_record(*entry) for entry in zip(*row, strict=True)] for row in rows])
         if log_metric is not None:
             flat = [value for row in logprobs for value in row]
             log_metric("transfer/mean", mean([math.exp(value) for value in flat]))
@@ -128,7 +128,7 @@ class TransferReward:
 
 
 def _share_correct(continuations: Sequence[Continuation]) -> float:
-    return mean([float(each.correct) for each in continuations])
+    return mean([float(continuation.correct) for continuation in continuations])
 
 
 def _share_empty(cuts: Sequence[Sequence[Cut]]) -> float:
@@ -140,7 +140,7 @@ def _metrics(scored: Sequence[Scored]) -> dict[str, float]:
     """Average over cuts; also separately over prefixes with and without the answer, if there are any."""
     if not scored:
         return {}
-    all_found = [each for _, found in scored for each in found]
+    all_found = [continuation for _, found in scored for continuation in found]
     with_answer = [_share_correct(found) for cut, found in scored if cut.has_answer]
     without_answer = [_share_correct(found) for cut, found in scored if not cut.has_answer]
     metrics = {
@@ -148,7 +148,7 @@ def _metrics(scored: Sequence[Scored]) -> dict[str, float]:
         "num_with_answer": float(len(with_answer)),
         "num_without_answer": float(len(without_answer)),
         "tau_mean": mean([cut.tau for cut, _ in scored]),
-        "unfinished": mean([float(each.verdict is None) for each in all_found]),
+        "unfinished": mean([float(continuation.verdict is None) for continuation in all_found]),
     }
     if with_answer:
         metrics["with_answer"] = mean(with_answer)

@@ -20,7 +20,7 @@ def plot_calibration(bins: Sequence[Bin], out: Path) -> Path:
     points, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     points.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1, linestyle="--", label="calibrated")
     points.plot(
-        [each.score for each in bins], [each.total for each in bins], color=COLORS[0], marker="o",
+        [bin.score for bin in bins], [bin.total for bin in bins], color=COLORS[0], marker="o",
         markersize=5, linewidth=1.8, label="reward model",
     )  # fmt: skip
     points.set(xlim=(0, 1), ylim=(0, 1))
@@ -28,9 +28,9 @@ def plot_calibration(bins: Sequence[Bin], out: Path) -> Path:
     points.set_ylabel("gold total", fontsize=8, color=INK)
     points.legend(frameon=False, fontsize=8, loc="upper left")
     counts.bar(
-        [each.low for each in bins],
-        [each.count for each in bins],
-        [each.high - each.low for each in bins],
+        [bin.low for bin in bins],
+        [bin.count for bin in bins],
+        [bin.high - bin.low for bin in bins],
         align="edge",
         color=COLORS[0],
         edgecolor="white",

@@ -116,13 +116,13 @@ class Executor:
         )
         found = self.engine.continue_prefixes(trees, sampling)
         completions = [found[tree][branch] for tree, branch in places]
-        written = [[self._text(each.token_ids) for each in samples] for samples in completions]
+        written = [[self._text(sample.token_ids) for sample in samples] for samples in completions]
         pairs = [(text, r.reference) for r, texts in zip(requests, written, strict=True) for text in texts]
         checked = iter(self.verifier.check(pairs))
         return [
             [
-                Answer(text=text, finish_reason=each.finish_reason, checked=next(checked))
-                for text, each in zip(texts, samples, strict=True)
+                Answer(text=text, finish_reason=sample.finish_reason, checked=next(checked))
+                for text, sample in zip(texts, samples, strict=True)
             ]
             for texts, samples in zip(written, completions, strict=True)
         ]

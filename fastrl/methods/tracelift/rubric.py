@@ -96,7 +96,7 @@ class RubricReward:
         **columns: Any,
     ) -> list[float | None]:
         check_texts("question", question)
-        texts = None if tests is None else [tests_text(each) for each in tests]
+        texts = None if tests is None else [tests_text(test) for test in tests]
         traces = [trace_of(completion_text(completion), self.tag) for completion in completions]
         scores = self.scorer.score(self.task, question, traces, texts)
         if log_extra is not None:

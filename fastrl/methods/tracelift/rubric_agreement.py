@@ -109,5 +109,5 @@ def calibration(traces: Sequence[JudgedTrace], num_bins: int = 10) -> list[Bin]:
 
 def calibration_error(bins: Sequence[Bin]) -> float:
     """Return the sum over bins of count / traces * |mean score - mean total|."""
-    weighted = math.fsum(each.count * abs(each.score - each.total) for each in bins)
-    return weighted / sum(each.count for each in bins)
+    weighted = math.fsum(bin.count * abs(bin.score - bin.total) for bin in bins)
+    return weighted / sum(bin.count for bin in bins)

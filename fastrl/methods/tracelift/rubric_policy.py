@@ -81,13 +81,13 @@ class RubricPolicy(Policy):
         backbone = self.model.base_model
         saved = backbone.state_dict().keys()
         weights = dict(merged_parameters(backbone))
-        weights |= {name: each for name, each in backbone.named_buffers() if name in saved}
+        weights |= {name: buffer for name, buffer in backbone.named_buffers() if name in saved}
         heads = {name: parameter.detach() for name, parameter in self.model.heads.named_parameters()}
         return {WEIGHTS: weights, HEADS: heads}
 
     def save_all_but_weights(self, folder: Path, writes: bool) -> None:
         backbone = self.model.base_model
-        adapters = {name: gather(each, self.device) for name, each in adapter_weights(backbone).items()}
+        adapters = {name: gather(weight, self.device) for name, weight in adapter_weights(backbone).items()}
         if not writes:
             return
         save_config(backbone, folder)

@@ -106,7 +106,7 @@ def _group(row: Row, place: str) -> Group:
         raise ValueError(f"{place}: task: expected {' or '.join(DIMENSIONS)}, got {row['task']!r}")
     pools = {
         name: tuple(
-            _trace(each, row["task"], f"{place}, {name}[{index}]") for index, each in enumerate(row[name])
+            _trace(trace, row["task"], f"{place}, {name}[{index}]") for index, trace in enumerate(row[name])
         )
         for name in ("positive_pool", "negative_bank")
     }

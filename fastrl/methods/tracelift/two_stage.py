@@ -31,8 +31,8 @@ class TwoStageProblem:
     traces: list[str]
     answers: list[Answer]
     """The executor's answers, one per trace."""
-    alone: list[Answer]
-    """As many answers without a trace."""
+    baseline: list[Answer]
+    """The executor's answers without a trace, as many as `answers`."""
     leaks: list[bool]
     """True for traces that state the answer or the program."""
 
@@ -88,7 +88,7 @@ def two_stage(
     num_samples = len(completions[0]) if completions else 0
     rows = [reward_row(problem) for problem in problems]
     references = [executor.verifier.reference(row) for row in rows]
-    traces = [[trace_of(each.text, trace_tag) for each in samples] for samples in completions]
+    traces = [[trace_of(sample.text, trace_tag) for sample in samples] for samples in completions]
     requests = [
         ExecutorRequest(
             question=row["question"], trace=trace, reference=reference, num_samples=1,
@@ -97,14 +97,14 @@ def two_stage(
         for problem, row, reference, own in zip(problems, rows, references, traces, strict=True)
         for j, trace in enumerate(own)
     ]  # fmt: skip
-    alone = [
+    baselines = [
         ExecutorRequest(
             question=row["question"], trace=None, reference=reference, num_samples=num_samples, cache=True,
             seed=seed_of(seed, "alone", problem.index),
         )
         for problem, row, reference in zip(problems, rows, references, strict=True)
     ]  # fmt: skip
-    answers = executor.run([*requests, *alone]) if problems else []
+    answers = executor.run([*requests, *baselines]) if problems else []
     primary = iter(answers[: len(requests)])
     results = [
         TwoStageProblem(
@@ -112,7 +112,7 @@ def two_stage(
             completions=list(samples),
             traces=own,
             answers=[next(primary)[0] for _ in own],
-            alone=without,
+            baseline=without,
             leaks=[executor.verifier.leaks(trace, reference) for trace in own],
         )
         for problem, samples, own, without, reference in zip(
@@ -135,21 +135,21 @@ def summarize(results: Sequence[TwoStageProblem], executor: Executor, seed: int)
         metrics.update({name: mean(values), f"{name}/low": low, f"{name}/high": high})
 
     helped = [success_rate(result.answers) for result in results]
-    alone = [success_rate(result.alone) for result in results]
+    baseline = [success_rate(result.baseline) for result in results]
     add(f"two_stage_avg@{n}", helped)
-    add(f"executor_alone_avg@{n}", alone)
-    add("uplift", [a - b for a, b in zip(helped, alone, strict=True)])
+    add(f"executor_alone_avg@{n}", baseline)
+    add("uplift", [a - b for a, b in zip(helped, baseline, strict=True)])
     answers = [answer for result in results for answer in result.answers]
     completions = [completion for result in results for completion in result.completions]
     metrics["leak"] = mean([float(leak) for result in results for leak in result.leaks])
-    metrics["trace_length"] = mean([float(len(each.token_ids)) for each in completions])
-    metrics["trace_unfinished"] = mean([float(each.finish_reason == "length") for each in completions])
+    metrics["trace_length"] = mean([float(len(sample.token_ids)) for sample in completions])
+    metrics["trace_unfinished"] = mean([float(sample.finish_reason == "length") for sample in completions])
     metrics["answer_unfinished"] = mean([float(answer.finish_reason == "length") for answer in answers])
     labels = Counter(answer.checked.label for answer in answers)
     metrics |= {label: labels[label] / len(answers) for label in executor.verifier.labels}
     if executor.verifier.task == "code":
         metrics["two_stage_pass_rate"] = mean([answer.checked.pass_rate for answer in answers])
-        metrics["executor_alone_pass_rate"] = mean([a.checked.pass_rate for r in results for a in r.alone])
+        metrics["executor_alone_pass_rate"] = mean([a.checked.pass_rate for r in results for a in r.baseline])
     return metrics
 
 
@@ -179,6 +179,6 @@ def write_answers(path: Path, results: Sequence[TwoStageProblem]) -> None:
                     "executor_answer": answer.text,
                     "verdict": answer.checked.label,
                     "pass_rate": answer.checked.pass_rate,
-                    "executor_alone": success_rate(result.alone),
+                    "executor_alone": success_rate(result.baseline),
                 }
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")

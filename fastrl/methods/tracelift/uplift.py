@@ -37,13 +37,13 @@ class Scorer(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lifted:
+class UpliftRecord:
     """A trace with the executor's answers and the reward model's score."""
 
     trace: str
     answers: list[Answer]
     """Answers with the trace; the first is the primary run."""
-    alone: list[Answer]
+    baseline: list[Answer]
     """Answers without a trace."""
     quality: float
     """The reward model's score; 0 if the form uses none."""
@@ -60,12 +60,12 @@ class Lifted:
 
     @property
     def uplift(self) -> float:
-        return mean_uplift(success_rate(self.repeats), success_rate(self.alone))
+        return mean_uplift(success_rate(self.repeats), success_rate(self.baseline))
 
     @property
     def coefficient(self) -> float:
-        passes, base = num_right(self.repeats), num_right(self.alone)
-        return sign_with_ties(passes, len(self.repeats), base, len(self.alone))
+        passes, base = num_right(self.repeats), num_right(self.baseline)
+        return sign_with_ties(passes, len(self.repeats), base, len(self.baseline))
 
     def reward(self, config: UpliftConfig) -> float:
         if self.leak and config.leak == "zero":
@@ -132,15 +132,17 @@ class UpliftReward:
         step, ids = trainer_state.global_step, range(len(prompts)) if rollout_ids is None else rollout_ids
         rows = rows_of(columns | {"question": question}, len(completions))
         references = [self.verifier.reference(row) for row in rows]
-        traces = [trace_of(completion_text(each), self.config.trace_tag) for each in completions]
+        traces = [trace_of(completion_text(completion), self.config.trace_tag) for completion in completions]
         with_traces = self._requests(question, traces, references, step, ids)
-        alone = self._baselines(question, references, step, ids)
-        cached = mean([float(self.executor.is_cached(request)) for request in alone]) if alone else 0.0
-        answers = self.executor.run([*with_traces, *alone])
+        baselines = self._baselines(question, references, step, ids)
+        cached = (
+            mean([float(self.executor.is_cached(request)) for request in baselines]) if baselines else 0.0
+        )
+        answers = self.executor.run([*with_traces, *baselines])
         qualities = self._qualities(question, traces, references)
-        lifted = [
-            Lifted(
-                trace=trace, answers=with_trace, alone=without, quality=quality,
+        records = [
+            UpliftRecord(
+                trace=trace, answers=with_trace, baseline=without, quality=quality,
                 leak=self.verifier.leaks(trace, reference),
             )
             for trace, with_trace, without, quality, reference in zip(
@@ -148,12 +150,12 @@ class UpliftReward:
             )
         ]  # fmt: skip
         if log_extra is not None:
-            for name, values in records(lifted).items():
+            for name, values in logged_columns(records).items():
                 log_extra(name, values)
-        if log_metric is not None and lifted:
-            for name, value in (metrics(lifted, self.config, self.verifier) | {"cached": cached}).items():
+        if log_metric is not None and records:
+            for name, value in (metrics(records, self.config, self.verifier) | {"cached": cached}).items():
                 log_metric(f"uplift/{name}", value)
-        return [each.reward(self.config) for each in lifted]
+        return [record.reward(self.config) for record in records]
 
     def _requests(
         self, questions: Sequence[str], traces: Sequence[str], references: Sequence[Any], step: int,
@@ -202,18 +204,18 @@ def rows_of(columns: dict[str, Any], size: int) -> list[dict[str, Any]]:
     return [{name: values[i] for name, values in lists.items()} for i in range(size)]
 
 
-def records(lifted: Sequence[Lifted]) -> dict[str, list[Any]]:
+def logged_columns(records: Sequence[UpliftRecord]) -> dict[str, list[Any]]:
     """Return the columns that are logged with the completions."""
     return {
-        "trace": [each.trace for each in lifted],
-        "executor_answer": [each.primary.text for each in lifted],
-        "executor_verdict": [each.primary.checked.label for each in lifted],
-        "s_with": [success_rate(each.repeats) for each in lifted],
-        "s_base": [success_rate(each.alone) for each in lifted],
-        "quality": [each.quality for each in lifted],
-        "leak": [each.leak for each in lifted],
-        "executor_repeats": [[run_record(run) for run in each.repeats] for each in lifted],
-        "executor_alone": [[run_record(run) for run in each.alone] for each in lifted],
+        "trace": [record.trace for record in records],
+        "executor_answer": [record.primary.text for record in records],
+        "executor_verdict": [record.primary.checked.label for record in records],
+        "s_with": [success_rate(record.repeats) for record in records],
+        "s_base": [success_rate(record.baseline) for record in records],
+        "quality": [record.quality for record in records],
+        "leak": [record.leak for record in records],
+        "executor_repeats": [[run_record(run) for run in record.repeats] for record in records],
+        "executor_alone": [[run_record(run) for run in record.baseline] for record in records],
     }
 
 
@@ -221,23 +223,23 @@ def run_record(run: Answer) -> dict[str, Any]:
     return {"text": run.text, "verdict": run.checked.label, "finish_reason": run.finish_reason}
 
 
-def metrics(lifted: Sequence[Lifted], config: UpliftConfig, verifier: Verifier) -> dict[str, float]:
+def metrics(records: Sequence[UpliftRecord], config: UpliftConfig, verifier: Verifier) -> dict[str, float]:
     """Average over traces; verdicts and `unfinished` are fractions of the runs with a trace."""
-    runs = [answer for each in lifted for answer in each.answers]
+    runs = [answer for record in records for answer in record.answers]
     labels = Counter(answer.checked.label for answer in runs)
     found = {
-        "e2e": mean([float(each.primary.checked.success) for each in lifted]),
-        "with": mean([success_rate(each.repeats) for each in lifted]),
-        "without": mean([success_rate(each.alone) for each in lifted]),
-        "uplift": mean([each.uplift for each in lifted]),
-        "leak": mean([float(each.leak) for each in lifted]),
-        "empty_trace": mean([float(not each.trace) for each in lifted]),
+        "e2e": mean([float(record.primary.checked.success) for record in records]),
+        "with": mean([success_rate(record.repeats) for record in records]),
+        "without": mean([success_rate(record.baseline) for record in records]),
+        "uplift": mean([record.uplift for record in records]),
+        "leak": mean([float(record.leak) for record in records]),
+        "empty_trace": mean([float(not record.trace) for record in records]),
         "unfinished": mean([float(answer.finish_reason == "length") for answer in runs]),
         **{label: labels[label] / len(runs) for label in verifier.labels},
     }
     if config.needs_quality:
-        found["quality"] = mean([each.quality for each in lifted])
+        found["quality"] = mean([record.quality for record in records])
     if verifier.task == "code":
-        found["coefficient"] = mean([each.coefficient for each in lifted])
-        found["pass_rate"] = mean([each.primary.checked.pass_rate for each in lifted])
+        found["coefficient"] = mean([record.coefficient for record in records])
+        found["pass_rate"] = mean([record.primary.checked.pass_rate for record in records])
     return found

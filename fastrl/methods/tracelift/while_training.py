@@ -1,4 +1,4 @@
-"""Measures the accuracy of planner + executor, and of the executor alone, during training."""
+"""Measures the accuracy of planner + executor, and of the executor without traces, during training."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class AnswerChanges:
     corrupted: float
     """Fraction of continuations after the corrupted step that don't end in the original answer."""
     control: float
-    """The same after the unchanged step: how often sampling alone changes the answer."""
+    """The same after the unchanged step: how often sampling changes the answer without a corruption."""
     effect: float
     """corrupted - control, averaged over problems."""
     low: float

@@ -101,11 +101,11 @@ def judged_clusters(
             if text is None:
                 clusters[number].append(None)
                 continue
-            said = [next(answers) for _ in representatives[number]]
-            new = all(label == "yes" for label in said)
+            found = [next(answers) for _ in representatives[number]]
+            new = all(label == "yes" for label in found)
             if new:
                 representatives[number].append(text)
-            clusters[number].append(len(said) if new else said.index("no") if "no" in said else None)
+            clusters[number].append(len(found) if new else found.index("no") if "no" in found else None)
     return clusters, rejects
 
 

@@ -44,9 +44,9 @@ class Measured:
 def measure(probed: Probed, probes: Probes, judges: Mapping[str, Judge]) -> Measured:
     """Label the responses, cluster them by strategy, and add the metrics of `probe`.
 
-        faithfulness/<who>/{aligned,partial,misaligned,score}            who = checker, judge, second_judge
-        faithfulness/<who>/{correct,incorrect}/...                       only correct or only wrong answers
-        faithfulness/<who>/unlabelled                                    fraction of responses without a label
+        faithfulness/<labeller>/{aligned,partial,misaligned,score}       checker, judge, second_judge
+        faithfulness/<labeller>/{correct,incorrect}/...                  only correct or only wrong answers
+        faithfulness/<labeller>/unlabelled                               fraction of responses without a label
         faithfulness/agreement/<one>/<other>/{kappa,observed,num_items}  for each pair of labellers
         diversity/..., diversity/faithful/...                            see mean_diversity
 
@@ -59,11 +59,11 @@ def measure(probed: Probed, probes: Probes, judges: Mapping[str, Judge]) -> Meas
     labels, metrics = alignment_labels(probed.results, probes.checker, judges)
     correct = [verdict is Verdict.CORRECT for result in probed.results for verdict in result.verdicts]
     kinds = {"": None, "correct/": correct, "incorrect/": [not one for one in correct]}
-    for who, said in labels.items():
+    for labeller, own in labels.items():
         for kind, chosen in kinds.items():
-            shares = alignment_shares(said, chosen)
-            metrics |= {f"{who}/{kind}{label}": share for label, share in shares.items()}
-        metrics[f"{who}/unlabelled"] = said.count(None) / len(said)
+            shares = alignment_shares(own, chosen)
+            metrics |= {f"{labeller}/{kind}{label}": share for label, share in shares.items()}
+        metrics[f"{labeller}/unlabelled"] = own.count(None) / len(own)
     agreements = all_agreements(labels)
     for pair, found in agreements.items():
         metrics[f"agreement/{pair}/observed"] = found.observed
@@ -91,9 +91,9 @@ def alignment_labels(
     if checker is not None:
         labels["checker"] = [exact_label(checker, problem, text) for problem, text in pairs]
     for name, judge in judges.items():
-        said = judge.alignment([problem.question for problem, _ in pairs], [text for _, text in pairs])
-        labels[name] = said.labels
-        metrics[f"{name}/unreadable_replies"] = float(said.rejects.total())
+        judged = judge.alignment([problem.question for problem, _ in pairs], [text for _, text in pairs])
+        labels[name] = judged.labels
+        metrics[f"{name}/unreadable_replies"] = float(judged.rejects.total())
     return labels, metrics
 
 
@@ -123,7 +123,7 @@ def strategy_names(
     if strategy is None:
         return None
     names = [[strategy(completion.text) for completion in result.completions] for result in results]
-    for name in (name for each in names for name in each):
+    for name in (name for given in names for name in given):
         if not isinstance(name, Hashable):
             raise ValueError(f"[faithfulness] strategy: expected a hashable name, got {name!r}")
     return names
@@ -181,7 +181,7 @@ def rows_of(
                 "verdict": result.verdicts[sample].value,
                 "finish_reason": completion.finish_reason,
                 "completion": completion.text,
-                "labels": {who: said[number] for who, said in labels.items()},
+                "labels": {labeller: own[number] for labeller, own in labels.items()},
                 "strategy": None if name is None else str(name),
                 "clusters": {kind: found[place][sample] for kind, found in clusters.items()},
                 "reproduced": forced.get((result.problem.index, sample)),

@@ -64,24 +64,26 @@ class LabelReward:
             self._drawn(item, trainer_state.global_step, rollout)
             for item, rollout in zip(problem_ids, ids, strict=True)
         ]
-        pairs = [(completion_text(text), each.label) for text, each in zip(completions, labels, strict=True)]
+        pairs = [
+            (completion_text(text), label.label) for text, label in zip(completions, labels, strict=True)
+        ]
         rewards = [float(verdict is Verdict.CORRECT) for verdict in self.grader.grade(pairs)]
         if self.config.kind == "false_negatives":
-            corrupted = {item for item, each in self.labels.items() if each.corrupted}
+            corrupted = {item for item, label in self.labels.items() if label.corrupted}
             rewards = with_false_negatives(rewards, problem_ids, corrupted)
         if log_extra is not None:
-            log_extra("label", [each.label for each in labels])
-            log_extra("corrupted", [each.corrupted for each in labels])
+            log_extra("label", [label.label for label in labels])
+            log_extra("corrupted", [label.corrupted for label in labels])
         if log_metric is not None and labels:
-            log_metric("labels/corrupted", mean([float(each.corrupted) for each in labels]))
+            log_metric("labels/corrupted", mean([float(label.corrupted) for label in labels]))
         return [*rewards]
 
     def _drawn(self, item: int, step: int, rollout: int) -> NoisyLabel:
-        each = self.labels[item]
+        stored = self.labels[item]
         if self.config.kind != "per_sample":
-            return each
-        label = label_for_sample(each.gold, each.label, self.config.share, self.seed, item, step, rollout)
-        return NoisyLabel(gold=each.gold, label=label, corrupted=label != each.gold)
+            return stored
+        label = label_for_sample(stored.gold, stored.label, self.config.share, self.seed, item, step, rollout)
+        return NoisyLabel(gold=stored.gold, label=label, corrupted=label != stored.gold)
 
 
 def item_labels(
@@ -110,8 +112,8 @@ def item_labels(
     if config.share and None in wrong:
         expected = f"a wrong label in column {config.column!r} of every row"
         refuse("labels", "column", expected, f"none in row {items[wrong.index(None)] + 1}")
-    able = [(item, each) for item, each in zip(items, flips, strict=True) if each.corrupted]
-    check_differ([item for item, _ in able], [each for _, each in able], differ)
+    able = [(item, flip) for item, flip in zip(items, flips, strict=True) if flip.corrupted]
+    check_differ([item for item, _ in able], [flip for _, flip in able], differ)
     return dict(zip(items, flips, strict=True))
 
 

@@ -84,9 +84,9 @@ class MajorityReward:
             log_extra("pseudo_label", labels)
         if log_metric is not None and votes:
             log_metric("majority/agreement", agreement(votes))
-            known = [each.text_agreement for each in votes if each.label is not None]
+            known = [elected.text_agreement for elected in votes if elected.label is not None]
             log_metric("majority/text_agreement", mean(known) if known else float("nan"))
-            log_metric("majority/no_label", mean([float(each.label is None) for each in votes]))
+            log_metric("majority/no_label", mean([float(elected.label is None) for elected in votes]))
             if solution is not None:
                 log_metric("majority/label_right", self._share_right(votes, [solution[row] for row in first]))
         return [*self._graded(texts, labels)]
@@ -100,12 +100,13 @@ class MajorityReward:
     def _share_right(self, votes: Sequence[Vote], gold: Sequence[Any]) -> float:
         """Return the fraction of groups whose label is correct; a missing label is not."""
         answers = [
-            None if each.label is None else gold_text(right) for each, right in zip(votes, gold, strict=True)
+            None if elected.label is None else gold_text(right)
+            for elected, right in zip(votes, gold, strict=True)
         ]
-        return mean(self._graded([f"\\boxed{{{each.label}}}" for each in votes], answers))
+        return mean(self._graded([f"\\boxed{{{elected.label}}}" for elected in votes], answers))
 
 
 def agreement(votes: Sequence[Vote]) -> float:
     """Return the mean agreement of the groups with a label; NaN if none has one."""
-    known = [each.agreement for each in votes if each.label is not None]
+    known = [elected.agreement for elected in votes if elected.label is not None]
     return mean(known) if known else float("nan")

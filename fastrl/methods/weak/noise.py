@@ -121,19 +121,19 @@ def noisy_labels(
         label = answer if other is None or not hit else other
         labels.append(NoisyLabel(gold=answer, label=label, corrupted=hit))
     check_differ(
-        [items[place] for place in sorted(corrupted)], [each for each in labels if each.corrupted], differ
+        [items[place] for place in sorted(corrupted)], [noisy for noisy in labels if noisy.corrupted], differ
     )
     return labels
 
 
 def check_differ(items: Sequence[int], labels: Sequence[NoisyLabel], differ: Differ) -> None:
     """Raise ValueError for a wrong label that the grader may accept as the gold answer."""
-    found = differ([(each.label, each.gold) for each in labels])
-    for item, each, differs in zip(items, labels, found, strict=True):
+    found = differ([(label.label, label.gold) for label in labels])
+    for item, label, differs in zip(items, labels, found, strict=True):
         if not differs:
             raise ValueError(
                 f"[noise] label of item {item}: expected one that surely differs from the gold answer "
-                f"{each.gold!r}, got {each.label!r}"
+                f"{label.gold!r}, got {label.label!r}"
             )
 
 

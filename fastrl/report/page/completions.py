@@ -176,7 +176,7 @@ def cut_block(k: int, cut: Row, length: int) -> Block:
     if "answer_logprob" in cut:
         chance = math.exp(cut["answer_logprob"])
         note += f"; the receiver gives the gold answer probability {chance:.4f}"
-    found = [run_of(each) for each in cut.get("continuations", ())]
+    found = [run_of(continuation) for continuation in cut.get("continuations", ())]
     return runs(title, found, note=note, lead=cut["prefix_end"][-120:])
 
 
@@ -186,11 +186,11 @@ def run_of(logged: Row) -> dict[str, Any]:
 
 def executor_blocks(row: Row) -> list[Block]:
     primary = run(row["executor_answer"], row["executor_verdict"], "primary run")
-    repeats = [run_of(each) for each in row.get("executor_repeats", ())]
-    alone = [run_of(each) for each in row.get("executor_alone", ())]
+    repeats = [run_of(logged) for logged in row.get("executor_repeats", ())]
+    without = [run_of(logged) for logged in row.get("executor_alone", ())]
     parts = {
         "success rate with the trace": row["s_with"],
-        "success rate alone": row["s_base"],
+        "success rate without the trace": row["s_base"],
         "uplift": row["s_with"] - row["s_base"],
         "quality (reward model)": row["quality"],
         "answer leaks into the trace": row["leak"],
@@ -199,8 +199,8 @@ def executor_blocks(row: Row) -> list[Block]:
         text("Trace that the executor reads", row["trace"]),
         runs("Executor with the trace", [primary, *repeats]),
     ]
-    if alone:
-        found.append(runs("Executor without a trace", alone))
+    if without:
+        found.append(runs("Executor without a trace", without))
     return [*found, table("Uplift", ["part", "value"], numbers(parts))]
 
 

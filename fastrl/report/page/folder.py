@@ -58,7 +58,7 @@ def stage_data(folder: Path, name: str, max_rows: int) -> Data:
     lines = read_metrics(metrics) if metrics.is_file() else []
     tables = [
         {"title": path.stem, "rows": list(flat(read_json(path)).items())}
-        for path in (folder / each for each in COUNTS)
+        for path in (folder / name for name in COUNTS)
         if path.is_file()
     ]
     return {

@@ -15,7 +15,7 @@ from fastrl.report.page.folder import report_data
 from fastrl.report.page.write import assemble, safe_json
 
 LOOPBACK = "127.0.0.1"
-LOOK_S = 1.0
+MIN_READ_INTERVAL_S = 1.0
 """Seconds between checks of the folder, whatever the number of browsers."""
 IDLE_S = 60.0
 FILES = ("*", "completions/*", "*/*", "*/completions/*")
@@ -32,15 +32,15 @@ class FollowedPage:
     def __init__(self, run_dir: str | Path, max_rows: int) -> None:
         self.folder, self.max_rows, self.lock = Path(run_dir), max_rows, Lock()
         self.mark: list[tuple[str, int, int]] | None = None
-        self.looked = -LOOK_S
+        self.last_read = -MIN_READ_INTERVAL_S
         self.data: dict[str, Any] = {}
         self.version, self.json = "", b""
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the folder if it has changed; check at most once every LOOK_S."""
+        """Read the folder if it has changed; check at most once every MIN_READ_INTERVAL_S."""
         with self.lock:
-            if time.monotonic() - self.looked < LOOK_S:
+            if time.monotonic() - self.last_read < MIN_READ_INTERVAL_S:
                 return
             if (mark := mark_of(self.folder)) != self.mark:
                 self.data = report_data(self.folder, self.max_rows)
@@ -48,7 +48,7 @@ class FollowedPage:
                 version = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
                 self.json = f'{{"version":"{version}","data":{text}}}'.encode()
                 self.version, self.mark = version, mark
-            self.looked = time.monotonic()
+            self.last_read = time.monotonic()
 
     def page(self) -> bytes:
         """Return the page with the current data."""

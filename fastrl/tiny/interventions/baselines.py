@@ -104,7 +104,7 @@ def reflected_rows(
             seeds=[seed_of(seed, "reflect", index) for index in range(len(hard))],
             n=num_samples,
         )
-    texts = [[each.text for each in own if each.finish_reason == "stop"] for own in found]
+    texts = [[completion.text for completion in own if completion.finish_reason == "stop"] for own in found]
     right = right_ones(grader, texts, hard)
     return [
         {"prompt": row["messages"], "completion": text}
@@ -149,7 +149,11 @@ def completed_rows(
     with charged(engine, budget, "suffix"):
         found = engine.continue_prefixes(trees, drawn(sampling))
     ends = [
-        [rest_of(engine.tokenizer, tree.branches[0], each) for each in own[0] if each.finish_reason == "stop"]
+        [
+            rest_of(engine.tokenizer, tree.branches[0], completion)
+            for completion in own[0]
+            if completion.finish_reason == "stop"
+        ]
         for tree, own in zip(trees, found, strict=True)
     ]
     texts = [[start + end for end in own] for start, own in zip(starts, ends, strict=True)]

@@ -136,7 +136,7 @@ def guided_row(config: IntConfig, chain: Chain, random: Random, table: Table) ->
     """Return a trace guided by a reference in the prompt.
 
     In half of the rows the reference is whole, and the trace follows it or deviates in one result. In the
-    others it has only the first steps, and the trace continues as the solver does alone.
+    others it has only the first steps, and the trace continues as the solver does without help.
     """
     count = len(chain.terms)
     guide = arbitrary(chain, random)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from fastrl.data.splits import Split
 from fastrl.runtime.seeding import seed_of
 from fastrl.tiny.folders import default_cache, digest, make_once
 from fastrl.tiny.interventions.config import IntConfig
 from fastrl.tiny.interventions.examples import hard_row, meets, solver_row
 from fastrl.tiny.world.examples import write_jsonl
 from fastrl.tiny.world.make import world_key
-from fastrl.tiny.world.task import Chain, Split, draw_chains
+from fastrl.tiny.world.task import Chain, draw_chains
 from fastrl.tiny.world.teach import learn, prepare
 from fastrl.tiny.world.traces import wrong_entries
 

@@ -95,7 +95,7 @@ def assess_solver(
             seed=seed_of(seed, "assess_solver"),
         )
     rows = [(r.problem.columns["expression"], c.text) for r in result.problems for c in r.completions]
-    logprobs = [value for own in result.completions for each in own for value in each.logprobs]
+    logprobs = [value for own in result.completions for completion in own for value in completion.logprobs]
     expressions, texts = zip(*rows, strict=True)
     notation = measure(expressions, texts)
     hard_steps = [right for text in texts for right in hard_steps_of(text, table)]

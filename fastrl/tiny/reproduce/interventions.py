@@ -247,10 +247,10 @@ class InterventionStudy:
         first: dict[tuple[int, int], Candidate] = {}
         for row in read_rows(str(self.folder / "intervene" / "interventions.jsonl")):
             row.pop("gain")
-            each = Candidate(**row)
-            if each.outcome not in UNUSABLE:
-                first.setdefault((each.problem, each.attempt), each)
-        return [sft_row(problems[each.problem], each) for each in first.values()]
+            candidate = Candidate(**row)
+            if candidate.outcome not in UNUSABLE:
+                first.setdefault((candidate.problem, candidate.attempt), candidate)
+        return [sft_row(problems[candidate.problem], candidate) for candidate in first.values()]
 
     def cell(self, name: str) -> dict[str, Any]:
         """Train with SFT only, on one variant of the cloned text; the recipe's variant is `kept`."""

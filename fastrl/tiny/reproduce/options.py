@@ -76,7 +76,7 @@ class ReproduceOptions(Sizes):
 
     @property
     def sizes(self) -> Sizes:
-        return Sizes(**{each.name: getattr(self, each.name) for each in fields(Sizes)})
+        return Sizes(**{field.name: getattr(self, field.name) for field in fields(Sizes)})
 
     @property
     def claims(self) -> list[Claim]:
@@ -113,7 +113,7 @@ def claim_folder(root: Path, sizes: Sizes) -> None:
 
 def read_sizes(root: Path) -> Sizes:
     saved = json.loads((root / SAVED).read_text())
-    return Sizes(**{each.name: saved[each.name] for each in fields(Sizes)})
+    return Sizes(**{field.name: saved[field.name] for field in fields(Sizes)})
 
 
 def configuration(sizes: Sizes) -> dict[str, Any]:

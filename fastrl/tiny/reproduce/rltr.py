@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from fastrl.config import CheckpointConfig, EvalConfig, RewardConfig, RlConfig
+from fastrl.config import EvalConfig, PromptedConfig, RewardConfig, RlConfig
 from fastrl.runtime.run import read_metrics
 from fastrl.tiny.demo import DemoOptions, demo_config, rl_recipe
 from fastrl.tiny.world.assess import assess
@@ -64,9 +64,11 @@ class RltrStudy:
         options = DemoOptions(dir=str(self.folder / name), steps=self.steps, seed=self.seed)
         config = demo_config(rl_recipe("rltr-tiny"), self.world, options)
         functions = ARMS[name]
-        rewards = RewardConfig(functions=functions, weights=tuple(WEIGHTS[each] for each in functions))
+        rewards = RewardConfig(
+            functions=functions, weights=tuple(WEIGHTS[function] for function in functions)
+        )
         if name == "rlvr":
-            config = replace(config, transfer=replace(config.transfer, receiver=CheckpointConfig()))
+            config = replace(config, transfer=replace(config.transfer, receiver=PromptedConfig()))
         return replace(config, reward=rewards, eval=EvalConfig())
 
     def assessed(self, name: str, checkpoint: Path) -> dict[str, float]:

@@ -96,7 +96,7 @@ def run_study(name: str, seed: int, root: Path) -> Path:
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     found["seconds"] = {
         "wall": time.perf_counter() - start,
-        "cpu": sum(each.ru_utime + each.ru_stime for each in used),
+        "cpu": sum(usage.ru_utime + usage.ru_stime for usage in used),
     }
     write_json(folder / "numbers.json", found)
     return folder / "numbers.json"

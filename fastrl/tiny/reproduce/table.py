@@ -47,8 +47,7 @@ def findings(claims: Sequence[Claim], numbers: Numbers, samples: int) -> list[Fi
 
 def caption(numbers: Numbers, sizes: Sizes) -> str:
     """Return the explanation below the table."""
-    every = [found["seconds"] for own in numbers.values() for found in own.values()]
-    cpu = sum(each["cpu"] for each in every)
+    cpu = sum(part["seconds"]["cpu"] for own in numbers.values() for part in own.values())
     trial = "" if sizes.teach is None else f", models trained for {sizes.teach} steps (a trial, not a result)"
     return (
         "here: means over seeds of the two numbers that the claim compares, in its order. effect: their "
@@ -62,7 +61,7 @@ def caption(numbers: Numbers, sizes: Sizes) -> str:
 
 
 def rows(found: Sequence[Finding]) -> list[tuple[str, ...]]:
-    return [(each.claim.text, each.claim.paper, *shown(each), each.verdict) for each in found]
+    return [(result.claim.text, result.claim.paper, *shown(result), result.verdict) for result in found]
 
 
 def shown(finding: Finding) -> tuple[str, str]:
@@ -84,7 +83,7 @@ def as_json(found: Sequence[Finding], numbers: Numbers, sizes: Sizes) -> dict[st
     return {
         "claims": [claim_as_json(finding, list(numbers[finding.claim.study])) for finding in found],
         "sizes": asdict(sizes),
-        "seconds": {s: {seed: each["seconds"] for seed, each in own.items()} for s, own in numbers.items()},
+        "seconds": {s: {seed: part["seconds"] for seed, part in own.items()} for s, own in numbers.items()},
         "environment": environment(),
     }
 

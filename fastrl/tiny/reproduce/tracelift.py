@@ -93,7 +93,7 @@ class TraceliftStudy:
         """Return assess_lift's metrics, cached in a file."""
         file = self.folder / "assessed" / f"{name}-{self.num_problems}.json"
         if not file.exists():
-            executors = {each: self.world / each for each in EXECUTORS}
+            executors = {name: self.world / name for name in EXECUTORS}
             recipe = cast(RlConfig, self.pipeline().stages["rl"])
             numbers = assess_lift(
                 planner(), executors, recipe, num_problems=self.num_problems, seed=self.seed

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from fastrl.config import CheckpointConfig, DataConfig, RlConfig
+from fastrl.config import DataConfig, PromptedConfig, RlConfig
 from fastrl.data import load_problems
 from fastrl.engine.tree.engine import TorchEngine
 from fastrl.methods.tracelift.build import build_executor
@@ -53,7 +53,7 @@ def assess_lift(
     task = recipe.uplift.executor.task
     numbers = {f"trace/{name}": value for name, value in trace_quality(expressions, texts, task).items()}
     for name, path in executors.items():
-        config = replace(recipe.uplift.executor, model=CheckpointConfig(path=str(path)))
+        config = replace(recipe.uplift.executor, model=PromptedConfig(path=str(path)))
         executor = build_executor(config, recipe.engine, CPU)
         try:
             found = two_stage(

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
+from fastrl.data.splits import Split
 from fastrl.runtime.seeding import seed_of
 from fastrl.tiny.folders import default_cache, digest, make_once
 from fastrl.tiny.tracelift.config import LiftConfig
@@ -16,7 +17,7 @@ from fastrl.tiny.tracelift.task import task_row
 from fastrl.tiny.tracelift.teach import teach_lift
 from fastrl.tiny.world.examples import write_jsonl
 from fastrl.tiny.world.make import World, build_world, world_key
-from fastrl.tiny.world.task import Split, draw_chains
+from fastrl.tiny.world.task import draw_chains
 from fastrl.types import Task
 
 # source files in this world's key, in addition to the plain world's

@@ -84,7 +84,7 @@ def answers_right(
 def executor_table(
     executor: Path, chains: Sequence[Chain], task: Task, *, temperature: float = 0.5, seed: int = 0
 ) -> dict[str, float]:
-    """Return the executor's accuracy alone, with right traces of each style, and with each kind of flaw."""
+    """Return the executor's accuracy without a trace, with right traces of each style, with each flaw."""
     shown: dict[str, list[Shown]] = {"alone": [(chain, None) for chain in chains]}
     for style in STYLES:
         shown[style] = [(c, trace_of_solution(work(c, Random(0), style=style))) for c in chains]
@@ -92,7 +92,7 @@ def executor_table(
         random = Random(seed_of(seed, "executor_table", kind))
         possible = [chain for chain in chains if places(chain, kind)]
         shown[kind] = [(c, perturb(c, kind, random.choice(places(c, kind)), random).text) for c in possible]
-    everything = [each for rows in shown.values() for each in rows]
+    everything = [row for rows in shown.values() for row in rows]
     right = iter(answers_right(executor, everything, task, temperature=temperature, seed=seed))
     return {name: sum(next(right) for _ in rows) / len(rows) for name, rows in shown.items() if rows}
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 
+from fastrl.data.splits import Split
 from fastrl.runtime.seeding import seed_of
 from fastrl.tiny.folders import default_cache, digest, make_once
 from fastrl.tiny.world.config import LearnerConfig, WorldConfig
 from fastrl.tiny.world.examples import problem_row, write_jsonl
-from fastrl.tiny.world.task import Split, draw_chains
+from fastrl.tiny.world.task import draw_chains
 from fastrl.tiny.world.teach import teach
 
 __all__ = ["LearnerConfig", "World", "WorldConfig", "build_world"]
@@ -26,6 +27,7 @@ SOURCES = (
         )
     ),
     "data/conversations.py",
+    "data/splits.py",
     "stages/sft.py",
 )  # fmt: skip
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import operator
 import re
 from dataclasses import dataclass
-from hashlib import blake2b
 from random import Random
 from typing import Literal
 
-Split = Literal["train", "test"]
+from fastrl.data.splits import Split, draw_different
+
 Term = tuple[str, int]
 OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
-TEST_SHARE = 8  # one in eight expressions is held out
 
 _EXPRESSION = re.compile(r"(\d+)((?:\[?[-+*]\d+\]?)+)(?:%(\d+))?")
 _TERM = re.compile(r"\[([-+*])(\d+)\]|([-+*])(\d+)")
@@ -128,27 +127,16 @@ class ChainConfig:
             )
 
 
-def split_of(expression: str) -> Split:
-    """Return an expression's split, which depends only on its hash, so that splits never overlap."""
-    held_out = int.from_bytes(blake2b(expression.encode(), digest_size=4).digest(), "big") % TEST_SHARE == 0
-    return "test" if held_out else "train"
-
-
 def draw_chains(config: ChainConfig, count: int, *, seed: int, split: Split) -> list[Chain]:
     """Draw `count` distinct chains of one split; the number of operations is uniform over its range."""
-    random = Random(f"{seed}/{split}")
-    chains: dict[str, Chain] = {}
-    attempts = 0
-    while len(chains) < count:
-        attempts += 1
-        if attempts > 100 * count + 1000:
-            raise ValueError(
-                f"[chain] count: expected fewer than {count} different {split} chains of {config}"
-            )
-        chain = _draw(config, random)
-        if split_of(chain.expression) == split:
-            chains.setdefault(chain.expression, chain)
-    return list(chains.values())
+
+    def draw(random: Random) -> Chain:
+        return _draw(config, random)
+
+    def text_of(chain: Chain) -> str:
+        return chain.expression
+
+    return draw_different(draw, text_of, count, seed=seed, split=split, section="chain")
 
 
 def _draw(config: ChainConfig, random: Random) -> Chain:

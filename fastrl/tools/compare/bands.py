@@ -119,11 +119,11 @@ def seed_values(runs: Sequence[Sequence[Mapping[str, Any]]]) -> SeedValues:
     last = min((int(lines[-1]["step"]) for lines in runs if lines), default=0)
     found: SeedValues = {}
     for block in blocks(last):
-        each = [block_values(lines, block) for lines in runs]
+        by_run = [block_values(lines, block) for lines in runs]
         known: dict[str, tuple[float, ...]] = {}
-        for name in each[0]:
-            there = [value for values in each if (value := values.get(name)) is not None]
-            if len(there) == len(each) and not is_smaller_k(name, set(each[0])):
+        for name in by_run[0]:
+            there = [value for values in by_run if (value := values.get(name)) is not None]
+            if len(there) == len(by_run) and not is_smaller_k(name, set(by_run[0])):
                 known[name] = tuple(there)
         if block == (1, last) and last > SHORTEST_BLOCK:
             known = {name: values for name, values in known.items() if not name.startswith(SPARSE)}

@@ -192,6 +192,10 @@ def false_alarms(reference: Reference) -> list[tuple[int, list[Finding]]]:
                 block: {name: band.seeds[place] for name, band in metrics.items()}
                 for block, metrics in by_block.items()
             }
-            failed += [each for each in stage_findings(stage, own, others[stage]) if each.verdict != "inside"]
+            failed += [
+                finding
+                for finding in stage_findings(stage, own, others[stage])
+                if finding.verdict != "inside"
+            ]
         found.append((seed, failed))
     return found

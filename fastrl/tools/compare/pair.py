@@ -17,7 +17,7 @@ FEWEST_BLOCKS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parting:
+class FirstDifference:
     """The first difference of two runs: the earliest step, and there the first metric in logged order."""
 
     stage: str
@@ -34,7 +34,7 @@ class Same:
     steps: int
     values: int
     """Number of values compared."""
-    parting: Parting | None
+    parting: FirstDifference | None
     """The first difference. None: all values are equal, bit for bit."""
 
 
@@ -80,7 +80,7 @@ def same_bits(ours: Record, theirs: Record) -> Same:
                     continue
                 values += 1
                 if (name in mine) != (name in other) or mine.get(name) != other.get(name):
-                    parting = Parting(
+                    parting = FirstDifference(
                         stage=stage,
                         step=mine["step"],
                         metric=name,
@@ -110,17 +110,19 @@ def seed_differences(ours: Record, theirs: Record, level: float = LEVEL) -> list
     for stage in [name for name in ours.stages if name in theirs.stages]:
         sides = ours.stages[stage], theirs.stages[stage]
         last = min(side.last for side in sides)
-        each = [[block_values(side.lines, block) for block in parts(last)] for side in sides]
-        names = dict.fromkeys(name for values in each[0] for name in values if is_compared(name))
+        our_blocks, their_blocks = (
+            [block_values(side.lines, block) for block in parts(last)] for side in sides
+        )
+        names = dict.fromkeys(name for values in our_blocks for name in values if is_compared(name))
         for name in names:
             both = [
                 (a, b)
-                for mine, other in zip(*each, strict=True)
+                for mine, other in zip(our_blocks, their_blocks, strict=True)
                 if (a := mine.get(name)) is not None and (b := other.get(name)) is not None
             ]
             if both:
                 found.append((stage, name, [a for a, _ in both], [b for _, b in both]))
-    return [difference(*each, level=1 - (1 - level) / len(found)) for each in found]
+    return [difference(*entry, level=1 - (1 - level) / len(found)) for entry in found]
 
 
 def difference(stage: str, name: str, ours: list[float], theirs: list[float], *, level: float) -> Difference:

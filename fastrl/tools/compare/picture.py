@@ -54,7 +54,7 @@ def draw_reference(
 
 def choose(reference: Reference, findings: Sequence[Finding]) -> list[tuple[str, str]]:
     """Choose (stage, metric) of the panels: metrics that are not inside, then those in FIRST."""
-    out = [(each.stage, each.metric) for each in findings if each.verdict != "inside"]
+    out = [(finding.stage, finding.metric) for finding in findings if finding.verdict != "inside"]
     known = [
         (stage, name)
         for stage, by_block in reference.bands.items()

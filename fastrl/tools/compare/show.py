@@ -21,11 +21,11 @@ IN_A_FILE = 160
 
 def print_comparison(found: Comparison, file: IO[str] | None = None) -> None:
     """Print one row per metric, those that are not inside first."""
-    failed = sum(each.verdict != "inside" for each in found.findings)
-    rows = sorted(found.findings, key=lambda each: each.verdict == "inside")
+    failed = sum(finding.verdict != "inside" for finding in found.findings)
+    rows = sorted(found.findings, key=lambda finding: finding.verdict == "inside")
     print_rows(
         ("", "metric", "blocks outside", "steps", "run", "band", "from the middle"),
-        [row_of(each, several=len({one.stage for one in rows}) > 1) for each in rows],
+        [row_of(finding, several=len({one.stage for one in rows}) > 1) for finding in rows],
         file,
     )
     for note in found.notes:
@@ -34,15 +34,15 @@ def print_comparison(found: Comparison, file: IO[str] | None = None) -> None:
     print(f"{found.run} against {found.reference}: {verdict}", file=file)
 
 
-def row_of(each: Finding, several: bool) -> tuple[str, ...]:
+def row_of(finding: Finding, several: bool) -> tuple[str, ...]:
     return (
-        each.verdict,
-        f"{each.stage}: {each.metric}" if several else each.metric,
-        f"{each.outside} of {each.compared}",
-        steps(each.block),
-        "-" if each.value is None else number(each.value),
-        f"[{number(each.band.low)}, {number(each.band.high)}]",
-        "-" if each.verdict == "missing" else f"{each.beyond:.2f} half widths",
+        finding.verdict,
+        f"{finding.stage}: {finding.metric}" if several else finding.metric,
+        f"{finding.outside} of {finding.compared}",
+        steps(finding.block),
+        "-" if finding.value is None else number(finding.value),
+        f"[{number(finding.band.low)}, {number(finding.band.high)}]",
+        "-" if finding.verdict == "missing" else f"{finding.beyond:.2f} half widths",
     )
 
 
@@ -65,22 +65,22 @@ def print_same(run: str, other: str, found: Same, file: IO[str] | None = None) -
 
 
 def print_differences(run: str, other: str, found: list[Difference], file: IO[str] | None = None) -> None:
-    several = len({each.stage for each in found}) > 1
+    several = len({difference.stage for difference in found}) > 1
     rows = [
         (
-            "differs" if each.clear else "",
-            f"{each.stage}: {each.metric}" if several else each.metric,
-            number(each.ours),
-            number(each.theirs),
-            number(each.difference.mean),
+            "differs" if row.clear else "",
+            f"{row.stage}: {row.metric}" if several else row.metric,
+            number(row.ours),
+            number(row.theirs),
+            number(row.difference.mean),
             "-"
-            if each.difference.low is None or each.difference.high is None
-            else f"[{number(each.difference.low)}, {number(each.difference.high)}]",
+            if row.difference.low is None or row.difference.high is None
+            else f"[{number(row.difference.low)}, {number(row.difference.high)}]",
         )
-        for each in sorted(found, key=lambda each: not each.clear)
+        for row in sorted(found, key=lambda row: not row.clear)
     ]
     print_rows(("", "metric", run, other, "difference", "interval"), rows, file)
-    clear = sum(each.clear for each in found)
+    clear = sum(row.clear for row in found)
     print(f"{run} and {other}, with other seeds: {clear} of {len(found)} metrics differ clearly", file=file)
 
 
@@ -103,5 +103,5 @@ def as_json(found: Comparison | Same | list[Difference], run: str, other: str) -
         return {**names, "kind": "band", "drift": found.drifted, **asdict(found), **names}
     if isinstance(found, Same):
         return {**names, "kind": "same seed", "drift": found.parting is not None, **asdict(found)}
-    rows = [asdict(each) | {"clear": each.clear} for each in found]
+    rows = [asdict(row) | {"clear": row.clear} for row in found]
     return {**names, "kind": "other seed", "drift": False, "differences": rows}

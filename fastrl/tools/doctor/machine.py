@@ -170,7 +170,11 @@ def op_line(op: str, device: object) -> Line:
     import torch
 
     implementations = import_module(f"fastrl.kernels.{op}").IMPLEMENTATIONS
-    usable = [each.name for each in implementations if each.unusable(device, torch.float32) is None]
+    usable = [
+        implementation.name
+        for implementation in implementations
+        if implementation.unusable(device, torch.float32) is None
+    ]
     finding = f"{device}: {', '.join(usable)}" if usable else f"{device}: nothing runs"
     return Line("ok" if usable else "fail", op, finding)
 

@@ -46,7 +46,7 @@ def switches(config: Config, ranks: int, device: str) -> Iterator[str]:
     """Yield the switches that the configuration may turn on, sharding last."""
     if isinstance(config, RlConfig) and not config.rollout.max_staleness:  # staleness excludes sleep
         entries = engine_table(config).values()
-        yield from dict.fromkeys(f"{each.section}.sleep" for each in entries if each.phase != "judge")
+        yield from dict.fromkeys(f"{entry.section}.sleep" for entry in entries if entry.phase != "judge")
     if isinstance(config, Learns):
         yield CHECKPOINTING
         # a sharded policy can't compute these rewards

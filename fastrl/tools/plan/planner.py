@@ -25,6 +25,7 @@ from fastrl.config import (
 from fastrl.config.engines import EngineEntry, engine_table
 from fastrl.engine.build import choose_device
 from fastrl.engine.tree.kv_pool import BLOCK, blocks_of
+from fastrl.engine.tree.product import packs
 from fastrl.kernels._layout import kept_layout, tiled_layout
 from fastrl.policy.model import compute_dtype
 from fastrl.tools.plan.footprint import Footprint
@@ -33,7 +34,7 @@ from fastrl.training.update import is_off_policy
 
 USABLE = 0.92
 """Usable fraction of a device's memory; the rest is for runtime, fragmentation and engines' temporaries."""
-MOMENTS = ("rollout", "reward", "update", "sum", "judge")
+PHASES = ("rollout", "reward", "update", "sum", "judge")
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -102,7 +103,7 @@ class Planner:
     def needed(self, config: Config | None = None) -> int:
         """Return the peak bytes over all phases of a step."""
         items = self.items(config)
-        return max(held(items, moment) for moment in MOMENTS)
+        return max(held(items, phase) for phase in PHASES)
 
     def _training(self, config: Learns) -> list[Item]:
         tokens = max(microbatch_tokens(config), longest_sequence(config))
@@ -147,18 +148,25 @@ class Planner:
             Item("head", others, "hidden states, their gradient, and the head's, float32", "update"),
         ]
 
-    def _engine(self, name: str, model: CheckpointConfig, engine: EngineConfig, moment: str) -> list[Item]:
+    def _engine(self, name: str, model: CheckpointConfig, engine: EngineConfig, phase: str) -> list[Item]:
         footprint, dtype = self._footprint(model), self._dtype(model)
         tokens = engine.max_batch_tokens + (BLOCK if engine.kind == "torch" else 0)
-        slots, each = blocks_of(tokens) * BLOCK, footprint.kv_per_token(dtype)
-        cache_when = moment if engine.sleep else "always"
+        slots, token_bytes = blocks_of(tokens) * BLOCK, footprint.kv_per_token(dtype)
+        cache_when = phase if engine.sleep else "always"
         when = cache_when if self.device.kind == "cuda" else "always"  # sleeping weights move to host memory
         spelled = str(dtype).removeprefix("torch.")
         weights = f"{footprint.num_parameters:,} x {dtype.itemsize}, {spelled}"
+        head = footprint.vocab * footprint.width
+        packed = engine.kind == "torch" and packs(self.device.kind, dtype, head)
+        copy = Item(f"{name} head", head * dtype.itemsize, "a packed copy, for decoding", when)
         return [
             Item(f"{name} weights", footprint.weights(dtype), weights, when),
+            *([copy] if packed else []),
             Item(
-                f"{name} KV cache", slots * each, f"{slots:,} tokens x {each:,} bytes, {spelled}", cache_when
+                f"{name} KV cache",
+                slots * token_bytes,
+                f"{slots:,} tokens x {token_bytes:,} bytes, {spelled}",
+                cache_when,
             ),
         ]
 
@@ -214,6 +222,6 @@ def section_of(config: Config, model: CheckpointConfig) -> str:
     return "model" if own else "uplift.reward_model"
 
 
-def held(items: Sequence[Item], moment: str) -> int:
+def held(items: Sequence[Item], phase: str) -> int:
     """Return the bytes of the items that exist in a phase."""
-    return sum(item.num_bytes or 0 for item in items if item.when in ("always", moment))
+    return sum(item.num_bytes or 0 for item in items if item.when in ("always", phase))

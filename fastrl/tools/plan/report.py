@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastrl.config import Config, PipelineConfig, Recipe, references, with_option
 from fastrl.stages.pipeline import first_model, in_folder
 from fastrl.tools.plan.hints import hint, size
-from fastrl.tools.plan.planner import MOMENTS, USABLE, Device, Planner, held
+from fastrl.tools.plan.planner import PHASES, USABLE, Device, Planner, held
 from fastrl.tools.plan.sharding import HOST
 
 
@@ -51,10 +51,10 @@ def stage_page(config: Config, device: Device, ranks: int = 1) -> tuple[bool, st
     if not items:
         return True, "no model: nothing to plan"
     lines = [f"{item.name:24s}{size(item.num_bytes):>12s}  {item.when:8s}{item.how}" for item in items]
-    moment = max(MOMENTS, key=lambda each: held(items, each))
+    phase = max(PHASES, key=lambda name: held(items, name))
     shared = device.kind == "cpu" and ranks > 1
     of = f"of {size(device.num_bytes)}, {device.name}" + (f" that {ranks} ranks share" if shared else "")
-    lines.append(f"{'peak':24s}{size(needed):>12s}  {moment:8s}{of}")
+    lines.append(f"{'peak':24s}{size(needed):>12s}  {phase:8s}{of}")
     if waiting := sum(item.num_bytes or 0 for item in items if item.when == HOST):
         lines.append(f"{'in host memory':24s}{size(waiting):>12s}  always  per rank")
     if ranks > 1:

@@ -23,7 +23,7 @@ class Item:
     how: str
     """Explanation of the number."""
     when: str = "always"
-    """always, host, or the phase in MOMENTS in which it exists."""
+    """always, host, or the phase in PHASES in which it exists."""
 
 
 def part(shapes: Iterable[tuple[int, ...]], ranks: int) -> int:

@@ -137,7 +137,7 @@ def check_folder(folder: Path, grid: Grid) -> None:
     """Raise ValueError if the folder holds other files, or a sweep that the grid does not extend."""
     if (folder / "sweep.yaml").exists():
         only_adds(read_grid(folder / "sweep.yaml"), grid)
-    elif folder.is_dir() and any(each.name != LOCK for each in folder.iterdir()):
+    elif folder.is_dir() and any(entry.name != LOCK for entry in folder.iterdir()):
         raise ValueError(f"[sweep] dir: {folder} is not empty and holds no sweep; choose another folder")
 
 

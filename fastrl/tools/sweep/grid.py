@@ -77,7 +77,7 @@ def resolve(grid: Grid) -> tuple[Grid, list[Recipe]]:
     for name, values in grid.vary.items():
         if len({get_option(config, name) for config in configs}) < len(values):
             refuse("sweep", f"vary.{name}", "values that differ", values)
-    typed = {name: list(dict.fromkeys(get_option(each, name) for each in configs)) for name in grid.vary}
+    typed = {name: list(dict.fromkeys(get_option(own, name) for own in configs)) for name in grid.vary}
     same = {name: get_option(configs[0], name) for name in grid.fields}
     return replace(grid, fields=plainly(same), vary=plainly(typed)), configs
 
@@ -92,7 +92,7 @@ def flags(values: Mapping[str, Any], base: Recipe | None = None) -> list[str]:
     for name, value in values.items():
         if isinstance(value, str) and isinstance(get_option(base, name), tuple):
             value = value.split(" ") if value else []
-        words = [word(each) for each in (value if isinstance(value, list | tuple) else [value])]
+        words = [word(item) for item in (value if isinstance(value, list | tuple) else [value])]
         # --name=value: the text may begin with a dash
         found += [f"--{name}={words[0]}"] if len(words) == 1 else [f"--{name}", *words]
     return found
@@ -106,7 +106,7 @@ def word(value: Any) -> str:
 def read_grid(path: Path) -> Grid:
     """Read a grid from a YAML file; raise ValueError for an unknown key."""
     data = read_yaml(path)
-    known = [each.name for each in fields(Grid)]
+    known = [option.name for option in fields(Grid)]
     for name in data:
         if name not in known:
             refuse("sweep", f"{path}", f"keys among {', '.join(known)}", name)
@@ -123,8 +123,8 @@ def to_yaml(grid: Grid) -> str:
 def plainly(value: Any) -> Any:
     """Convert tuples to lists, recursively."""
     if isinstance(value, dict):
-        return {key: plainly(each) for key, each in value.items()}
-    return [plainly(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: plainly(item) for key, item in value.items()}
+    return [plainly(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def is_sweep(path: str) -> bool:

@@ -53,8 +53,8 @@ def saturation(run: RunCurves, metrics: Sequence[str]) -> dict[str, float]:
             if 0 not in values:
                 continue
             gained = gains(values, t_sat)
-            each = zip(GAINS, (gained.until, gained.strictly_after, gained.after), strict=True)
-            found |= {f"{metric} {gain}{form}": value for gain, value in each if value is not None}
+            named = zip(GAINS, (gained.until, gained.strictly_after, gained.after), strict=True)
+            found |= {f"{metric} {gain}{form}": value for gain, value in named if value is not None}
     return found
 
 

@@ -71,7 +71,7 @@ def write_table(grid: Grid, folder: Path) -> tuple[SweepTable, list[Path], list[
     Returns: the table, the written files, and the metrics of the grid that no finished run has.
     """
     combinations = runs_by_combination(grid, folder)
-    runs = [run for each in combinations for run in each.runs]
+    runs = [run for combined in combinations for run in combined.runs]
     table = sweep_table(combinations, grid.metrics or headline_metrics(runs))
     write_markdown(table, folder / "table.md")
     write_csv(table, folder / "table.csv")

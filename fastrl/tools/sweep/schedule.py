@@ -18,7 +18,7 @@ from typing import IO
 
 from fastrl.grading.programs.sandbox_kernel import die_with_parent
 from fastrl.report.console import EVERY_S, Console
-from fastrl.report.pace import Glance, duration
+from fastrl.report.pace import Activity, duration
 from fastrl.report.text import last_line
 from fastrl.tools.sweep.cells import LOCK, Cell, failure
 
@@ -55,9 +55,9 @@ def run_missing(
         going.append(run)
         return command(run)
 
-    def glance() -> Glance:
+    def activity() -> Activity:
         activities = [f"{run.name}: {last_line(run.log)}" for run in list(going)]
-        return Glance("; ".join(activities), done, len(runs))
+        return Activity("; ".join(activities), done, len(runs))
 
     def ended(run: Cell, code: int, took: str) -> None:
         nonlocal done
@@ -68,7 +68,7 @@ def run_missing(
         to_go = (time.monotonic() - since) / (done - before) * (len(runs) - done)
         print(f"{done}/{len(runs)}  {run.name}  {outcome}; about {duration(to_go)} to go", flush=True)
 
-    with Console(len(runs), unit="run", every_s=EVERY_S, watch=glance):
+    with Console(len(runs), unit="run", every_s=EVERY_S, watch=activity):
         run_cells(left, start_of, gpus, lock, ended, lanes)
 
 

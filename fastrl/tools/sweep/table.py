@@ -51,7 +51,7 @@ class SweepTable:
 
 def sweep_table(combinations: Sequence[Combination], metrics: Sequence[str]) -> SweepTable:
     """Build the table of finished runs; columns without any value are left out."""
-    found = [[quantities(run, metrics) for run in each.runs] for each in combinations]
+    found = [[quantities(run, metrics) for run in combination.runs] for combination in combinations]
     known = {name for runs in found for run in runs for name in run}
     columns = [name for name in possible(metrics, known) if name in known]
     rows = [
@@ -69,7 +69,7 @@ def short_values(combinations: Sequence[Combination]) -> list[dict[str, str]]:
     """Return each combination's values, paths shortened to their last part if these are distinct."""
     short: list[dict[str, str]] = [{} for _ in combinations]
     for name in combinations[0].values:
-        full = [each.values[name] for each in combinations]
+        full = [combination.values[name] for combination in combinations]
         last = [value.rstrip("/").rpartition("/")[2] for value in full]
         alike = len(set(last)) == len(set(full))
         for row, value in zip(short, last if alike else full, strict=True):

@@ -1,4 +1,4 @@
-"""Sampling is right: 20,000 draws against the model's own distribution, whatever stands beside them."""
+"""Sampling: 20,000 draws follow the model's distribution, whatever else is in the batch."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""The tree engine where its Triton kernels really run."""
+"""The tree engine on a GPU, with its Triton kernels."""
 
 import pytest
 import torch

@@ -75,7 +75,7 @@ def test_requests_beyond_the_budget_wait_and_change_nothing(family, checkpoints,
     assert small.stats().prefill_tokens == sum(map(len, given))  # n completions, one prefill
 
 
-def test_ends(family):
+def test_completions_end_at_stops_and_limits(family):
     engine = family("qwen3").engine
     (prompt,) = prompts(5, 4)
     free = engine.generate([prompt], SamplingParams(max_new_tokens=40, temperature=1.3), seeds=[8], n=12)[0]

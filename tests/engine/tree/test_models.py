@@ -1,4 +1,4 @@
-"""Architectures: what is computed right, and what is refused before anything is generated."""
+"""Architectures: which are computed right, and which are refused before generation."""
 
 import pytest
 import torch

@@ -149,7 +149,7 @@ def test_sleep_and_wake(checkpoints):
 
 
 @pytest.mark.parametrize("name", ["qwen3", "gemma2"])  # with fused projections, and without
-def test_asleep_nothing_of_the_weights_is_left_but_what_the_level_keeps(checkpoints, name):
+def test_a_sleeping_engine_keeps_only_the_weights_of_its_level(checkpoints, name):
     engine = TorchEngine.from_pretrained(str(checkpoints[name]), dtype=torch.float32, device=CPU)
     weights = {n: w.detach().clone() for n, w in engine.decoder.model.named_parameters()}
     (before,) = engine.generate([[9, 8]], SamplingParams(max_new_tokens=5), seeds=[0])[0]

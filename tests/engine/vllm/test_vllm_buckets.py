@@ -1,4 +1,4 @@
-"""Weights come into a real vLLM in buckets: few at a time, some alone, and never half of them unnoticed."""
+"""Weight sync into a real vLLM in buckets: bounded memory, partial loads, and missing weights are noticed."""
 
 import weakref
 

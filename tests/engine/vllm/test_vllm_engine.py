@@ -1,4 +1,4 @@
-"""A real vLLM (its CPU build) behind the Engine protocol: the same answers as the embedded engine's."""
+"""A real vLLM (CPU build) behind the Engine protocol gives the embedded engine's answers."""
 
 from functools import cache
 
@@ -128,6 +128,39 @@ def test_what_ends_a_completion_is_kept(both):
     assert all(len(c.token_ids) == 90 for c in sampled if c.finish_reason == "length")
 
 
+def tokens_until(tokenizer, ids: list[int], stop: tuple[str, ...]) -> list[int]:
+    """The definition: up to the first token that is a stop, or after which the text has one."""
+    for n, token in enumerate(ids, start=1):
+        text = tokenizer.decode(ids[:n], skip_special_tokens=True)
+        if tokenizer.convert_ids_to_tokens(token) in stop or any(each in text for each in stop):
+            return ids[:n]
+    return ids
+
+
+@pytest.mark.parametrize("kind", ["torch", "vllm"])
+def test_stop_strings_and_special_tokens_end_alike(both, kind):
+    """A special token has no text: it ends a completion by itself, and hides no string that it stands in."""
+    b = both("llama")
+    engine, (prompt,) = getattr(b, kind), prompts(6, 5)
+    free = SamplingParams(max_new_tokens=24, temperature=2.0)
+    (plain,) = engine.generate([prompt], free, seeds=[1], n=80)
+    around = [
+        engine.tokenizer.decode([before, after])
+        for each in plain
+        for before, token, after in zip(each.token_ids, each.token_ids[1:], each.token_ids[2:], strict=False)
+        if token in (2, 3)
+    ]
+    hidden = next(text for text in around if len(text) == 2 and text.isascii())
+    for stop in (("<user>", "<assistant>"), (hidden,), ("<user>", hidden, "never there")):
+        sampling = SamplingParams(max_new_tokens=24, temperature=2.0, stop=stop)
+        (found,) = engine.generate([prompt], sampling, seeds=[1], n=80)
+        ended = 0
+        for c, whole in zip(found, plain, strict=True):
+            assert c.token_ids == tokens_until(engine.tokenizer, whole.token_ids, stop)
+            ended += len(c.token_ids) < len(whole.token_ids)
+        assert ended
+
+
 @pytest.mark.parametrize("name", ["qwen3", "gemma2"])
 def test_continued_prefixes_are_the_embedded_engines(both, name):
     b = both(name)
@@ -223,7 +256,7 @@ def test_scores_against_float64(both, name, temperature):
             torch.testing.assert_close(torch.tensor(values[first:]).double(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_branches_are_scored_beside_their_continuations(both):
+def test_branches_are_scored_in_the_call_that_continues_them(both):
     b = both("qwen3")
     (tree,) = ragged_trees(seed=3, num_trees=1)
     whole = Branch(token_ids=prompts(3, 30)[0], num_samples=0, max_new_tokens=500, seed=0)
@@ -239,7 +272,7 @@ def test_branches_are_scored_beside_their_continuations(both):
         assert values == pytest.approx(own.tolist(), abs=1e-5)
 
 
-def test_scores_go_together_from_several_looks(both, monkeypatch):
+def test_scores_are_fetched_in_chunks(both, monkeypatch):
     engine = both("llama").vllm
     sequences = prompts(8, 60)
     expected = engine.score(sequences)

@@ -1,4 +1,4 @@
-"""Whole RL steps with a real vLLM as the policy's engine and as the receiver's, and how either is chosen."""
+"""Whole RL steps with a real vLLM as policy engine and as receiver, and how engines are chosen."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_rlvr_with_vllm(config):
 
 
 @needs_vllm
-def test_the_next_batch_beside_the_update(config):
+def test_the_next_batch_is_sampled_during_the_update(config):
     """vLLM samples in another thread than the one that started it and loads its weights."""
     config = vllm(config, "engine")
     run_stage(

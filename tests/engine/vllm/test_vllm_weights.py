@@ -1,4 +1,4 @@
-"""New weights in a real vLLM: that they arrive, and that it shows where one does not."""
+"""New weights in a real vLLM: all arrive, and one that does not is noticed."""
 
 import gc
 import math

@@ -1,4 +1,4 @@
-"""Programs against tests: outcomes, the tests' forms, the program of a text, and that none can be forged."""
+"""Programs against tests: outcomes, forms of tests, extraction from text; no outcome can be forged."""
 
 import os
 import threading
@@ -331,7 +331,7 @@ def test_values_of_any_length():
             from_line(line)
 
 
-def test_of_tracebacks_that_several_processes_write_the_last_end_is_named():
+def test_the_last_of_several_processes_tracebacks_is_reported():
     end = "BlockingIOError: [Errno 11] Resource temporarily unavailable"
     start = 'Traceback (most recent call last):\n  File "<program>", line 2, in <module>\n'
     ending = Ending("sc", 1, 0.1, None, None, b"", f"{start}{start}{end}\n{start}".encode())

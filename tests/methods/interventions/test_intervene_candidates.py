@@ -1,4 +1,4 @@
-"""Which proposals go on: a table worked by hand, the new attempt, and what the funnel counts."""
+"""Candidates: outcomes by hand, the new attempt, and the funnel's counts."""
 
 import pytest
 

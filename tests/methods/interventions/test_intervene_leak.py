@@ -1,4 +1,4 @@
-"""Does a step give the answer away? At token boundaries, by value, in boxes; and where it does not."""
+"""Leaks of the answer: at token boundaries, by value, in boxes; and texts that are no leak."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Reading what a verifier wrote: the last tag, LaTeX in JSON, Python literals, all ways to say nothing."""
+"""Parsing a verifier's reply: the last tag, LaTeX in JSON, Python literals, and every reject."""
 
 import json
 from typing import get_args

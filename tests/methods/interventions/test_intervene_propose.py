@@ -1,4 +1,4 @@
-"""The conversations: their turns, the solution that is read again, and what happens without room."""
+"""The prompts of proposals: turns, the guided solution, and what happens without room."""
 
 import pytest
 from checkpoints import byte_tokenizer

@@ -1,4 +1,4 @@
-"""Rollouts in substeps: where they are cut, what stays whole, and that nothing is lost."""
+"""Segmentation of rollouts into steps: where they are cut, what stays whole; nothing is lost."""
 
 import time
 

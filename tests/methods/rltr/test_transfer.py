@@ -1,4 +1,4 @@
-"""The transfer reward against receivers whose every answer follows from what they read."""
+"""The transfer reward, with receivers whose answers are computed from their prompts."""
 
 import itertools
 import json
@@ -108,7 +108,7 @@ def test_mean_over_continuations(byte, grader):
     assert Batch(byte).reward(reward) == [0.25] * 4
 
 
-def test_what_the_receiver_is_asked(byte, bpe, grader):
+def test_the_receivers_prompts(byte, bpe, grader):
     engine = RuleEngine(bpe, knows_with_key)
     reward = make(engine, byte, grader, num_cuts=3, num_continuations=2, temperature=0.5, top_p=0.9)
     cuts = Batch(byte).cuts(reward)

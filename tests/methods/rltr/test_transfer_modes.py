@@ -1,4 +1,4 @@
-"""The transfer reward's other modes: the answer alone after a forcing text, and its probability."""
+"""The transfer reward's modes force (the answer after a forcing text) and teacher (its probability)."""
 
 from types import SimpleNamespace
 
@@ -63,7 +63,7 @@ def test_teacher_is_the_models_probability_of_the_answer(checkpoints, bpe, grade
     assert engine.stats().requests == 0  # nothing was sampled
 
 
-def test_force_asks_for_the_answer_alone(checkpoints, byte, grader):
+def test_force_samples_only_the_answer(checkpoints, byte, grader):
     engine = TorchEngine.from_pretrained(
         str(checkpoints["llama"]), dtype=torch.float32, device=torch.device("cpu")
     )

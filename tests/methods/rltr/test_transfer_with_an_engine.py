@@ -1,4 +1,4 @@
-"""The transfer reward over the embedded engine: continuations are what plain generation would give."""
+"""The transfer reward over the embedded engine: its continuations equal plain generation."""
 
 from types import SimpleNamespace
 

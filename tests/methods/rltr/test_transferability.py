@@ -1,4 +1,4 @@
-"""Transferability: what the receiver reads at each tau, success counted by hand, stripping, intervals."""
+"""Transferability: prefixes at each tau, success by hand, removed answers, intervals."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What an executor is asked and how: words, trees, seeds, what is kept, what does not fit."""
+"""The executor: prompts, trees, seeds, cached answers, and prompts that don't fit."""
 
 import pytest
 from executors import PLAIN, Reader, math_executor
@@ -27,7 +27,7 @@ def content(prompts, *asked):
     return prompts.messages(*asked)[-1]["content"]
 
 
-def test_the_tasks_own_words():
+def test_default_prompts_of_the_tasks():
     for task in ("math", "code"):
         prompts = ExecutorPrompts(ExecutorConfig(task=task))
         (system, alone), (_, helped) = prompts.messages("Q?", None), prompts.messages("Q?", "T1\nT2")
@@ -38,7 +38,7 @@ def test_the_tasks_own_words():
         assert content(prompts, "Q?", "") == alone["content"]  # an empty trace is none
 
 
-def test_own_words_are_filled_in_once_and_cut():
+def test_custom_prompts_are_filled_in_once_and_cut():
     config = ExecutorConfig(**PLAIN, max_question_chars=12, max_trace_chars=4)
     prompts = ExecutorPrompts(config)
     assert prompts.messages("{trace} {x}!", "{question}") == [
@@ -94,7 +94,7 @@ def test_a_system_prompt_and_what_differs_from_the_first_token_on(last_number):
     executor.run([request("q", "t"), request("q")])
     trees = executor.engine.calls[0][0]
     assert all(isinstance(tree, PrefixTree) and tree.prompt_ids for tree in trees)
-    assert [text for text, _, _ in executor.engine.reads()] == ["q\nt\n", "alone q\n"]
+    assert [text for text, _, _ in executor.engine.reads()] == ["q\nt", "alone q"]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_math_is_graded_by_the_last_number(last_number, answer, gold, success, l
     assert found.finish_reason == ("length" if answer.endswith("…") else "stop")
 
 
-def test_what_it_begins_with_counts(last_number):
+def test_the_beginning_of_an_answer_is_part_of_it(last_number):
     for begin, success in (("Final answer:", True), ("", False)):
         executor = math_executor(lambda read, j: " 7\nof 9 eggs", last_number, begin=begin)
         ((found,),) = executor.run([request("q")])

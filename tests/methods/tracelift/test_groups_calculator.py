@@ -1,4 +1,4 @@
-"""Worked solutions taken apart and flawed at one place: by hand, and all over real GSM8K."""
+"""Calculator flaws: worked solutions are parsed and changed at one place, by hand and on real GSM8K."""
 
 import re
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""Every filter by a hand-made pool, the split by its hash, cleaned reasoning, and the page."""
+"""Every filter on a pool made by hand, the split by hash, cleaned reasoning, and the page."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""What models write and judge: prompts, reading their answers, asking again, and the file of answers."""
+"""Writing and judging by models: prompts, parsed answers, retries, and the file of answers."""
 
 import json
 from collections import Counter

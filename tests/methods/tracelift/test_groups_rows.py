@@ -1,4 +1,4 @@
-"""Files of groups: what is written is read back equal, and rows that are no groups are refused by name."""
+"""Files of groups: written groups are read back equal; bad rows are refused with their place."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The reward model at work: scores whatever the order, and the reward with TRL's signature."""
+"""The reward model's scorer: scores do not depend on the order; the reward with TRL's signature."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_order_changes_no_bit(checkpoints, family, budget):
         assert [wanted[row] for row in rows] == scores(scorer, rows)
 
 
-def test_company_changes_rounding_at_most(checkpoints):
+def test_batching_changes_scores_by_rounding_only(checkpoints):
     scorer = scorer_of(checkpoints["qwen3"])
     together = scores(scorer, ROWS)
     assert len({score.total for score in together}) == len(ROWS)

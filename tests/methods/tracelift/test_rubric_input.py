@@ -1,4 +1,4 @@
-"""What the reward model reads: the blocks letter by letter, and what is cut where it does not fit."""
+"""The reward model's input: its blocks letter by letter, and what is cut if it is too long."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def test_scores_and_gradients_are_those_of_one_by_one(checkpoints, family):
             assert error < 1e-5 * max(1.0, float(gradients[name].abs().max())), f"{name}: {error}"
 
 
-def test_a_start_has_no_opinion_and_the_shared_beginning_is_there_once(checkpoints):
+def test_a_new_head_scores_one_half_and_the_shared_prefix_is_computed_once(checkpoints):
     model = RubricModel.start(ModelConfig(path=str(checkpoints["qwen3"])), RUBRIC_400, NO_LORA, CPU, 0)
     inputs = inputs_of(model)
     assert model(inputs).scores.tolist() == [0.5] * 6

@@ -1,4 +1,4 @@
-"""The two-stage system and the executor alone, counted by hand over a scripted engine."""
+"""Two-stage evaluation and the executor's baseline, by hand over a scripted engine."""
 
 import pytest
 from jsonl import read_jsonl
@@ -91,7 +91,7 @@ def test_by_hand(grader, tmp_path):
     }  # fmt: skip
 
 
-def test_before_and_after_have_the_same_executor_alone(grader):
+def test_the_executors_baseline_is_the_same_before_and_after(grader):
     problems = [problem(0, "easy"), problem(1, "hard")]
     reader = executor(grader, alone=3)
     found = []

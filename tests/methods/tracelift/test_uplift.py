@@ -1,4 +1,4 @@
-"""The uplift reward over executors whose every answer follows from what they read; rewards worked by hand."""
+"""The uplift reward with computed executors: rewards worked by hand."""
 
 from types import SimpleNamespace
 
@@ -156,7 +156,7 @@ def test_draws_with_a_trace_follow_step_and_rollout(grader):
     assert len({*seeds[0], *seeds[2], *seeds[3]}) == 6
 
 
-def test_what_it_needs(grader):
+def test_missing_reward_model_and_gold_answers_are_refused(grader):
     with pytest.raises(
         ValueError, match=r"\[uplift\] reward_model: expected one, since form is sum, got none"
     ):

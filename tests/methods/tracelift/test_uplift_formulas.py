@@ -1,4 +1,4 @@
-"""TraceLift's formulas against tables worked by hand: every branch of the clips, the ties and the forms."""
+"""TraceLift's formulas against tables worked by hand: every clip, tie and form."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Where a trace stands in a completion, and when it gives the answer or the program away."""
+"""The trace of a completion, and traces that give away the answer or the program."""
 
 import pytest
 

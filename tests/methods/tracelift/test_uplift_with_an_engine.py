@@ -1,4 +1,4 @@
-"""The uplift reward over the embedded engine: answers of plain generation, shared text read once."""
+"""The uplift reward over the embedded engine: its answers equal plain generation; prefixes are shared."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""The random reward: a fair coin that depends on the seed and the rollout's number alone."""
+"""The random reward: a fair coin that depends only on the seed and the rollout's number."""
 
 from itertools import pairwise
 from types import SimpleNamespace
@@ -26,6 +26,6 @@ def test_the_rollout_alone_decides():
     assert call(4, range(40)) != tosses
 
 
-def test_where_nobody_numbers_rollouts_steps_differ():
+def test_without_rollout_ids_steps_differ():
     assert call(3, None, step=0, size=40) == call(3, None, step=0, size=40)
     assert call(3, None, step=0, size=40) != call(3, None, step=1, size=40)

@@ -1,4 +1,4 @@
-"""Clusters and diversity by hand; judges: what they may say, when they are asked again, how they agree."""
+"""Clusters and diversity by hand; judges: parsed replies, retries, agreement."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Probes of faithfulness: what the model is asked, shares by hand, models that do and do not use a trace."""
+"""Faithfulness probes: prompts, fractions by hand, models that do and do not use their steps."""
 
 import re
 from random import Random

@@ -1,4 +1,4 @@
-"""The label reward: counts exact, nested and seeded; wrong labels are what is graded against."""
+"""The label reward: exact, nested and seeded noise; wrong labels are graded against."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""The majority reward: planted ties, silence, equal spellings, voters, several groups of one problem."""
+"""The majority reward: ties, groups without an answer, equal spellings, voters, repeated problems."""
 
 import math
 

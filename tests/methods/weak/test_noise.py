@@ -1,4 +1,4 @@
-"""Label noise: counts exact, nested, one wrong label an item, and always one that the grader can see."""
+"""Label noise: exact, nested counts; one wrong label per item, which the grader can tell from the gold."""
 
 from collections import Counter
 
@@ -65,7 +65,7 @@ def test_corrupted_at_one_share_is_corrupted_at_every_larger_one(items, seed):
         before = places
 
 
-def test_who_is_corrupted_depends_on_the_item_not_on_its_place():
+def test_corruption_depends_on_the_item_not_on_its_position():
     items = list(range(40))
     found = {items[p] for p in corrupted_places(items, 0.3, seed=1)}
     turned = items[::-1]

@@ -64,7 +64,7 @@ def test_within_a_visit_the_hardest_bin_comes_first():
     assert [counts[row] for row in order] == [1, 2, 3, 1, 2, 3, 1]
 
 
-def test_who_is_taken_depends_on_the_seed_and_the_row_alone():
+def test_the_choice_depends_only_on_the_seed_and_the_row():
     counts = [1] * 50
     first, second = stratified_order(counts, 2, seed=0), stratified_order(counts, 2, seed=1)
     assert first != second and sorted(first) == sorted(second) == list(range(50))

@@ -1,4 +1,4 @@
-"""What interventions are compared with: rows by hand, and a model that has its answers by heart."""
+"""InT's baselines: rows by hand, and a model that knows its answers by heart."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What InT's solver learns from: checks whose truth is known, how often they are wrong, what they hide."""
+"""The solver's training examples: checks with known truth, their error rate, hidden references."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""InT's world of a few training steps: its files, its cache, its export; nothing held out is learnt from."""
+"""InT's world after a few training steps: files, cache, export; no held-out problem is trained on."""
 
 import json
 from dataclasses import replace
@@ -9,12 +9,13 @@ from small_world import CONFIG as PLAIN
 from transformers import AutoModelForCausalLM
 
 from fastrl.config.load import load_config
+from fastrl.data.splits import split_of
 from fastrl.tiny.folders import export
 from fastrl.tiny.interventions import make as int_world
 from fastrl.tiny.interventions.config import IntConfig
 from fastrl.tiny.interventions.examples import meets
 from fastrl.tiny.interventions.make import build_int_world, copy_int_world, hard_chains, int_key
-from fastrl.tiny.world.task import Chain, split_of
+from fastrl.tiny.world.task import Chain
 from fastrl.tiny.world.teach import finish
 from fastrl.tiny.world.traces import wrong_entries
 from fastrl.train import run_stage

@@ -1,5 +1,4 @@
-"""Claims are decided by their rules: intervals, sides and small effects worked by hand; every number is where
-a claim looks for it."""
+"""Claims are decided by their rules: intervals, signs and small effects by hand; all their numbers exist."""
 
 import json
 from dataclasses import replace

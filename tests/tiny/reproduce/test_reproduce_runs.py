@@ -1,4 +1,4 @@
-"""fastrl reproduce: what is run, what is not run again, what is refused, and the table that comes of it."""
+"""fastrl reproduce: what runs, what is not repeated, refusals, and the resulting table."""
 
 import json
 import os

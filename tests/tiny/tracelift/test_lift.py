@@ -1,4 +1,4 @@
-"""TraceLift's world of a few steps: its files, its cache, its export; nothing held out is learnt from."""
+"""TraceLift's world after a few steps: files, cache, export; no held-out problem is trained on."""
 
 import json
 import shutil
@@ -11,6 +11,7 @@ from small_world import CONFIG as PLAIN
 from transformers import AutoModelForCausalLM
 
 from fastrl.config.load import load_config
+from fastrl.data.splits import split_of
 from fastrl.runtime.seeding import seed_of
 from fastrl.tiny.folders import export
 from fastrl.tiny.tracelift import make as lift
@@ -21,7 +22,7 @@ from fastrl.tiny.tracelift.make import build_lift_world, copy_lift_world, lift_k
 from fastrl.tiny.world.examples import problem_row, write_jsonl
 from fastrl.tiny.world.make import World, world_key
 from fastrl.tiny.world.models import initialise
-from fastrl.tiny.world.task import Chain, ChainConfig, draw_chains, split_of
+from fastrl.tiny.world.task import Chain, ChainConfig, draw_chains
 from fastrl.tiny.world.teach import finish
 from fastrl.train import run_stage
 

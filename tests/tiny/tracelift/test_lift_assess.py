@@ -1,4 +1,4 @@
-"""A planner of a few steps through the real executor, and what bad requests get."""
+"""Evaluation of a planner with the real executor; and refusals."""
 
 from dataclasses import replace
 

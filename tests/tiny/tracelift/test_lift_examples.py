@@ -1,4 +1,4 @@
-"""What the planner and the executors are taught, and the judged traces, against the exact checker."""
+"""Training examples of planner and executors, and judged traces, against the exact checker."""
 
 from collections import Counter
 from random import Random
@@ -115,7 +115,7 @@ def test_a_flaw_in_work_is_what_the_checker_finds():
                 assert each["scores"]["calculation_correctness"] == 1
 
 
-def test_rows_are_groups_in_waiting():
+def test_judged_rows_have_the_fields_of_groups():
     """The judged traces have the fields of fastrl.methods.tracelift.trace_groups.Trace."""
     from fastrl.methods.tracelift.trace_groups import Group, Trace
 

@@ -1,4 +1,4 @@
-"""Rubric scores by hand; every kind hurts one dimension, every dimension is hurt."""
+"""Rubric scores by hand; every kind lowers one dimension, and every dimension has a kind."""
 
 from random import Random
 

@@ -1,4 +1,4 @@
-"""Shares of hand-counted traces; what an executor is asked, and that the letter of its answer counts."""
+"""Fractions of hand-counted traces; the executor's prompt, and how its answer is read."""
 
 import pytest
 import torch

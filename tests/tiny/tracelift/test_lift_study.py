@@ -1,4 +1,4 @@
-"""The study's arms differ in the form alone; its tables are means over seeds."""
+"""The study's arms differ only in the reward's form; its tables are means over seeds."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Problems of both tasks, by hand, and that tests tell a right program from every other one."""
+"""Problems of both tasks by hand; tests accept only the right program."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Every kind of flaw: by hand, where it is said to be, and as the step checker sees it."""
+"""Every kind of flaw: by hand, at the stated place, and as the step checker finds it."""
 
 from random import Random
 

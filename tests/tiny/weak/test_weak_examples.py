@@ -1,4 +1,4 @@
-"""Traces in the two styles that do not lead to their answers, as the step checker sees them; raw text."""
+"""Traces in the two unfaithful styles, as the step checker reads them; raw text."""
 
 from collections import Counter
 from dataclasses import replace

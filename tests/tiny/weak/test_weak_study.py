@@ -88,7 +88,7 @@ def test_gains_are_read_where_the_smooth_reward_saturates():
     assert found["long/after"] == -0.25 and found["lead"] is None
 
 
-def test_who_has_failed():
+def test_a_mix_fails_below_the_margin():
     runs = [a_run("a", gain=0.4), a_run("a", 1, gain=0.2), a_run("b", gain=0.1), a_run("c", gain=0.2)]
     assert final(runs) == {"scarce": {"a": pytest.approx(0.8), "b": 0.6, "c": 0.7}}
     assert failed(runs, 0.15) == [("scarce", "b")] and failed(runs, 0.3) == []

@@ -1,4 +1,4 @@
-"""The weak world of a few training steps: its files, its cache, its export beside other worlds."""
+"""The weak world after a few training steps: files, cache, export next to other worlds."""
 
 import json
 from dataclasses import replace
@@ -10,11 +10,12 @@ from small_world import CONFIG as PLAIN
 from transformers import AutoModelForCausalLM
 
 from fastrl.config.load import load_config
+from fastrl.data.splits import split_of
 from fastrl.tiny.folders import export
 from fastrl.tiny.weak import make as weak_world
 from fastrl.tiny.weak.config import MIXES, WeakConfig
 from fastrl.tiny.weak.make import FILES, build_weak_world, copy_weak_world, weak_key
-from fastrl.tiny.world.task import Chain, split_of
+from fastrl.tiny.world.task import Chain
 from fastrl.tiny.world.teach import finish
 from fastrl.train import run_stage
 

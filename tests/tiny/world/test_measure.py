@@ -1,4 +1,4 @@
-"""Shares of a hand-counted set of traces."""
+"""Fractions over a hand-counted set of traces."""
 
 import pytest
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastrl.tiny.world.task import Chain, ChainConfig, Step, draw_chains, split_of
+from fastrl.data.splits import split_of
+from fastrl.tiny.world.task import Chain, ChainConfig, Step, draw_chains
 
 terms = st.tuples(st.sampled_from("+-*"), st.integers(0, 9))
 

@@ -1,4 +1,4 @@
-"""Two tokenizers that keep every text and share next to nothing."""
+"""Two tokenizers that encode every text and share almost no tokens."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""A world of a few steps: its files, its cache, and that nothing held out is learnt from."""
+"""A world after a few steps: files, cache; no held-out problem is trained on."""
 
 import json
 import subprocess

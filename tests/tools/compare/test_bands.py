@@ -1,4 +1,4 @@
-"""Bands worked by hand, what takes part in them, and how often they are wrong."""
+"""Bands worked by hand, the compared metrics, and the rate of false alarms."""
 
 import math
 from random import Random

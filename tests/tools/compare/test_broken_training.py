@@ -1,4 +1,4 @@
-"""Real training: another seed stays within the bands of eight; what is broken leaves them, where it must.
+"""Real training: another seed stays within the bands of eight seeds; broken training leaves them.
 
 A CPU's rounding is another draw of every run, so both claims have to hold for almost every draw. The level
 of the bands bounds the first: one sound run in a thousand leaves one of them. The task bounds the second:

@@ -1,4 +1,4 @@
-"""The references in the package: of every tiny recipe, as it is now, and such that seeds pass."""
+"""The packaged references: one per tiny recipe, of its current configuration, and passed by its seeds."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A run against bands: where it left, by how much; what differs beside the curves."""
+"""A run against bands: where it left and by how much; other differences."""
 
 import pytest
 from compared import rl_lines, write_run, write_seeds
@@ -93,12 +93,12 @@ def test_what_does_not_count_as_another_configuration(reference, tmp_path):
     assert not judged(reference, tmp_path / "new", rl_lines(1), **same).drifted
 
 
-def test_other_versions_are_told(reference, tmp_path):
+def test_other_versions_are_reported(reference, tmp_path):
     found = judged(reference, tmp_path / "new", rl_lines(1), packages=("torch", "2.14.0"))
     assert found.notes == ("other versions: torch 2.14.0, not 2.13.0",) and not found.drifted
 
 
-def test_other_weights_are_told(tmp_path, monkeypatch):
+def test_other_weights_are_reported(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     weights = tmp_path / "world/generator/model.safetensors"
     weights.parent.mkdir(parents=True)

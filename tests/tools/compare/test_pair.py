@@ -1,10 +1,10 @@
-"""Two runs: equal bits or where they part; of other seeds how they differ."""
+"""Two runs: equal bits or the first difference; with other seeds, the differences in metrics."""
 
 import pytest
 from compared import rl_lines, write_run
 
 from fastrl.report.intervals import t_quantile
-from fastrl.tools.compare.pair import Parting, other_options, same_bits, seed_differences
+from fastrl.tools.compare.pair import FirstDifference, other_options, same_bits, seed_differences
 from fastrl.tools.compare.runs import read_record
 
 
@@ -34,7 +34,7 @@ def test_the_first_number_that_differs(tmp_path, change, ours, theirs):
         assert found.parting.step == 7
     else:
         name = next(iter(change))
-        assert found.parting == Parting(stage="rl", step=4, metric=name, ours=ours, theirs=theirs)
+        assert found.parting == FirstDifference(stage="rl", step=4, metric=name, ours=ours, theirs=theirs)
 
 
 def test_steps_that_one_of_them_lacks_are_passed_over(tmp_path):

@@ -1,4 +1,4 @@
-"""References on disk: what is written is what is read; what is no reference is refused."""
+"""Reference files: written ones are read back; others are refused."""
 
 import pytest
 import yaml
@@ -40,7 +40,7 @@ def test_another_file_is_refused(tmp_path, text):
     file = tmp_path / "file.jsonl"
     file.write_text(text)
     with pytest.raises(
-        ValueError, match=r"\[compare\] reference: expected a file that fastrl compare --write"
+        ValueError, match=r"\[compare\] reference: expected a file written by fastrl compare --write"
     ):
         read_reference(file)
 

@@ -1,4 +1,4 @@
-"""The doctor's judgement of versions, ops and devices; it never crashes, with or without a GPU."""
+"""The doctor's verdicts on versions, ops and devices; it never crashes, with or without a GPU."""
 
 import pytest
 import torch
@@ -75,7 +75,7 @@ def test_ops_are_listed_in_the_order_of_auto():
     )
 
 
-def test_the_self_check_bites(monkeypatch):
+def test_the_self_check_fails_beyond_its_limit(monkeypatch):
     assert self_check().status == "ok"
     monkeypatch.setattr(doctor, "SELF_CHECK_LIMIT", 0.0)
     assert self_check().status == "fail"

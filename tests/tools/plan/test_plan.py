@@ -1,4 +1,4 @@
-"""The plan against what the real objects hold, on tiny checkpoints; and its hints against itself."""
+"""The plan against the memory of real objects on tiny checkpoints; hints against the plan itself."""
 
 from __future__ import annotations
 
@@ -282,7 +282,7 @@ def test_a_mixture_of_experts_says_what_it_can_not_know(tmp_path):
     activations = next(i for i in Planner(recipe, Device.gpu(1)).items() if i.name == "activations")
     assert activations.num_bytes is None
     _, page = stage_page(recipe, Device.gpu(1))
-    assert any(" ? " in line and "not known" in line for line in page.splitlines())
+    assert any(" ? " in line and "unknown" in line for line in page.splitlines())
 
 
 def test_sft_has_no_engine(checkpoints):

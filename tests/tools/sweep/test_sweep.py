@@ -1,4 +1,4 @@
-"""fastrl sweep with runs that only pretend to train: what is run, what is not run again, what is refused."""
+"""fastrl sweep with a stand-in for training: what runs, what is not repeated, what is refused."""
 
 import csv
 import json

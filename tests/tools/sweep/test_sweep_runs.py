@@ -1,4 +1,4 @@
-"""fastrl sweep with runs that train, killed in the middle; and how the processes of runs are ended."""
+"""fastrl sweep with real training, killed half-way; and how processes of runs are ended."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A sweep's table out of curves made by hand."""
+"""A sweep's table from curves made by hand."""
 
 import csv
 

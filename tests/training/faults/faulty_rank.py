@@ -1,5 +1,4 @@
-"""A rank of a run: in its first life the second one is killed in the third step, in its second life told to
-leave in the fourth.
+"""A rank of a run; rank 1 is killed in the third step, and after the restart gets SIGTERM in the fourth.
 
 torchrun faulty_rank.py RECIPE.yaml
 """
@@ -14,7 +13,7 @@ import time
 from fastrl import train
 from fastrl.stages import rl
 
-FIRST_LIFE = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+FIRST_START = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
 
 
 def main(path: str) -> int:
@@ -22,13 +21,13 @@ def main(path: str) -> int:
 
     def disturbed(context, parts, rollouts, step):
         found = real(context, parts, rollouts, step)
-        if context.ranks.rank == 1 and step == (2 if FIRST_LIFE else 3):
-            os.kill(os.getpid(), signal.SIGKILL if FIRST_LIFE else signal.SIGTERM)
+        if context.ranks.rank == 1 and step == (2 if FIRST_START else 3):
+            os.kill(os.getpid(), signal.SIGKILL if FIRST_START else signal.SIGTERM)
         return found
 
     rl.update_policy = disturbed
-    if not FIRST_LIFE and os.environ["RANK"] == "0":
-        time.sleep(2)  # the other one must not meet where the first lives met
+    if not FIRST_START and os.environ["RANK"] == "0":
+        time.sleep(2)  # the restarted ranks must not rendezvous at the first start's address
     return train.main([path])
 
 

@@ -1,4 +1,4 @@
-"""Runs a recipe under one fault after the other, each in a folder of its own, and then again without it.
+"""Runs a recipe under one fault after another, each in its own folder, and then again without it.
 
 python faulty_run.py RECIPE.yaml FAULT [FAULT ...]; prints {fault: what was seen} as JSON.
 """

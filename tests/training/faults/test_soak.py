@@ -1,4 +1,4 @@
-"""Faults at random, and two that are hard to hit: a grader that dies, a rank that dies."""
+"""Random faults, a grader that dies, and a rank that dies."""
 
 from __future__ import annotations
 
@@ -84,9 +84,7 @@ def test_a_grader_that_dies_while_it_loads_is_replaced_twice(monkeypatch):
         grader.grade([pair])
 
 
-def test_a_dead_rank_is_started_again_and_one_that_is_told_to_leave_takes_the_others_along(
-    checkpoints, tmp_path
-):
+def test_a_dead_rank_is_restarted_and_a_signalled_one_stops_all(checkpoints, tmp_path):
     config = fault_config(checkpoints["qwen3"], tmp_path, "two")
     # as many prompts on either rank, so that they draw what one would
     rollout = replace(config.rollout, num_prompts=4)

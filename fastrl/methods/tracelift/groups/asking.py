@@ -115,7 +115,9 @@ def ask(
     waiting = list(requests)
     engine: Engine | None = None
     for attempt in range(1 + config.retries):
-        missing = answers.share([each for each in waiting if (each.key, attempt) not in answers.texts])
+        missing = answers.share(
+            [request for request in waiting if (request.key, attempt) not in answers.texts]
+        )
         for start in range(0, len(missing), BATCH):
             engine = engine or answers.watch(build())
             batch = missing[start : start + BATCH]
@@ -147,7 +149,7 @@ def _generate(
     )
     messages: list[list[Message]] = [[{"role": "user", "content": request.prompt}] for request in batch]
     completions = engine.generate(
-        [render_prompt(engine.tokenizer, each) for each in messages],
+        [render_prompt(engine.tokenizer, message) for message in messages],
         sampling,
         seeds=[seed_of(seed, "ask", request.key, attempt) for request in batch],
     )

@@ -42,7 +42,8 @@ def count(
             for kind, number in sorted(proposed.items(), key=str)
         },
         "filters": [
-            {"name": each.name, "before": each.before, "dropped": _ranked(each.dropped)} for each in filters
+            {"name": counted.name, "before": counted.before, "dropped": _ranked(counted.dropped)}
+            for counted in filters
         ],
         "groups": {
             "train": len(train),
@@ -61,8 +62,13 @@ def tables(counts: Mapping[str, Any]) -> list[Table]:
     """Return the tables that the command prints and the page shows."""
     seeds, groups = counts["seeds"], counts["groups"]
     filters = [
-        (each["name"], f"{each['before']}", f"{sum(each['dropped'].values())}", _words(each["dropped"]))
-        for each in counts["filters"]
+        (
+            filter_counts["name"],
+            f"{filter_counts['before']}",
+            f"{sum(filter_counts['dropped'].values())}",
+            _words(filter_counts["dropped"]),
+        )
+        for filter_counts in counts["filters"]
     ]
     out: list[Table] = [
         (

@@ -26,7 +26,7 @@ def apply_edits(text: str, edits: Sequence[Edit], cause: Edit) -> tuple[str, tup
     pieces: list[str] = []
     done = length = 0
     place = (0, 0)
-    for edit in sorted(edits, key=lambda each: (each.start, each.end)):
+    for edit in sorted(edits, key=lambda edit: (edit.start, edit.end)):
         if edit.start < done:
             raise ValueError(
                 f"[edits] start: expected >= {done}, where the last edit ended, got {edit.start}"
@@ -95,7 +95,7 @@ def write_number(rationale: Rationale, index: int, value: Fraction) -> str:
         decimals = max(decimals, MOST_DECIMALS)
     if "." in old and number.value.denominator == 1:
         decimals = max(decimals, written_decimals(rationale, index))  # 5.00
-    commas = any("," in rationale.text[each.start : each.end] for each in rationale.numbers)
+    commas = any("," in rationale.text[other.start : other.end] for other in rationale.numbers)
     scaled = value * 10**decimals
     whole, rest = divmod(scaled.numerator, 10**decimals)
     return (f"{whole:,}" if commas else str(whole)) + (f".{rest:0{decimals}d}" if decimals else "")
@@ -144,15 +144,15 @@ def carry(
 
 def _comes_from(rationale: Rationale, known: Collection[Fraction], source: int, value: Fraction) -> bool:
     earlier = any(number.value == value for number in rationale.numbers[:source])
-    results = [rationale.result_of(each) for each in rationale.equations if each.result != source]
+    results = [rationale.result_of(equation) for equation in rationale.equations if equation.result != source]
     return not earlier and value not in known and value not in results
 
 
 def _repeats(rationale: Rationale, index: int, operands: Sequence[int]) -> bool:
-    """Return True if the number is an operand, repeats one in the same line, or is alone in its line."""
+    """Return True if the number is an operand, repeats one in its line, or is the only one there."""
     number = rationale.numbers[index]
     line = rationale.line_of(number.start)
-    beside = [each for each in rationale.numbers if rationale.line_of(each.start) == line]
-    return len(beside) == 1 or any(
-        rationale.numbers[i].value == number.value and rationale.numbers[i] in beside for i in operands
+    same_line = [other for other in rationale.numbers if rationale.line_of(other.start) == line]
+    return len(same_line) == 1 or any(
+        rationale.numbers[i].value == number.value and rationale.numbers[i] in same_line for i in operands
     )

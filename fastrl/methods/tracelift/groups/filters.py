@@ -51,7 +51,7 @@ class Filtered:
     before: int
     """Traces that entered the filter."""
     dropped: Counter[str] = field(default_factory=Counter)
-    """By negative_kind."""
+    """Counts by negative_kind."""
 
 
 def filter_pools(pools: Sequence[Pool], config: GroupsConfig) -> list[Filtered]:

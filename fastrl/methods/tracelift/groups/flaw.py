@@ -69,11 +69,11 @@ def carried(
     yield Flaw([*edits.values(), cause, *also], cause, keeps_answer=False)
 
 
-def alone_in_its_line(rationale: Rationale, equation: Equation) -> bool:
-    return sum(each.line == equation.line for each in rationale.equations) == 1
+def only_equation_in_line(rationale: Rationale, equation: Equation) -> bool:
+    return sum(other.line == equation.line for other in rationale.equations) == 1
 
 
 def lines_that_use(rationale: Rationale, equation: Equation) -> list[int]:
     """Return the lines of later equations with an operand equal to this one's result."""
-    later = [each for each in rationale.equations if each.result > equation.result]
-    return [each.line for each in later if rationale.result_of(equation) in each.formula.numbers]
+    later = [other for other in rationale.equations if other.result > equation.result]
+    return [other.line for other in later if rationale.result_of(equation) in other.formula.numbers]

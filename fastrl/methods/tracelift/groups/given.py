@@ -25,7 +25,10 @@ def given_drafts(row: Mapping[str, Any], task: Task, name: str) -> list[Draft]:
         raise UnusableError("no candidates")
     if not isinstance(candidates, list):
         raise ValueError(f"[groups] {name}, candidates: expected a list, got {candidates!r}")
-    drafts = [read_draft(each, task, f"{name}, candidates[{index}]") for index, each in enumerate(candidates)]
+    drafts = [
+        read_draft(candidate, task, f"{name}, candidates[{index}]")
+        for index, candidate in enumerate(candidates)
+    ]
     for index, draft in enumerate(drafts):
         if draft.negative_kind is None:
             raise ValueError(f"[groups] {name}, candidates[{index}].negative_kind: expected a name, got None")

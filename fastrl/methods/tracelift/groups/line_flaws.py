@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from random import Random
 
 from fastrl.methods.tracelift.groups.edits import Edit
-from fastrl.methods.tracelift.groups.flaw import Flaw, Work, alone_in_its_line, lines_that_use
+from fastrl.methods.tracelift.groups.flaw import Flaw, Work, lines_that_use, only_equation_in_line
 
 UNITS = {
     "minutes": "hours", "hours": "minutes", "seconds": "minutes", "days": "weeks", "weeks": "days",
@@ -27,7 +27,7 @@ def skipped_step(work: Work, random: Random) -> Iterator[Flaw]:
     rationale = work.rationale
     for equation in work.shuffled(random, last=False):
         used = lines_that_use(rationale, equation)
-        if used and min(used) > equation.line and alone_in_its_line(rationale, equation):
+        if used and min(used) > equation.line and only_equation_in_line(rationale, equation):
             cause = Edit(*rationale.line_span(equation.line), "")
             yield Flaw([cause], cause, keeps_answer=True)
 
@@ -62,7 +62,7 @@ def wrong_conclusion(work: Work, random: Random) -> Iterator[Flaw]:
     """Conclude with another number of the steps: replace the stated answer, or append a sentence."""
     rationale = work.rationale
     last = rationale.equations[-1]
-    earlier = [each.result for each in rationale.equations[:-1]] + list(last.operands)
+    earlier = [equation.result for equation in rationale.equations[:-1]] + list(last.operands)
     others = {rationale.numbers[index].value: rationale.numbers[index] for index in earlier}
     others.pop(rationale.result_of(last), None)
     stated = [n for n in rationale.numbers[last.result + 1 :] if n.value == rationale.result_of(last)]

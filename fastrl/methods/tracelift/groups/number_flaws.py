@@ -8,7 +8,7 @@ from fractions import Fraction
 from random import Random
 
 from fastrl.methods.tracelift.groups.edits import Edit, carry, number_edits
-from fastrl.methods.tracelift.groups.flaw import Flaw, Work, alone_in_its_line, carried, number_edit
+from fastrl.methods.tracelift.groups.flaw import Flaw, Work, carried, number_edit, only_equation_in_line
 from fastrl.methods.tracelift.groups.rationale import SIGNS, Equation, Rationale
 
 OTHER_SIGNS = {"+": "-*", "-": "+", "*": "+/", "/": "*-"}
@@ -84,7 +84,7 @@ def missing_condition(work: Work, random: Random) -> Iterator[Flaw]:
     """Delete a step and use its operand that is nearest to the result instead of the result."""
     rationale = work.rationale
     for equation in work.shuffled(random, last=False):
-        if not alone_in_its_line(rationale, equation):
+        if not only_equation_in_line(rationale, equation):
             continue
         old = rationale.result_of(equation)
         kept = min(equation.formula.numbers, key=lambda value: max(value, old) / max(min(value, old), TINY))
@@ -116,4 +116,4 @@ def slips(value: Fraction, random: Random) -> list[Fraction]:
         if digits[i] != digits[i + 1] and (i or digits[1] != "0")
     ]
     random.shuffle(near)
-    return [each * unit for each in near]
+    return [factor * unit for factor in near]

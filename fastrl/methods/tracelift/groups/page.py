@@ -27,7 +27,7 @@ def page(counts: Mapping[str, Any], groups: Sequence[Group], config: GroupsConfi
     title = f"Groups of {config.data.path}: {config.task}, {config.negatives}"
     parts = [
         f"<h1>{escape(title)}</h1>",
-        *(_table(*each) for each in tables(counts)),
+        *(_table(*entry) for entry in tables(counts)),
         "<h2>examples</h2>",
         *(_group(group) for group in order[:NUM_EXAMPLES]),
     ]
