@@ -140,7 +140,8 @@ def cut_index(text: str) -> None:
 
 
 def stop_string(text: str) -> None:
-    tokens = np.array([sampled(text)], dtype=np.int32)
+    """A rollout of 500 tokens, given all at once: each that may end a string is looked at."""
+    tokens = np.array([sampled(text)[:500]], dtype=np.int32)
     if tokens.size:
         STOP.first_stop(tokens.astype(np.int64), tokens, np.array([0]), np.array([0]))
 

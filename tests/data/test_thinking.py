@@ -100,3 +100,9 @@ def test_rows_without_thoughts_are_counted_before_a_model_is_loaded(tmp_path, ch
 def test_tags_are_two(tags):
     with pytest.raises(ValueError, match=r"\[sft\] thinking_tags: expected two different texts"):
         SftConfig(thinking_tags=tags)
+
+
+def test_thoughts_without_an_end_are_read_at_once():
+    """Milliseconds; what is quadratic takes minutes."""
+    assert without_thoughts("<think>" * 100_000, TAGS) is None
+    assert without_thoughts("<think>7</think> " * 20_000 + "2", TAGS) == "2"

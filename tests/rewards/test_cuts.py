@@ -52,6 +52,16 @@ def test_the_end_token_does_not_count(byte):
     assert [cut.position for cut in cutter.cut([], [1.0])] == [0]
 
 
+def test_a_run_of_broken_bytes_is_left_out_with_few_decodes(byte):
+    cutter, decoded = Cutter(byte, byte, strip_answer=False), []
+    (middle,) = ids(byte, "界")[1:2]  # no character begins with it
+    text = cutter._text
+    cutter._text = lambda token_ids: decoded.append(len(token_ids)) or text(token_ids)
+    (cut,) = cutter.cut([*ids(byte, "ab"), *[middle] * 5000], [1.0])
+    assert (cut.text, cut.position) == ("ab", 2)
+    assert len(decoded) < 40
+
+
 # a (1 byte) 🙂 (4) b (1) 界 (3)
 WHOLE = ["", "a", "a", "a", "a", "a🙂", "a🙂b", "a🙂b", "a🙂b", "a🙂b界"]
 STEPPED_BACK = [0, 1, 1, 1, 1, 5, 6, 6, 6, 9]

@@ -128,3 +128,12 @@ def test_a_degenerate_rollout_does_not_take_long():
     start = time.process_time()
     segment("x" + " " * 60000 + "y" + "\\[ $$ \\begin{a} " * 500)
     assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize(
+    "piece", ["\\[", "$$", "$$\n", "\\(", "```", "\\begin{a}", "\\begin{", "$$a$$\n\n", ". A", " ", "\n"]
+)
+def test_long_rollouts_are_cut_at_once(piece):
+    """Milliseconds; what is quadratic takes minutes."""
+    text = "a" + piece * (60_000 // len(piece))
+    assert all(step in text for step in steps_of(text))
