@@ -6,7 +6,7 @@ Each path (bench/text_paths.py) reads inputs that are put together from what has
 brackets in brackets, tags without ends, halves of characters, JSON that stops, boxes in boxes; then mutated.
 Nothing may be raised but what the path says it raises. Then each path reads repeated pieces, of one length
 and of four times that: CPU time may grow by no more than MOST_GROWTH. Memory is read at a tenth of the inputs
-and at the end. The last line is JSON.
+and at the end. The last line is JSON; --out keeps the results of paths that are not named.
 """
 
 from __future__ import annotations
@@ -129,10 +129,13 @@ def main() -> None:
     parser.add_argument("--paths", nargs="*", default=list(PATHS))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    results = {name: study(name, options.inputs, options.seed) for name in options.paths}
-    text = json.dumps({"environment": environment(), "seed": options.seed, "results": results})
-    if options.out is not None:
-        options.out.write_text(text + "\n", encoding="utf-8")
+    known = options.out is not None and options.out.exists()
+    results = json.loads(options.out.read_text(encoding="utf-8"))["results"] if known else {}
+    for name in options.paths:
+        results[name] = study(name, options.inputs, options.seed)
+        text = json.dumps({"environment": environment(), "seed": options.seed, "results": results})
+        if options.out is not None:
+            options.out.write_text(text + "\n", encoding="utf-8")
     print(text)
 
 
