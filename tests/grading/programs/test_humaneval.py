@@ -3,7 +3,7 @@
 import pytest
 from sandboxed import needs_sandbox
 
-from bench.check_humaneval import DATA, SURVIVORS, canonical, mutant, problems, survivor, run_programs
+from bench.check_humaneval import DATA, SURVIVORS, canonical, mutant, problems, run_programs, survivor
 from fastrl.config.executor import ProgramConfig
 from fastrl.grading.programs.runner import Outcome, ProgramRunner
 
