@@ -9,7 +9,7 @@ from typing import Any
 from fastrl.config import TransferConfig
 from fastrl.engine.protocol import Engine
 from fastrl.grading import AnswerGrader
-from fastrl.rewards.answer import COUNTED_APART
+from fastrl.grading.verdict import COUNTED_APART
 from fastrl.rewards.batch import CompletionInput, LogExtra, LogMetric, TrainerState, group_numbers, mean
 from fastrl.rewards.cuts import Cut, draw_tau
 from fastrl.rewards.receiver import Continuation, Receiver
