@@ -113,13 +113,13 @@ class PlainVllm:
 
 
 def sgemm_gflops() -> float:
-    """Return the machine's rate on a large product, in 1e9 operations a second."""
+    """Return the machine's rate on a large product, in 1e9 operations per second."""
     a, b = torch.randn(1536, 1536), torch.randn(1536, 1536)
     return 2 * 1536**3 / min(cpu_ms(lambda: a @ b) for _ in range(10)) / 1e6
 
 
 def product_gflops(engine: TorchEngine, rows: int) -> float:
-    """Return the rate over the products of a decode step of so many rows."""
+    """Return the rate over the matrix products of a decode step with this many rows."""
     products = list(engine.decoder.products())
     given = [(each, torch.randn(rows, each.parameters[0].shape[1])) for each in products]
     work = sum(2 * rows * sum(p.numel() for p in each.parameters) for each in products)

@@ -79,39 +79,39 @@ FUNCTION_TASKS = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Earned:
-    """What one candidate came to."""
+    """The verifiers' result on one candidate."""
 
     score: float
-    """What it is bred by: it may be near to being paid."""
+    """Fitness: also counts candidates that nearly earn a reward."""
     paid_by: tuple[str, ...]
-    """The problems that pay it, though it can't have done their work."""
+    """Problems that reward it, although it can't have solved them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What is searched: pieces of candidates, and what they earn."""
+    """One search space: pieces of candidates, and the function that scores them."""
 
     name: str
     pieces: Sequence[str]
     judge: Callable[[Sequence[Genome]], list[Earned]]
     needed: int = 1
-    """So many problems that pay make a cheat."""
+    """Number of problems that must reward a candidate for it to be a cheat."""
     longest: int = 8
 
 
 @dataclass
 class Search:
-    """One field's population, and what it has found."""
+    """One field's population, and the cheats it has found."""
 
     field: Field
     draw: random.Random
     scores: dict[Genome, float] = field(default_factory=dict)
     cheats: dict[Genome, tuple[str, ...]] = field(default_factory=dict)
-    """Those that are paid, with the problems that pay them."""
+    """Rewarded candidates, with the problems that reward them."""
     tried: int = 0
 
     def round(self) -> None:
-        """Breed candidates, see what they earn, keep the best."""
+        """Breed candidates, score them, keep the best."""
         young = [genome for genome in (self._bred() for _ in range(POPULATION)) if genome not in self.scores]
         young = list(dict.fromkeys(young))
         for genome, earned in zip(young, self.field.judge(young), strict=True):
@@ -120,7 +120,7 @@ class Search:
                 self.cheats[genome] = earned.paid_by
         self.tried += len(young)
         ranked = sorted(self.scores, key=lambda genome: (-self.scores[genome], len(genome), genome))
-        # the best, and some others, so that the search does not settle
+        # the best and some random ones, so that the search does not get stuck
         kept = ranked[:POPULATION] + self.draw.sample(ranked, min(len(ranked), POPULATION))
         self.scores = {genome: self.scores[genome] for genome in kept}
 
@@ -136,7 +136,7 @@ class Search:
         return (one[:place] + new + one[place + draw.randint(0, 1) :])[:longest]
 
     def shortest(self, genome: Genome) -> Genome:
-        """Return a cheat without the pieces that it is paid without."""
+        """Return the cheat without pieces that it doesn't need."""
         for place in reversed(range(len(genome))):
             less = genome[:place] + genome[place + 1 :]
             if less and len(self.field.judge([less])[0].paid_by) >= self.field.needed:
@@ -146,7 +146,7 @@ class Search:
 
 def one_answer(grader: AnswerGrader) -> Field:
     def judge(genomes: Sequence[Genome]) -> list[Earned]:
-        """What differs from all golds but one without algebra is not asked."""
+        """Score texts; those that surely differ from all golds but one are not sent to the grader."""
         texts = [stated(genome) for genome in genomes]
         open_to = [[gold for gold in GOLDS if may_be_paid(text, gold)] for text in texts]
         several = [(text, golds) for text, golds in zip(texts, open_to, strict=True) if len(golds) > 1]
@@ -161,7 +161,7 @@ def one_answer(grader: AnswerGrader) -> Field:
 
 
 def stated(genome: Genome) -> str:
-    """Return the text of a completion; what states nothing stands in a box."""
+    """Return the text of a completion, boxed if it states no answer."""
     text = "".join(genome)
     return text if answer_start(text) is not None else f"\\boxed{{{text}}}"
 
@@ -178,7 +178,7 @@ def restated(grader: AnswerGrader) -> Field:
     problems = [(kind, problem) for kind, several in RESTATED.items() for problem in several]
 
     def judge(genomes: Sequence[Genome]) -> list[Earned]:
-        """What is written out, or surely unpaid, is not asked."""
+        """Score texts; those that write out the gold, or surely earn nothing, are not sent to the grader."""
         asked = {}
         for genome in genomes:
             for kind, (a, b, gold) in problems:

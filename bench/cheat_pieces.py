@@ -1,4 +1,4 @@
-r"""What cheats are made of: pieces of completions and of programs, none of which does the work."""
+r"""Pieces of the completions and programs that bench.cheat searches; none of them solves a problem."""
 
 from __future__ import annotations
 

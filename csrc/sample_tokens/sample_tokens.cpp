@@ -40,8 +40,8 @@ FASTRL_CLONES float row_max(const float* row, std::int64_t width) {
   return result;
 }
 
-// weights[v] = exp((row[v] - max) * inverse_temperature); returns their sum in float64. Not a number where a
-// logit is none.
+// weights[v] = exp((row[v] - max) * inverse_temperature); returns their sum in float64: NaN if a
+// logit is NaN.
 FASTRL_CLONES double block_weights(const float* row, std::int64_t width, float max, float inverse_temperature,
                                    float* weights) {
   Lanes x, w, top;
@@ -80,7 +80,8 @@ std::int64_t first_max(const float* row, std::int64_t width, float max) {
   return width - 1;
 }
 
-// Numbers >= 0 by their exponent and the first three bits of their fraction: in order of size.
+// Buckets of numbers >= 0 by exponent and the first three bits of the fraction; larger numbers, higher
+// buckets.
 constexpr int kBuckets = 1 << 11, kBucketShift = 20;
 
 int bucket_of(float number) {
@@ -89,8 +90,8 @@ int bucket_of(float number) {
   return static_cast<int>(bits >> kBucketShift);
 }
 
-// Leaves out all below the k-th largest; what ties with it stays. Sorts the bucket of distances from the
-// maximum in which the k-th lies, no more.
+// Sets logits below the k-th largest to -inf; ties with the k-th stay. Buckets are by distance from the
+// maximum; only the bucket that holds the k-th is searched.
 void keep_top_k(std::vector<float>& row, float max, std::int64_t k, std::vector<float>& order) {
   std::int64_t counts[kBuckets] = {};
   for (float z : row) ++counts[bucket_of(max - z)];
@@ -105,7 +106,7 @@ void keep_top_k(std::vector<float>& row, float max, std::int64_t k, std::vector<
   for (float& z : row) z = z < least ? kMinusInfinity : z;
 }
 
-// A token and its weight; the likelier comes first, of equal ones the smaller id.
+// A token and its weight, ordered by descending weight, then by id.
 struct Candidate {
   float weight;
   std::int64_t id;
@@ -114,8 +115,8 @@ struct Candidate {
   }
 };
 
-// Leaves out all but the smallest set of tokens that holds top_p of the mass, the likeliest first. Sorts no
-// more than the bucket of weights in which the set ends.
+// Sets logits outside the smallest set of most likely tokens with mass top_p to -inf. Sorts only the bucket
+// of weights in which the set ends.
 void keep_top_p(std::vector<float>& row, const std::vector<float>& weights, double total, double top_p) {
   double mass[kBuckets] = {};
   for (float weight : weights) mass[bucket_of(weight)] += weight;
@@ -151,8 +152,8 @@ double weigh_row(const float* row, std::int64_t width, float max, float inverse_
   return total;
 }
 
-// Returns the row itself, or a copy in which the tokens that may not be drawn are -inf. A row with a logit
-// that is not a number stays as it is: its draw shows it.
+// Returns the row itself, or a copy with -inf for tokens outside top-k and top-p. A row with a NaN logit is
+// returned as it is: its log-prob will be NaN.
 const float* kept_row(const float* row, std::int64_t width, float max, const SamplingRule& rule,
                       Workspace& space) {
   const bool by_k = rule.top_k > 0 && rule.top_k < width;
@@ -169,7 +170,7 @@ const float* kept_row(const float* row, std::int64_t width, float max, const Sam
   return space.kept.data();
 }
 
-// The first token whose running sum exceeds the target; the last one where a sum is not a number.
+// Returns the first token whose running sum exceeds the target; the last token if a sum is NaN.
 std::int64_t find_token(const float* row, std::int64_t width, float max, float inverse_temperature,
                         double target, const std::vector<double>& block_sums) {
   double below = 0;
@@ -179,7 +180,7 @@ std::int64_t find_token(const float* row, std::int64_t width, float max, float i
   const std::int64_t begin = block * kBlock, size = std::min(kBlock, width - begin);
   float weights[kBlock];
   block_weights(row + begin, size, max, inverse_temperature, weights);
-  std::int64_t last = 0;  // with a weight: where rounding keeps the running sum from the block's
+  std::int64_t last = 0;  // last token with weight > 0, used if rounding keeps `below` <= target
   for (std::int64_t v = 0; v < size; ++v) {
     below += weights[v];
     if (below > target) return begin + v;

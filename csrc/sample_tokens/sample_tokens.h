@@ -5,15 +5,15 @@
 
 namespace fastrl {
 
-// Which tokens of a row may be drawn, and how sharply.
+// Sampling options, the same for all requests.
 struct SamplingRule {
   float temperature;   // 0: the most likely token
   std::int64_t top_k;  // 0: all
   double top_p;        // 1: all
 };
 
-// logits: [rows, vocab], rows `stride` apart. Request r draws from row source[r], or from row r where source
-// is null. uniforms: [requests] in [0, 1). ids, logprobs: [requests].
+// logits: [rows, vocab], rows `stride` apart. Request r draws from row source[r], or from row r if source is
+// null. uniforms: [requests] in [0, 1). ids, logprobs: [requests].
 struct SamplingBatch {
   const float* logits;
   std::int64_t vocab;

@@ -12,7 +12,7 @@ from fastrl.check.template import check_template
 from fastrl.config import CheckpointConfig, DataConfig, refuse
 from fastrl.data.lengths import prompt_lengths
 from fastrl.data.problems import Problem
-from fastrl.data.templates import template_options, use_template
+from fastrl.data.templates import choose_template, set_variables, template_options
 from fastrl.policy.source import model_source
 
 WEIGHTS, PICKLED = "*.safetensors", ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -137,6 +137,10 @@ def load_tokenizer(section: str, model: CheckpointConfig, data: DataConfig | Non
         raise ValueError(
             f"[{section}] path: expected a checkpoint with a tokenizer, got {model.path!r}: {error}"
         ) from error
-    use_template(tokenizer, template_options(model, data), section if data is None else "data")
+    options, where = template_options(model, data), section if data is None else "data"
+    if options is not None:
+        choose_template(tokenizer, options, where)
     check_template(section, tokenizer)
+    if options is not None:
+        set_variables(tokenizer, options, where)
     return tokenizer

@@ -82,7 +82,7 @@ def _with_flags(cls: type[Any], base: Any, hidden: Collection[str], path: str = 
     from tyro.conf import Fixed, Suppress
 
     own = {field.name: field for field in dataclasses.fields(cls)}
-    fields = []
+    fields: list[Any] = []
     for name, kind in get_type_hints(cls).items():
         value = _default(own[name]) if base is None else getattr(base, name)
         inside = isinstance(kind, type) and dataclasses.is_dataclass(kind)
@@ -153,7 +153,7 @@ def _mappings_as_json(info: Any) -> Any:
 
 
 def _json_mapping(word: str) -> dict[str, Any]:
-    value = json.loads(word)  # its error is a ValueError, which is shown with the flag
+    value: dict[str, Any] = json.loads(word)  # its error is a ValueError, which is shown with the flag
     if not is_json_mapping(value):
         raise ValueError(f"expected a mapping in JSON, got {word!r}")
     return value

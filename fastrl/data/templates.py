@@ -35,10 +35,19 @@ def use_template(tokenizer: Any, options: TemplateOptions | None, section: str =
     Raises:
         ValueError: there is no such template, it is no Jinja, or it never reads a variable.
     """
-    if options is None:
-        return
+    if options is not None:
+        choose_template(tokenizer, options, section)
+        set_variables(tokenizer, options, section)
+
+
+def choose_template(tokenizer: Any, options: TemplateOptions, section: str) -> None:
+    """The first half of use_template: which template. It is read, not run."""
     if options.chat_template != "auto":
         tokenizer.chat_template = named_template(options.chat_template, section)
+
+
+def set_variables(tokenizer: Any, options: TemplateOptions, section: str) -> None:
+    """The second half of use_template: the variables. jinja2 computes constants of the template here."""
     if not options.template_kwargs:
         return
     if tokenizer.chat_template is None:
@@ -69,7 +78,7 @@ def named_template(name: str, section: str) -> str | None:
         template = template_of_model(path, section)
     else:
         refuse(section, "chat_template", "auto, none, a .jinja file or a model folder", name)
-    variables(template, section)  # its syntax
+    parse(template, section)
     return template
 
 
@@ -90,16 +99,20 @@ def template_of_model(folder: Path, section: str) -> str:
 
 
 def variables(template: str, section: str) -> set[str]:
-    """Return the names that a template reads and does not set itself.
+    """Return the names that a template reads and does not set itself. Raises ValueError: it is no Jinja."""
+    from jinja2 import meta
 
-    Raises: ValueError: it is no Jinja.
-    """
-    from jinja2 import TemplateSyntaxError, meta
+    return meta.find_undeclared_variables(parse(template, section))
+
+
+def parse(template: str, section: str) -> Any:
+    """Return jinja2's syntax tree of a template. Raises ValueError: it is no Jinja."""
+    from jinja2 import TemplateSyntaxError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
     try:
-        return meta.find_undeclared_variables(environment.parse(GENERATION.sub("", template)))
+        return environment.parse(GENERATION.sub("", template))
     except TemplateSyntaxError as error:
         raise ValueError(
             f"[{section}] chat_template: expected a Jinja template, got {error} in line {error.lineno}"

@@ -73,8 +73,9 @@ def native_scores(scores: TokenScores) -> Native:
     values = (scores.logprobs, scores.entropy, scores.self_certainty)
     floats = [None if t is None else t.detach().to(torch.float32).contiguous() for t in values]
     top1 = None if scores.top1 is None else scores.top1.contiguous()
+    logprobs, entropy, self_certainty = (address(t) for t in floats)
     structure = _C.GrpoScores.of(
-        scores.logprobs.shape[0], address(rows), *(address(values) for values in floats), address(top1)
+        scores.logprobs.shape[0], address(rows), logprobs, entropy, self_certainty, address(top1)
     )
     return Native(structure, (rows, top1, *floats))
 

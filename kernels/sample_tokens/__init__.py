@@ -1,4 +1,4 @@
-"""sample_tokens: one token per request, by given random numbers."""
+"""sample_tokens: draw one token per request with given random numbers."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def sample_tokens(
 
         p = softmax(keep(logits / temperature)),   token = first i with p[0] + ... + p[i] > u
 
-    keep leaves the top-k tokens and what ties with the k-th; of those, the smallest set of mass >= top_p, the
-    likeliest first, of equal ones the smaller id. Temperature 0: the most likely token, the first of equals.
+    keep(.) keeps the top-k tokens and ties with the k-th; of those, the smallest set of most likely tokens
+    with mass >= top_p (ties: smaller id first). Temperature 0: the most likely token (ties: smallest id).
 
     Args:
         logits: [E, V], any float type.
@@ -51,10 +51,10 @@ def sample_tokens(
         temperature: >= 0. top_k: 0 for all. top_p: in (0, 1].
         source: int64 [R], request r draws from logits[source[r]]; None: R = E, from logits[r].
     Returns: token ids int64 [R], and their log-probs (nats) float32 [R] under p; at temperature 0 under
-        softmax(logits). Where a row's sum is not a number: the last token, log-prob not a number.
-    Raises: ValueError, TypeError: shapes, types or options as above are not met.
-    Numerics: exponentials in fp32, sums in float64. Backends differ by rounding, so that a u within some 1e-7
-        of an edge may draw the neighbour.
+        softmax(logits). If a row's sum is NaN: the last token, log-prob NaN.
+    Raises: ValueError, TypeError: a shape, dtype or option is not as above.
+    Numerics: exponentials in fp32, sums in float64. Backends differ by rounding, so a u within about 1e-7
+        of a token's boundary may draw the neighbouring token.
     """
     if logits.dim() != 2:
         refuse(OP, "logits", "shape (E, V)", tuple(logits.shape))

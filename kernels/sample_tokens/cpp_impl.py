@@ -1,4 +1,4 @@
-"""sample_tokens in C++ on the CPU: the logits are read in place, nothing of their size is made."""
+"""sample_tokens in C++ on the CPU; reads float32 logits in place, without a copy."""
 
 from __future__ import annotations
 

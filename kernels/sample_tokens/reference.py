@@ -1,4 +1,4 @@
-"""The formulas of sample_tokens, in float64."""
+"""Reference of sample_tokens in float64."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def sample_tokens_reference(
     logprobs = keep_likely(rows / temperature, top_k, top_p).log_softmax(-1)
     cumulative = logprobs.exp().cumsum(-1)
     target = below_total(uniforms, cumulative[:, -1])
-    # a sum that is not a number finds no token: the last one, with a log-prob that shows it
+    # searchsorted finds no token if the sum is NaN: take the last one; its log-prob is NaN
     ids = torch.searchsorted(cumulative, target[:, None], right=True).clamp_(max=logits.shape[-1] - 1)
     return ids[:, 0], logprobs.gather(-1, ids)[:, 0].float()
 
 
 def below_total(uniforms: Tensor, total: Tensor) -> Tensor:
-    """Return u * total, less than total even after rounding: no token without probability is reached."""
+    """Return u * total, less than total even after rounding, so that no token of probability 0 is drawn."""
     return torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
 
 

@@ -1,4 +1,4 @@
-"""sample_tokens in PyTorch: softmax in fp32, sums in float64, some rows at a time."""
+"""sample_tokens in PyTorch: softmax in fp32, sums in float64, in chunks of rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from fastrl.kernels.sample_tokens.reference import below_total, keep_likely
 
 _CHUNK_ELEMENTS = 1 << 25
-"""Logits that are worked on at once; bounds the float64 workspace to 256 MB."""
+"""Logits per chunk; bounds the float64 workspace to 256 MB."""
 
 
 def sample_tokens_torch(
@@ -36,6 +36,6 @@ def _sample(
     logprobs = keep_likely(scaled, top_k, top_p).log_softmax(-1)
     cumulative = logprobs.exp().cumsum(-1, dtype=torch.float64)
     target = below_total(uniforms, cumulative[:, -1])
-    # a sum that is not a number finds no token: the last one, with a log-prob that shows it
+    # searchsorted finds no token if the sum is NaN: take the last one; its log-prob is NaN
     ids = torch.searchsorted(cumulative, target[:, None], right=True).clamp_(max=logits.shape[-1] - 1)
     return ids[:, 0], logprobs.gather(-1, ids)[:, 0]

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 from checkpoints import CHAT
 
-from fastrl.check import template
+from fastrl.check import load_tokenizer, template
+from fastrl.config import CheckpointConfig, DataConfig
 
 pytestmark = pytest.mark.process
 NEVER = "{% set r = range(99999) | list %}{% for a in r %}{% for b in r %}{% endfor %}{% endfor %}"
@@ -38,3 +39,13 @@ def test_a_trial_that_fails_is_no_verdict_on_the_template(monkeypatch):
     monkeypatch.setattr(template, "TRIAL", "raise ImportError('no jinja2')")
     with pytest.raises(RuntimeError, match=r"its trial failed: (?s:.*)no jinja2"):
         try_out(CHAT + "another")
+
+
+def test_a_template_that_data_name_is_tried_before_its_variables_are_read(checkpoints, tmp_path, monkeypatch):
+    tried = []
+    monkeypatch.setattr("fastrl.check.template.ends", lambda template, tokens: tried.append(template))
+    (tmp_path / "a.jinja").write_text("{{ x }}")
+    data = DataConfig(chat_template=str(tmp_path / "a.jinja"), template_kwargs={"y": 1})
+    with pytest.raises(ValueError, match="a chat template that ends within"):
+        load_tokenizer("model", CheckpointConfig(path=str(checkpoints["llama"])), data)
+    assert tried == ["{{ x }}"]

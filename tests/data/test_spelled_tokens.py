@@ -132,7 +132,7 @@ def test_rows_to_learn_from_end_and_begin_turns_by_their_template_alone(family, 
     tokenizer = byte_tokenizer()
     user, assistant = "[<user>]", "[<assistant>]"
     if family == "none":
-        tokenizer.chat_template, user, assistant = None, "", "\n"
+        tokenizer.chat_template, user, assistant = None, "", ""
     given = {"prompt": SPELLED, "completion": SPELLED}
     assert trained(tokenizer, tmp_path, given) == (f"{user}{SPELLED}{assistant}", f"{SPELLED}[<eos>]")
     begun = {**given, "prefix": "x<eos>"}

@@ -6,7 +6,8 @@ import pytest
 from intervention_world import hard_set_config, intervene_config
 from jsonl import write_jsonl
 
-from fastrl.config import DataConfig, RlConfig, RunConfig, SubsetConfig
+from fastrl.cli.eval import EvalOptions, run_eval
+from fastrl.config import DataConfig, ExecutorConfig, PromptedConfig, RlConfig, RunConfig, SubsetConfig
 from fastrl.stages.build import build_rl
 from fastrl.stages.hard_set import run_hard_set
 from fastrl.stages.intervene import run_intervene
@@ -41,6 +42,26 @@ def test_engines_of_stages(stage, tmp_path, monkeypatch):
     with pytest.raises(BuiltError) as caught:
         run(config)
     assert caught.value.args == (config.data,)
+
+
+@pytest.mark.parametrize("executor", ["", "model"])
+def test_the_engine_of_eval(checkpoints, tmp_path, monkeypatch, executor):
+    def build(model, engine, device, data=None):
+        raise BuiltError(data)
+
+    monkeypatch.setattr("fastrl.cli.eval.build_engine", build)
+    path = str(checkpoints["qwen3"])
+    options = EvalOptions(
+        data=DataConfig(
+            path=write_jsonl(tmp_path / "a.jsonl", [{"question": "q", "answer": "1"}]), chat_template="none"
+        ),
+        executor=ExecutorConfig(model=PromptedConfig(path=executor and path), max_new_tokens=8),
+        max_new_tokens=8,
+        device="cpu",
+    )
+    with pytest.raises(BuiltError) as caught:
+        run_eval(path, options)
+    assert caught.value.args == (options.data,)
 
 
 def test_policy_and_engine_of_rl(checkpoints, tmp_path):

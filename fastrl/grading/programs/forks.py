@@ -45,6 +45,11 @@ def run_program(
     module = ModuleType("program" if function else "__main__")
     sys.modules[module.__name__] = module
     sys.excepthook = show_and_end
+    if job["prelude"]:
+        # among the built-in names: what the module has is the program's own
+        names: dict[str, Any] = {}
+        exec(job["prelude"], names)
+        module.__dict__["__builtins__"] = names | vars(builtins)
     for code in codes:
         exec(code, module.__dict__)
     if function:
@@ -57,6 +62,8 @@ def function_of(module: ModuleType, name: str) -> Callable[..., object]:
     owner, _, method = name.rpartition("().")
     if not owner and not hasattr(module, name) and hasattr(module, "Solution"):
         owner, method = "Solution", name
+    if not hasattr(module, owner or name):
+        raise NameError(f"the program defines no {owner or name}")
     found: Callable[..., object] = getattr(getattr(module, owner)() if owner else module, method)
     return found
 
@@ -99,7 +106,8 @@ def run_check(box: Namespaces | PlainProcesses, limits: Limits, descriptors: Seq
     caller = Caller(limits.file_bytes, report)
     if "call" in job:
         report.began = True
-        check_call(caller, *job["call"], job["tolerance"])
+        given, wanted = job["call"]
+        check_call(caller, given, wanted, job["tolerance"])
     else:
         namespace: dict[str, Any] = {"__name__": "check"}
         for text, name in ((job["prompt"], "<prompt>"), (job["test"], "<test>")):

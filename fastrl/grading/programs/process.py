@@ -40,6 +40,8 @@ class Run:
     """The function to call; None where the program reads and prints."""
     output_bytes: int
     """What it may print, or answer to a call."""
+    prelude: str = ""
+    """Source whose names the program may use as it uses built-in ones."""
 
 
 class NoSandboxError(ValueError):
@@ -90,8 +92,8 @@ class ProgramProcess:
 
     def send(self, task: tuple[int, int], run: Run, limit_s: float) -> bool:
         """False where the worker is gone."""
-        job = json.dumps({"sources": run.sources, "entry_point": run.entry_point}).encode()
-        self._files = [_file(job), _file(run.given), _file(b""), _file(b"")]
+        job = {"sources": run.sources, "entry_point": run.entry_point, "prelude": run.prelude}
+        self._files = [_file(json.dumps(job).encode()), _file(run.given), _file(b""), _file(b"")]
         # a file of exactly the limit can be written, so more than it can't go unseen
         limits = replace(self._limits, timeout_s=limit_s, file_bytes=run.output_bytes)
         self._output_bytes = run.output_bytes

@@ -32,7 +32,6 @@ from itertools import *
 from math import *
 from string import *
 from typing import *
-from builtins import pow
 import bisect, collections, copy, datetime, functools, heapq, itertools, json, math, operator, random, re
 import statistics, string, sys
 """
@@ -255,7 +254,7 @@ def _run_of(program: str, tests: ProgramTests, test: int, config: ProgramConfig)
         return Run((program,), given.encode(), None, most)
     if tests.cases:
         call = {"call": (given, wanted), "tolerance": config.float_tolerance}
-        return Run((PRELUDE, program), json.dumps(call).encode(), tests.entry_point, most)
+        return Run((program,), json.dumps(call).encode(), tests.entry_point, most, PRELUDE)
     check = {"prompt": with_body(tests.prompt), "test": tests.check, "entry_point": tests.entry_point}
     return Run(_sources(program, tests), json.dumps(check).encode(), tests.entry_point, most)
 

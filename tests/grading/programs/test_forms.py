@@ -57,6 +57,17 @@ def test_called_functions(runner, name):
 
 
 @needs_sandbox
+def test_what_sites_import_is_no_answer(runner):
+    tests = called(["4"], ["24"], "factorial")
+    report = ran(runner, "pass", tests=tests)
+    assert report.outcome is Outcome.RUNTIME_ERROR
+    assert report.detail == "NameError: the program defines no factorial; the program ended"
+    solution = "class Solution:\n    def factorial(self, n): return 24 if n == 4 else 0"
+    assert ran(runner, solution, tests=tests).outcome is Outcome.PASSED
+    assert ran(runner, "from math import factorial", tests=tests).outcome is Outcome.PASSED
+
+
+@needs_sandbox
 def test_what_a_called_function_raises_is_its_own_error(runner):
     report = ran(runner, "def add(xs): return xs[9]", tests=called(["[2, 5]"], ["7"]))
     assert (report.outcome, report.detail) == (

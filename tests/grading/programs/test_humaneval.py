@@ -3,7 +3,7 @@
 import pytest
 from sandboxed import needs_sandbox
 
-from bench.check_humaneval import DATA, SURVIVORS, canonical, mutant, problems, survivor, tried
+from bench.check_humaneval import DATA, SURVIVORS, canonical, mutant, problems, run_programs, survivor
 from fastrl.config.executor import ProgramConfig
 from fastrl.grading.programs.runner import Outcome, ProgramRunner
 
@@ -25,15 +25,15 @@ def test_canonical_solutions_pass_whole_and_as_completions(runner):
     # 32 calls a helper of the prompt, 38 and 50 too; the slowest one is 39
     chosen = [*every[::9], every[32], every[38], every[39], every[50]]
     for programs in ([canonical(p) for p in chosen], [p["canonical_solution"] for p in chosen]):
-        assert [report.outcome for report in tried(runner, chosen, programs)] == [Outcome.PASSED] * len(
-            chosen
-        )
+        assert [report.outcome for report in run_programs(runner, chosen, programs)] == [
+            Outcome.PASSED
+        ] * len(chosen)
 
 
 def test_one_swapped_operator_fails(runner):
     chosen = [(problem, made) for problem in problems()[3::8] if (made := mutant(problem)) is not None]
     assert len(chosen) == 19
-    reports = tried(runner, [problem for problem, _ in chosen], [source for _, (source, _) in chosen])
+    reports = run_programs(runner, [problem for problem, _ in chosen], [source for _, (source, _) in chosen])
     passed = {p["task_id"] for (p, _), r in zip(chosen, reports, strict=True) if r.outcome is Outcome.PASSED}
     assert passed == {problem["task_id"] for problem, _ in chosen} & set(SURVIVORS)
 
