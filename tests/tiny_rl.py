@@ -30,7 +30,7 @@ def write_additions(path: Path, count: int = 12) -> str:
     return write_jsonl(path, rows)
 
 
-def tiny_rl(model: Path | str, problems: Path | str, folder: Path | str, **changes: Any) -> RlConfig:
+def tiny_rl(model: Path | str, problems: Path | str, folder: Path | str, /, **changes: Any) -> RlConfig:
     """Return four steps of three groups of four on this checkpoint and these problems.
 
     changes: sections by name, as RlConfig takes them; RunConfig without dir gets this folder.

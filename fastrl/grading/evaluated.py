@@ -124,7 +124,7 @@ def _is_closed_form(latex: str) -> bool:
 
 def _is_power(number: int, degree: int) -> bool:
     root = round(number ** (1 / degree))
-    return root**degree == number
+    return bool(root**degree == number)
 
 
 def _is_plain(value: Form) -> bool:

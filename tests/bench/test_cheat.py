@@ -38,7 +38,7 @@ def test_an_answer_that_is_written_out_is_no_cheat():
 @needs_sandbox
 @pytest.mark.process
 def test_the_verifiers_pay_no_cheat_in_a_first_round(monkeypatch):
-    monkeypatch.setattr(cheat, "POPULATION", 6)
+    monkeypatch.setattr(cheat, "POPULATION", 2)
     program = ProgramConfig(num_workers=1, timeout_s=2.0, memory_mib=160, max_processes=8, output_kib=64)
     with AnswerGrader(num_workers=1) as grader, ProgramRunner(program) as runner:
         for each in fields(grader, runner):
