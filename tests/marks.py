@@ -52,6 +52,11 @@ MARKS: dict[str, tuple[str, ...]] = {
         "training/test_ahead.py",
         "training/test_deterministic.py",
     ),
-    # more than two seconds of CPU time, for another reason; single tests are decorated
-    "slow": (),
+    # seconds a test, for another reason; single tests are decorated
+    "slow": (
+        "config/test_sections.py",
+        "report/test_serve.py",
+        "tools/plan/test_plan_pipeline.py",
+        "tools/sweep/test_sweep.py",
+    ),
 }

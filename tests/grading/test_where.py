@@ -229,6 +229,7 @@ def test_every_answer_that_is_found_begins_where_it_is_said_to(text):
     assert answer_start(text) <= found.start < text.index("1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece",
     [r"\boxed{", r"\boxed", r"\boxed{1}", "{", "}", "\\", "#### ", "####", "answer: ", "answer is 1. ", "$",
