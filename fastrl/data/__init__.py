@@ -1,4 +1,4 @@
-"""Problems: files read into prompts and gold answers, prompts rendered, the order of an epoch."""
+"""Problems: read files into prompts and gold answers, render prompts, order an epoch."""
 
 from fastrl.data.order import ProblemOrder
 from fastrl.data.problems import (

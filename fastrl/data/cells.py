@@ -1,4 +1,4 @@
-"""Cells of a row: by dotted name, and JSON or Python literals that a CSV file holds as text."""
+"""Cells of a row: look them up by dotted name, parse JSON or Python literals in a CSV file's text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastrl.data.rows import Row
 
 
 def lookup(row: Row, name: str) -> Any:
-    """row[name], or row["a"]["b"] for "a.b"; None where there is none. A dict may be written as text."""
+    """Return row[name], or row["a"]["b"] for "a.b"; None if missing. A dict may be written as text."""
     if name in row:
         return row[name]
     value: Any = row
@@ -21,7 +21,7 @@ def lookup(row: Row, name: str) -> Any:
 
 
 def parsed(text: str) -> Any:
-    """The list or dict that a text spells in JSON or as a Python literal; the text where it spells none."""
+    """Parse a list or dict written in JSON or as a Python literal; return any other text unchanged."""
     if text.lstrip()[:1] not in ("[", "{"):
         return text
     for read in (json.loads, ast.literal_eval):

@@ -1,4 +1,4 @@
-"""Questions with options: shuffled by a seed, lettered, the gold a letter."""
+"""Multiple-choice questions: shuffle the options by a seed and letter them; the gold answer is a letter."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ WRONG = ("Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 
 
 def gpqa_choices(row: Row, seed: int) -> dict[str, Any]:
-    """question with its four options and letter of the right one, of GPQA's columns."""
+    """Make the columns question (with its four options) and letter (the right one) from a row of GPQA."""
     options = [row.get(name) for name in ("Correct Answer", *WRONG)]
     question, letter = lettered(row.get("Question"), options, 0, seed)
     return {"question": question, "letter": letter}
 
 
 def super_gpqa_choices(row: Row, seed: int) -> dict[str, Any]:
-    """asked with its options and letter of the right one, of SuperGPQA's columns."""
+    """Make the columns asked (with its options) and letter (the right one) from a row of SuperGPQA."""
     options = row["options"]
     options = parsed(options) if isinstance(options, str) else options
     if not isinstance(options, list):
@@ -32,7 +32,9 @@ def super_gpqa_choices(row: Row, seed: int) -> dict[str, Any]:
 
 
 def lettered(question: object, options: list[Any], right: int, seed: int) -> tuple[str, str]:
-    """The question above its options in an order of (seed, question) alone, and the right one's letter.
+    """Return the question with its shuffled options, and the right option's letter.
+
+    The order depends only on the seed and the question.
 
         Which is even?            A) 3
                                   B) 4          -> B
@@ -51,7 +53,7 @@ def lettered(question: object, options: list[Any], right: int, seed: int) -> tup
 
 
 def _place(options: list[Any], answer: object, letter: object) -> int:
-    """Where the right option stands in the file. Raises: ValueError: answer and letter don't agree on one."""
+    """Return the right option's index in the file. Raises: ValueError: answer and letter disagree."""
     places = [place for place, option in enumerate(options) if option == answer]
     if isinstance(letter, str) and letter.strip().upper() in ascii_uppercase[: len(options)]:
         named = ascii_uppercase.index(letter.strip().upper())

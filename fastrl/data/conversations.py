@@ -1,4 +1,4 @@
-"""From rows of a file to token sequences whose assistant tokens are trained."""
+"""Conversations for SFT: turn rows of a file into token sequences whose assistant tokens are trained."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fastrl.types import Message, TrainSequence
 
 OnBadRow = Literal["error", "skip"]
 BOOLEANS = {"true": True, "True": True, "false": False, "False": False, "": True}
-"""What CSV files hold in the column `end`."""
+"""Values of the column `end` in a CSV file."""
 
 
 class Piece(NamedTuple):
@@ -32,24 +32,24 @@ class Piece(NamedTuple):
 
     text: str
     weight: float
-    """Of its tokens in the loss; 0: read, not trained."""
+    """Weight of its tokens in the loss; 0: context only, not trained."""
     closes: bool = False
-    """A turn ends with it, and the end token is trained."""
+    """True if a turn ends here and its end token is trained."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of the file."""
+    """A checked row of the file."""
 
     place: str
-    """Where it stands, for errors."""
+    """File and line, for errors."""
     messages: list[Message]
     begun: str | None
-    """How the last turn begins, where the rest of it alone is trained in full; None: all turns are."""
+    """Beginning of the last turn, if only the rest of that turn is trained in full; None: train all turns."""
     begun_weight: float
-    """Of the beginning's tokens in the loss."""
+    """Weight of the beginning's tokens in the loss."""
     ends: bool
-    """The end token is trained."""
+    """True if the last turn's end token is trained."""
 
 
 def read_conversations(
@@ -63,27 +63,27 @@ def read_conversations(
     on_bad_row: OnBadRow = "error",
     merge_system: bool = False,
 ) -> list[TrainSequence]:
-    """Tokens and loss weights of every row of a JSONL, Parquet or CSV file.
+    """Read a JSONL, Parquet or CSV file into tokens and loss weights, one sequence per row.
 
         {"messages": [...]}                   every assistant turn is trained, up to its end token
-        {"prompt": ..., "completion": ...}    the completion alone is trained, up to its end token
+        {"prompt": ..., "completion": ...}    only the completion is trained, up to its end token
         {..., "prefix": ..., "end": false}    with prompt and completion: the prefix begins the turn and is
                                               trained with prefix_weight; no end token, the turn goes on
 
-    A string prompt is a user's turn, a string completion an assistant's. A prompt that ends in an assistant's
-    turn is a beginning: the completion goes on with it, within the same turn. system_prompt takes the place
-    of a row's own system turn. Messages may be written as JSON in a text, as CSV holds them.
+    A string prompt is a user turn, a string completion an assistant turn. If a prompt ends in an assistant
+    turn, the completion continues that turn. system_prompt replaces a row's own system turn. Messages may be
+    a JSON string, as in CSV files.
 
-    A control token that a content spells out stays text, as in prompts. Only what is trained may have tokens
-    that the template does not write itself, such as "<|python_tag|>": those are read as tokens, as the model
-    samples them. So no content ends a turn or begins another.
+    A control token spelled out in a message's content stays text, as in prompts; so no content ends a turn or
+    begins another. The exception: in trained pieces, a token that the template never writes itself, such as
+    "<|python_tag|>", is encoded as that token, since the model samples it.
 
-    thinking_tags: what the assistant writes between them is taken out, with the tags.
+    thinking_tags: remove the assistant's text between these tags, and the tags.
 
     Raises:
-        FileNotFoundError: no such file.   ValueError: a row that is none of these; names its line. With
-            on_bad_row skip it is left out, and a warning counts them. Rows
-            without the tags are counted.
+        FileNotFoundError: no such file.
+        ValueError: a row has another form (names its line), or lacks the thinking tags (counts such rows).
+            With on_bad_row skip, rows of another form are left out and a warning counts them.
     """
     sequences: list[TrainSequence] = []
     special = special_ids(tokenizer)
@@ -114,7 +114,7 @@ def rows_of_file(
     thinking_tags: Tags | None,
     on_bad_row: OnBadRow = "error",
 ) -> list[Row]:
-    """The rows of the file, of the first `limit`, their thoughts taken out where there are tags."""
+    """Return the first `limit` rows of the file; if tags are given, without their thoughts."""
     rows: list[Row] = []
     bad: list[str] = []
     for each in read_file(path, limit):
@@ -139,14 +139,14 @@ def rows_of_file(
 
 
 def without_thinking(rows: Sequence[Row], tags: Tags) -> list[Row]:
-    """The rows with their thoughts taken out.
+    """Remove the thoughts from the rows.
 
-    Raises: ValueError: some have none to take out, or nothing else, or begin in the middle of a turn.
+    Raises: ValueError: a row has no thought, nothing but a thought, or begins its trained turn (prefix).
     """
     kept: list[Row] = []
     refused: list[str] = []
     for row in rows:
-        # of a prompt and a completion, only the completion is trained
+        # in a row of prompt and completion, only the completion is trained
         messages = None if row.begun else drop_thoughts(row.messages, tags, last_only=row.begun is not None)
         if messages is None:
             refused.append(row.place)
@@ -161,7 +161,7 @@ def without_thinking(rows: Sequence[Row], tags: Tags) -> list[Row]:
 
 
 def row_of(row: Mapping[str, Any], place: str, prefix_weight: float) -> Row:
-    """What a row says, checked."""
+    """Check a row of the file and return it as a Row."""
     if row.get("messages") is not None:
         messages = messages_of(row["messages"], "user", f"{place}, column 'messages'")
         if all(message["role"] != "assistant" for message in messages):
@@ -198,7 +198,7 @@ def ends_of(row: Mapping[str, Any], place: str) -> bool:
 
 
 def messages_of(value: Any, role: str, place: str) -> list[Message]:
-    """A conversation as it is, a string as one turn of this role; one written as JSON is read."""
+    """Return a cell as messages: a list as it is, a JSON string parsed, any other string as one turn."""
     if isinstance(value, str) and WRITTEN_TURNS.match(value):
         value = parsed(value)
         if isinstance(value, str):
@@ -214,7 +214,7 @@ def messages_of(value: Any, role: str, place: str) -> list[Message]:
 
 
 def pieces_of(messages: list[Message], tokenizer: Any, place: str) -> list[Piece]:
-    """The conversation's text under the chat template, cut where the assistant begins and ends to speak."""
+    """Render the conversation with the chat template and cut it where assistant turns begin and end."""
     pieces: list[Piece] = []
     done = ""
     for index, message in enumerate(messages):
@@ -237,8 +237,11 @@ def pieces_of(messages: list[Message], tokenizer: Any, place: str) -> list[Piece
 
 
 def less_end(done: str, before: str, pieces: list[Piece], tokenizer: Any) -> str:
-    """The text so far less the token that the template writes only at a conversation's end, as Phi-3's does;
-    the last piece loses it too. Unchanged where what follows goes on otherwise."""
+    """Return the text so far without the token that the template writes only after the last turn.
+
+    Phi-3's template writes one. The last piece loses it too. If the longer conversation doesn't continue the
+    shortened text either, return the text unchanged.
+    """
     ends = re.compile(rf"(?:{control_tokens(tokenizer).pattern})\s*\Z")
     end = ends.search(done)
     kept = done[: end.start()] if end else done
@@ -249,14 +252,14 @@ def less_end(done: str, before: str, pieces: list[Piece], tokenizer: Any) -> str
 
 
 def spoken(tokenizer: Any, messages: list[Message], before: str) -> str:
-    """The conversation with its last turn, the assistant's, at its end."""
+    """Render the conversation including its last turn, which is the assistant's."""
     if tokenizer.chat_template is None:
         return before + messages[-1]["content"]
     return apply_template(tokenizer, messages, add_generation_prompt=False)
 
 
 def only_after(begun: str, weight: float, pieces: list[Piece], place: str) -> list[Piece]:
-    """Nothing but the last turn is trained, its beginning with this weight."""
+    """Train only the last turn, and its beginning with this weight."""
     text = pieces[-1].text
     if not text.startswith(begun):
         raise ValueError(
@@ -270,7 +273,7 @@ def only_after(begun: str, weight: float, pieces: list[Piece], place: str) -> li
 def encode(
     prompt: list[int], pieces: list[Piece], tokenizer: Any, special: Collection[int], marks: Marks
 ) -> TrainSequence:
-    """Each piece is tokenised by itself, so a prompt has the tokens that it has when it is sampled from.
+    """Tokenise each piece separately, so that a prompt has the same tokens as in sampling.
 
     Args:
         prompt: tokens of the first piece.
@@ -293,7 +296,7 @@ def encode(
                 trained_to = len(ids)
             else:
                 ids += [end] if ends_at is None else []
-                # What a template writes after the end token is never sampled, so it is not trained.
+                # tokens that a template writes after the end token are never sampled, so not trained
                 trained_to = len(ids) if ends_at is None else ends_at + 1
         token_ids += ids
         weights += [piece.weight if index < trained_to else 0.0 for index in range(len(ids))]
@@ -301,8 +304,11 @@ def encode(
 
 
 def end_of_turn(ids: list[int], tokenizer: Any, special: Collection[int]) -> int | None:
-    """Where the token stands that ends the turn: the tokenizer's end token, or, as in Gemma's and Phi's
-    templates, another special token with nothing but special tokens and white space after it."""
+    """Return the index of the token that ends the turn; None if there is none.
+
+    That is the tokenizer's end token or, as in Gemma's and Phi's templates, another special token that is
+    followed only by special tokens and white space.
+    """
     first = ids.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in ids else None
     for place in range(len(ids) - 1, -1, -1):
         if ids[place] in special:
@@ -313,13 +319,13 @@ def end_of_turn(ids: list[int], tokenizer: Any, special: Collection[int]) -> int
 
 
 def special_ids(tokenizer: Any) -> frozenset[int]:
-    """The tokenizer's special tokens, those that it has no name for too."""
+    """Return the ids of the tokenizer's special tokens, including those without a name such as eos_token."""
     added = (index for index, token in tokenizer.added_tokens_decoder.items() if token.special)
     return frozenset((*tokenizer.all_special_ids, *added))
 
 
 def following(tokenizer: Any, text: str) -> list[int]:
-    """Tokens of a text that follows another: special tokens are read, and no space is put before it."""
+    """Tokenise a text that continues another: special tokens are parsed, and no space is put before it."""
     before: list[int] = tokenizer.encode("\n", add_special_tokens=False)
     both: list[int] = tokenizer.encode("\n" + text, add_special_tokens=False)
     if both[: len(before)] == before:

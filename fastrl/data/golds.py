@@ -1,4 +1,4 @@
-"""The gold answer in a cell: after "####", in the last box of a worked solution, the only item of a list."""
+"""Gold answers: read from a cell the text after "####", a worked solution's last box, or a list's only item."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
-# a number with thousands commas and what may stand around it; "2,9", "1,234, 5" and "(1,200)" are none
+# a number with thousands commas, and signs or units around it; "2,9", "1,234, 5" and "(1,200)" don't match
 THOUSANDS = re.compile(r"(?P<before>[-+$€£ ]*)(?P<number>\d{1,3}(,\d{3})+(\.\d+)?)(?P<after>[^\d,()\[\]{}]*)")
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 NO_ANSWERS = ("proof", "notfound", "not found")
-"""What data sets write where a problem has no answer that could be compared."""
+"""Texts that data sets write if a problem has no answer that can be compared."""
 
 
 def gold_text(value: object) -> str:
-    """A gold answer as text: what follows "####" less the commas of thousands; the only item of a list; 27
+    """Return a gold answer as text: the part after "####" without thousands commas, a list's only item, or 27
     for 27.0."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         value = _only_item_of_json_list(value)
@@ -36,7 +36,7 @@ def gold_text(value: object) -> str:
 
 
 def final_gold(value: object) -> str:
-    """gold_text of a column that holds answers; "proof" and its like are refused."""
+    """Return gold_text of a column of answers; refuse the texts of NO_ANSWERS, such as "proof"."""
     text = gold_text(value)
     if text.lower() in NO_ANSWERS:
         raise ValueError(f"gold answer: expected an answer that can be compared, got {text!r}")
@@ -44,7 +44,7 @@ def final_gold(value: object) -> str:
 
 
 def listed_gold(value: object) -> str:
-    """The answers of a list, one after another: ["2", "3"] -> "2, 3"."""
+    """Join the answers of a list: ["2", "3"] -> "2, 3"."""
     if isinstance(value, str):
         value = _json_list(value) or value
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 1:
@@ -53,10 +53,11 @@ def listed_gold(value: object) -> str:
 
 
 def worked_gold(value: object) -> str:
-    """The gold answer of a worked solution: its last box, or what follows "####"; a text of one line without
-    either is the answer itself.
+    """Return the gold answer of a worked solution: its last box, or else the text after "####".
 
-    Raises: ValueError: it is longer, and has neither.
+    A text of one line with neither is the answer itself.
+
+    Raises: ValueError: a longer text with neither.
     """
     if not isinstance(value, str):
         return final_gold(value)
@@ -71,7 +72,7 @@ def worked_gold(value: object) -> str:
 
 
 def boxed(text: str) -> Iterator[str]:
-    """The contents of every \\boxed{...} that is closed, inner ones left inside; linear in the text."""
+    """Yield the content of each closed \\boxed{...}, nested boxes left inside; linear in the text."""
     at = 0
     while (begin := BOX.search(text, at)) is not None:
         close = _closing(text, begin.end())
@@ -82,7 +83,7 @@ def boxed(text: str) -> Iterator[str]:
 
 
 def _closing(text: str, start: int) -> int | None:
-    """Where the brace closes that opened before start; escaped braces are none."""
+    """Return the index of the brace that closes the one before start, or None. Escaped braces don't count."""
     depth = 1
     for brace in re.finditer(r"\\.|[{}]", text[start:], re.DOTALL):
         depth += {"{": 1, "}": -1}.get(brace.group(), 0)
@@ -97,7 +98,7 @@ def _without_thousands(text: str) -> str:
 
 
 def _only_item_of_json_list(text: str) -> object:
-    # an interval such as [-6,5] is JSON too, so only a list of one string is taken apart
+    # an interval such as [-6,5] is JSON too, so only a list of one string is unpacked
     items = _json_list(text)
     return items[0] if items is not None and len(items) == 1 and isinstance(items[0], str) else text
 

@@ -1,4 +1,4 @@
-"""LiveCodeBench's private tests: JSON, or a pickled text of it, compressed, in base 64; none is unpickled."""
+"""LiveCodeBench's private tests: read JSON, or base64 of a compressed pickle of it; nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import zlib
 from typing import Any
 
 MAX_BYTES = 1 << 28
-"""Tests that unpack to more are refused."""
+"""Tests that decompress to more bytes are refused."""
 TEXT = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8")
 AROUND = ("PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "STOP")
-"""What stands around the text in a pickle of nothing else."""
+"""Pickle opcodes around the text in a pickle of a single text."""
 
 
 def unpacked(cell: Any) -> list[dict[str, Any]]:
-    """The tests, each with input and output. Raises: ValueError: the cell holds no list of them."""
+    """Return the tests in a cell, each with input and output. Raises: ValueError: the cell holds none."""
     tests = cell
     try:
         if isinstance(tests, str) and tests.lstrip()[:1] != "[":
@@ -34,7 +34,7 @@ def unpacked(cell: Any) -> list[dict[str, Any]]:
 
 
 def inflated(packed: bytes) -> bytes:
-    """The bytes unpacked. Raises: ValueError: they are more than MAX_BYTES."""
+    """Decompress the bytes. Raises: ValueError: the result is longer than MAX_BYTES."""
     reader = zlib.decompressobj()
     data = reader.decompress(packed, MAX_BYTES)
     if reader.unconsumed_tail:
@@ -43,9 +43,9 @@ def inflated(packed: bytes) -> bytes:
 
 
 def pickled_text(data: bytes) -> str:
-    """The text in a pickle of one text; its codes are read, and none is carried out.
+    """Return the text in a pickle of a single text; read its opcodes without executing any.
 
-    Raises: ValueError: it has any other code, such as one that names a function.
+    Raises: ValueError: it has any other opcode, such as one that names a function.
     """
     texts: list[str] = []
     for code, value, _ in pickletools.genops(data):

@@ -1,4 +1,4 @@
-"""Files of data sets on the Hugging Face hub, by name: hub:OWNER/NAME/FILE, downloaded once."""
+"""Files of data sets on the Hugging Face hub: download hub:OWNER/NAME/FILE once."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ NAMED = re.compile(r"hub:(?P<repo>[^/@\s]+/[^/@\s]+)(?:@(?P<revision>[^/\s]+))?/
 
 
 def local_file(path: str) -> str:
-    """Return the path of a file on disk; one of the hub is downloaded into the hub's own cache, only it.
+    """Return the path of a file on disk; download a single file of the hub into the hub's own cache.
 
-    path: hub:OWNER/NAME/FILE or, at a branch, tag or commit, hub:OWNER/NAME@REVISION/FILE; any other as is.
+    path: hub:OWNER/NAME/FILE or, for a branch, tag or commit, hub:OWNER/NAME@REVISION/FILE; any other path
+        is returned unchanged.
     Raises:
-        ValueError: it begins with hub: and is of another form.
+        ValueError: the path begins with hub: and has another form.
         FileNotFoundError: there is no such file, or the hub can't be reached.
     """
     if not path.startswith(PREFIX):
@@ -28,7 +29,7 @@ def local_file(path: str) -> str:
     repo, revision, file = named.group("repo", "revision", "file")
     try:
         return str(hf_hub_download(repo, file, repo_type="dataset", revision=revision))
-    except (OSError, ValueError) as error:  # of the hub: no such data set or file, no access, no connection
+    except (OSError, ValueError) as error:  # the hub: no such data set or file, no access, no connection
         reason = str(error).strip().partition("\n")[0]
         raise FileNotFoundError(
             f"[data] path: expected a file of a data set on the hub, got {path!r}: {reason}; without a "

@@ -1,4 +1,4 @@
-"""The table of data sets' layouts: the columns a layout is known by, where question and gold answer stand."""
+"""Layouts of known data sets: the columns that identify one, and those of its question and gold answer."""
 
 from __future__ import annotations
 
@@ -24,35 +24,34 @@ from fastrl.data.turns import asked, assistant_gold
 
 Gold = Callable[[Any], str]
 Made = Callable[[Row, int], dict[str, Any]]
-"""Columns that a layout adds to a row. Its arguments: the row, and a seed."""
+"""Function that makes the columns which a layout adds to a row, from the row and a seed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How the rows of a data set are read."""
+    """The columns of a data set and the functions that read them."""
 
     name: str
     question: str
-    """Column of the question, a dot descends; made columns are looked up as well."""
+    """Column of the question; a dot descends into a dict. May be a column that `make` adds."""
     solution: str
-    """Column of the gold answer."""
+    """Column of the gold answer, likewise."""
     known_by: tuple[str, ...] = ()
-    """Columns that all have to be there, besides question and solution where these are not made. None: the
-    layout is used by name only."""
+    """Columns that must all be present for the layout to be recognised. Empty: used only by name."""
     without: tuple[str, ...] = ()
-    """Columns that must not be there."""
+    """Columns that must be absent."""
     gold: Gold = final_gold
-    """From a cell to the gold answer's text."""
+    """Read the gold answer's text from its cell."""
     make: Made | None = None
 
 
 def _same_as_general(name: str, question: str, solution: str, gold: Gold = final_gold) -> Layout:
-    """A layout that the general rule reads too; its name states what is expected of a file."""
+    """Return a layout that the general rule reads alike; naming it checks that the file has its columns."""
     return Layout(name=name, question=question, solution=solution, gold=gold)
 
 
 LAYOUTS: tuple[Layout, ...] = (
-    # programs: the gold is a program where the file has one, tests are made into the form that rewards run
+    # programs: the gold answer is a program if the file has one; tests get the form that rewards run
     Layout(name="humaneval", question="prompt", solution="canonical_solution", gold=any_text,
            known_by=("task_id", "prompt", "test", "entry_point"), without=("problem_description",),
            make=human_eval),
@@ -68,7 +67,7 @@ LAYOUTS: tuple[Layout, ...] = (
            known_by=("question_content", "public_test_cases"), make=live_code_bench),
     Layout(name="codecontests", question="description", solution="reference", gold=any_text,
            known_by=("description", "public_tests"), make=code_contests),
-    # options are shuffled, the gold is a letter
+    # multiple choice: options are shuffled, the gold answer is a letter
     Layout(name="gpqa", question="question", solution="letter",
            known_by=("Question", "Correct Answer", "Incorrect Answer 1"), make=gpqa_choices),
     Layout(name="supergpqa", question="asked", solution="letter",
@@ -83,7 +82,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(name="messages", question="asked", solution="gold",
            known_by=("messages",), without=("prompt", "question", "problem"),
            make=lambda row, _: {"asked": asked(row["messages"]), "gold": assistant_gold(row)}),
-    # known by the general rule as well
+    # read alike by the general rule
     _same_as_general("gsm8k", "question", "answer"),
     _same_as_general("math500", "problem", "answer"),
     _same_as_general("dapo", "prompt", "reward_model.ground_truth"),
@@ -99,13 +98,13 @@ NAMES = tuple(layout.name for layout in LAYOUTS)
 
 
 def find_layout(rows: Sequence[Row]) -> Layout | None:
-    """The first layout whose columns the rows have; None: the general rule reads them."""
+    """Return the first layout whose columns the rows have; None: use the general rule."""
     columns = {name for row in rows for name, value in row.items() if value is not None}
     return next((each for each in LAYOUTS if _knows(each, columns)), None)
 
 
 def layout_called(name: str) -> Layout:
-    """The layout of this name. Raises: ValueError: there is none."""
+    """Return the layout with this name. Raises: ValueError: there is none."""
     found = next((layout for layout in LAYOUTS if layout.name == name), None)
     if found is None:
         raise ValueError(f"[data] layout: expected auto or one of {', '.join(NAMES)}, got {name!r}")
@@ -118,6 +117,6 @@ def _knows(layout: Layout, columns: set[str]) -> bool:
 
 
 def missing_columns(layout: Layout, rows: Sequence[Row]) -> list[str]:
-    """Columns that a layout asked for by name needs and no row has."""
+    """Return the columns that a layout chosen by name needs and no row has."""
     needed = layout.known_by or (layout.question, layout.solution)
     return [name for name in needed if all(lookup(row, name) is None for row in rows)]

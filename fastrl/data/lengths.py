@@ -1,4 +1,4 @@
-"""Tokens of every prompt: measured in batches, with progress, and kept by content."""
+"""Prompt lengths in tokens: measured in batches with progress, and cached by content."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from fastrl.data.prompts import (
 from fastrl.runtime.cache import cache_root
 
 BATCH = 1024
-"""Prompts that are tokenised at once: a fast tokenizer spreads them over the cores."""
+"""Prompts per tokenizer call; a fast tokenizer spreads them over the cores."""
 RULES = 2
-"""A number for how prompts are written; where that changes, kept lengths are measured anew."""
+"""Version of the rules that render prompts; raise it when they change, to discard cached lengths."""
 MIN_CACHED = 2048
-"""Fewer prompts are measured faster than a cache is worth."""
+"""Fewer prompts than this are measured each time, without the cache."""
 SECONDS_BETWEEN_REPORTS = 5.0
 
 
 def prompt_lengths(tokenizer: Any, problems: Sequence[Problem]) -> list[int]:
-    """Tokens of render_prompt of every problem.
+    """Return the number of tokens of each problem's prompt, as render_prompt encodes it.
 
-    Cost: one tokenisation of all prompts; of 2,048 prompts or more none the second time, for the lengths are
-    kept in the cache folder under a hash of tokenizer, template and messages.
+    Cost: tokenises every prompt. From 2,048 prompts on, only the first time: the lengths are cached under a
+    hash of tokenizer, template and messages.
 
     Raises: ValueError: the chat template refuses a prompt; names its row.
     """
@@ -51,7 +51,7 @@ def prompt_lengths(tokenizer: Any, problems: Sequence[Problem]) -> list[int]:
 
 
 def measured(tokenizer: Any, problems: Sequence[Problem]) -> list[int]:
-    """The lengths, tokenised now; every five seconds a line on stderr says how far it is."""
+    """Tokenise the prompts and return their lengths; print progress to stderr every five seconds."""
     lengths: list[int] = []
     rendered(tokenizer, problems[0])
     check_opens_turn(tokenizer, problems[0].messages)
@@ -76,7 +76,7 @@ def rendered(tokenizer: Any, problem: Problem) -> str:
 
 
 def content_key(tokenizer: Any, problems: Sequence[Problem]) -> str:
-    """A hash of all that the lengths depend on."""
+    """Return a hash of everything that the lengths depend on."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     vocabulary = sorted(tokenizer.get_vocab().items()) if backend is None else backend.to_str()
     digest = hashlib.blake2b(digest_size=20)
@@ -89,7 +89,7 @@ def content_key(tokenizer: Any, problems: Sequence[Problem]) -> str:
 
 
 def read_lengths(file: Path, count: int) -> list[int] | None:
-    """The lengths that the file holds; None: there is none, or it is not whole."""
+    """Read the lengths in a file; None if it is missing, broken or has another number of them."""
     try:
         lengths = json.loads(file.read_text())
     except (OSError, ValueError):
@@ -99,8 +99,8 @@ def read_lengths(file: Path, count: int) -> list[int] | None:
 
 
 def keep_lengths(file: Path, lengths: Sequence[int]) -> None:
-    """Write the lengths; other processes may do the same at once. A folder that can't be
-    written is a warning."""
+    """Write the lengths atomically, since other processes may write them too; warn if the folder isn't
+    writable."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=file.parent)

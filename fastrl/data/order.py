@@ -1,4 +1,4 @@
-"""Which problem comes next: a function of one integer, so that a data position is that integer."""
+"""Order of problems: a pure function of the draw's number, so that one integer is a position in the data."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from fastrl.runtime.seeding import seed_of
 
 
 class ProblemOrder:
-    """The problem of every draw of a run: each epoch goes through all problems once, in an order of its own.
+    """Sequence of problem indices: each epoch visits every problem once, in an order of its own.
 
         order[i] = permutation(seed, i // num_problems)[i % num_problems]
 
     Args:
-        num_problems: >= 1. Where more are asked for than there are, problems come again.
-        seed: orders of different seeds are unrelated.
+        num_problems: >= 1.
+        seed: different seeds give unrelated orders.
     """
 
     def __init__(self, num_problems: int, seed: int) -> None:
@@ -35,11 +35,11 @@ class ProblemOrder:
         return self._permutation[place]
 
     def take(self, start: int, count: int) -> list[int]:
-        """The problems of draws start, ..., start + count - 1."""
+        """Return the problem indices of draws start, ..., start + count - 1."""
         return [self[draw] for draw in range(start, start + count)]
 
     def _shuffled(self, epoch: int) -> list[int]:
-        # sorted by random(): the one method whose values Python promises to keep between versions
+        # sort by random(): the only method whose values Python keeps the same between versions
         draw = random.Random(seed_of(self.seed, "order", epoch)).random
         keys = [draw() for _ in range(self.num_problems)]
         return sorted(range(self.num_problems), key=keys.__getitem__)

@@ -1,4 +1,4 @@
-"""Problems out of rows: which column is the question, which one the gold answer, and what else goes along."""
+"""Problems: find the columns of question and gold answer in a file, and keep the others for rewards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 ]  # fmt: skip
 
 PROMPT_COLUMNS = ("prompt", "question", "problem", "Problem", "Question")
-# `solution` comes last: beside an answer column it holds the worked solution, alone it has the gold answer
+# `solution` comes last: in a file with an answer column it is the worked solution, else the gold answer
 SOLUTION_COLUMNS = (
     "answer",
     "Answer",
@@ -33,7 +33,7 @@ SOLUTION_COLUMNS = (
     "solution",
 )
 GENERAL = "general"
-# arguments that every reward is called with, and TRL's names for what they are made of
+# arguments that every reward is called with, so columns can't have these names
 CALLED_WITH = (
     "prompts",
     "completions",
@@ -59,10 +59,10 @@ class Problem:
     solution: str
     """The gold answer, as text."""
     question: str = ""
-    """The question alone, as the file has it: what the last user message said before data.prompt_template
-    took its place. Left out, it is that message."""
+    """The question as in the file: the last user message before data.prompt_template is applied. Empty: taken
+    from the messages."""
     columns: dict[str, Any] = field(default_factory=dict)
-    """The file's row as it is."""
+    """The file's row, with the columns that its layout makes."""
 
     def __post_init__(self) -> None:
         if not self.question:
@@ -71,23 +71,23 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class ProblemFile:
-    """What was understood of a file."""
+    """The problems of a file, with its layout and the rows that were skipped."""
 
     problems: list[Problem]
     layout: Layout
     bad_rows: list[str]
-    """Why each row that is left out is: one line with file, row and column."""
+    """The error of each skipped row: one line with file, row and column."""
 
 
 def load_problems(config: DataConfig) -> list[Problem]:
-    """The problems of a JSONL, Parquet or CSV file.
+    """Read the problems of a JSONL, Parquet or CSV file.
 
-    With config.layout auto, the first layout of LAYOUTS whose columns the file has reads it; else the
+    If config.layout is auto, use the first layout of LAYOUTS whose columns the file has. If none fits, the
     question is the first column found of prompt, question, problem, Problem, Question; the gold answer the
     first of answer, Answer, final_answer, ground_truth, Short Answer, reward_model.ground_truth, solution.
-    config.prompt_column and config.solution_column overrule (a dot descends into a dict).
-    config.system_prompt takes the place of a system message that the file has, and config.prompt_template,
-    with the question in it, that of the last user message.
+    config.prompt_column and config.solution_column override them (a dot descends into a dict).
+    config.system_prompt replaces the file's system message; config.prompt_template, filled with the question,
+    replaces the last user message.
 
     A bad row is an error; with config.on_bad_row skip it is left out, and a warning counts them.
 
@@ -107,7 +107,7 @@ def load_problems(config: DataConfig) -> list[Problem]:
 
 
 def read_problems(config: DataConfig) -> ProblemFile:
-    """As load_problems, with the layout and what is wrong with the rows that are skipped."""
+    """Read like load_problems, without a warning; also return the layout and the skipped rows' errors."""
     rows = read_file(config.path, config.limit)
     bad = [f"[data] {each.place}: {each.fault}" for each in rows if each.fault is not None]
     if bad and config.on_bad_row == "error":
@@ -129,7 +129,7 @@ def read_problems(config: DataConfig) -> ProblemFile:
 
 
 def problem_of(each: FileRow, layout: Layout, config: DataConfig) -> Problem:
-    """The problem of a row. Raises: ValueError: begins with the column and says what is wrong with it."""
+    """Return a row's problem. Raises: ValueError: names the column and its fault."""
     columns = each.row
     if layout.make is not None:
         named = ", ".join(map(repr, layout.known_by))
@@ -158,7 +158,7 @@ def _conversation(cell: Any) -> list[Message]:
 
 
 def _in_column(column: str, read: Any) -> Any:
-    """What read() returns; its error is told with the column's name, a missing key as an error of the row."""
+    """Return read(); turn its errors, a missing key too, into a ValueError that names the column."""
     try:
         return read()
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -167,7 +167,7 @@ def _in_column(column: str, read: Any) -> Any:
 
 
 def choose_layout(config: DataConfig, rows: Sequence[Row]) -> Layout:
-    """The layout that config names, or that the rows have, or the general rule's columns."""
+    """Return the layout that config names, else the first that fits the rows, else the general rule's."""
     columns_named = config.prompt_column is not None or config.solution_column is not None
     if config.layout not in ("auto", GENERAL):
         layout = layout_called(config.layout)
@@ -187,20 +187,25 @@ def choose_layout(config: DataConfig, rows: Sequence[Row]) -> Layout:
 
 def _general_gold(solution: str, rows: Sequence[Row]) -> Any:
     if any(row.get("tests") is not None or row.get("test") is not None for row in rows):
-        return gold_text  # programs: tests judge, and a reference has lines
+        return gold_text  # programs: tests decide; a reference program has several lines
     return {"solution": worked_gold, "final_answer": listed_gold}.get(solution, final_gold)
 
 
 def program_columns(columns: Mapping[str, Any], question: object) -> dict[str, Any]:
-    """What ProgramTests reads: the row, its prompt the source that programs run after. A layout whose
-    question is English gives that source as program_prompt."""
+    """Return the columns that ProgramTests reads: the row, and as prompt the source to run before a program.
+
+    That source is the row's program_prompt, else its own column prompt, else the question.
+    """
     given = {"prompt": question, **columns}
     return given | {"prompt": columns["program_prompt"]} if "program_prompt" in columns else given
 
 
 def reward_columns(problems: Sequence[Problem]) -> dict[str, list[Any]]:
-    """What rewards get by name: `solution`, the gold answer, every column of their files, and `question`, the
-    question alone, where a row has no text in a column of that name."""
+    """Return the columns that rewards receive by name: those of the files, `solution` and `question`.
+
+    `solution` is the gold answer. `question` is the file's column if it holds text, else the question without
+    system prompt and template.
+    """
     names = {name: None for problem in problems for name in problem.columns if name not in RESERVED}
     columns = {name: [problem.columns.get(name) for problem in problems] for name in names}
     stated = [problem.columns.get("question") for problem in problems]
@@ -212,7 +217,7 @@ def reward_columns(problems: Sequence[Problem]) -> dict[str, list[Any]]:
 
 
 def reward_row(problem: Problem) -> dict[str, Any]:
-    """What rewards get of one problem."""
+    """Return the columns that rewards receive for one problem."""
     return {name: values[0] for name, values in reward_columns([problem]).items()}
 
 

@@ -1,4 +1,4 @@
-"""Programming problems of public data sets: their tests in the forms that ProgramTests takes."""
+"""Programming problems of public data sets: bring their tests into the forms that ProgramTests takes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Made = dict[str, Any]
 
 
 def any_text(value: object) -> str:
-    """A reference program; "" where the file has none, since tests judge."""
+    """Return a reference program; "" if the file has none, since tests decide."""
     return value if isinstance(value, str) else ""
 
 
@@ -24,14 +24,14 @@ def human_eval(row: Row, _: int) -> Made:
 
 
 def leet_code(row: Row, _: int) -> Made:
-    """LeetCode: the description and how the program begins are the question, prompt holds its imports."""
+    """LeetCode: the question is the description with the starter code; prompt holds the imports."""
     begins = row.get("starter_code")
     parts = [row["problem_description"], *([f"```python\n{begins.strip()}\n```"] if begins else [])]
     return {"question": "\n\n".join(parts), "program_prompt": row.get("prompt") or ""}
 
 
 def mbpp(row: Row, _: int) -> Made:
-    """MBPP: text (prompt in the sanitized part) and asserts; the question shows them, as they name the
+    """MBPP: text (prompt in the sanitized part) and asserts, which the question shows as they name the
     function."""
     setup = row.get("test_setup_code") or "\n".join(_list(row.get("test_imports")))
     asserts = "\n".join(_list(row["test_list"]))
@@ -46,7 +46,7 @@ def mbpp_plus(row: Row, _: int) -> Made:
 
 
 def apps(row: Row, _: int) -> Made:
-    """APPS and TACO: input_output is JSON of inputs and outputs, with fn_name where a function is called."""
+    """APPS and TACO: input_output is JSON of inputs and outputs, and fn_name if tests call a function."""
     tests = _parsed_as(dict, row, "input_output")
     programs = row.get("solutions")
     programs = parsed(programs) if isinstance(programs, str) else programs
@@ -82,7 +82,7 @@ def code_contests(row: Row, _: int) -> Made:
 
 
 def _tests(inputs: Any, outputs: Any, fn_name: str | None) -> Made:
-    """Inputs and outputs; without fn_name they are text, and a list of lines becomes one."""
+    """Check inputs and outputs; without fn_name, join each list of lines to one text."""
     if not isinstance(inputs, list) or not isinstance(outputs, list) or len(inputs) != len(outputs):
         raise ValueError("tests: expected as many outputs as inputs, two lists")
     if not inputs:
@@ -99,15 +99,18 @@ def _lines(value: Any) -> Any:
 
 
 def _begun(question: str, starter: object) -> str:
-    """The question, with how the program has to begin."""
+    """Return the question with its starter code, if there is any."""
     if not isinstance(starter, str) or not starter.strip():
         return question
     return f"{question}\n\nBegin with:\n```python\n{starter.strip()}\n```"
 
 
 def _checked(program: str, script: str) -> Made:
-    """test, a check(candidate) that runs the script with candidate under the function's name, and
-    entry_point, the function of the program that the script calls."""
+    """Make test and entry_point from a script of asserts.
+
+    test is a check(candidate) that runs the script with candidate bound to the function's name; entry_point
+    is that name, the last definition of the program that the script refers to.
+    """
     try:
         body = ast.parse(script).body
         defined = [n.name for n in ast.parse(program).body if isinstance(n, ast.FunctionDef | ast.ClassDef)]

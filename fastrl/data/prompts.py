@@ -1,4 +1,4 @@
-"""From messages to the tokens a model reads: the chat template, an assistant turn that has begun."""
+"""Prompts: render messages to a model's input tokens with the chat template, and begin an assistant turn."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from fastrl.types import Message
 
 
 def render_prompt_text(tokenizer: Any, messages: Sequence[Message]) -> str:
-    """What the model reads before it answers.
+    """Render messages as the text that the model continues.
 
-    The tokenizer's chat template with the assistant's turn opened; a tokenizer that has none gets the text as
-    it is, see plain_text.
+    Uses the tokenizer's chat template and opens the assistant's turn; without a template, see plain_text.
 
     Raises: ValueError: the template refuses the messages.
     """
@@ -23,17 +22,16 @@ def render_prompt_text(tokenizer: Any, messages: Sequence[Message]) -> str:
 
 
 def plain_text(messages: Sequence[Message]) -> str:
-    """The contents as they are: what an assistant says goes on where the prompt ends, every other turn begins
-    a line."""
+    """Join the contents unchanged: an assistant turn continues the text, any other turn begins a new line."""
     begins = ["" if message["role"] == "assistant" else "\n" for message in messages]
     begins[:1] = [""]
     return "".join(begin + message["content"] for begin, message in zip(begins, messages, strict=True))
 
 
 def check_opens_turn(tokenizer: Any, messages: Sequence[Message]) -> None:
-    """Refuse a template that has a beginning of the assistant's turn and doesn't write it for a prompt.
+    """Refuse a template that ignores add_generation_prompt although its assistant turns have a header.
 
-    A template whose answers follow the user's turn directly, as Mistral's, has none to write.
+    A template such as Mistral's passes: its answers follow the user's turn directly.
     Raises: ValueError: the answer doesn't follow the prompt.
     """
     if tokenizer.chat_template is None:
@@ -52,9 +50,9 @@ def check_opens_turn(tokenizer: Any, messages: Sequence[Message]) -> None:
 
 
 def apply_template(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
-    """The messages under the tokenizer's chat template.
+    """Render the messages with the tokenizer's chat template.
 
-    Raises: ValueError: the template refuses them: a role that it doesn't know, an order that it doesn't take.
+    Raises: ValueError: the template refuses them, such as for an unknown role or their order.
     """
     from jinja2 import TemplateError
 
@@ -78,10 +76,10 @@ def apply_template(tokenizer: Any, messages: Sequence[Message], *, add_generatio
 
 
 def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """Tokens of render_prompt_text(tokenizer, messages).
+    """Return the tokens of render_prompt_text(tokenizer, messages).
 
-    Only the template writes control tokens: one that a message's content spells out ("<|im_end|>") is read as
-    the characters that it consists of, whoever wrote it.
+    Only the template writes control tokens: one spelled out in a message's content ("<|im_end|>") is encoded
+    as plain characters.
     """
     if tokenizer.chat_template is not None:
         return _render(tokenizer, messages)
@@ -90,9 +88,9 @@ def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
 
 
 def prompt_batch(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Tokens of prompts that render_prompt_text has written, tokenised at once.
+    """Tokenise texts of render_prompt_text in one call.
 
-    As render_prompt's where no content spells out a control token.
+    The tokens equal render_prompt's unless a message's content spells out a control token.
     """
     own = tokenizer.chat_template is None
     options = {"split_special_tokens": True} if own else {}
@@ -101,24 +99,24 @@ def prompt_batch(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def _open_ended(token_ids: list[int], tokenizer: Any) -> list[int]:
-    # without a template the tokenizer itself puts its start token; an end token would close the prompt
+    # without a template the tokenizer adds its start token; an end token would close the prompt
     while token_ids and token_ids[-1] == tokenizer.eos_token_id:
         token_ids.pop()
     return token_ids
 
 
 def _render(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """Tokens under a chat template. Contents without special tokens are encoded with what is around them."""
+    """Tokenise under a chat template; contents without special tokens are encoded within their context."""
     marks = Marks(tokenizer, messages)
     text = render_prompt_text(tokenizer, marks.put_in(messages))
     return marks.encode(text) if marks.tokens else _encode(tokenizer, text)
 
 
 class Marks:
-    """Stand-ins for the control tokens that contents spell out, which a template leaves as they are.
+    """Placeholders for control tokens spelled out in contents; templates copy them unchanged.
 
     Args:
-        messages: whose contents are looked through, and have letters that no mark may have.
+        messages: searched for spelled-out tokens; placeholders use a letter that occurs in none of them.
     """
 
     def __init__(self, tokenizer: Any, messages: Sequence[Message]) -> None:
@@ -126,11 +124,11 @@ class Marks:
         self._spelled = control_tokens(tokenizer)
         found = (token for message in messages for token in self._spelled.findall(message["content"]))
         self.tokens = list(dict.fromkeys(found))
-        """Those that are spelled out."""
+        """The control tokens that contents spell out."""
         self._letter = unused_letter(messages) if self.tokens else ""
 
     def put_in(self, messages: Sequence[Message]) -> list[Message]:
-        """Return the messages with marks in place of spelled-out tokens."""
+        """Return the messages with spelled-out tokens replaced by marks."""
         return cast(list[Message], [{**each, "content": self.put(each["content"])} for each in messages])
 
     def put(self, text: str) -> str:
@@ -140,20 +138,21 @@ class Marks:
         return self._spelled.sub(lambda found: f"{mark}{self.tokens.index(found[0])}{mark}", text)
 
     def unwritten(self, rendered: str) -> set[str]:
-        """Return the spelled-out tokens that a template has not written itself into what it rendered; none
-        where there is no template."""
+        """Return the spelled-out tokens that the template itself did not write into the rendered text.
+
+        The start and end tokens never count; without a template the set is empty.
+        """
         if self._tokenizer.chat_template is None:
             return set()
         written = {*self._spelled.findall(rendered), self._tokenizer.eos_token, self._tokenizer.bos_token}
         return set(self.tokens) - written
 
     def encode(self, text: str, *, inside: bool = False, read: Collection[str] = ()) -> list[int]:
-        """Return the tokens of a rendered text: what the template wrote, and for a mark the characters that
-        its token consists of.
+        """Tokenise a rendered text; each mark becomes the plain characters of its token.
 
         Args:
             inside: the text follows another one.
-            read: tokens whose marks stand for themselves.
+            read: tokens whose marks become the control token itself.
         """
         first, *others = re.split(f"{self._letter}([0-9]+){self._letter}", text) if self.tokens else [text]
         tokenizer = self._tokenizer
@@ -168,14 +167,14 @@ class Marks:
 
 
 def control_tokens(tokenizer: Any) -> re.Pattern[str]:
-    """Return a pattern of the tokenizer's special tokens as somebody would spell them out."""
+    """Return a pattern that matches any of the tokenizer's special tokens in a text."""
     special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     special |= set(tokenizer.all_special_tokens)
     return re.compile("|".join(map(re.escape, sorted(special - {""}, key=len, reverse=True))) or r"(?!)")
 
 
 def unused_letter(messages: Sequence[Message]) -> str:
-    """Return a letter for private use that no content has; a template leaves it as it is."""
+    """Return a private-use character that no content has; templates copy it unchanged."""
     used = {letter for message in messages for letter in message["content"]}
     return next(letter for letter in map(chr, range(0xF0000, 0xFFFFE)) if letter not in used)
 
@@ -183,21 +182,19 @@ def unused_letter(messages: Sequence[Message]) -> str:
 def continue_text(
     tokenizer: Any, messages: Sequence[Message], prefix_text: str
 ) -> tuple[list[int], list[int]]:
-    """A conversation whose last assistant turn has begun with prefix_text: (prompt tokens, prefix tokens).
+    """Begin the assistant's turn with prefix_text: return (prompt tokens, prefix tokens).
 
-    The prompt is render_prompt(tokenizer, messages) whatever the prefix: prefixes of one question share it.
+    The prompt is render_prompt(tokenizer, messages) whatever the prefix, so prefixes of a question share it.
     """
     return render_prompt(tokenizer, messages), encode_inside(tokenizer, prefix_text)
 
 
 def encode_inside(tokenizer: Any, text: str, split_special: bool = True) -> list[int]:
-    """Tokens of a text that stands inside a longer one.
-
-    No start token and no space is put before it, and "<|im_end|>" spelt out stays text: only a template
-    ends a turn.
+    """Tokenise a text that follows another one, without a start token or a leading space.
 
     Args:
-        split_special: false for what a template wrote.
+        split_special: encode a spelled-out "<|im_end|>" as plain characters; false for text that a template
+            wrote.
     """
     if not _puts_space_first(tokenizer):
         return _encode(tokenizer, text, split_special_tokens=split_special)
@@ -208,7 +205,7 @@ def encode_inside(tokenizer: Any, text: str, split_special: bool = True) -> list
 
 
 def _puts_space_first(tokenizer: Any) -> bool:
-    """SentencePiece tokenizers read "a" as " a" at the start of a text."""
+    """Return whether "a" at the start of a text is encoded as " a", as SentencePiece tokenizers do."""
     return _encode(tokenizer, "\na") != _encode(tokenizer, "\n") + _encode(tokenizer, "a")
 
 
@@ -217,6 +214,6 @@ def _encode(tokenizer: Any, text: str, **options: bool) -> list[int]:
 
 
 def shared_length(sequences: Sequence[list[int]]) -> int:
-    """Return how many tokens all sequences begin with alike."""
-    first, last = min(sequences), max(sequences)  # in order of tokens, these two differ earliest
+    """Return the length of the longest common prefix of all sequences."""
+    first, last = min(sequences), max(sequences)  # in lexicographic order, these two differ earliest
     return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))

@@ -1,4 +1,4 @@
-"""Files of rows: JSONL (plain or gzipped), Parquet, CSV. Every row becomes a dict, whatever the file."""
+"""Files of rows: read JSONL (plain or gzipped), Parquet or CSV into one dict per row."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from fastrl.data.hub import local_file
 
 Row = dict[str, Any]
 MAX_DIGITS = 4000
-"""Longer integers stay text: Python neither reads nor writes integers of more than 4,300 digits."""
+"""Longer integers stay text: Python neither parses nor prints integers of more than 4,300 digits."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """A row of a file, or why it can't be read."""
+    """A row of a file, or the reason that it can't be read."""
 
     number: int
-    """From 1, blank lines not counted."""
+    """Counted from 1, without blank lines."""
     place: str
-    """The file's name with the line or the row, for errors."""
+    """File name with line or row number, for errors."""
     row: Row
     fault: str | None = None
-    """What is wrong with it; row is empty then."""
+    """The reason that the row can't be read; then `row` is empty."""
 
 
 def read_rows(path: str, limit: int | None = None) -> list[Row]:
-    """The first `limit` rows of a file, or all of them.
+    """Read the first `limit` rows of a file, or all of them.
 
     Raises:
-        FileNotFoundError: no such file.   ValueError: unknown ending, a broken row, or no rows at all.
+        FileNotFoundError: no such file.   ValueError: unknown ending, a broken row, or no rows.
     """
     rows = []
     for each in read_file(path, limit):
@@ -47,10 +47,11 @@ def read_rows(path: str, limit: int | None = None) -> list[Row]:
 
 
 def read_file(path: str, limit: int | None = None) -> list[FileRow]:
-    """As read_rows, with the rows that can't be read among them.
+    """Read like read_rows, but return a row that can't be read with its fault.
 
     Raises:
-        FileNotFoundError: no such file.   ValueError: unknown ending, no file of its ending, or no rows.
+        FileNotFoundError: no such file.
+        ValueError: unknown ending, a content that doesn't fit the ending, or no rows.
     """
     if not path:
         raise ValueError("[data] path: expected a .jsonl, .jsonl.gz, .parquet or .csv file, got ''")
@@ -67,7 +68,7 @@ def read_file(path: str, limit: int | None = None) -> list[FileRow]:
 
 
 def with_whole_text(each: FileRow) -> FileRow:
-    """The row, or its fault where a text holds half of a surrogate pair: no tokenizer takes that."""
+    """Return the row, or a fault if a text has a lone surrogate, which no tokenizer takes."""
     column = next(broken_columns(each.row, ""), None)
     if column is None:
         return each
@@ -76,7 +77,7 @@ def with_whole_text(each: FileRow) -> FileRow:
 
 
 def broken_columns(value: object, column: str) -> Iterator[str]:
-    """Dotted names of the texts in a value that UTF-8 can't write."""
+    """Yield the dotted names of texts in a value that UTF-8 can't encode."""
     if isinstance(value, str):
         if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
             yield column
@@ -145,11 +146,11 @@ def _parquet_row(batch: Any, index: int, number: int, place: str) -> FileRow:
 def _read_csv(file: Path) -> Iterator[FileRow]:
     previous = csv.field_size_limit(1 << 30)
     try:
-        # bytes that are no UTF-8 become lone surrogates, which are named with their row and column
+        # invalid UTF-8 becomes lone surrogates, which are reported with row and column
         with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
             for number, row in enumerate(csv.DictReader(lines), start=1):
                 place = f"{file.name} row {number}"
-                if None in row:  # where DictReader keeps surplus fields
+                if None in row:  # DictReader's key of surplus fields
                     yield FileRow(number, place, {}, "expected the header's number of fields, got more")
                 else:
                     yield FileRow(number, place, row)

@@ -1,4 +1,4 @@
-"""Train and test: a text belongs to one of them by its hash alone, so no draw can put it into the other."""
+"""Train and test splits: assign a text by its hash, so that no draw can put it into the other split."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from random import Random
 from typing import Literal, TypeVar
 
 Split = Literal["train", "test"]
-TEST_SHARE = 8  # one text in so many is held out
+TEST_SHARE = 8  # one text in 8 is held out
 T = TypeVar("T")
 
 
@@ -27,12 +27,12 @@ def draw_different(
     split: Split,
     section: str,
 ) -> list[T]:
-    """Draw `count` things of one split that differ in their texts; a longer draw begins with a shorter one.
+    """Draw `count` items of one split with distinct texts; a longer draw begins with a shorter one's items.
 
     Args:
-        section: part of the error's name.
+        section: config section that the error names.
     Raises:
-        ValueError: there seem to be fewer.
+        ValueError: fewer distinct ones were found in 100 * count + 1000 draws.
     """
     random = Random(f"{seed}/{split}")
     drawn: dict[str, T] = {}

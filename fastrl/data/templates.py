@@ -1,4 +1,4 @@
-"""Which chat template a tokenizer has: its own, none, a file's or another model's; and its variables."""
+"""Chat templates: give a tokenizer its own, none, a file's or another model's template, and set variables."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from fastrl.config.base import CheckpointConfig, DataConfig, PromptedConfig, Tem
 GIVEN = frozenset(
     ("messages", "tools", "documents", "add_generation_prompt", "raise_exception", "strftime_now")
 )
-"""What transformers gives every template."""
+"""Variables that transformers passes to every template."""
 GENERATION = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
-"""Marks of transformers' own, which jinja2 does not know."""
+"""Tags that transformers adds to Jinja; jinja2 itself refuses them."""
 
 
 def template_options(model: CheckpointConfig, data: DataConfig | None = None) -> TemplateOptions | None:
-    """Return what says how a model's prompts are written: the data whose prompts it reads, or its own
-    options. None: neither does, and its tokenizer's template stays."""
+    """Return the template options of a model: those of the data whose prompts it reads, or its own.
+
+    None: it has neither, and its tokenizer's template stays.
+    """
     if data is not None:
         return data
     return model if isinstance(model, PromptedConfig) else None
 
 
 def use_template(tokenizer: Any, options: TemplateOptions | None, section: str = "data") -> None:
-    """Give a tokenizer the chat template that the options name, with their variables as its defaults.
+    """Give a tokenizer the chat template that the options name, with their variables as defaults.
 
-    Doing it twice changes nothing, so a saved checkpoint can be gone on with.
+    Idempotent, so training can continue from a saved checkpoint.
 
     Args:
-        section: of the configuration that has the options.
+        section: config section of the options, for errors.
     Raises:
         ValueError: there is no such template, it is no Jinja, or it never reads a variable.
     """
@@ -41,18 +43,18 @@ def use_template(tokenizer: Any, options: TemplateOptions | None, section: str =
 
 
 def choose_template(tokenizer: Any, options: TemplateOptions, section: str) -> None:
-    """The first half of use_template: which template. It is read, not run."""
+    """Set the tokenizer's chat template: the first half of use_template. Parses it, renders nothing."""
     if options.chat_template != "auto":
         tokenizer.chat_template = named_template(options.chat_template, section)
 
 
 def set_variables(tokenizer: Any, options: TemplateOptions, section: str) -> None:
-    """The second half of use_template: the variables. jinja2 computes constants of the template here."""
+    """Set the template's variables: the second half of use_template. jinja2 evaluates constants here."""
     if not options.template_kwargs:
         return
     if tokenizer.chat_template is None:
         refuse(section, "template_kwargs", "none without a chat template", options.template_kwargs)
-    template: str = tokenizer.get_chat_template()  # the default one of several
+    template: str = tokenizer.get_chat_template()  # the default one if there are several
     own = variables(template, section) - {*GIVEN, *tokenizer.special_tokens_map}
     for name in options.template_kwargs:
         if name not in own:
@@ -63,12 +65,12 @@ def set_variables(tokenizer: Any, options: TemplateOptions, section: str) -> Non
         for name, value in options.template_kwargs.items()
     )
     if not template.startswith(defaults):
-        # the environment of transformers drops a line break after a block
+        # transformers' Jinja environment drops a line break after a block
         tokenizer.chat_template = defaults + ("\n" if template.startswith("\n") else "") + template
 
 
 def named_template(name: str, section: str) -> str | None:
-    """Return the template that a value of chat_template other than auto names; None for none."""
+    """Return the template that a chat_template value other than "auto" names; None for "none"."""
     if name == "none":
         return None
     path = Path(name)
@@ -99,14 +101,14 @@ def template_of_model(folder: Path, section: str) -> str:
 
 
 def variables(template: str, section: str) -> set[str]:
-    """Return the names that a template reads and does not set itself. Raises ValueError: it is no Jinja."""
+    """Return the names that a template reads and does not set itself. Raises: ValueError: it is not Jinja."""
     from jinja2 import meta
 
     return meta.find_undeclared_variables(parse(template, section))
 
 
 def parse(template: str, section: str) -> Any:
-    """Return jinja2's syntax tree of a template. Raises ValueError: it is no Jinja."""
+    """Return jinja2's syntax tree of a template. Raises: ValueError: it is not Jinja."""
     from jinja2 import TemplateSyntaxError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -120,7 +122,7 @@ def parse(template: str, section: str) -> Any:
 
 
 def literal(value: Any) -> str:
-    """Return a JSON value as Jinja writes it."""
+    """Return a JSON value as a Jinja literal."""
     if value is None:
         return "none"
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Raw text as rows of tokens: documents laid end to end and cut, each token to be predicted from its own."""
+"""Raw text for pretraining: lay documents end to end and cut them into rows of tokens."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from fastrl.types import TrainSequence
 
 
 class TextRows:
-    """Rows of at most seq_len tokens, made of pieces of documents; a piece is a sequence of its own, so that
-    no token sees another document.
+    """Rows of at most seq_len tokens, made of pieces of documents.
+
+    Each piece is a sequence of its own, so no token attends to another document.
 
         row = piece | piece | ...            piece = consecutive tokens of one document
 
-    All tokens of a piece but its first are trained. A document that doesn't fit in the rest of a row goes on
-    in the next, where its piece begins with the last token of the one before: so every token of a document
-    but its first is trained exactly once, wherever it was cut. Rows are as full as they go: all but the last
-    have seq_len tokens, or one less.
+    All tokens of a piece but its first are trained. A document that doesn't fit into a row continues in the
+    next, whose piece begins with the last token of the piece before. So every token of a document but its
+    first is trained exactly once. All rows but the last have seq_len tokens, or one less.
 
-    Cost: 4 bytes a token.
+    Cost: 4 bytes per token.
     """
 
     def __init__(self, documents: Iterable[Sequence[int]], seq_len: int) -> None:
-        """documents: tokens of each, at least 2.   seq_len: at least 2."""
+        """Args: documents: token lists of at least 2 tokens.   seq_len: at least 2."""
         arrays = [np.asarray(tokens, dtype=np.int32) for tokens in documents]
         self._tokens = np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.int32)
         self._pieces, self._rows = cut([len(each) for each in arrays], seq_len)
@@ -38,23 +38,26 @@ class TextRows:
         return len(self._rows) - 1
 
     def __getitem__(self, row: int) -> list[TrainSequence]:
-        """The pieces of a row."""
+        """Return the pieces of a row."""
         pieces = self._pieces[self._rows[row] : self._rows[row + 1]]
         return [whole(self._tokens[start:stop].tolist()) for start, stop in pieces]
 
     @property
     def num_trained(self) -> int:
-        """Tokens that are trained in one pass."""
+        """Tokens that one epoch trains."""
         return int((self._pieces[:, 1] - self._pieces[:, 0] - 1).sum())
 
 
 def whole(tokens: list[int]) -> TrainSequence:
-    """All tokens are trained; pack leaves out the first one, which nothing predicts."""
+    """Mark all tokens as trained; `pack` leaves out the first one, which nothing predicts."""
     return TrainSequence(tokens, [True] * len(tokens))
 
 
 def cut(lengths: Sequence[int], seq_len: int) -> tuple[np.ndarray, np.ndarray]:
-    """[P, 2] where pieces start and stop among all tokens, and [R + 1] at which piece each row starts."""
+    """Cut documents into pieces and rows.
+
+    Returns: [P, 2] start and stop of each piece among all tokens; [R + 1] first piece of each row, then P.
+    """
     pieces: list[tuple[int, int]] = []
     rows, room, start = [0], seq_len, 0
     for length in lengths:
@@ -74,9 +77,9 @@ def cut(lengths: Sequence[int], seq_len: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def encode_documents(texts: Iterable[str], tokenizer: Any) -> Iterator[list[int]]:
-    """Tokens of each document: the tokenizer's start token where it puts one, the text, the end token.
+    """Tokenise each document: the start token if the tokenizer adds one, the text, the end token.
 
-    A special token spelt out in a text stays text.
+    A special token spelled out in a text stays text.
     """
     end = tokenizer.eos_token_id
     for number, text in enumerate(texts, start=1):
@@ -91,9 +94,9 @@ def encode_documents(texts: Iterable[str], tokenizer: Any) -> Iterator[list[int]
 
 
 def read_texts(config: TextConfig, limit: int | None = None) -> list[str]:
-    """Documents of a file of rows, of a .txt file, or of a folder's .txt files in the order of their names.
+    """Read the documents of a file of rows, a .txt file, or a folder's .txt files in order of their names.
 
-    limit: at most so many, in the place of config.limit.
+    limit: maximum number of documents, instead of config.limit.
     Raises:
         FileNotFoundError: no such file.
         ValueError: no document, a row without text in config.text_column, or a .txt file without text.

@@ -1,4 +1,4 @@
-"""Explicit traces and the same answers without them: thoughts taken out of what an assistant says."""
+"""Thinking tags: remove the thoughts from what an assistant says."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from fastrl.types import Message
 
 Tags = tuple[str, str]
-"""What opens a thought, and what closes it."""
+"""The opening and the closing tag of a thought, such as <think> and </think>."""
 SPACES = re.compile(r"\s*")
 
 
 def without_thoughts(text: str, tags: Tags) -> str | None:
-    """The text less every <think>...</think> and the white space that follows; None where it has none, or one
-    that is not closed or not opened.
+    """Remove every <think>...</think> from a text, and the white space after it.
+
+    None: it has no thought, or one whose opening or closing tag is missing.
 
     "<think>7+5=2</think>\\n\\nIt is 2." -> "It is 2."
     """
@@ -32,8 +33,10 @@ def without_thoughts(text: str, tags: Tags) -> str | None:
 
 
 def drop_thoughts(messages: Sequence[Message], tags: Tags, last_only: bool = False) -> list[Message] | None:
-    """The conversation with without_thoughts of the assistant's turns; None where one has no thoughts to take
-    out, or says nothing else. last_only: earlier turns may have none."""
+    """Remove the thoughts from the assistant's turns.
+
+    Return None if an assistant turn has no thought, or nothing else. last_only: earlier turns may have none.
+    """
     kept: list[Message] = []
     for place, message in enumerate(messages):
         content = message["content"]

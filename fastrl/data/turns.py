@@ -1,4 +1,4 @@
-"""Conversations: read from cells, the question in them, a system prompt and a template put in."""
+"""Conversations: read them from cells, find the question, put in a system prompt and a template."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fastrl.data.rows import Row
 from fastrl.types import Message
 
 WRITTEN_TURNS = re.compile(r"""\s*\[\s*\{\s*["'](?:role|content)["']\s*:""")
-"""How a list of messages begins that is written as text."""
+"""Pattern of the beginning of a list of messages that is written as text."""
 ANSWERS = ("answer", "ground_truth", "solution")
 
 
 def as_messages(prompt: Any) -> list[Message]:
-    """A conversation: from one, from one that is written as JSON, or from a plain question."""
+    """Return messages from a list of them, from such a list written as JSON, or from a plain question."""
     turns = parsed(prompt) if isinstance(prompt, str) and WRITTEN_TURNS.match(prompt) else prompt
     if turns is prompt and isinstance(prompt, str) and prompt.strip():
         if not WRITTEN_TURNS.match(prompt):
@@ -31,14 +31,14 @@ def as_messages(prompt: Any) -> list[Message]:
 
 
 def asked(conversation: Any) -> list[Message]:
-    """The conversation up to its last user's turn: what an assistant said after it is no part of a prompt."""
+    """Return the conversation up to the last user turn, without the assistant's answer to it."""
     messages = as_messages(conversation)
     last = last_of_user(messages)
     return messages[: last + 1]
 
 
 def assistant_gold(row: Row) -> str:
-    """The gold answer of a row of messages: its answer column, or the box of the assistant's last turn."""
+    """Return the gold answer of a row of messages: its answer column, or worked_gold of the last turn."""
     for name in (*ANSWERS, "reward_model.ground_truth"):
         if lookup(row, name) is not None:
             return final_gold(lookup(row, name))
@@ -52,7 +52,7 @@ def assistant_gold(row: Row) -> str:
 
 
 def with_system_prompt(messages: list[Message], system_prompt: str | None) -> list[Message]:
-    """The conversation with this system turn in the place of its own."""
+    """Return the conversation with this system turn instead of its own; None: unchanged."""
     if system_prompt is None:
         return messages
     first: Message = {"role": "system", "content": system_prompt}
@@ -60,8 +60,7 @@ def with_system_prompt(messages: list[Message], system_prompt: str | None) -> li
 
 
 def merged_system(messages: list[Message]) -> list[Message]:
-    """The conversation with its system turn's text before the first user's, for templates without a system
-    role."""
+    """Put the system turn's text before the first user turn's, for templates without a system role."""
     if messages[0]["role"] != "system":
         return messages
     system, *rest = messages
@@ -73,7 +72,7 @@ def merged_system(messages: list[Message]) -> list[Message]:
 
 
 def with_template(messages: list[Message], template: str | None) -> list[Message]:
-    """The last user message becomes the template, with what it said in the place of {question}."""
+    """Replace the last user message by the template, with the message's text for {question}."""
     if template is None:
         return messages
     last = last_of_user(messages)
@@ -82,12 +81,12 @@ def with_template(messages: list[Message], template: str | None) -> list[Message
 
 
 def last_question(messages: Sequence[Message]) -> str:
-    """What the user said last; where none did, the last message."""
+    """Return the text of the last user message, or of the last message if there is no user message."""
     return messages[last_of_user(messages)]["content"]
 
 
 def last_of_user(messages: Sequence[Message]) -> int:
-    """The place of the user's last turn; of the last turn where there is none."""
+    """Return the index of the last user turn, or of the last turn if there is no user turn."""
     last = len(messages) - 1
     return max((i for i, message in enumerate(messages) if message["role"] == "user"), default=last)
 
