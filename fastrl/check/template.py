@@ -1,4 +1,4 @@
-"""A chat template that never ends is refused: each is tried in a process of its own before it is used."""
+"""Refuse a chat template that never ends: render each in a process with limits before it is used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastrl.runtime.redact import for_graders
 CPU_S = 10
 MEMORY_BYTES = 2 << 30
 TOO_LARGE = 3
-# as transformers renders: in jinja2's sandbox, with these functions; what the template refuses has ended, too
+# renders as transformers does: in jinja2's sandbox, with these functions; refusing messages counts as ending
 TRIAL = (
     f"TOO_LARGE = {TOO_LARGE}"
     + """
@@ -56,7 +56,7 @@ CONVERSATIONS = [
 
 
 def check_template(section: str, tokenizer: Any) -> None:
-    """Render a few short conversations.
+    """Render a few short conversations with each chat template of a tokenizer.
 
     Raises: ValueError: a template needs more than CPU_S or MEMORY_BYTES.
     """

@@ -20,17 +20,17 @@ class AnswerConfig:
     """strict: accept only answers that are clearly equal to the gold one. lenient: accept what most other
     graders accept; use it to compare with published numbers."""
     unevaluated: Literal["by_level", "unpaid", "paid"] = "by_level"
-    """Whether a calculation is accepted for its value, such as \\binom{10}{3} for 120. by_level: paid under
-    lenient, unpaid under strict. whole_response always accepts it."""
+    """Calculations with the right value, such as \\binom{10}{3} for 120. paid: accept them. unpaid: don't.
+    by_level: paid under lenient, unpaid under strict. whole_response always accepts them."""
     tolerance: float = 0.0
     """Relative tolerance between numbers, in [0, 1). Set it for benchmarks that define one."""
     timeout_s: float = 5.0
     """Seconds to grade one answer. A timeout scores 0 and is counted separately from wrong answers."""
     batch_s: float = 60.0
-    """Seconds that all answers of a batch share which take longer than 0.25 s. Answers that are not done by
+    """Seconds shared by all answers of a batch that take longer than 0.25 s. Answers that are not done by
     then count as timeouts."""
     workers: int = 2
-    """Grading processes."""
+    """Number of grading processes."""
 
     def __post_init__(self) -> None:
         check_positive("answer", self, "timeout_s", "batch_s", "workers")

@@ -93,7 +93,7 @@ class CheckpointConfig:
 
 
 class TemplateOptions(Protocol):
-    """Which chat template writes a model's prompts, and with what variables."""
+    """Options of a model's chat template: the template and its variables."""
 
     @property
     def chat_template(self) -> str: ...
@@ -104,12 +104,12 @@ class TemplateOptions(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptedConfig(CheckpointConfig):
-    """A frozen model that gets chat prompts of its own, and how they are written."""
+    """A frozen model with chat prompts of its own, and the options of its chat template."""
 
     chat_template: str = "auto"
-    """As data.chat_template, for this model."""
+    """The same as data.chat_template, for this model."""
     template_kwargs: dict[str, Any] = field(default_factory=dict)
-    """As data.template_kwargs, for this model."""
+    """The same as data.template_kwargs, for this model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +141,7 @@ def check_frozen(section: str, name: str, model: CheckpointConfig) -> None:
 
 
 def take_prompted(section: str, config: object, name: str) -> None:
-    """As check_frozen, for a field that is a PromptedConfig; a plain CheckpointConfig becomes one."""
+    """Check a field with check_frozen, and turn a plain CheckpointConfig into a PromptedConfig."""
     model: CheckpointConfig = getattr(config, name)
     check_frozen(section, name, model)
     if not isinstance(model, PromptedConfig):
@@ -151,35 +151,40 @@ def take_prompted(section: str, config: object, name: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
-    """Problems: a JSONL, Parquet or CSV file."""
+    """Problems to train on: the file, its columns, and the prompts made of them."""
 
     path: str = ""
-    """File to train on; hub:OWNER/NAME/FILE is one of a data set on the Hugging Face hub."""
+    """JSONL, Parquet or CSV file to train on; hub:OWNER/NAME/FILE is a file of a data set on the Hugging Face
+    hub."""
     prompt_column: str | None = None
-    """None: as layout says; in the general rule prompt, question or problem, whichever the file has."""
+    """Column of the question; a dot descends into a dict. null: as layout says; with layout general the first
+    of prompt, question, problem."""
     solution_column: str | None = None
-    """None: solution, answer or ground_truth, whichever the file has. Its values are graded against."""
+    """Column of the gold answer, against which answers are graded. null: as layout says; with layout general
+    the first of answer, final_answer, ground_truth, reward_model.ground_truth, solution."""
     system_prompt: str | None = None
-    """Put before every question in the chat template."""
+    """System prompt of every question, instead of the file's own; null: the file's, if it has one."""
     merge_system: bool = False
-    """Put the system's text at the beginning of the user's first turn: for chat templates that refuse a
-    system role, as Gemma's."""
+    """Put the system prompt at the beginning of the first user turn, for chat templates without a system
+    role, such as Gemma's."""
     prompt_template: str | None = None
-    """What the user says, with {question} where the question stands; null: the question alone."""
+    """Text of the user message, with {question} for the question; null: only the question."""
     chat_template: str = "auto"
-    """auto: the tokenizer's own. none: the text as it is, for base models. Or a .jinja file, or a model
-    folder, whose tokenizer's template is taken. It is saved with the model."""
+    """Chat template. auto: the tokenizer's own. none: no template, plain text, for base models. Or a .jinja
+    file, or a model folder, whose tokenizer's template is used. It is saved with the model."""
     template_kwargs: dict[str, Any] = field(default_factory=dict)
-    """Variables of the chat template, such as enable_thinking: false; on the command line as JSON. One that
-    the template never reads is an error. Saved with the template, as its defaults."""
+    """Variables of the chat template, such as enable_thinking: false; JSON on the command line. A variable
+    that the template never reads is an error. Saved with the template, as its defaults."""
     limit: int | None = None
-    """Use the first `limit` rows only."""
+    """Use only the first `limit` rows; null: all."""
     layout: str = "auto"
-    """auto: as the columns tell. Or a data set's: gsm8k, math, gpqa, mbpp, apps ...; general: none's."""
+    """Layout of the file. auto: the first known layout whose columns the file has, else general. Or a known
+    one: gsm8k, math, gpqa, mbpp, apps ... general: find the columns by common names."""
     option_seed: int = 0
-    """Orders the options of questions that have some (GPQA, SuperGPQA)."""
+    """Seed that shuffles the options of multiple-choice questions (GPQA, SuperGPQA)."""
     on_bad_row: Literal["error", "skip"] = "error"
-    """A row that can't be read, or has no question or gold answer: an error, or left out and counted."""
+    """A row that can't be read, or lacks a question or gold answer. error: stop. skip: leave it out, and warn
+    with the number of such rows."""
 
     def __post_init__(self) -> None:
         if self.limit is not None:

@@ -14,24 +14,24 @@ class ProgramConfig:
     """Limits of the sandbox that runs generated programs."""
 
     num_workers: int = 2
-    """Programs that run at once."""
+    """Number of tests that run at once."""
     timeout_s: float = 2.0
     """Wall-clock and CPU seconds per test; then the whole process tree is killed."""
     batch_s: float = 300.0
-    """Seconds that all tests of a batch share which take longer than 0.25 s. Tests that are not done by then
+    """Seconds shared by all tests of a batch that take longer than 0.25 s. Tests that are not done by then
     count as timeouts."""
     memory_mib: int = 1024
-    """Memory of a program and its child processes."""
+    """Memory limit of a program with its child processes, in MiB."""
     max_processes: int = 32
-    """Processes and threads of one program."""
+    """Most processes and threads of one program."""
     output_kib: int = 256
-    """Limit of a program's output, and of each file that it writes; four times what its test expects, if that
-    is more."""
+    """Limit in KiB of a program's output, and of each file that it writes; raised to four times the test's
+    expected output if that is more."""
     max_tests: int = 8
     """Run only the first `max_tests` tests of a problem; the first time-out ends them."""
     float_tolerance: float = 0.0
-    """Numbers, one of them written as a float, are equal up to this, absolute or relative; 1e-6 is usual. 0:
-    outputs agree word by word, values of calls exactly."""
+    """Tolerance, absolute or relative, between numbers of which one is written as a float; 1e-6 is usual. 0:
+    outputs must agree word by word, return values exactly."""
     numpy: bool = False
     """Let programs import numpy: its folders become visible in the sandbox."""
     run_unsandboxed_code: bool = False
@@ -57,11 +57,11 @@ class ExecutorConfig:
     system: str | None = None
     """System prompt; null: the task's default, "": none."""
     prompt: str | None = None
-    """Prompt without a trace, with {question}; null: the task's default."""
+    """Template of the prompt without a trace; has {question}. null: the task's default."""
     prompt_with_trace: str | None = None
-    """Prompt with a trace, with {question} and {trace}; null: the task's default."""
+    """Template of the prompt with a trace; has {question} and {trace}. null: the task's default."""
     begin: str | None = None
-    """Text that the executor's answer is made to begin with; null: the task's default, "": none."""
+    """Text that the executor's answer is forced to begin with; null: the task's default, "": none."""
     temperature: float = 0.5
     """Sampling temperature; 0 is greedy."""
     top_p: float = 1.0

@@ -21,7 +21,7 @@ class Removed:
     default: object
     """The value at which it had no effect."""
     why: str
-    """Why it was removed, for the error message."""
+    """Reason for the removal, for the error message."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Gold answers: read from a cell the text after "####", a worked solution's last box, or a list's only item."""
+"""Gold answers: read from a cell the text after "####", a solution's last box, or a list's only item."""
 
 from __future__ import annotations
 

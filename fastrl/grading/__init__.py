@@ -1,4 +1,4 @@
-"""Does a completion give the right answer? Grading in processes that can be killed."""
+"""Grade completions against gold answers, with algebra in processes that can be killed."""
 
 from fastrl.grading.exact import exact_verdict
 from fastrl.grading.pool import AnswerGrader, Explanation

@@ -1,7 +1,8 @@
-"""Leaves by algebra: math-verify reads LaTeX, sympy evaluates. Only worker processes import this file.
+"""Compare values by algebra: math-verify parses LaTeX, sympy evaluates. Only worker processes import this.
 
-Values are compared at 60 digits, relative to their size, so that no quantity is too small to differ. What has
-variables is compared at points; where that decides nothing, sympy simplifies the difference.
+Numbers are compared at 60 digits, relative to their size, so that small quantities can differ too.
+Expressions with variables are compared at several points; if that is inconclusive, sympy simplifies their
+difference.
 """
 
 from __future__ import annotations
@@ -27,19 +28,20 @@ T = TypeVar("T")
 DIGITS = 60
 AGREE = sympy.Float("1e-45", DIGITS)
 POINTS = ("1.37", "2.61", "0.43", "-0.71", "-1.93", "3.17", "-2.29", "0.87")
-"""Where variables are put; no two have a simple relation."""
+"""Values for variables; no two have a simple relation."""
 FEWEST_POINTS = 3
 FAILURES = (
     ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError,
     BasePolynomialError, NoConvergence,
 )  # fmt: skip
-"""Raised by sympy on what it can't do; RuntimeError holds NotImplementedError and RecursionError."""
+"""Exceptions that sympy raises if it can't do something; RuntimeError includes NotImplementedError and
+RecursionError."""
 CONFIG = [LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False)]
 
 
 @lru_cache(maxsize=512)
 def expression(latex: str) -> Any | None:
-    """Return LaTeX as sympy has it, decimals as fractions; None: it can't be read."""
+    """Parse LaTeX into a sympy object, with decimals as fractions; None: it can't be read."""
     found = parse(f"\\boxed{{{latex}}}", CONFIG, parsing_timeout=None)
     read = next((each for each in found if not isinstance(each, str)), None)
     if read is None:
@@ -48,7 +50,7 @@ def expression(latex: str) -> Any | None:
 
 
 def _rational(value: Any) -> Any:
-    """Decimals as fractions, and i as the imaginary unit."""
+    """Replace decimals by fractions, and the symbol i by the imaginary unit."""
     units = {symbol: sympy.I for symbol in value.free_symbols if symbol.name == "i"}
     exact = value.replace(lambda each: isinstance(each, Float), lambda each: Rational(str(each)))
     return exact.subs(units).doit() if units else exact
@@ -127,7 +129,7 @@ def _close(one: Any, other: Any, tolerance: float = 0.0) -> bool:
 
 
 def _number(value: Expr) -> Any | None:
-    """Return a value at DIGITS digits; None: it has none that is finite."""
+    """Evaluate to DIGITS digits; None: it has no finite value."""
     found = _quiet(lambda: value.evalf(DIGITS), default=None)
     return found if found is not None and found.is_number and found.is_finite and _is_float(found) else None
 
@@ -174,7 +176,7 @@ def _same_matrix(one: Any, other: Any) -> bool:
 
 
 def _same_parts(one: Any, other: Any, tolerance: float) -> bool:
-    """Sums of matrices, tuples, applied functions: the same head with equal arguments in order."""
+    """Return whether two tuples, functions or matrix sums have the same head and equal arguments in order."""
     if not (isinstance(one, Basic) and isinstance(other, Basic)) or one.func != other.func:
         return False
     if not one.args or len(one.args) != len(other.args):
@@ -187,7 +189,7 @@ def _exact(number: Number) -> Rational:
 
 
 def _stands_for(decimal: Number, value: Any, digits: int) -> bool:
-    """Whether a written decimal is a rounding of a value that has no end."""
+    """Return whether a decimal is a rounding of a value without variables."""
     if decimal.place is None or not isinstance(value, Expr) or value.free_symbols:
         return False
     found = _number(value)
@@ -203,7 +205,7 @@ FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
 
 
 def _differences(relation: Relation) -> list[tuple[str, Expr]] | None:
-    """Return each sign with left - right. None: a side can't be read, or is no expression."""
+    """Return each sign with left - right. None: a side can't be read or isn't a scalar expression."""
     sides = [expression(part) for part in relation.parts]
     readable = [side for side in sides if isinstance(side, Expr) and not isinstance(side, MatrixBase)]
     if len(readable) != len(sides):
@@ -213,8 +215,10 @@ def _differences(relation: Relation) -> list[tuple[str, Expr]] | None:
 
 
 def _same_condition(one: tuple[str, Expr], other: tuple[str, Expr]) -> bool:
-    """f ~ 0 and g ~ 0 are one condition where f / g is a constant, positive for an inequality. A condition
-    that has no variable holds always or never: it equals none."""
+    """Return whether f ~ 0 and g ~ 0 are the same condition: f / g is a constant, whose sign may flip <, >.
+
+    A condition without a variable holds always or never, so it equals no other.
+    """
     (sign, f), (other_sign, g) = one, other
     sign, other_sign = (each.replace("\\approx", "=").replace("\\equiv", "=") for each in (sign, other_sign))
     if not f.free_symbols or f.free_symbols != g.free_symbols:
@@ -228,7 +232,7 @@ def _same_condition(one: tuple[str, Expr], other: tuple[str, Expr]) -> bool:
 
 
 def _constant_ratio(f: Expr, g: Expr) -> Any | None:
-    """Return f / g where it is one real number at all points, else None."""
+    """Return f / g if it is the same real number at all points, else None."""
     symbols = sorted(f.free_symbols, key=str)
     ratios = [mine / theirs for mine, theirs in _at_points(f, g, symbols) if abs(theirs) > AGREE]
     if len(ratios) < FEWEST_POINTS or not all(_close(ratios[0], ratio) for ratio in ratios):
@@ -323,7 +327,7 @@ def _solutions(relation: Relation) -> Any | None:
 
 
 def _pieces(found: Any) -> list[tuple[Any, Any, bool, bool]] | None:
-    """Return intervals and points from left to right: (start, end, left open, right open)."""
+    """Return a set's intervals and points from left to right: (start, end, left open, right open)."""
     parts = found.args if isinstance(found, sympy.Union) else (found,)
     pieces: list[tuple[Any, Any, bool, bool]] = []
     for part in parts:
@@ -341,7 +345,7 @@ def _where(piece: tuple[Any, Any, bool, bool]) -> float:
 
 
 def _quiet(work: Callable[[], T], default: T) -> T:
-    """Return what work gives, or the default where sympy meets something it can't do."""
+    """Return work(), or the default if sympy raises one of FAILURES."""
     try:
         return work()
     except FAILURES:

@@ -1,4 +1,4 @@
-r"""Where boxes stand: \boxed{7} in all its spellings, several that are one answer, one that is unfinished."""
+r"""Find boxes in a text: \boxed{7} in all its spellings, several that form one answer, unfinished ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OPENING = re.compile(
     r"(?:(?<!\\)\\+(?:boxed|fbox|framebox|Boxed|bbox)(?![A-Za-z])|\x08oxed(?![A-Za-z])|(?<![A-Za-z\\])boxed(?=\s?\{))"
     r"(?:\s*\[[^\[\]\n]{0,40}\])?[ \t\n]*"
 )
-# without braces TeX boxes one token; here a number or a letter that stands alone
+# without braces TeX boxes one token; here, a number or a single letter
 BARE = re.compile(
     r"[+-]?(?:[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?|\\[dt]?frac\s?[0-9]{2}|[A-Ja-z](?![A-Za-z]))(?=[\s$.,;)\]\\]|$)"
 )
@@ -31,16 +31,16 @@ class Box:
     """A finished box that is not empty."""
 
     start: int
-    """Where its command begins."""
+    """Index of its command."""
     inside: int
     end: int
     """text[inside:end] is the content."""
     stop: int
-    """Where the text goes on behind it."""
+    """Index after its closing brace."""
 
 
 def find_boxes(text: str) -> tuple[list[Box], int | None]:
-    """Return the outermost finished boxes in order, and where an unfinished one begins behind them, if any.
+    """Return the outermost finished boxes in order, and the start of an unfinished one after them, or None.
 
     Linear in the text.
     """
@@ -74,8 +74,11 @@ def find_boxes(text: str) -> tuple[list[Box], int | None]:
 
 
 def boxed_answer(text: str, boxes: list[Box]) -> tuple[str, int]:
-    r"""Return the last box's content and where it begins, together with the boxes that a comma, "and" or "or"
-    joins to it: $x = \boxed{1}$ and $y = \boxed{2}$ is "x = 1, y = 2"."""
+    r"""Return the answer in the last box, and its start.
+
+    Boxes before it belong to the answer if only commas, "and" or "or" separate them:
+    $x = \boxed{1}$ and $y = \boxed{2}$ is "x = 1, y = 2".
+    """
     joined = [boxes[-1]]
     names = [_name_before(text, boxes[-1])]
     for box in reversed(boxes[:-1]):
@@ -96,7 +99,7 @@ def boxed_answer(text: str, boxes: list[Box]) -> tuple[str, int]:
 
 
 def _inner(content: str) -> str:
-    """The content of the last box in a box."""
+    """Return the content of the last box nested in a box's content; without one, the content itself."""
     for _ in range(8):
         if "box" not in content:
             break
@@ -113,6 +116,6 @@ def _name_before(text: str, box: Box) -> str:
 
 
 def box_contents(text: str) -> list[str]:
-    """Return what the finished boxes hold that are not empty, in order."""
+    """Return the contents of the finished, non-empty boxes in order."""
     boxes, _ = find_boxes(text)
     return [text[box.inside : box.end] for box in boxes]

@@ -1,4 +1,4 @@
-"""Brackets in answers: which brace closes which, and where a text parts at its outermost level."""
+"""Brackets in answers: match braces, and split a text at its outermost level."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterator
 TOKEN = re.compile(r"\\(?:[A-Za-z]+|.)|.", re.DOTALL)
 OPENING = {"{": "}", "(": ")", "[": "]", "\\{": "\\}", "\\langle": "\\rangle"}
 CLOSING = {close: open_ for open_, close in OPENING.items()}
-# intervals part the kinds: [0, 1) and ]0, 1] close what is open, whatever it is
+# intervals mix the kinds, as in [0, 1), so any closing bracket closes the one that is open
 ROUND = {"(", "[", "\\{", "\\langle"}
 
 
 def closing_braces(text: str, most: int | None = None) -> dict[int, int]:
-    r"""Return, for each "{" that is closed, the place of its "}". An escaped brace does not count. Linear."""
+    r"""Return the index of the "}" for each "{" that is closed. Escaped braces don't count. Linear."""
     opened: list[int] = []
     closed: dict[int, int] = {}
     place, end = 0, len(text) if most is None else min(most, len(text))
@@ -32,8 +32,10 @@ def closing_braces(text: str, most: int | None = None) -> dict[int, int]:
 
 
 def tokens(text: str) -> Iterator[tuple[int, str, int]]:
-    r"""Yield (place, token, depth): commands such as \frac, escaped characters, single characters; depth is
-    the number of brackets that are open around the token."""
+    r"""Yield (index, token, depth); a token is a command such as \frac, an escaped or a single character.
+
+    depth: the number of brackets open around the token.
+    """
     depth = 0
     for found in TOKEN.finditer(text):
         token = found[0]
@@ -45,7 +47,7 @@ def tokens(text: str) -> Iterator[tuple[int, str, int]]:
 
 
 def split(text: str, separators: frozenset[str]) -> list[str]:
-    """Return the pieces between separators that stand outside all brackets, without outer spaces."""
+    """Split a text at separators outside all brackets and environments, and strip the pieces."""
     pieces, last = [], 0
     environments = 0
     for place, token, depth in tokens(text):
@@ -61,9 +63,9 @@ def split(text: str, separators: frozenset[str]) -> list[str]:
 
 
 def enclosed(text: str) -> tuple[str, str, str] | None:
-    """Return (opening, inside, closing) if one pair of brackets holds the whole text; else None.
+    """Return (opening, inside, closing) if one pair of brackets encloses the whole text, else None.
 
-    Round, square and curly brackets may pair as intervals do: [0, 1) is one pair.
+    Kinds of brackets may mix, as in intervals: [0, 1) is one pair.
     """
     first = TOKEN.match(text)
     if first is None or first[0] not in ROUND:

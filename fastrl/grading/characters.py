@@ -1,4 +1,4 @@
-"""Characters of other scripts as LaTeX and ASCII: digits, signs, fractions, Greek letters, punctuation."""
+"""Replace Unicode characters by LaTeX and ASCII: digits, signs, fractions, Greek letters, punctuation."""
 
 # ruff: noqa: RUF001
 from __future__ import annotations
@@ -29,9 +29,9 @@ PLAIN = {
     "℉": "^\\circ F", "⟦": "[", "⟧": "]", "【": "[", "】": "]", "،": ", ", "؛": "; ", "٪": "%", "٫": ".",
     "٬": ",", "｡": ". ",
 }  # fmt: skip
-# no ink of their own: joiners, direction marks, byte-order marks, variation selectors
+# invisible characters: joiners, direction marks, byte-order marks, variation selectors
 INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\u00ad\ufe0e\ufe0f]")
-# spaces that part thousands: 1 000 000
+# spaces that separate thousands: 1 000 000
 THIN_SPACE = re.compile("(?<=[0-9])[\u00a0\u2007\u2008\u2009\u202f](?=[0-9]{3}(?![0-9]))")
 ROOT = re.compile("([√∛∜])\\s*(\\(|[0-9]+(?:\\.[0-9]+)?|[A-Za-z]|\\\\pi|)")
 ROOTS = {"√": "\\sqrt", "∛": "\\sqrt[3]", "∜": "\\sqrt[4]"}
@@ -42,10 +42,10 @@ NOT_ASCII = re.compile("[^\x00-\x7f]")
 
 
 def to_latex(text: str) -> str:
-    r"""Return text with its signs spelt in LaTeX: "3√5 ≤ ½π" is 3\sqrt{5} \le \frac{1}{2}\pi.
+    r"""Replace signs by LaTeX: "3√5 ≤ ½π" becomes 3\sqrt{5} \le \frac{1}{2}\pi.
 
-    Full-width and Arabic-Indic digits become ASCII, raised and lowered digits ^{..} and _{..}, thin spaces
-    between thousands go. Letters of other scripts stay. Linear in the text, never raises.
+    Full-width and Arabic-Indic digits become ASCII, superscripts and subscripts ^{..} and _{..}; thin spaces
+    between thousands are removed. Letters of other scripts stay. Linear in the text, never raises.
     """
     if text.isascii():
         return text

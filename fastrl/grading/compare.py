@@ -1,6 +1,6 @@
-"""Are two answers one? Compared by what they are; only leaves that need it go to algebra.
+"""Compare two answers by their forms; only single values that need it go to algebra.
 
-Every rule is symmetric, and equal texts are equal, so that verdicts are symmetric and reflexive.
+Every rule is symmetric, and equal texts are equal, so verdicts are symmetric and reflexive.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from fastrl.grading.read import LONGEST, read, read_clean
 from fastrl.grading.units import DEGREE
 
 Answer = bool | None
-"""None: it takes algebra that is not at hand, or that can't read one of them."""
+"""Result of a comparison. None: it takes algebra, and there is none or it can't read one of the answers."""
 MOST_PAIRS = 4096
-"""Pairs of single values that a matching may look at; longer lists are compared in their order."""
+"""Most pairs of single values for matching in any order; longer lists are compared in their order."""
 HUNDREDTH = Fraction(1, 100)
 INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
-"""Most gold answers: these need no reading."""
+"""Fast path: most gold answers are integers and need no parsing."""
 
 
 class Algebra(Protocol):
-    """What compares the leaves; see fastrl.grading.algebra."""
+    """Comparison of single values, relations and sets; see fastrl.grading.algebra."""
 
     def same_value(self, one: Number | str, other: Number | str, digits: int, tolerance: Fraction) -> Answer:
-        """Whether two numbers or expressions have one value. None: one of them can't be read."""
+        """Return whether two numbers or expressions have the same value. None: one of them can't be read."""
 
     def same_relation(self, one: Relation, other: Relation) -> Answer: ...
 
@@ -53,12 +53,12 @@ class Algebra(Protocol):
 
 
 class Judge:
-    """Compares answers at one level.
+    """Comparison of answers at one level of grading.
 
     Args:
         level: see fastrl.grading.levels.
-        tolerance: relative, for numbers; 0 unless a benchmark states one.
-        algebra: None: what takes it comes out as None.
+        tolerance: relative tolerance between numbers; 0 unless a benchmark states one.
+        algebra: None: comparisons that take algebra return None.
     """
 
     def __init__(self, level: Level, tolerance: float = 0.0, algebra: Algebra | None = None) -> None:
@@ -66,10 +66,10 @@ class Judge:
         self.tolerance = Fraction(tolerance)
         self.algebra = algebra
         self.rule = ""
-        """What decided the last comparison."""
+        """The rule that decided the last comparison."""
 
     def compare(self, answer: str, gold: str) -> Answer:
-        """Compare two answers as they stand in a box."""
+        """Compare two answers, written as in a box."""
         if answer.strip() == gold.strip():
             return self._by("same text", True)
         if max(len(answer), len(gold)) > LONGEST:
@@ -119,7 +119,7 @@ class Judge:
         return equal_numbers(one, other, digits=self.level.rounded_digits, tolerance=self.tolerance)
 
     def quantity_in_list(self, quantity: Quantity, listing: Listing) -> Answer:
-        """100,200 is one number or two: against a list it is two."""
+        """Compare a number with a list: 100,200 is one number, but two against a list."""
         listed = quantity.number.listed
         if not listed:
             return self._by("one value is no list", False)
@@ -144,7 +144,7 @@ class Judge:
         return self._by("digits and base", one == other)
 
     def based_and_number(self, based: Based, quantity: Quantity) -> Answer:
-        """The question names the base."""
+        """Compare digits in a base with a number without one, since the question may name the base."""
         value = quantity.number.value
         plain = quantity.unit is None and not quantity.percent and quantity.number.place is None
         return self._by("digits, the base left out", plain and based.digits == str(value))
@@ -281,13 +281,13 @@ class Judge:
         return self.relations(relation, Relation((named.name, value), ("=",)))
 
     def relation_and_expression(self, relation: Relation, expression: Expression) -> Answer:
-        """An interval is a condition."""
+        """Compare a relation with an expression; one that is written as a set is compared as a set."""
         if is_set(expression.latex):
             return self.sets(relation, expression)
         return self.relation_and_value(relation, expression)
 
     def relation_and_value(self, relation: Relation, value: Quantity | Expression) -> Answer:
-        """2 + 3 = 5 is 5, as all its sides are; 1 = 2 and 2x + y = 3 are no value."""
+        """Compare an equation with a value: all its sides must equal it, as in 2 + 3 = 5 and 5."""
         if set(relation.signs) != {"="}:
             return self._by("a condition is no value", False)
         return self._all(
@@ -339,7 +339,7 @@ def is_set(latex: str) -> bool:
 
 
 def matching(table: Sequence[Sequence[Answer]], allowed: Callable[[Answer], bool]) -> bool:
-    """Return whether every row can have a column of its own among those allowed (augmenting paths)."""
+    """Return whether each row can be assigned its own allowed column (bipartite matching)."""
     owner: dict[int, int] = {}
 
     def place(row: int, seen: set[int]) -> bool:
@@ -355,7 +355,7 @@ def matching(table: Sequence[Sequence[Answer]], allowed: Callable[[Answer], bool
 
 
 def size(form: Form) -> int:
-    """Return how many single values a form holds."""
+    """Return the number of single values in a form."""
     if isinstance(form, Listing | Group):
         return sum(map(size, form.items))
     if isinstance(form, Grid):
@@ -372,7 +372,7 @@ def _interval(group: Group) -> str:
 
 
 def _by_name(listing: Listing) -> dict[str, Form]:
-    """Values by name, if all have one and no two the same."""
+    """Return the values by name, if each has a name of its own; else {}."""
     named = {item.name: item.value for item in listing.items if isinstance(item, Named)}
     return named if len(named) == len(listing.items) else {}
 
@@ -435,4 +435,4 @@ RULES: tuple[tuple[type, type, Callable[..., Answer]], ...] = (
     (Group, Expression, Judge.sets_in_words),
     (Listing, Expression, Judge.sets_in_words),
 )
-"""The first row that fits decides, with its arguments in its own order."""
+"""Rules by the forms they compare. The first row that fits in either order decides."""

@@ -1,4 +1,4 @@
-r"""Decides whether an answer is worked out: \binom{10}{3} is a calculation left undone, 120 is an answer."""
+r"""Decide whether an answer is worked out: \binom{10}{3} is a calculation left undone, 120 is an answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LEFT_UNDONE = (
     re.compile(r"\\[lr](?:floor|ceil)(?![A-Za-z])"),
     re.compile(r"\|"),
 )
-"""Operations that a constant in closed form has none of: it is made of sums, products, powers and roots."""
+"""Operations that count as left undone in a constant; sums, products, powers and roots don't."""
 COMMAND = re.compile(r"\\[A-Za-z]+")
 VARIABLE = re.compile(r"(?![ei](?![A-Za-z]))[A-Za-z]")
 GREEK = re.compile(r"\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|omega)(?![A-Za-z])")
@@ -47,16 +47,16 @@ WITH_A_POWER = re.compile(
 def is_evaluated(answer: str, gold: str) -> bool:
     r"""Return whether an answer, equal to the gold one, is worked out as far as the gold answer is.
 
-    - Of a gold answer that is made of plain numbers every number must be written out: as an integer, a
-      decimal, a fraction (12/4 is a division, not a fraction), a mixed or a scientific number. A decimal or
-      an angle in degrees may also be met by its closed form with one root, \pi or e; 10^{-8} by 1/10^8.
-    - Of another constant, such as 2\sqrt{3} or 2^{10}, it may have sums, products, quotients, powers and
-      roots, and whatever else the gold answer has: logarithms, factorials, sines.
-    - Of a gold answer with variables it may have all but sums, products, integrals and limits (\sum, \prod,
-      \int, \lim) that the gold answer has not.
+    - If the gold answer consists of plain numbers, every number must be written out: as an integer, a
+      decimal, a fraction (12/4 is a division, not a fraction), a mixed or a scientific number. For a decimal
+      or an angle in degrees, a closed form with one root, \pi or e will also do; for 10^{-8}, 1/10^8.
+    - If it is another constant, such as 2\sqrt{3} or 2^{10}, the answer may have sums, products, quotients,
+      powers and roots, and whatever else the gold answer has: logarithms, factorials, sines.
+    - If it has variables, the answer may have anything but a \sum, \prod, \int or \lim that the gold answer
+      lacks.
 
-    Of a chain of equal values one is enough: 6 \cdot 7 = 42. Conditions are solved where the gold answer is:
-    x^2 < 4 is no answer to -2 < x < 2, and x^2 = 9 none to 3, -3. Never raises.
+    In a chain of equal values one such value is enough: 6 \cdot 7 = 42. Conditions must be solved if the gold
+    answer is: x^2 < 4 doesn't answer -2 < x < 2, and x^2 = 9 doesn't answer the list 3, -3. Never raises.
     """
     right = clean(gold)
     if answer.strip() == gold.strip() or clean(answer) == right:
@@ -73,7 +73,10 @@ def is_evaluated(answer: str, gold: str) -> bool:
 
 
 def _is_done(form: Form, done: Callable[[Form], bool], solved: bool) -> bool:
-    """Args: solved: conditions must have a variable alone on one side."""
+    """Return whether `done` holds for a form's values.
+
+    solved: a condition needs a lone variable as one of its sides.
+    """
     if isinstance(form, Named):
         return _is_done(form.value, done, solved)
     if isinstance(form, Listing | Group):
@@ -113,7 +116,7 @@ def _may_be_closed_form(gold: Form) -> bool:
 
 
 def _is_closed_form(latex: str) -> bool:
-    """Whether it is one irrational number with rational ones around: nothing is left to be worked out."""
+    """Return whether it has exactly one irrational number (a root, pi, e), and else plain rational ones."""
     found = list(IRRATIONAL.finditer(latex))
     if len(found) != 1 or (found[0][2] and _is_power(int(found[0][2]), int(found[0][1] or 2))):
         return False
@@ -138,8 +141,7 @@ def _has_variable(value: Form) -> bool:
 
 
 def _values(form: Form) -> Iterator[Form]:
-    """Yield the quantities and expressions that a form is made of; a variable that a condition is about is
-    none."""
+    """Yield the quantities and expressions of a form, without the lone variables of conditions."""
     if isinstance(form, Expression) and any(sign in form.latex for sign in SET_SIGNS):
         for piece in split(form.latex, SET_SIGNS):
             yield from _values(read_clean(piece, 1)) if piece != form.latex else (form,)

@@ -7,5 +7,5 @@ from fastrl.grading.levels import LEVELS
 
 
 def exact_verdict(answer: str, gold: str) -> bool | None:
-    """Return whether two answers are equal, strictly, if that takes no algebra; None: ask an AnswerGrader."""
+    """Return whether two answers are equal at level strict; None: that takes algebra, so ask AnswerGrader."""
     return Judge(LEVELS["strict"]).compare(answer, gold)

@@ -1,4 +1,4 @@
-"""What an answer is, as a value: a quantity, an option, words, a list, a tuple, an interval, an equation."""
+"""Forms of answers: a quantity, an option, words, a list, a tuple, an interval, an equation and so on."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from fastrl.grading.units import Unit
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A number, with what follows it."""
+    """A number, with its unit or percent sign."""
 
     number: Number
     unit: Unit | None = None
-    """None: none is written, or a word that is in no table."""
+    """None: no unit, or a word that the table of units lacks."""
     percent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One of several choices: A to J, and what stands next to the letter."""
+    """An option of a multiple-choice question: its letter, A to J, and the text next to it."""
 
     letter: str
     says: Form | None = None
@@ -32,7 +32,7 @@ class Words:
 
     text: str
     ordered: bool = False
-    """Capital letters in a row: ABC is an order, and no product."""
+    """Capital letters in a row: ABC is an order, not a product."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Listing:
     items: tuple[Form, ...]
     braces: bool = False
     joined: str = ","
-    """"," or "or" or "and", as the items of a bare list are joined."""
+    """Separator of the items of a bare list: ",", "or" or "and"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A value with its name: x = 5, f(x) = x^2, (p, q) = (3, 11)."""
+    """A value with a name: x = 5, f(x) = x^2, (p, q) = (3, 11)."""
 
     name: str
     value: Form
@@ -80,13 +80,13 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Numbers parted by colons: 3:2, 11:30."""
+    """Numbers separated by colons: 3:2, 11:30."""
 
     parts: tuple[Number, ...]
     clock: bool
-    """It may be a time of day."""
+    """True if it may be a time of day."""
     half: str = ""
-    """am or pm, where it is said."""
+    """am, pm or ""."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """Anything else, which takes algebra: its LaTeX."""
+    """Any other answer, as LaTeX; comparing it takes algebra."""
 
     latex: str
     unit: Unit | None = None

@@ -1,4 +1,4 @@
-"""One spelling for LaTeX that looks the same: fractions, spaces, fonts, sizes, matrices, thousands."""
+"""Normalise LaTeX that looks the same: fractions, spaces, fonts, sizes, matrices, thousands."""
 
 from __future__ import annotations
 
@@ -75,15 +75,15 @@ DOUBLED = re.compile(r"\\\\(?=[A-Za-z]{2,}|[{}%$,!;])")
 ESCAPED_DOLLAR = re.compile(r"\\\$")
 PLAIN_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 DOLLAR = "\x00"
-"""Stands for a dollar sign that means money, while the others go."""
+"""Placeholder for an escaped dollar, so that the unescaped ones can be counted."""
 
 
 def clean(text: str) -> str:
-    """Return an answer in one spelling: ASCII LaTeX, one form of each command, single spaces.
+    """Normalise an answer: ASCII LaTeX, one form of each command, single spaces.
 
-    Sizes, fonts, math delimiters and spaces that only look go; words of \\text{...} are kept, and marked off
-    by spaces. Thousands lose their separators where these can be nothing else: 17{,}904, 1\\,000, 21,\\!507.
-    Idempotent in effect: what clean returns reads alike. Never raises.
+    Removes sizes, fonts, math delimiters and spacing commands; keeps the words of \\text{...}, with spaces
+    around them. Removes thousands separators that can be nothing else: 17{,}904, 1\\,000, 21,\\!507.
+    Applying it again doesn't change how the answer is read. Never raises.
     """
     if PLAIN_NUMBER.fullmatch(text):
         return text
@@ -111,7 +111,7 @@ def clean(text: str) -> str:
 
 
 def money(text: str) -> str:
-    """An escaped dollar, or a lone one in front of a number, is money; all others are delimiters."""
+    """Escape a lone dollar before a number, which means money; other unescaped dollars are delimiters."""
     text = ESCAPED_DOLLAR.sub(DOLLAR, text)
     if text.count("$") == 1:
         text = re.sub(r"\$(?=\s*[0-9.])", DOLLAR, text)
@@ -119,7 +119,7 @@ def money(text: str) -> str:
 
 
 def unfont(text: str) -> str:
-    r"""Take the contents out of \mathbf{...}, \text{...} and \boxed{...}; words get spaces around them."""
+    r"""Unwrap \mathbf{...}, \text{...} and \boxed{...}; words get spaces around them."""
     if "\\" not in text:
         return text
     closed = closing_braces(text)
@@ -139,7 +139,7 @@ def unfont(text: str) -> str:
 
 
 def over(text: str) -> str:
-    r"""{a \over b} and a \over b, once, as \frac{a}{b}."""
+    r"""Rewrite the first {a \over b} or a \over b as \frac{a}{b}."""
     found = OVER.search(text)
     if found is None:
         return text
@@ -152,7 +152,7 @@ def over(text: str) -> str:
 
 
 def strip_ends(text: str) -> str:
-    """Without a final full stop, outer spaces, and one pair of quotes or braces around all."""
+    """Strip outer spaces, markup, quotes and braces around the whole text, and punctuation at its end."""
     while True:
         before = text
         text = text.strip().strip("*`").strip()

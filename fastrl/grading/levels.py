@@ -1,4 +1,4 @@
-"""The two levels of grading: strict pays what nobody would dispute, lenient what most peers pay."""
+"""Levels of grading: strict accepts what nobody would dispute, lenient what most other graders accept."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ Unevaluated = Literal["by_level", "unpaid", "paid"]
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Where the levels differ; docs/grading.md has the reasons."""
+    """Settings in which the levels differ; docs/grading.md has the reasons."""
 
     name: LevelName
     rounded_digits: int
-    """Significant digits that a rounded decimal needs to stand for another value."""
+    """Significant digits that a rounded decimal needs to equal another value."""
     unfinished: bool
-    """An unfinished thought, or an unfinished box behind a finished one, doesn't spoil what stands before."""
+    """If a thought has no end, or no answer after it, read one anywhere; ignore an unfinished box."""
     scaled_ratios: bool
-    """6:4 is 3:2, and 3/2."""
+    """6:4 equals 3:2 and 3/2."""
     option_text: bool
-    """An option's text alone stands for its letter; a is A."""
+    """An option may be given by its text without its letter; a equals A."""
     any_name: bool
-    """y = 2x answers f(x) = 2x: the name of a formula is not compared."""
+    """y = 2x equals f(x) = 2x: the name of a formula is not compared."""
     unevaluated: bool
-    """A calculation answers for its value: \\binom{10}{3} for 120."""
+    """Accept a calculation for its value: \\binom{10}{3} for 120."""
 
 
 LEVELS: dict[str, Level] = {

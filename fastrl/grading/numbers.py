@@ -1,4 +1,4 @@
-"""Numbers that an answer writes out: exact values, and how far a rounded decimal stands for another value."""
+"""Numbers in answers: parse them as exact values, and compare rounded decimals with other values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 LONGEST = 1000
-"""Digits, and powers of ten, of numbers that are read here; algebra gets longer ones."""
+"""Most characters, and largest power of ten, of a number that is parsed here; longer ones go to algebra."""
 DOUBLE_DIGITS = 15
 DOUBLE_NOISE = Fraction(1, 10**12)
 
@@ -39,17 +39,17 @@ LIKE_THOUSANDS = re.compile(r"-?[0-9]{1,3}(?:,[0-9]{3})+")
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number that is written out."""
+    """A number parsed from an answer."""
 
     value: Fraction
     place: Fraction | None = None
-    """One unit in its last decimal place; None: it is no decimal, but an integer or a fraction."""
+    """Value of one unit in its last decimal place; None: it is an integer or a fraction."""
     digits: int = 0
     """Significant digits of a decimal."""
     listed: str = ""
-    """The text of a number whose commas could also part a list: 100,200."""
+    """Text of a number whose commas could also separate a list: 100,200. Empty: no such commas."""
     is_division: bool = field(default=False, compare=False)
-    """A quotient that is a whole number or has decimals in it: 12/4, 1.5/2."""
+    """True for a quotient that is an integer or has decimals in it: 12/4, 1.5/2."""
 
     def times(self, factor: Fraction) -> Number:
         return replace(
@@ -58,13 +58,13 @@ class Number:
 
 
 def read_number(text: str) -> Number | None:
-    """Return the number that is the whole text, cleaned; None if it is another thing."""
+    """Parse a whole cleaned text as a number; None if it is anything else."""
     found = leading_number(text)
     return found[0] if found is not None and not found[1] else None
 
 
 def leading_number(text: str) -> tuple[Number, str] | None:
-    """Return the number that a cleaned text begins with, and the rest."""
+    """Return the number at the beginning of a cleaned text, and the rest; None if there is none."""
     found = NUMBER.match(text)
     if found is None or found.end() - found.start() > LONGEST:
         return None
@@ -73,9 +73,9 @@ def leading_number(text: str) -> tuple[Number, str] | None:
 
 
 def stands_for(decimal: Number, value: Fraction, digits: int) -> bool:
-    """Return whether a decimal is another value, rounded: at most half a unit in its last place away.
+    """Return whether a decimal is a rounding of a value: at most half a unit in its last place away.
 
-    digits: significant ones that it must have at least. With 15 or more it may be off by a double's noise.
+    digits: minimum of significant digits. With 15 or more it may be off by a double's rounding error.
     """
     if decimal.place is None or decimal.digits < digits or not value:
         return False
@@ -84,12 +84,12 @@ def stands_for(decimal: Number, value: Fraction, digits: int) -> bool:
 
 
 def equal_numbers(one: Number, other: Number, *, digits: int, tolerance: Fraction = Fraction(0)) -> bool:
-    """Return whether two numbers are one: equal, one a rounding of the other's value, or within tolerance.
+    """Return whether two numbers are equal, one is a rounding of the other, or they differ by <= tolerance.
 
-    Two decimals are equal as they stand, but for a double's noise; a rounding is a decimal with at least
-    `digits` significant digits of a value that has no such decimal.
+    A decimal with at least `digits` significant digits can be a rounding of a value without a finite decimal.
+    If both have finite decimals, only a double's rounding error is allowed.
 
-    tolerance: relative, of the larger one; only for benchmarks that state one.
+    tolerance: relative to the larger one; only for benchmarks that state one.
     """
     if one.value == other.value:
         return True
@@ -103,7 +103,7 @@ def equal_numbers(one: Number, other: Number, *, digits: int, tolerance: Fractio
 
 
 def _ends(value: Fraction) -> bool:
-    """Whether a fraction has a decimal that ends."""
+    """Return whether a fraction has a finite decimal."""
     rest = value.denominator
     for prime in (2, 5):
         while rest % prime == 0:

@@ -1,4 +1,4 @@
-"""Answer phrases: "the answer is 7", "Answer: 7", "#### 7", in several languages, and what they state."""
+"""Answer phrases: find "the answer is 7", "Answer: 7", "#### 7" in several languages, with their answers."""
 
 # ruff: noqa: RUF001
 from __future__ import annotations
@@ -55,20 +55,20 @@ LONGEST = 4000
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """A phrase, and what it states."""
+    """A phrase with the answer that it states."""
 
     start: int
     answer: str
     is_value: bool
-    """It begins like a value, and not like a remark: "the answer is correct"."""
+    """True if the answer begins like a value, not like a remark: "the answer is correct"."""
     is_label: bool
-    """It begins a line, as "Answer:" does."""
+    """True for a heading, "####", or a label at the beginning of a line, such as "Answer:"."""
 
 
 def find_phrases(text: str, last_only: bool = False) -> list[Phrase]:
-    """Return the statements of an answer in order. Linear in the text: each phrase is read up to the next.
+    """Return the answer phrases in order. Linear in the text: each phrase is read up to the next.
 
-    last_only: the last value, and whatever stands behind it.
+    last_only: only the last phrase with a value, and the phrases after it.
     """
     marks: list[tuple[int, int, int]] = sorted(
         {
@@ -110,7 +110,7 @@ def _near(labels: set[int], start: int, inside: int) -> list[int]:
 
 
 def _is_hash_answer(answer: str, is_last: bool) -> bool:
-    """#### 12 is an answer; #### Step 1, #### 1. Add, #### Check are headings of what follows."""
+    """Return whether "####" marks an answer, as in #### 12; #### Step 1 or #### Check is a heading."""
     if is_last:
         return not re.match(
             r"(?:step|case|part|check|verif|conclu|summary|note|proof|explan|final)", answer, re.IGNORECASE
@@ -122,7 +122,7 @@ def _is_hash_answer(answer: str, is_last: bool) -> bool:
 
 
 def statement(rest: str) -> str:
-    """Return what a text states first: a fence's content, math spans, or words to the end of the sentence."""
+    """Return the answer at the beginning of a text: a fence's content, math spans, or the first sentence."""
     rest = rest.lstrip(' \t\n*_>:：=#}"')
     fence = FENCE.match(rest)
     if fence is not None:
@@ -139,7 +139,7 @@ def statement(rest: str) -> str:
 
 
 def math_spans(text: str) -> list[str]:
-    """Return the contents of math spans that a text begins with; commas, "and" and "or" join several."""
+    """Return the math spans at the beginning of a text; commas, "and" and "or" may join several."""
     spans: list[str] = []
     place = 0
     while True:
@@ -181,7 +181,7 @@ def _span(text: str, place: int) -> tuple[str, int] | None:
 
 
 def trimmed(text: str) -> str:
-    """Without markup and closing delimiters at the ends that nothing opened."""
+    """Strip markup, and delimiters at the ends whose partner is missing."""
     text = text.strip().strip("*_`").strip()
     while True:
         before = text

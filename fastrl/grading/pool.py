@@ -1,4 +1,4 @@
-"""Grading with a time limit that holds: math-verify runs in processes that are killed when they hang."""
+"""Grade with a hard time limit: math-verify runs in processes that are killed when they hang."""
 
 from __future__ import annotations
 
@@ -27,36 +27,36 @@ if TYPE_CHECKING:  # workers import this package without the configuration's pac
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """How one verdict came about."""
+    """The steps that led to one verdict."""
 
     extraction: str
-    """By which rule the answer was found; empty: it wasn't."""
+    """Rule that found the answer; empty: none was found."""
     answer: str
     normal_answer: str
     normal_gold: str
     rule: str
-    """What decided."""
+    """Rule that decided."""
     verdict: Verdict
 
 
 class AnswerGrader:
-    """Grades completions against gold answers.
+    """Grader of completions against gold answers.
 
-    The stated answer and the gold one are compared as text and as numbers first; only where that decides
-    nothing does a worker process do algebra with math-verify and sympy. Workers start when first needed, and
-    import neither torch nor the main program. One that exceeds the time limit is stopped; the other pairs are
-    graded all the same. One that dies is replaced, and its pair is given to another once. Pairs of a batch
-    that take long share a budget (fastrl.grading.rounds); those that it doesn't suffice for are TIMEOUT.
+    The stated answer and the gold answer are first compared as text and as numbers. Only if that is not
+    conclusive, a worker process does algebra with math-verify and sympy. Workers start when first needed, and
+    import neither torch nor the main program. A worker past the time limit is stopped; the other pairs are
+    still graded. A worker that dies is replaced, and its pair is retried once. Slow pairs of a batch share a
+    time budget (fastrl.grading.rounds); those that exceed it are TIMEOUT.
 
     Args:
-        num_workers: processes at most.
+        num_workers: maximum number of processes.
         timeout_s: > 0, seconds for one pair.
-        batch_s: > 0, seconds for all pairs of a batch that take longer than a first slice.
-        extraction: where an answer may stand; see fastrl.grading.where.find_answer. With whole_response
-            math-verify alone decides, on the whole text.
-        level: what is paid; see fastrl.grading.levels.
+        batch_s: > 0, seconds for all pairs of a batch that take longer than the first slice.
+        extraction: see fastrl.grading.where.find_answer. With whole_response only math-verify decides, on the
+            whole text.
+        level: see fastrl.grading.levels.
         tolerance: >= 0, relative, between numbers; for benchmarks that state one.
-        unevaluated: whether a calculation is paid for its value; by_level: as the level says.
+        unevaluated: accept a calculation for its value (paid) or not (unpaid); by_level: as the level says.
     """
 
     def __init__(
@@ -95,9 +95,9 @@ class AnswerGrader:
         self.level: LevelName = level
         self.tolerance = tolerance
         self.counts: Counter[Verdict] = Counter()
-        """Verdicts since the grader was made."""
+        """Number of verdicts of each kind since the grader was created."""
         self.num_compared = 0
-        """Pairs that went to a worker; equal ones of a call go once."""
+        """Number of pairs sent to workers; equal pairs of a call count once."""
         by_level = LEVELS[level].unevaluated or extraction == "whole_response"
         self.pays_unevaluated = by_level if unevaluated == "by_level" else unevaluated == "paid"
         self._judge = Judge(LEVELS[level], tolerance)
@@ -120,7 +120,7 @@ class AnswerGrader:
         )
 
     def grade(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        """Return one verdict for each (completion text, gold answer). May be called from any thread."""
+        """Return one verdict for each (completion text, gold answer). Thread-safe."""
         found: list[tuple[str, str] | None] = []
         for completion, gold in pairs:
             stated = find_answer(completion, self.extraction, self.level)
@@ -135,24 +135,26 @@ class AnswerGrader:
         return verdicts
 
     def equal(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        """Return one verdict for each pair of bare answers, as votes compare them. CORRECT: they are one."""
+        """Return one verdict for each pair of bare answers, as votes compare them. CORRECT: equal."""
         return [verdict for verdict, _ in self._decide(pairs, whole=False)]
 
     def stated(self, completion: str) -> str | None:
-        """Return the answer that a completion states in its normal form, as votes count it; None: none. Under
-        whole_response, which names no answer, what the extraction phrase finds."""
+        """Return the normalised answer that a completion states, as votes count it; None: it states none.
+
+        whole_response extracts no answer, so `phrase` is used instead.
+        """
         extraction = "phrase" if self.extraction == "whole_response" else self.extraction
         found = find_answer(completion, extraction, self.level)
         return None if found is None else normalize_answer(found.text)
 
     def votes(self, answers: Iterable[str | None]) -> dict[str, int]:
-        """Return the votes of each answer; those that the grader calls equal are one. See count_answers."""
+        """Count the votes of each answer; equal answers are counted together, see count_answers."""
         return count_answers(
             answers, lambda pairs: [verdict is Verdict.CORRECT for verdict in self.equal(pairs)]
         )
 
     def explain(self, completion: str, gold: str) -> Explanation:
-        """Return how the verdict on a completion comes about."""
+        """Grade one completion and return the steps that led to its verdict."""
         found = find_answer(completion, self.extraction, self.level)
         right = gold_answer(gold)
         if found is None:
@@ -165,7 +167,7 @@ class AnswerGrader:
         return Explanation(found.rule, found.text, normal, normalize_answer(right), rule, verdict)
 
     def _paid(self, pair: tuple[str, str], verdict: Verdict, rule: str) -> tuple[Verdict, str]:
-        """An answer that equals the gold one, but is a calculation left undone, may earn nothing."""
+        """Turn CORRECT into UNEVALUATED for a calculation left undone, unless these are accepted."""
         if verdict is not Verdict.CORRECT or self.pays_unevaluated or is_evaluated(*pair):
             return verdict, rule
         return Verdict.UNEVALUATED, f"{rule}; a calculation where the gold answer is a value"
@@ -188,12 +190,12 @@ class AnswerGrader:
             try:
                 known |= dict(zip(asked, self._ask(requests), strict=True))
             finally:
-                # after an interruption a late reply would be taken for the next pair's
+                # after an interruption a late reply would be mistaken for the next pair's
                 self._retire([worker for worker in self._workers if worker.task is not None])
         return [known[pair] for pair in pairs]
 
     def close(self) -> None:
-        """Ends the worker processes; grading again starts new ones."""
+        """End the worker processes; grading again starts new ones."""
         with self._lock:
             _kill_all(self._workers)
 
@@ -222,7 +224,7 @@ class AnswerGrader:
         limit_s: float,
         verdicts: dict[int, tuple[Verdict, str]],
     ) -> None:
-        """Grade these pairs within a limit each, and note what came of them."""
+        """Grade these pairs with a time limit for each, and add to `verdicts`."""
         waiting, pending, tried = deque(tasks), set(tasks), set[int]()
         while pending:
             while len(self._workers) < min(self.num_workers, len(pending)):
@@ -233,7 +235,7 @@ class AnswerGrader:
                 else:
                     self._retire([worker])
             for task, verdict in self._collect():
-                if verdict[0] is Verdict.ERROR and task not in tried:  # its worker died: another may live
+                if verdict[0] is Verdict.ERROR and task not in tried:  # its worker died: retry once
                     waiting.append(task)
                     tried.add(task)
                 else:
@@ -241,7 +243,7 @@ class AnswerGrader:
                     pending.remove(task)
 
     def _collect(self) -> list[tuple[int, tuple[Verdict, str]]]:
-        """Wait for the next reply or the next time limit. Returns what came of which pair."""
+        """Wait for the next reply or time limit; return (pair, (verdict, rule)) for those that are done."""
         busy = [worker for worker in self._workers if not worker.idle]
         done: list[tuple[int, tuple[Verdict, str]]] = []
         if not busy:
@@ -266,7 +268,7 @@ class AnswerGrader:
         return done
 
     def _note_loading(self, worker: GradingProcess, verdict: Verdict | None) -> None:
-        """Raise RuntimeError where several processes in a row were killed while they loaded."""
+        """Raise RuntimeError if LOADING_TRIES processes in a row were killed while they loaded."""
         self._killed_loading = self._killed_loading + 1 if verdict is Verdict.ERROR else 0
         if self._killed_loading == LOADING_TRIES:
             self._killed_loading = 0

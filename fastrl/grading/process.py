@@ -1,4 +1,4 @@
-"""A worker process as its owner sees it: start, send, receive, kill."""
+"""The parent's side of a grading process: start, send, receive, kill."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from fastrl.grading.verdict import Verdict
 from fastrl.runtime.redact import for_graders
 
 READY = "ready"
-"""What a process says when it has loaded, and whenever it has a new child."""
+"""Line that a process sends when it has loaded, and whenever it has a new child."""
 LOADING_LIMIT_S = 120.0
 LOADING_TRIES = 3
-"""Processes in a row that may be killed from outside while they load."""
+"""Processes in a row that are killed while they load before grading gives up."""
 Request = tuple[str, str, str, float, bool]
-"""Answer, gold answer, level, tolerance; True: the answer is a whole response."""
+"""Answer, gold answer, level, tolerance, and True if the answer is a whole response."""
 PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 
 
 class GradingProcess:
-    """A grading process: loading math-verify, then idle or at a task.
+    """A grading process: loads math-verify, then is idle or works at a task.
 
-    What has loaded forks a child that grades, and forks another when that one is stopped: see
+    After loading it forks a child that grades, and another one when that is stopped: see
     fastrl.grading.worker.
     """
 
@@ -43,7 +43,7 @@ class GradingProcess:
             start_new_session=True,  # so that it can be killed with its child
         )
         self._requests = cast(IO[bytes], self._process.stdin)
-        # unbuffered, so that whoever waits for the descriptor misses no line
+        # unbuffered, so that waiting for the descriptor misses no line
         self.replies = cast(io.BufferedReader, self._process.stdout).detach()
         self._loading = True
         self._num_sent = 0
@@ -57,7 +57,7 @@ class GradingProcess:
         return not self._loading and self.task is None
 
     def send(self, task: int, request: Request, limit_s: float) -> bool:
-        """Return False if the process is gone."""
+        """Send a request; return False if the process is gone."""
         self._num_sent += 1
         try:
             self._requests.write(json.dumps((self._num_sent, *request)).encode() + b"\n")
@@ -69,8 +69,11 @@ class GradingProcess:
         return True
 
     def receive(self) -> Verdict | None:
-        """Return its verdict on its task, or None for being ready; self.rule is what decided. ERROR without a
-        task: it was killed while it loaded."""
+        """Read a line: return the verdict on the task and set self.rule, or return None.
+
+        None: the process is ready, or the reply is to a request that was given up. ERROR while loading: it
+        was killed.
+        """
         line = self.replies.readline().decode().strip()
         if self._loading:
             if line != READY:
@@ -84,7 +87,7 @@ class GradingProcess:
         self.alive = bool(line)
         number, _, reply = line.partition(" ")
         if line and line != READY and number != str(self._num_sent):
-            return None  # to a request that was given up
+            return None  # a reply to a request that was given up
         self.task = None
         if not line or line == READY:  # it died, or its child did
             return Verdict.TIMEOUT if time.monotonic() >= self.deadline else Verdict.ERROR
@@ -92,7 +95,7 @@ class GradingProcess:
         return Verdict(verdict)
 
     def expire(self) -> Verdict:
-        """Give the task up: a new child takes the place of the one that is at it."""
+        """Give up the task: stop the child that works at it, and wait for a new child."""
         if self._loading:
             raise self.cannot_load("no answer")
         self.task = None
@@ -108,7 +111,7 @@ class GradingProcess:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         self.replies.close()
-        with suppress(BrokenPipeError):  # an unsent request goes down with it
+        with suppress(BrokenPipeError):  # an unsent request is lost
             self._requests.close()
 
     def cannot_load(self, got: str) -> RuntimeError:

@@ -1,4 +1,4 @@
-"""Read an answer's text as a form: the kinds are tried in turn, and what fits none is an expression."""
+"""Parse an answer's text into a form: try the kinds in turn; a text that fits none is an expression."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from fastrl.grading.numbers import leading_number, read_number
 from fastrl.grading.units import DEGREE, MONEY, NUMBER_WORDS, Unit, is_noun, read_unit
 
 LONGEST = 2000
-"""Characters of an answer that is read; a longer one equals its own text alone."""
+"""Most characters of an answer that is parsed; a longer one equals only its own text."""
 DEEPEST = 12
-"""Brackets in brackets that are read."""
+"""Deepest nesting of brackets that is parsed."""
 
 EMPTY = re.compile(
     r"(?:\\emptyset|\\\{\s*\\\}|\{\s*\}|\\\{\s*\\emptyset\s*\\\})"
@@ -66,7 +66,7 @@ BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eigh
          "eleven": 11, "twelve": 12, "sixteen": 16}  # fmt: skip
 THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
 SIGNS = frozenset(("=", "<", ">", "\\le", "\\ge", "\\ne", "\\approx", "\\equiv"))
-# a name with its marks, and no calculation: x_1, f'(x), S_{ABC}, |AB|, \\sin \\theta, \\frac{dy}{dx}
+# a name with its marks, but no calculation: x_1, f'(x), S_{ABC}, |AB|, \\sin \\theta, \\frac{dy}{dx}
 NAME = re.compile(
     r"(?:\\[A-Za-z]+|[A-Za-z](?![A-Za-z]{12})|['|(){},:\s])*[A-Za-z](?:\\[A-Za-z]+|[A-Za-z]|['|(){},:\s])*"
 )
@@ -92,7 +92,7 @@ IN_SET = re.compile(r"^\{?[A-Za-z]\}?\s*\\in(?![A-Za-z])\s*")
 
 @lru_cache(maxsize=1 << 14)
 def read(text: str) -> Form:
-    """Return the form of an answer's text, as it stands in a box or behind a phrase. Never raises."""
+    """Parse an answer's text, as written in a box or after a phrase, into a form. Never raises."""
     if len(text) > LONGEST:
         return Words(text)
     return read_clean(clean(text), 0)
@@ -123,14 +123,14 @@ def read_clean(text: str, depth: int) -> Form:
 
 
 def read_plain(text: str, depth: int) -> Form | None:
-    """Options, quantities, ratios, digits in a base: what no separator can take apart."""
+    """Parse forms that no separator splits: options, quantities, ratios, digits in a base."""
     option = OPTION.fullmatch(text)
     if option is not None:
         letter = next(each for each in option.groups()[:5] if each)
         says = option[6].strip()
         return Option(letter, read_clean(says, depth + 1) if says else None)
     prose = PROSE_AFTER_NUMBER.match(text)
-    if prose is not None:  # the answer, and then why
+    if prose is not None:  # the answer, then a reason
         return read_quantity(prose[1])
     based = BASED.fullmatch(text)
     if based is not None:
@@ -141,7 +141,7 @@ def read_plain(text: str, depth: int) -> Form | None:
 
 
 def read_quantity(text: str) -> Quantity | None:
-    """A number with a sign of money before it, or a unit, a percent sign or a noun behind it."""
+    """Parse a number with a currency sign before it, or a unit, a percent sign or a noun after it."""
     money = None
     sign = ""
     rest = text
@@ -191,7 +191,7 @@ def read_ratio(text: str) -> Ratio | None:
 
 
 def read_words(text: str, depth: int) -> Words | None:
-    """Text, if it has words and nothing to calculate with, or prose with numbers in it."""
+    """Parse a text of words without anything to calculate, or prose with numbers in it."""
     bare = COMMAND.sub(" ", text)
     words = [word for word in WORD.findall(bare) if word.lower() not in FUNCTIONS]
     joints = {"and", "or", "if", "for", "all"}
@@ -211,7 +211,7 @@ def read_words(text: str, depth: int) -> Words | None:
 
 
 def _is_word_list(text: str) -> bool:
-    """Short names between commas: Monday, Tuesday and Friday."""
+    """Return whether a text lists short names: Monday, Tuesday and Friday."""
     pieces = [
         piece.strip()
         for piece in re.split(r",|;|(?<![A-Za-z])and(?![A-Za-z])|(?<![A-Za-z])or(?![A-Za-z])", text)
@@ -221,10 +221,10 @@ def _is_word_list(text: str) -> bool:
 
 
 def read_list(text: str, depth: int) -> Form | None:
-    """Values parted by commas, semicolons, "and", "or"."""
+    """Parse values separated by commas, semicolons, "and" or "or"."""
     joints = {(found[1] or "and").lower() for found in JOINED.finditer(text)}
     parted = JOINED.sub(" ; ", text)
-    if re.search(r"[,;]\s", parted):  # 1,234, 5: what stands without a space parts thousands
+    if re.search(r"[,;]\s", parted):  # 1,234, 5: the comma without a space separates thousands
         parted = THOUSANDS.sub("", parted)
     pieces = [piece for piece in split(parted, frozenset(",;")) if piece]
     if len(pieces) < 2:
@@ -243,7 +243,7 @@ def read_list(text: str, depth: int) -> Form | None:
 
 
 def _flat(items: list[Form], joined: str) -> Listing:
-    """x = 1, ±3: the lists of a list are one."""
+    """Merge the bare lists within a list, as in x = 1, ±3."""
     flat: list[Form] = []
     for item in items:
         flat += item.items if isinstance(item, Listing) and not item.braces else [item]
@@ -251,7 +251,7 @@ def _flat(items: list[Form], joined: str) -> Listing:
 
 
 def read_french(text: str, depth: int) -> Form | None:
-    """]0, 1[ is (0, 1)."""
+    """Parse an interval in French notation: ]0, 1[ is (0, 1)."""
     found = FRENCH.fullmatch(text)
     if found is None:
         return None
@@ -289,7 +289,7 @@ def read_set(inside: str, depth: int) -> Form:
 
 
 def read_plus_minus(text: str, depth: int) -> Form | None:
-    r"""a \pm b is both values."""
+    r"""Parse a \pm b as a list of both values."""
     if PLUS_MINUS.search(text) is None or any(sign in text for sign in "=<>"):
         return None
     plus = PLUS_MINUS.sub(lambda found: "+" if found[1] == "pm" else "-", text)
@@ -298,7 +298,7 @@ def read_plus_minus(text: str, depth: int) -> Form | None:
 
 
 def read_relation(text: str, depth: int) -> Form | None:
-    """Equations and inequalities; a name with its value; membership."""
+    """Parse equations and inequalities, a name with its value, x in a set."""
     member = IN_SET.match(text)
     if member is not None:
         return read_clean(text[member.end() :], depth + 1)
@@ -313,7 +313,7 @@ def read_relation(text: str, depth: int) -> Form | None:
             return _named_tuple(split(names[1], frozenset(",")), read_clean(last, depth + 1))
         if is_name(first) and not is_name_only_of_prose(last):
             return Named(_name(first), read_clean(last, depth + 1))
-        if signs == ("\\approx",) and read_number(last) is not None:  # the value, and what it is about
+        if signs == ("\\approx",) and read_number(last) is not None:  # the value, then its approximation
             return read_clean(first, depth + 1)
         if len(parts) == 2 and is_name(last) and read_number(first) is not None:
             return Named(_name(last), read_clean(first, depth + 1))
@@ -367,7 +367,7 @@ def read_grid(text: str, depth: int) -> Form | None:
 
 
 def read_expression(text: str) -> Expression:
-    """LaTeX for algebra; a unit of the table behind it is taken off, an angle in degrees becomes radians."""
+    """Return LaTeX for algebra; split off a unit after it, and convert angles in degrees to radians."""
     unit: Unit | None = None
     money = MONEY.match(text)
     if money is not None:

@@ -1,4 +1,4 @@
-"""Time limits in a batch: a slice for every task, then equal shares of a budget for those that need more."""
+"""Time limits in a batch: a short slice for each task, then equal shares of a budget for slower ones."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import time
 from collections.abc import Callable
 
 FIRST_SLICE_S = 0.25
-"""What every task gets, however many of a batch hang."""
+"""Seconds that every task gets, however many tasks of the batch hang."""
 
 
 class Rounds:
-    """The time limit of each round in which the rest of a batch is tried.
+    """Time limits of the rounds in which the tasks of a batch are tried.
 
-    Where all tasks could take their whole limit within the budget, there is one round, with that limit.
-    Else every task gets a short slice first, so that a cheap one is done whatever stands next to it. Those
-    that it doesn't suffice for begin again, with equal shares of what is left of the budget, up to the limit,
-    until a share is no longer than the one before. So N tasks take at most
-    N * FIRST_SLICE_S / num_workers + budget_s, and no task more than another because it comes first.
+    If the budget covers the full limit of each task, there is one round with that limit. Otherwise each task
+    first gets a short slice, so that cheap tasks finish whatever the others do. The unfinished ones start
+    again with equal shares of the remaining budget, up to the limit, until a share is no longer than the one
+    before. So N tasks take at most N * FIRST_SLICE_S / num_workers + budget_s, and no task gets more time
+    than another because it comes first.
 
     Args:
-        limit_s: of one task.
-        budget_s: of all rounds after the first, by the clock; at least limit_s.
-        num_workers: tasks at once.
+        limit_s: seconds for one task.
+        budget_s: wall-clock seconds for all rounds after the first; raised to limit_s if lower.
+        num_workers: tasks that run at once.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The table of units and currencies: what may follow a number, and what it is worth in basic units."""
+"""Units and currencies: the table of spellings with their factors in basic units, and a parser."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ F = Fraction
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A unit: its factor in basic units, and their powers. No dimension: a word that counts things."""
+    """A unit: its factor in basic units, and their powers. Without dimensions: a word for counted things."""
 
     factor: Fraction
     dimensions: Dimensions
@@ -107,7 +107,7 @@ TABLE: tuple[tuple[str, str, Fraction, int], ...] = (
     ("\u514b", "kg", F(1, 1000), 1),
     ("\u5343\u514b \u516c\u65a4", "kg", F(1), 1),
 )
-"""Spellings parted by spaces; basic unit; factor; power of the basic unit."""
+"""Rows: spellings separated by spaces, basic unit, factor, power of the basic unit."""
 EXACT_CASE_NAMES = "m s h g L l N J W V K Pa Hz A C kN kJ MJ mA kV mV mW MW kW"
 EXACT_CASE = frozenset(EXACT_CASE_NAMES.split())
 SPELLINGS: dict[str, Unit] = {
@@ -147,8 +147,10 @@ SMALL = frozenset(("in", "a", "an", "on", "at", "by", "for", "the", "of", "to"))
 
 
 def read_unit(text: str) -> Unit | None:
-    r"""Return the unit that a cleaned text names: "km/h", "m s^{-2}", "square feet", "miles per hour"; None:
-    it names none of the table."""
+    r"""Parse a cleaned text as a unit: "km/h", "m s^{-2}", "square feet", "miles per hour".
+
+    None: it has a word that the table lacks.
+    """
     factor, powers = F(1), dict[str, int]()
     place, sign, pending = 0, 1, 1
     seen = False
@@ -184,7 +186,7 @@ def read_unit(text: str) -> Unit | None:
 
 
 def spelt(name: str) -> Unit | None:
-    """Return the unit of one name; capitals matter where they tell units apart."""
+    """Return the unit with this name or None; case matters for the names in EXACT_CASE and single letters."""
     if name in SPELLINGS:
         return SPELLINGS[name]
     low = name.lower()
@@ -192,7 +194,7 @@ def spelt(name: str) -> Unit | None:
 
 
 def is_noun(text: str) -> bool:
-    """Return whether a text behind a number only names what is counted: "apples left", "bolts"."""
+    """Return whether the text after a number only names the things counted: "apples left", "bolts"."""
     words = text.split()
     return 0 < len(words) <= MOST_WORDS and words[0] not in SMALL and all(
         (WORD.fullmatch(word) is not None and len(word) > 2 and word.lower().rstrip(".") not in NO_NOUN)

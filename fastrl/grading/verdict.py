@@ -1,4 +1,4 @@
-"""What grading one completion can come to."""
+"""Verdicts of grading one completion."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from enum import Enum
 
 
 class Verdict(str, Enum):
-    """What became of one grading. Only CORRECT earns a reward; the others are told apart to be counted."""
+    """Result of grading one completion. Only CORRECT earns a reward; the others are counted separately."""
 
     CORRECT = "correct"
     WRONG = "wrong"
     NO_ANSWER = "no_answer"
-    """The completion states none."""
+    """The completion states no answer."""
     UNREADABLE = "unreadable"
-    """It states one that isn't the gold answer's text and that math-verify can't parse."""
+    """The answer differs from the gold answer's text, and algebra can't read one of them."""
     UNEVALUATED = "unevaluated"
-    """It states a calculation that has the gold answer's value: see fastrl.grading.evaluated."""
+    """The answer is a calculation that has the gold answer's value: see fastrl.grading.evaluated."""
     TIMEOUT = "timeout"
     ERROR = "error"
     """The grading process died."""
 
 
 COUNTED_APART = tuple(verdict for verdict in Verdict if verdict not in (Verdict.CORRECT, Verdict.WRONG))
-"""Verdicts that have a metric of their own, verify/NAME."""
+"""Verdicts with a metric of their own, verify/NAME."""

@@ -1,4 +1,4 @@
-"""Votes: which answers are one, so that 0.5 and 1/2 vote together, and the plain count of texts."""
+"""Votes: count equal answers together, such as 0.5 and 1/2, or count plain texts."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 Same = Callable[[Sequence[tuple[str, str]]], Sequence[bool]]
-"""Of pairs of answers: whether both are one."""
+"""Function that returns, for each pair of answers, whether they are equal."""
 
 
 def count_texts(answers: Iterable[str | None]) -> dict[str, int]:
-    """Return the votes of each text, in the order of first sight; None has no vote."""
+    """Return the votes of each text, in order of first occurrence; None has no vote."""
     return dict(Counter(answer for answer in answers if answer is not None))
 
 
 def count_answers(answers: Iterable[str | None], same: Same) -> dict[str, int]:
-    """Return the votes of each answer, in the order of first sight; None has no vote.
+    """Return the votes of each answer, in order of first occurrence; None has no vote.
 
-    Texts are taken by their votes, the commonest first, of equal ones the first seen. Each joins the first
-    group whose first member it equals, or else begins a group. So every text is in one group, and two are one
-    exactly if their groups are: equality of votes is transitive, even where that of answers is not (35 % is
-    35 and is 0.35). A group is spelt as its commonest text.
+    Texts are taken in order of their votes, the most frequent first; ties by first occurrence. Each joins the
+    first group whose first member it equals, or else starts a group. So grouping is transitive even though
+    equality of answers isn't (35 % equals 35 and 0.35). A group is named after its most frequent text.
     """
     texts = count_texts(answers)
     seen = {text: place for place, text in enumerate(texts)}

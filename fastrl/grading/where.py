@@ -1,4 +1,4 @@
-"""Where a completion gives its answer: behind its thought, in a tag, in a box, behind a phrase."""
+"""Find the answer in a completion: after its thought, in a tag, in a box, after a phrase."""
 
 from __future__ import annotations
 
@@ -26,27 +26,26 @@ FINAL_ANSWER = re.compile(r"final answer", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A stated answer."""
+    """An answer found in a completion."""
 
     text: str
     start: int
-    """Where its statement begins."""
+    """Index of the beginning of its statement."""
     rule: str
-    """What it was known by: box, tag, phrase, label, last number."""
+    """Rule that found it: box, tag, phrase, label, last number, whole response."""
 
 
 def find_answer(text: str, extraction: Extraction = "phrase", level: LevelName = "strict") -> Found | None:
     """Return the answer that a completion states, or None.
 
-    What stands behind the thought is read, if there is one. There, in this order: <answer>...</answer>; the
-    last box that isn't empty, with those joined to it; a value behind the last "answer is", "Answer:" or
-    "####". A value behind "Answer:" at the beginning of a line goes before a box above it. Strictly, a
-    thought that has no end, or that ends without an answer, states none, and neither does a box that is
-    broken off behind finished ones.
+    Only the text after the thought is read, if there is one. The rules, in order: <answer>...</answer>; the
+    last box that isn't empty, with those joined to it; a value after the last "answer is", "Answer:" or
+    "####". A value after "Answer:" at the beginning of a line overrides a box above it. Level strict finds
+    none if the thought has no end, if no answer follows it, or if a box after finished ones is unfinished.
 
     Args:
-        extraction: boxed: boxes alone. phrase: as above. last_number: where that finds nothing, the last
-            number. whole_response: the whole text, for math-verify to look through.
+        extraction: boxed: only boxes. phrase: as above. last_number: as phrase, else the last number.
+            whole_response: the whole text, which math-verify searches.
         level: see fastrl.grading.levels.
 
     Linear in the text; never raises.
@@ -66,7 +65,7 @@ def find_answer(text: str, extraction: Extraction = "phrase", level: LevelName =
 
 
 def behind_thought(text: str) -> int | None:
-    """Return where the text goes on behind its last thought, 0 without one; None: the thought has no end."""
+    """Return the index after the last thought, 0 if there is none; None: a thought has no end."""
     end = 0
     for found in THOUGHT_END.finditer(text):
         end = found.end()
@@ -74,8 +73,11 @@ def behind_thought(text: str) -> int | None:
 
 
 def answer_start(text: str) -> int | None:
-    r"""Return where a text begins to give its answer, or None: the first of a box, finished or not, an answer
-    tag, a phrase that states something, "final answer", and the end of a thought."""
+    """Return the index at which a text begins to give its answer, or None.
+
+    That is the first of: a box, finished or not; an answer tag; an answer phrase; "final answer"; the end of
+    a thought.
+    """
     marks = [pattern.search(text) for pattern in (OPENING, THOUGHT_END, TAG_START, FINAL_ANSWER)]
     places = [mark.start() for mark in marks if mark is not None]
     first = next(iter(find_phrases(text[: min(places, default=len(text))])), None)
@@ -84,7 +86,7 @@ def answer_start(text: str) -> int | None:
 
 
 def stated_answers(text: str) -> list[str]:
-    """Return every answer that a text states: in boxes, in tags, behind phrases. Linear in the text."""
+    """Return the distinct answers in a text: in boxes, in tags, after phrases. Linear in the text."""
     tags = [text[found.start(1) : found.end(1)] for found in TAGGED.finditer(text)]
     found = [*box_contents(text), *map(trimmed, tags), *(phrase.answer for phrase in find_phrases(text))]
     return list(dict.fromkeys(found))
@@ -97,12 +99,12 @@ def extract_answer(text: str, extraction: Extraction = "phrase", level: LevelNam
 
 
 def normalize_answer(answer: str) -> str:
-    """Return an answer in the spelling that is compared: see fastrl.grading.latex.clean."""
+    """Return an answer in the normal form that is compared: see fastrl.grading.latex.clean."""
     return clean(answer) if len(answer) <= 2000 else answer.strip()
 
 
 def gold_answer(gold: str) -> str:
-    """Return the answer of a gold text: what its last box holds, or else all of it."""
+    """Return the answer of a gold text: the content of its last box, or else all of it."""
     boxes, _ = find_boxes(gold)
     return boxed_answer(gold, boxes)[0] if boxes else gold.strip()
 
@@ -145,7 +147,7 @@ def _broken_off(text: str, level: Level) -> bool:
 
 
 def _label_below(text: str, place: int) -> Found | None:
-    """A line below the last box that begins with "Answer:" and goes on with a value."""
+    """Return the value after "Answer:" at the beginning of a line below the last box, or None."""
     if LABEL.search(text, place) is None:
         return None
     phrases = [each for each in find_phrases(text[place:], last_only=True) if each.is_value and each.is_label]
@@ -155,7 +157,7 @@ def _label_below(text: str, place: int) -> Found | None:
 
 
 def _tagged(text: str) -> tuple[int, int, int] | None:
-    """(start, inside, end) of the last answer tag that is closed."""
+    """Return (start, inside, end) of the last closed answer tag, or None."""
     last = _last(TAG_END, text, len(text))
     opening = None if last is None else _last(TAG_START, text, last.start())
     if last is None or opening is None:

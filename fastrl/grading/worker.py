@@ -1,6 +1,6 @@
-"""One grading process: a task a line in, a verdict and its rule a line out. No torch, only math-verify.
+"""A grading process: reads one task per line, writes one verdict with its rule per line. Loads no torch.
 
-It loads once, which takes a second, and grades in a fork of itself: one that hangs is replaced at once.
+Loading takes a second and happens once. A fork grades, so that one that hangs is replaced at once.
 """
 
 from __future__ import annotations
@@ -18,22 +18,24 @@ from typing import IO
 MEMORY_BYTES = 4 << 30
 ORPHAN_GRACE_S = 1.0
 SIGNALS = (signal.SIGUSR1, signal.SIGCHLD)
-"""The parent wants another child; a child has ended."""
+"""SIGUSR1: the parent wants another child. SIGCHLD: a child has ended."""
 
 
 def main() -> None:
-    """Load, then let one child after the other grade until standard input ends. Argument: the seconds after
-    which the parent stops us."""
+    """Load, then fork one grading child after the other until standard input ends.
+
+    Command-line argument: the seconds after which the parent stops a child.
+    """
     timeout_s = float(sys.argv[1])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a parent that was killed is no error to report
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end silently if the parent was killed
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever else prints must not look like a verdict
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # other prints must not look like a verdict
     _limit_memory()
-    logging.disable(logging.WARNING)  # math-verify warns that nobody limits its time; the parent does
+    logging.disable(logging.WARNING)  # math-verify warns about a missing time limit, which the parent has
     compare = load_comparison()
-    compare(r"\frac{1}{\sqrt{2}}", r"\frac{\sqrt{2}}{2}")  # first use loads much; no pair should pay for it
+    compare(r"\frac{1}{\sqrt{2}}", r"\frac{\sqrt{2}}{2}")  # the first use is slow, so warm up
     gc.freeze()
     while True:
         print("ready", file=replies, flush=True)
@@ -42,23 +44,22 @@ def main() -> None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             grade(compare, replies, timeout_s)
             os._exit(0)
-        if wait_for(child) == 0:  # nobody asks any more
+        if wait_for(child) == 0:  # standard input has ended
             return
 
 
 def wait_for(child: int) -> int:
-    """Return the status of the child when it has ended; SIGUSR1 kills it."""
+    """Wait for the child and return its status; kill it on SIGUSR1."""
     while True:
         if signal.sigwait(SIGNALS) == signal.SIGUSR1:
-            os.kill(child, signal.SIGKILL)  # it is ours until it is waited for
+            os.kill(child, signal.SIGKILL)  # its id can't be reused before waitpid
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return status
 
 
 def grade(compare: Callable[..., tuple[str, str]], replies: IO[str], timeout_s: float) -> None:
-    """Answer requests. Should the parent be gone, the system ends this process whatever the interpreter is
-    stuck in."""
+    """Answer requests. A timer of the system ends this process if the parent is gone and a request hangs."""
     for line in sys.stdin:
         number, answer, gold, level, tolerance, whole = json.loads(line)
         signal.setitimer(signal.ITIMER_REAL, timeout_s + ORPHAN_GRACE_S)
@@ -68,8 +69,10 @@ def grade(compare: Callable[..., tuple[str, str]], replies: IO[str], timeout_s: 
 
 
 def load_comparison() -> Callable[..., tuple[str, str]]:
-    """Return a function of (answer, gold, level, tolerance) to "correct", "wrong", or "unreadable" if algebra
-    can't read one of them, and to the rule that decided."""
+    """Load sympy and return a function from (answer, gold, level, tolerance) to (verdict, rule).
+
+    The verdict is "correct", "wrong", or "unreadable" if algebra can't read one of the two.
+    """
     from fastrl.grading.algebra import FAILURES, SympyAlgebra
     from fastrl.grading.compare import Judge
     from fastrl.grading.levels import LEVELS
@@ -89,8 +92,10 @@ def load_comparison() -> Callable[..., tuple[str, str]]:
 
 
 def compare_whole(text: str, gold: str) -> tuple[str, str]:
-    """math-verify alone on a whole response, as the weak-supervision paper (arXiv 2604.18574) grades: the
-    gold answer from a box, the response's by its own search for expressions and LaTeX."""
+    """Grade a whole response with only math-verify, as the weak-supervision paper (arXiv 2604.18574) does.
+
+    math-verify reads the gold answer from a box, and searches the response for expressions and LaTeX.
+    """
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
     rule = "math-verify on the whole response"

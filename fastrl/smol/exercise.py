@@ -1,4 +1,4 @@
-"""An exercise: a question, the operations that answer it, and both as rows of the files to learn from."""
+"""Exercises: a question, the operations that answer it, and rows of data files made of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REQUEST = r"Work step by step and put the final answer in \boxed{}."
 
 
 def work(start: int, terms: tuple[Term, ...]) -> list[int]:
-    """Return the values from the start to the last result: each operation takes the value before it."""
+    """Return all values from the start to the result; each operation applies to the value before it."""
     values = [start]
     for operation, operand in terms:
         values.append(OPERATIONS[operation](values[-1], operand))
@@ -23,15 +23,15 @@ def work(start: int, terms: tuple[Term, ...]) -> list[int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exercise:
-    """A question that is answered by some operations, one after the other."""
+    """A question with the operations that answer it, applied one after the other."""
 
     question: str
     start: int
     terms: tuple[Term, ...]
     formula: str | None = None
-    """The answer where it is a formula and not a number."""
+    """The answer, if it is a formula; None: the answer is the last result."""
     columns: dict[str, Any] = field(default_factory=dict)
-    """What a reward reads next to the answer."""
+    """Further columns, which a reward reads."""
 
     @property
     def prompt(self) -> str:
@@ -43,7 +43,7 @@ class Exercise:
 
     @property
     def trace(self) -> str:
-        """The worked answer: an operation a line, then the answer in a box."""
+        """The worked answer: one operation per line, then the answer in a box."""
         values = work(self.start, self.terms)
         lines = [
             f"{left} {operation} {operand} = {result}"
@@ -53,10 +53,10 @@ class Exercise:
 
 
 def problem_row(exercise: Exercise) -> dict[str, Any]:
-    """Return a row to be asked: question, gold answer, and what rewards read."""
+    """Return a row for RL: question, gold answer, and the columns that rewards read."""
     return {"prompt": exercise.prompt, "solution": exercise.answer, **exercise.columns}
 
 
 def worked_row(exercise: Exercise) -> dict[str, Any]:
-    """Return a row to be learnt from: question and worked answer."""
+    """Return a row for SFT: question and worked answer."""
     return {"prompt": exercise.prompt, "completion": exercise.trace}

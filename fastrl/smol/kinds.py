@@ -1,4 +1,4 @@
-"""The kinds of exercises: chains of digits, countdown, word problems; each drawn by one function."""
+"""Kinds of exercises: chains of digits, countdown, word problems; one function draws each kind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOSSES = ("gives {} away", "loses {}", "sells {}", "throws {} away")
 
 
 def draw_chain(random: Random) -> Exercise:
-    """Three to five digits, added and subtracted from left to right."""
+    """Draw three to five digits, added and subtracted from left to right."""
     start, *others = (random.randint(1, 9) for _ in range(random.randint(3, 5)))
     terms = tuple((random.choice("+-"), other) for other in others)
     formula = " ".join([str(start), *(f"{operation} {operand}" for operation, operand in terms)])
@@ -26,7 +26,7 @@ def draw_chain(random: Random) -> Exercise:
 
 
 def draw_countdown(random: Random) -> Exercise:
-    """Three or four numbers, each to be used once, and a number that they make."""
+    """Draw three or four numbers and a target that they make; the formula must use each number once."""
     while True:
         start, *others = random.sample(range(1, 11), random.randint(3, 4))
         terms = tuple((random.choice("+-*"), other) for other in others)
@@ -54,7 +54,7 @@ def write_formula(start: int, terms: tuple[Term, ...]) -> str:
 
 
 def draw_story(random: Random) -> Exercise:
-    """A word problem of one or two steps; nobody owns less than nothing."""
+    """Draw a word problem of one or two steps; amounts never become negative."""
     name, things = random.choice(NAMES), random.choice(THINGS)
     num_steps, terms = random.randint(1, 2), tuple[Term, ...]()
     start = random.randint(2, 12)

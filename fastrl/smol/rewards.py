@@ -1,4 +1,4 @@
-"""The reward of countdown: a formula is right if it uses the numbers, each once, and makes the target."""
+"""Reward of countdown: a formula is right if it uses each number exactly once and makes the target."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastrl.grading import extract_answer, normalize_answer
 from fastrl.rewards.batch import CompletionInput, completion_text
 
 LONGEST = 100
-"""Characters of a formula that is read."""
+"""Most characters of a formula."""
 OPERATIONS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
 }  # fmt: skip
@@ -52,7 +52,7 @@ def evaluate(node: ast.expr, used: list[int]) -> Fraction:
     """Return the exact value of a formula, and append its numbers to `used`.
 
     Raises:
-        ValueError: it has something else than numbers and the four operations.
+        ValueError: it has anything but integers and the four operations.
     """
     if isinstance(node, ast.Constant) and isinstance(node.value, int):
         used.append(node.value)

@@ -1,4 +1,4 @@
-"""The folder that the *-smol recipes train in: a real checkpoint, and problems of every kind."""
+"""Folder for the *-smol recipes: a real checkpoint, and problems of every kind."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ FILES: dict[str, tuple[Split, int, Callable[[Exercise], dict[str, Any]]]] = {
     "test": ("test", 256, problem_row),
     "sft": ("train", 480, worked_row),
 }
-"""What the name of a file ends in: the split, the number of rows, what a row holds."""
+"""Suffix of a file's name: split, number of rows, function that makes a row."""
 
 
 def build_world(folder: Path) -> Path:
-    """Return the folder, made whole if it does not exist; one that exists is checked.
+    """Make the folder if it doesn't exist, else check its content; return it.
 
     Raises:
-        ValueError: a package is missing; the folder holds something else than this version makes.
+        ValueError: a package is missing, or the content differs from what this version writes.
     """
     if folder.exists():
         check_world(folder)
@@ -66,7 +66,7 @@ def problem_files() -> dict[str, str]:
 
 
 def draw_exercises(kind: str, count: int, split: Split, draw: str) -> list[Exercise]:
-    """Return different exercises of one kind and split; `draw` names one of several draws."""
+    """Draw distinct exercises of one kind and split; each name `draw` has its own random sequence."""
     seed = seed_of(SEED, "smol", kind, draw)
     return draw_different(KINDS[kind], question_of, count, seed=seed, split=split, section="smol")
 

@@ -1,4 +1,4 @@
-"""The tests of a programming problem: input and expected output, or a check that calls a function."""
+"""Tests of a programming problem: input and expected output, or a check that calls a function."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from dataclasses import dataclass
 from typing import Any
 
 COLUMNS = "tests, or test and entry_point (HumanEval's, with prompt)"
-TESTS_CHARS = 2000  # what a reward model reads of them, when it learns and when it judges
+TESTS_CHARS = 2000  # characters of the tests that a reward model reads, in training and in scoring
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramTests:
-    """What a program must do."""
+    """Tests that a program must pass."""
 
     cases: tuple[tuple[str, str], ...] = ()
-    """(standard input, expected standard output); outputs are compared word by word. With entry_point:
-    (arguments, right values), each a JSON value a line; the function is called."""
+    """Pairs of standard input and expected output, compared word by word. With entry_point: pairs of the
+    function's arguments and accepted return values, one JSON value per line."""
     check: str = ""
-    """Source that defines check(candidate), which raises where the function is wrong; one test. It calls by
-    value: plain data in (numbers, text, bytes, lists, tuples, sets, dicts), plain data out."""
+    """Source that defines check(candidate), which raises if the function is wrong; counts as one test. Calls
+    pass plain data by value: numbers, text, bytes, lists, tuples, sets, dicts."""
     entry_point: str = ""
-    """The function that check is given or cases call; a method of the class Solution may be written
-    Solution().name, and is found where no function has the name."""
+    """Function that check receives or cases call. A method of the class Solution is Solution().name, or just
+    its name if no function has that name."""
     prompt: str = ""
-    """Source that check and program may use: imports, helpers, and how the function begins."""
+    """Source that check and program may use: imports, helpers, and the beginning of the function."""
 
     def __len__(self) -> int:
         return len(self.cases) + bool(self.check)
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any]) -> ProgramTests:
-        """From a row of a data file.
+        """Read the tests in a row of a data file.
 
         Args:
-            columns: tests is [{"stdin": ..., "stdout": ...}, ...] or {"inputs": [...], "outputs": [...]} or a
-                JSON string of either; with "fn_name" in the latter that function is called, see _call. Or
-                test, entry_point and prompt, source that the program goes on; a prompt in English is no part
-                of it. tests goes first.
+            columns: either tests, which has precedence: [{"stdin": ..., "stdout": ...}, ...] or
+                {"inputs": [...], "outputs": [...]}, or a JSON string of one. With "fn_name" in the second
+                form, that function is called, see _call. Or test, entry_point and prompt: source that the
+                program continues; a prompt in English is ignored.
         Raises:
-            ValueError: it has neither, or they are not of that form.
+            ValueError: the row has neither, or in another form.
         """
         if columns.get("tests") is not None:
             return _with_cases(columns["tests"])
@@ -57,7 +57,7 @@ class ProgramTests:
         raise ValueError(f"[tests] columns: expected {COLUMNS}, got {sorted(columns)}")
 
     def as_text(self, limit: int = TESTS_CHARS) -> str:
-        """For a reader: the check's source, or inputs and outputs; at most limit characters."""
+        """Return inputs and outputs, or the check's source, for a reader; at most `limit` characters."""
         parts = [f"input:\n{given.strip()}\noutput:\n{wanted.strip()}" for given, wanted in self.cases]
         return "\n\n".join(parts or [self.check.strip()])[:limit]
 
@@ -91,7 +91,7 @@ def _pairs(tests: Any) -> list[tuple[Any, Any]]:
 
 
 def _printed(pair: tuple[Any, Any]) -> tuple[str, str]:
-    """Standard input and expected output, as they are."""
+    """Check a pair of standard input and expected output."""
     given, wanted = pair
     if not (isinstance(given, str) and isinstance(wanted, str)):
         raise ValueError(f"[tests] tests: expected text, got {reprlib.repr(pair)}")
@@ -104,10 +104,10 @@ def _printed(pair: tuple[Any, Any]) -> tuple[str, str]:
 
 
 def _call(pair: tuple[Any, Any]) -> tuple[str, str]:
-    """Arguments and right values of a call, a JSON value a line.
+    """Return arguments and accepted values of a call, one JSON value per line.
 
-    LiveCodeBench has both as text, an argument a line. APPS and TACO have lists of arguments, and a value
-    that may stand in a list of its own: then both are right.
+    LiveCodeBench has both as text, one argument per line. APPS and TACO have lists of arguments, and a value
+    that may be wrapped in a list of its own: then with and without the list are accepted.
     """
     given, wanted = pair
     if isinstance(given, str) and isinstance(wanted, str):
@@ -122,7 +122,7 @@ def _call(pair: tuple[Any, Any]) -> tuple[str, str]:
             f"{reprlib.repr(pair)}"
         )
     try:
-        read = [json.loads(line, parse_int=str) for line in (*arguments, *values)]  # integers of any length
+        read = [json.loads(line, parse_int=str) for line in (*arguments, *values)]  # accepts long integers
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"[tests] inputs: expected JSON, a value a line, got {reprlib.repr(pair)}: {error}"
@@ -140,9 +140,9 @@ def _is_single(value: Any) -> bool:
 
 
 def _source(prompt: str, name: str) -> str:
-    """The prompt where it is source; "" where it is English, which is no part of a program.
+    """Return the prompt if it is Python; "" if it is English.
 
-    Raises: ValueError: it begins the function and is no Python.
+    Raises: ValueError: it begins the function and isn't Python.
     """
     if is_source(with_body(prompt)):
         return prompt
@@ -155,13 +155,13 @@ def _source(prompt: str, name: str) -> str:
 
 
 def with_body(prompt: str) -> str:
-    """The prompt; one that ends with a signature gets a body."""
+    """Return the prompt; add a body (pass) if it ends with a signature."""
     begun = f"{prompt.rstrip()}\n    pass\n"
     return begun if is_source(begun) and not is_source(prompt) else prompt
 
 
 def is_source(text: str) -> bool:
-    """Return whether a text is Python; a single word of English, which is an expression, is not."""
+    """Return whether a text is Python with more than expressions, since an English word is one, too."""
     try:
         body = ast.parse(text).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -1,4 +1,4 @@
-"""Compare what a program gave with what its test expects: words of output, or the value of a call."""
+"""Compare a program's result with its test's: words of output, or the return value of a call."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ MAX_DIGITS = 4300
 
 
 def same_words(words: Sequence[str], wanted: Sequence[str], tolerance: float) -> bool:
-    """Return whether outputs agree word by word, see same_word."""
+    """Return whether outputs agree word by word; see same_word."""
     return len(words) == len(wanted) and all(
         same_word(word, other, tolerance) for word, other in zip(words, wanted, strict=True)
     )
 
 
 def same_word(word: str, wanted: str, tolerance: float) -> bool:
-    """Return whether two words are equal, or numbers of which one is written as a float and
+    """Return whether two words are equal, or two numbers, at least one of them written as a float, are close.
 
-    |word - wanted| <= tolerance * max(1, |wanted|)     wanted is written as a float
-    |word - wanted| <= tolerance                        wanted is written as an integer
+    |word - wanted| <= tolerance * max(1, |wanted|)     if wanted is written as a float
+    |word - wanted| <= tolerance                        if wanted is written as an integer
     """
     if word == wanted:
         return True
@@ -41,9 +41,9 @@ def same_word(word: str, wanted: str, tolerance: float) -> bool:
 
 
 def same_value(value: Any, wanted: Any, tolerance: float) -> bool:
-    """Return whether plain data equals what JSON says: a tuple is a list there, and keys are text.
+    """Return whether plain data equals a JSON value, in which tuples are lists and keys are text.
 
-    Floats within lists and dicts agree as in same_word.
+    Numbers, also within lists and dicts, are compared as in same_word.
     """
     if isinstance(wanted, list):
         return (
@@ -70,10 +70,11 @@ def same_value(value: Any, wanted: Any, tolerance: float) -> bool:
 
 
 def check_call(function: Callable[..., Any], given: str, wanted: str, tolerance: float) -> None:
-    """Call a function and compare what it returns.
+    """Call a function and compare its return value.
 
     Args:
-        given: its arguments, a JSON value a line.   wanted: the values that are right, a JSON value a line.
+        given: its arguments, one JSON value per line.
+        wanted: the accepted return values, one JSON value per line.
     Raises: AssertionError: it returns none of them.
     """
     value = function(*(json.loads(line) for line in given.split("\n") if line))

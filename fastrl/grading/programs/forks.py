@@ -1,4 +1,4 @@
-"""What a fork of the worker does: it runs a program, or it checks one that runs in another fork."""
+"""Roles of a worker's fork: run a program, or check a program that runs in another fork."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from fastrl.grading.programs.sandbox import Limits, Namespaces, PlainProcesses
 from fastrl.grading.programs.values import from_line, to_line
 
 STAGE, SOURCE, CALLS, REPLIES = 3, 4, 5, 6
-"""Descriptors of a program, after its standard ones."""
+"""Descriptors of a program's fork, after the standard ones."""
 VERDICT, TEST = 3, 4
-"""Of a checker; replies come at CALLS and calls go out at REPLIES."""
+"""Descriptors of a checker's fork. It reads replies from CALLS and writes calls to REPLIES."""
 _SHOWN_CHARS = 300
 
 
 class Unsendable(TypeError):
-    """The test calls with what no line can carry."""
+    """The test passes an argument that isn't plain data."""
 
 
 def run_program(
     box: Namespaces | PlainProcesses, limits: Limits, descriptors: Sequence[int], function: bool
 ) -> None:
-    """The program as __main__; for a function test as a module, and then its answers to calls."""
+    """Run a program as __main__; for a function test, run it as a module, then answer calls."""
     keep(descriptors)
     box.confine(limits)
     os.write(STAGE, b"s")
     job = json.loads(_take(SOURCE))
-    # nothing of ours, neither annotations nor futures, reaches into it
+    # don't inherit this file's __future__ imports
     codes = [compile(source, "<program>", "exec", dont_inherit=True) for source in job["sources"]]
     os.write(STAGE, b"c")
     os.close(STAGE)
@@ -46,7 +46,7 @@ def run_program(
     sys.modules[module.__name__] = module
     sys.excepthook = show_and_end
     if job["prelude"]:
-        # among the built-in names: what the module has is the program's own
+        # as built-in names, so that the module's own names are only the program's
         names: dict[str, Any] = {}
         exec(job["prelude"], names)
         module.__dict__["__builtins__"] = names | vars(builtins)
@@ -58,7 +58,7 @@ def run_program(
 
 
 def function_of(module: ModuleType, name: str) -> Callable[..., object]:
-    """The program's function: f, a method for Solution().f, and Solution().f if it has no f."""
+    """Return the program's function `name`; a method for Solution().name, or if there is no such function."""
     owner, _, method = name.rpartition("().")
     if not owner and not hasattr(module, name) and hasattr(module, "Solution"):
         owner, method = "Solution", name
@@ -69,25 +69,25 @@ def function_of(module: ModuleType, name: str) -> Callable[..., object]:
 
 
 def answer_calls(function: Callable[..., object]) -> None:
-    """A line [arguments, keywords] in, a line ["returned", value] or ["raised", kind, message] out."""
+    """Read lines [arguments, keywords]; write ["returned", value] or ["raised", kind, message] for each."""
     with open(CALLS, "rb") as calls, open(REPLIES, "wb", buffering=0) as replies:
         for call in calls:
             arguments, keywords = from_line(call)
             try:
                 line = to_line(["returned", function(*arguments, **keywords)])
-            except Exception as error:  # of any kind: the check decides what it thinks of it
+            except Exception as error:  # any kind: the check decides whether it is right
                 line = to_line(["raised", type(error).__name__, str(error)[:_SHOWN_CHARS]])
             replies.write(line)
 
 
 def show_and_end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """sys.excepthook of a program."""
+    """Print an exception and exit with 1: the sys.excepthook of a program."""
     sys.__excepthook__(kind, error, trace)
     end_early(1)
 
 
 def end_early(code: int) -> None:
-    """The end of a program that left nothing to wait for; the interpreter's own takes longer."""
+    """Exit at once if no thread and no exit handler is left, since the interpreter's own exit is slower."""
     if threading.active_count() == 1 and not atexit._ncallbacks():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -95,8 +95,7 @@ def end_early(code: int) -> None:
 
 
 def run_check(box: Namespaces | PlainProcesses, limits: Limits, descriptors: Sequence[int]) -> None:
-    """The test's check, or the comparison of a call's value, on a stand-in that calls the program; what
-    comes of it goes to the worker."""
+    """Run the test's check, or call and compare, with a Caller as the function; report to the worker."""
     keep(descriptors)
     box.part()
     box.confine(limits)
@@ -121,11 +120,11 @@ def run_check(box: Namespaces | PlainProcesses, limits: Limits, descriptors: Seq
 
 
 class Caller:
-    """Stands for the program's function where the check calls it.
+    """Proxy of the program's function that the check calls.
 
-    It returns what the function returns, and raises what it raises: the built-in exception of that name, or a
-    RuntimeError. A program that ends, or answers with what is no answer, has failed there and then: this
-    process ends with that verdict, and no check that swallows exceptions goes on.
+    It returns the function's value or raises its exception, as the built-in of that name or a RuntimeError.
+    If the program ends or sends an invalid answer, it has failed: this process reports that and exits, so
+    that a check which swallows exceptions can't continue.
     """
 
     def __init__(self, max_bytes: int, report: Report) -> None:
@@ -160,7 +159,7 @@ class Caller:
 
 
 def raised_again(name: str, message: str) -> Exception:
-    """The built-in exception of a name, if a message alone makes one; else a RuntimeError that has both."""
+    """Return the built-in exception of this name if it takes just a message, else a RuntimeError."""
     kind = getattr(builtins, name, None)
     if isinstance(kind, type) and issubclass(kind, Exception):
         with suppress(TypeError):
@@ -169,19 +168,19 @@ def raised_again(name: str, message: str) -> Exception:
 
 
 class Report:
-    """How the checker says what it found."""
+    """The checker's verdict, which it sends to the worker."""
 
     def __init__(self, test: str) -> None:
         self.began = False
         self.raised: Exception | None = None
-        """By the program's function in the last call that raised."""
+        """The exception of the last call in which the program's function raised one."""
         self._lines = test.splitlines()
 
     def give(self, outcome: str, detail: str) -> None:
         os.write(VERDICT, json.dumps({"outcome": outcome, "detail": detail}).encode())
 
     def end(self, reason: str) -> NoReturn:
-        """The program has failed in the call that is being made."""
+        """Report that the program failed in the current call, and exit."""
         self.give("runtime_error", f"{reason}{self._line(traceback.extract_stack())}")
         os._exit(0)
 
@@ -191,7 +190,7 @@ class Report:
         return f" at {line[:_SHOWN_CHARS]}" if line else ""
 
     def failure(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        """sys.excepthook: the line of the test that failed."""
+        """Report an uncaught exception with the line of the test: the sys.excepthook of a checker."""
         line = self._line(traceback.extract_tb(trace))
         said = f"{kind.__name__}: {str(error)[:_SHOWN_CHARS]}".removesuffix(": ")
         if error is self.raised:
@@ -203,7 +202,7 @@ class Report:
 
 
 def keep(descriptors: Sequence[int]) -> None:
-    """They become 0, 1, 2 and so on; everything else that is open is closed."""
+    """Renumber the descriptors to 0, 1, 2 and so on; close all others."""
     high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 64) for descriptor in descriptors]
     for number, descriptor in enumerate(high):
         os.dup2(descriptor, number)

@@ -1,4 +1,4 @@
-"""A worker that runs programs, as its owner sees it: start, send, receive, kill."""
+"""The parent's side of a worker that runs programs: start, send, receive, kill."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",  # numpy's threads would not live on in forks
 }
 GRACE_S = 10.0
-"""After a test's time limit; a worker that is still silent then is given up."""
+"""Seconds after a test's time limit at which a silent worker is given up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One test of one program, as it goes to a worker."""
+    """One test of one program, as sent to a worker."""
 
     sources: tuple[str, ...]
-    """Compiled each, run one after the other in one module."""
+    """Sources, compiled separately and run one after the other in one module."""
     given: bytes
     """Standard input, or a function test as JSON."""
     entry_point: str | None
-    """The function to call; None where the program reads and prints."""
+    """Function to call; None: the program reads standard input and prints."""
     output_bytes: int
-    """What it may print, or answer to a call."""
+    """Limit of its output, and of its answer to a call."""
     prelude: str = ""
-    """Source whose names the program may use as it uses built-in ones."""
+    """Source whose names the program sees as built-in names."""
 
 
 class NoSandboxError(ValueError):
@@ -56,7 +56,7 @@ class NoSandboxError(ValueError):
 
 
 class ProgramProcess:
-    """A worker process: entering its sandbox, then idle or at a test."""
+    """A worker process: enters its sandbox, then is idle or runs a test."""
 
     def __init__(self, config: ProgramConfig) -> None:
         self._config = config
@@ -75,7 +75,7 @@ class ProgramProcess:
                 env=ENVIRONMENT,
                 pass_fds=[theirs.fileno()],
                 cwd="/",
-                start_new_session=True,  # Ctrl-C is the trainer's to handle
+                start_new_session=True,  # the trainer handles Ctrl-C
             )
         self._loading = True
         self._files: list[int] = []
@@ -91,10 +91,10 @@ class ProgramProcess:
         return not self._loading and self.task is None
 
     def send(self, task: tuple[int, int], run: Run, limit_s: float) -> bool:
-        """False where the worker is gone."""
+        """Send a test; return False if the worker is gone."""
         job = {"sources": run.sources, "entry_point": run.entry_point, "prelude": run.prelude}
         self._files = [_file(json.dumps(job).encode()), _file(run.given), _file(b""), _file(b"")]
-        # a file of exactly the limit can be written, so more than it can't go unseen
+        # a full file shows that the limit was met, since no more than it can be written
         limits = replace(self._limits, timeout_s=limit_s, file_bytes=run.output_bytes)
         self._output_bytes = run.output_bytes
         request = {"limits": asdict(limits), "function": run.entry_point is not None}
@@ -108,7 +108,7 @@ class ProgramProcess:
         return True
 
     def receive(self) -> Ending | None:
-        """How its test ended; None where it got ready instead, or where it is gone: then task stays."""
+        """Return how its test ended, or None: it has become ready, or it is gone and `task` stays set."""
         try:
             message = self._control.recv(1 << 17)
         except ConnectionResetError:
@@ -124,17 +124,17 @@ class ProgramProcess:
         return Ending(**json.loads(message), output=output, errors=errors)
 
     def kill(self) -> None:
-        """It and everything in its sandbox; an idle one ends by itself when its socket closes."""
+        """End the worker and everything in its sandbox; closing its socket is enough unless it hangs."""
         self._control.close()
         self._close_files()
         try:
             self._process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()  # its sandbox dies with it
+            self._process.kill()  # the kernel ends its sandbox too
             self._process.wait()
 
     def expire(self) -> None:
-        """Past its deadline."""
+        """Handle a missed deadline: raise NoSandboxError if the worker was still entering its sandbox."""
         if self._loading:
             self._loaded({})
 
@@ -153,7 +153,7 @@ class ProgramProcess:
 
 
 def numpy_folders() -> list[str]:
-    """Return the folders of numpy, its own and that of the libraries that its wheel brings."""
+    """Return numpy's folder, and that of the shared libraries in its wheel."""
     spec = find_spec("numpy")
     if spec is None or spec.origin is None:
         raise ValueError("[program] numpy: expected numpy to be installed, got none")

@@ -1,4 +1,4 @@
-"""What became of a program, told from what its sandbox saw."""
+"""Outcome of a program, judged by how its sandbox saw it end."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ from fastrl.grading.programs.compare import same_word, same_words
 
 _SHOWN_CHARS = 300
 _READ_BYTES = 16 << 10
-"""Of what was said last."""
+"""Bytes at the end of standard error that are searched for the last message."""
 
 
 class Outcome(str, Enum):
-    """What one test, or a program over all its tests, came to."""
+    """Outcome of one test, or of a program over all its tests."""
 
     PASSED = "passed"
     WRONG_ANSWER = "wrong_answer"
     RUNTIME_ERROR = "runtime_error"
-    """It raised, was killed, exited with a code, or met a limit on memory, processes or output."""
+    """The program raised, was killed, exited with a code, or met a limit on memory, processes or output."""
     COMPILE_ERROR = "compile_error"
     TIMEOUT = "timeout"
     NO_TESTS = "no_tests"
     SANDBOX_ERROR = "sandbox_error"
-    """Nothing is known of the program: its sandbox broke, or the test itself does not run."""
+    """Nothing is known about the program: its sandbox broke, or the test itself does not run."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProgramReport:
-    """A program over the tests of its problem."""
+    """Result of a program over the tests of its problem."""
 
     outcome: Outcome
-    """PASSED where all tests did; else that of the first that did not."""
+    """PASSED if all tests passed; else the outcome of the first that did not."""
     passed: int
-    """Tests, also those after a failure; none after a time-out, which ends the program's."""
+    """Number of passed tests, also after a failure; but a time-out ends a program's tests."""
     total: int
-    """Tests that count: at most max_tests."""
+    """Number of tests that count: at most max_tests."""
     detail: str
-    """Of the first failure, in a line; "" where there is none."""
+    """The first failure in one line; "" if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How one test ended.
+    """The end of one test, as the worker saw it.
 
     Args:
-        stage: "" before the fork was confined, "s" while it compiled, "sc" while it ran.
-        limit: time or memory, where the worker had to end it.
-        verdict: the checker's, of a function test.
+        stage: "" before the fork was confined, "s" while the program compiled, "sc" while it ran.
+        limit: "time" or "memory" if the worker ended it for that.
+        verdict: the checker's verdict on a function test.
     """
 
     stage: str
@@ -64,12 +64,12 @@ class Ending:
 
 
 def output_bytes(config: ProgramConfig, expected: str) -> int:
-    """What a program may print: output_kib, or four times what its test expects, if that is more."""
+    """Return the limit of a program's output: output_kib, or four times the expected output, if more."""
     return max(config.output_kib << 10, 4 * len(expected.encode(errors="replace")))
 
 
 def judge(ending: Ending, expected: str | None, config: ProgramConfig) -> tuple[Outcome, str]:
-    """Outcome and detail of one test. expected: standard output; None for a function test."""
+    """Return outcome and detail of one test. expected: standard output; None: it is a function test."""
     said = _last_line(ending.errors)
     if ending.limit == "memory":
         return Outcome.RUNTIME_ERROR, _memory_limit(config)
@@ -102,7 +102,7 @@ def _judge_call(ending: Ending, said: str, config: ProgramConfig) -> tuple[Outco
 
 
 def _named(said: str, config: ProgramConfig) -> str:
-    """What the program said last, with the limit that it met."""
+    """Return a message of the program, with the limit that it points to."""
     if said.startswith("MemoryError"):
         return f"{said}: {_memory_limit(config)}"
     if "Resource temporarily unavailable" in said or "can't start new thread" in said:
@@ -117,7 +117,7 @@ def _memory_limit(config: ProgramConfig) -> str:
 
 
 def _last_line(errors: bytes) -> str:
-    """What was said last; of tracebacks, which several processes may write at once, their ends."""
+    """Return the last message in standard error; skip lines within tracebacks, which may be interleaved."""
     lines = [line for line in errors[-_READ_BYTES:].decode(errors="replace").splitlines() if line.strip()]
     ends = [line for line in lines if not line.startswith((" ", "Traceback"))]
     return (ends or lines)[-1].strip()[:_SHOWN_CHARS] if lines else ""

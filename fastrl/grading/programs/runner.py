@@ -1,4 +1,4 @@
-"""Does a program do what its tests ask? Generated programs run in sandboxes, many tests a second."""
+"""Run generated programs against their tests, in sandboxes, many tests per second."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from typing import *
 import bisect, collections, copy, datetime, functools, heapq, itertools, json, math, operator, random, re
 import statistics, string, sys
 """
-"""What coding sites have imported before a function that they call."""
+"""Imports that coding sites make before a function that they call."""
 _END = re.compile(r"<\|(?:im_end|endoftext|eot_id|end_of_text)\|>|</s>")
 
 Job = tuple[str, ProgramTests]
@@ -43,11 +43,11 @@ Found = tuple[Outcome, str]
 
 
 def extract_program(text: str) -> str:
-    """The last fenced block of a text in Python, or without a language where none is; the text itself where
-    it has no fence; "" where all are in other languages. Up to an end marker.
+    """Extract the program from a text: its last fenced block in Python, or else without a language.
 
-    A block that was cut off before its closing fence counts. A lone fence without a language after some text
-    closes what began before the text did, in Python: a prompt may have opened it.
+    Without a fence, the text is the program; if all blocks are in other languages, it is "". Only the text
+    before an end marker such as <|im_end|> counts, and a last block may lack its closing fence. An odd number
+    of fences whose first has no language and follows text closes a Python block that the prompt opened.
     """
     ended = _END.search(text)
     text = text[: ended.start()] if ended else text
@@ -71,13 +71,13 @@ def extract_program(text: str) -> str:
 
 
 class ProgramRunner:
-    """Runs programs against their tests, num_workers at once.
+    """Runner of programs against their tests, num_workers at once.
 
-    Each worker is a sandbox (fastrl/grading/programs/sandbox.py) that is entered once; each test runs in a
-    fork of it, which sees nothing of other tests and has the standard library alone. Workers start when first
-    needed. One that is silent past a test's time limit, or dies, is replaced: that test runs once more, in
-    another; if that one fails too it is a SANDBOX_ERROR. The others run all the same. Tests of a batch that
-    take long share a budget (fastrl.grading.rounds); those that it doesn't suffice for are TIMEOUT.
+    Each worker enters its sandbox (fastrl/grading/programs/sandbox.py) once and runs each test in a fork. A
+    fork sees nothing of other tests and has only the standard library (and numpy, if configured). Workers
+    start when first needed. One that dies or is silent past a test's time limit is replaced, and the test is
+    retried once in another worker; then it is SANDBOX_ERROR. Other tests are not affected. Slow tests of a
+    batch share a time budget (fastrl.grading.rounds); those that exceed it are TIMEOUT.
 
     Raises, when first run:
         NoSandboxError, a ValueError: no sandbox works here, and run_unsandboxed_code is not set.
@@ -86,15 +86,15 @@ class ProgramRunner:
     def __init__(self, config: ProgramConfig) -> None:
         self.config = config
         self.counts: Counter[Outcome] = Counter()
-        """Outcomes since the runner was made."""
+        """Number of programs with each outcome since the runner was created."""
         self.num_run = 0
-        """Programs that ran: equal jobs of a call run once."""
+        """Number of programs that ran; equal jobs of a call run once."""
         self._workers: list[ProgramProcess] = []
         self._lock = threading.Lock()
         self._finalizer = weakref.finalize(self, _kill_all, self._workers)
 
     def run(self, jobs: Sequence[Job]) -> list[ProgramReport]:
-        """One report for each (program, tests). May be called from any thread."""
+        """Return one report for each (program, tests). Thread-safe."""
         distinct = list(dict.fromkeys(jobs))
         with self._lock:
             self.num_run += len(distinct)
@@ -104,14 +104,14 @@ class ProgramRunner:
                 _kill_all(self._workers)
                 raise
             finally:
-                # after an interruption a late reply would be taken for the next test's
+                # after an interruption a late reply would be mistaken for the next test's
                 self._retire([worker for worker in self._workers if worker.task is not None])
             reports = {job: self._report(job, found[index]) for index, job in enumerate(distinct)}
             self.counts.update(reports[job].outcome for job in jobs)
         return [reports[job] for job in jobs]
 
     def close(self) -> None:
-        """Ends the workers; running again starts new ones."""
+        """End the workers; running again starts new ones."""
         with self._lock:
             _kill_all(self._workers)
 
@@ -124,8 +124,10 @@ class ProgramRunner:
         self.close()
 
     def _run(self, jobs: Sequence[Job]) -> list[dict[int, Found]]:
-        """Return what came of each job's tests, by number. A program that does not compile, or runs out of
-        time, is not tried again."""
+        """Run all jobs; return for each its tests' (outcome, detail) by test number.
+
+        After a compile error or a time-out, a program's later tests don't run.
+        """
         found: list[dict[int, Found]] = [{} for _ in jobs]
         rounds = Rounds(self.config.timeout_s, self.config.batch_s, self.config.num_workers)
         left = [(job, test) for job, (_, tests) in enumerate(jobs) for test in range(self._num_tests(tests))]
@@ -146,7 +148,7 @@ class ProgramRunner:
         config: ProgramConfig,
         found: list[dict[int, Found]],
     ) -> None:
-        """Run these tests within the limits of a configuration, and note what came of them."""
+        """Run these tests within the limits of a configuration, and add to `found`."""
         waiting, tried = deque(tests), set[tuple[int, int]]()
         while waiting or any(worker.task for worker in self._workers):
             busy = sum(worker.task is not None for worker in self._workers)
@@ -163,7 +165,7 @@ class ProgramRunner:
                 else:
                     self._retire([worker])
             for job, test in self._collect(jobs, found, config):
-                if (job, test) not in tried:  # its worker died: another may live
+                if (job, test) not in tried:  # its worker died: retry once
                     del found[job][test]
                     waiting.append((job, test))
                 tried.add((job, test))
@@ -171,8 +173,7 @@ class ProgramRunner:
     def _collect(
         self, jobs: Sequence[Job], found: list[dict[int, Found]], config: ProgramConfig
     ) -> list[tuple[int, int]]:
-        """Wait for the next reply or the next time limit, and note what came of it. Returns the jobs and
-        tests whose worker died."""
+        """Wait for the next reply or time limit, and add to `found`; return the tests whose worker died."""
         busy = [worker for worker in self._workers if not worker.idle]
         died: list[tuple[int, int]] = []
         if not busy:
@@ -203,7 +204,7 @@ class ProgramRunner:
 
     def _report(self, job: Job, found: dict[int, Found]) -> ProgramReport:
         total = self._num_tests(job[1])
-        # what other workers ran next to the test that ended it does not count
+        # don't count later tests that other workers ran at the same time as the test that ended the program
         kept = [outcome for test, (outcome, _) in found.items() if not _is_over(found, test)]
         passed = kept.count(Outcome.PASSED)
         if not total:
@@ -224,7 +225,7 @@ class ProgramRunner:
 
 
 def sandbox_missing() -> str | None:
-    """Why no sandbox works on this machine; None where one runs a program."""
+    """Run a small program; return the reason that no sandbox works on this machine, or None if one does."""
     tests = ProgramTests(cases=(("", "ok"),))
     with ProgramRunner(ProgramConfig(num_workers=1, timeout_s=10.0)) as runner:
         try:
@@ -235,13 +236,13 @@ def sandbox_missing() -> str | None:
 
 
 def _is_over(found: dict[int, Found], test: int) -> bool:
-    """Return whether an earlier test has ended the program: it does not compile, or ran out of time."""
+    """Return whether an earlier test has ended the program with a compile error or a time-out."""
     ended = (Outcome.COMPILE_ERROR, Outcome.TIMEOUT)
     return any(outcome in ended and before < test for before, (outcome, _) in found.items())
 
 
 def _stopped(found: dict[int, Found], test: int) -> bool:
-    """Return whether a test ran out of time, or was left out because an earlier one did."""
+    """Return whether a test ran out of time, or was skipped because an earlier one did."""
     if any(outcome is Outcome.COMPILE_ERROR for outcome, _ in found.values()):
         return False
     return test not in found or found[test][0] is Outcome.TIMEOUT
@@ -260,8 +261,11 @@ def _run_of(program: str, tests: ProgramTests, test: int, config: ProgramConfig)
 
 
 def _sources(program: str, tests: ProgramTests) -> tuple[str, ...]:
-    """A program that defines the function runs after the prompt, whose imports and helpers it may use; any
-    other text is how the prompt goes on, as in the benchmark."""
+    """Return the sources to run: prompt, then program, if the program defines the function.
+
+    Such a program may use the prompt's imports and helpers. Any other text continues the prompt, as in
+    HumanEval.
+    """
     name = re.escape(tests.entry_point.partition("().")[0])
     if re.search(rf"^(?:(?:async\s+)?def\s+{name}\b|class\s+{name}\b|{name}\s*[:=])", program, re.MULTILINE):
         return (with_body(tests.prompt), program)

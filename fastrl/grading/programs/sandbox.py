@@ -1,9 +1,9 @@
-"""A sandbox for generated programs out of Linux namespaces: no root, no service, no further package.
+"""Sandbox for generated programs, made of Linux namespaces: needs no root, no service, no further package.
 
 A worker enters namespaces of its own (user, mount, process, network, IPC, host name, cgroup) once. It sees
-the system's libraries and Python's, read-only, nothing else of the disk and no /proc. Each program then runs
-in a fork with a process namespace of its own and an empty /tmp, the only place to write: when its first
-process ends or is killed, the kernel kills all others of that namespace, however far they have detached.
+only the libraries of the system and of Python, read-only, and no /proc. Each program then runs in a fork with
+its own process namespace and an empty /tmp, the only place to write. When that namespace's first process
+ends, the kernel kills all its other processes, even detached ones.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from dataclasses import dataclass
 from fastrl.grading.programs import sandbox_kernel as kernel
 
 NOBODY = 65534
-"""Whom programs run as where the trainer is root: no limit on processes binds root."""
+"""User id of programs if the trainer is root, since the limit on processes doesn't apply to root."""
 NUM_FILES = 256
-"""Of the largest size fit into a program's /tmp."""
+"""Number of files of the largest size that fit into a program's /tmp."""
 NUM_OPEN_FILES = 64
 _DEVICES = ("null", "zero", "random", "urandom")
 _NEW_ROOT = "/tmp"
 USR = ("/usr/bin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libexec", "/usr/share/zoneinfo")
-"""Of the system, besides Python's own folders."""
+"""Folders of the system that programs see, in addition to Python's."""
 _PAGE_BYTES = resource.getpagesize()
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of one test: ProgramConfig in the kernel's units."""
+    """Limits of one test: those of ProgramConfig in the kernel's units."""
 
     timeout_s: float
     memory_bytes: int
@@ -45,12 +45,12 @@ class Limits:
 
 
 class Namespaces:
-    """The inside of a sandbox, as its process 1 knows it.
+    """The sandbox, entered by creating this object; the rest of the program runs inside, as process 1.
 
     Args:
-        file_bytes: the largest file; a program's /tmp holds NUM_FILES of them.
-        hidden: a folder that programs must not see.
-        packages: folders that they see besides the system and Python.
+        file_bytes: size of the largest file; a program's /tmp holds NUM_FILES of them.
+        hidden: folder that programs must not see.
+        packages: folders that programs see in addition to the system's and Python's.
     Raises:
         OSError: this machine refuses a step; the message names it.
     """
@@ -65,7 +65,7 @@ class Namespaces:
         self._mount_tmp()
 
     def fork(self) -> int:
-        """os.fork; the child is process 1 of a process namespace of its own."""
+        """Fork; the child is process 1 of its own process namespace."""
         kernel.unshare(kernel.CLONE_NEWPID)
         pid = os.fork()
         if pid:
@@ -73,10 +73,10 @@ class Namespaces:
         return pid
 
     def confine(self, limits: Limits) -> None:
-        """In a fork: the limits, and no privileges. There is no way back."""
+        """Set the limits and drop all privileges, in a fork. Irreversible."""
         os.chdir("/tmp")
         set_limits(limits)
-        # of the same user are, beside the program: the checker, and without root the worker
+        # the limit counts processes of the same user: the checker too and, without root, the worker
         ours = 1 if self._as_root else 2
         resource.setrlimit(resource.RLIMIT_NPROC, (limits.num_processes + ours,) * 2)
         if self._as_root:
@@ -86,13 +86,15 @@ class Namespaces:
         kernel.drop_privileges()
 
     def part(self) -> None:
-        """In a checker's fork, before it is confined: a /tmp and a network of its own, so that only the two
-        pipes join it with the program."""
+        """Give a checker's fork its own /tmp and network, so that only two pipes connect it with the program.
+
+        Call it before confine.
+        """
         kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWNET)
         self._mount_tmp()
 
     def memory_bytes(self) -> int:
-        """Resident, of all forks and whatever they started, and what lies in /tmp."""
+        """Return the resident memory of all forks and their descendants, plus the content of /tmp."""
         tmp = os.statvfs("/tmp")
         total = (tmp.f_blocks - tmp.f_bfree) * tmp.f_frsize
         for name in os.listdir(self._proc):
@@ -107,7 +109,7 @@ class Namespaces:
         os.kill(pid, signal.SIGKILL)
 
     def clean(self) -> None:
-        """After a test: an empty /tmp. The owner of the old one may have changed more than its content."""
+        """Provide an empty /tmp after a test. Without root it is always a new one, since programs own it."""
         if not self._as_root or os.listdir("/tmp"):
             kernel.unmount("/tmp")
             self._mount_tmp()
@@ -117,7 +119,7 @@ class Namespaces:
 
 
 class PlainProcesses:
-    """No sandbox: limits of single processes, and a process group that is killed."""
+    """Replacement without a sandbox: limits per process, and a process group that is killed."""
 
     def __init__(self) -> None:
         self._folders: list[str] = []
@@ -135,7 +137,7 @@ class PlainProcesses:
         set_limits(limits)
 
     def part(self) -> None:
-        """Nothing: without a sandbox they share what the user's processes share."""
+        """Do nothing: without a sandbox, checker and program are not separated."""
 
     def memory_bytes(self) -> int:
         return 0
@@ -145,7 +147,7 @@ class PlainProcesses:
 
     def clean(self) -> None:
         while self._folders:
-            shutil.rmtree(self._folders.pop(), ignore_errors=True)  # what it made may be hard to remove
+            shutil.rmtree(self._folders.pop(), ignore_errors=True)  # programs may write undeletable files
 
 
 def set_limits(limits: Limits) -> None:
@@ -161,7 +163,7 @@ def set_limits(limits: Limits) -> None:
 
 
 def _enter_namespaces(as_root: bool) -> None:
-    """Returns in a new process, process 1 of the namespaces; the one that called waits for it and ends."""
+    """Return in a new process, which is process 1 of new namespaces; the caller waits for it and exits."""
     waiting, entered = os.pipe()
     helper = os.fork()
     if helper == 0:
@@ -186,7 +188,7 @@ def _enter_namespaces(as_root: bool) -> None:
 
 
 def _write_maps(pid: int, waiting: int, as_root: bool) -> None:
-    """In the old namespace: everybody stays who he is; nobody comes along where programs need him."""
+    """Map the own user and group to themselves, and NOBODY if root; runs in the old namespace, then exits."""
     if os.read(waiting, 1):
         try:
             if not as_root:
@@ -200,11 +202,11 @@ def _write_maps(pid: int, waiting: int, as_root: bool) -> None:
 
 
 def _build_root(libraries: list[str]) -> int:
-    """A root of system libraries, Python and four devices, all read-only.
+    """Enter a read-only root file system with system libraries, Python and four devices.
 
-    Returns: a descriptor of this namespace's /proc, which has no path.
+    Returns: a descriptor of this namespace's /proc, which has no path in it.
     """
-    _write("/proc/self/oom_score_adj", "1000")  # rather a program than the trainer
+    _write("/proc/self/oom_score_adj", "1000")  # if memory runs out, kill a program, not the trainer
     visible = [*libraries, *(f"/dev/{name}" for name in _DEVICES)]
     sources = {path: os.open(path, os.O_PATH) for path in visible}  # the new root may hide their paths
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
@@ -228,8 +230,10 @@ def _build_root(libraries: list[str]) -> int:
 
 
 def visible_paths(packages: Sequence[str] = ()) -> list[str]:
-    """Return what a running Python needs of the disk, and packages; none lies inside another. Of /usr only
-    named folders: people keep projects and data under it."""
+    """Return the paths that a running Python needs, and packages; no path lies inside another.
+
+    Only some folders of /usr are among them, since people keep projects and data under it.
+    """
     system = [
         f"/{name}" for name in ("bin", "sbin", "lib", "lib32", "lib64") if not os.path.islink(f"/{name}")
     ]
@@ -240,7 +244,7 @@ def visible_paths(packages: Sequence[str] = ()) -> list[str]:
 
 
 def seen_through(path: str) -> str | None:
-    """Return the visible path that a file or folder lies in, links followed; None: programs can't see it."""
+    """Return the visible path that contains a file or folder, symlinks resolved; None: it isn't visible."""
     real = os.path.realpath(path)
     return next(
         (seen for seen in visible_paths() if f"{real}/".startswith(f"{os.path.realpath(seen)}/")), None
@@ -248,9 +252,9 @@ def seen_through(path: str) -> str | None:
 
 
 def _libraries(hidden: str, packages: Sequence[str] = ()) -> list[str]:
-    """Return the visible paths, with those packages.
+    """Return the visible paths, including packages.
 
-    Raises: OSError: `hidden` lies inside one of them, or Python in /tmp.
+    Raises: OSError: `hidden` lies inside one of them, or Python lies in /tmp.
     """
     paths = visible_paths(packages)
     if any(path.startswith("/tmp/") for path in paths):

@@ -1,4 +1,4 @@
-"""The kernel calls that a sandbox is made of and Python has no names for, and its system-call filter."""
+"""Kernel calls for the sandbox that Python doesn't offer, and the sandbox's system-call filter."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ _REFUSED = (
     "bpf", "add_key", "request_key", "keyctl", "syslog", "io_uring_setup", "userfaultfd", "perf_event_open",
     "process_vm_readv", "process_vm_writev", "personality", "flock",
 )  # fmt: skip
-"""New namespaces, other processes' memory, memory that no limit counts, and what widens the kernel's edge."""
+"""Refused calls: new namespaces, others' memory, memory that no limit counts, risky kernel features."""
 
 _REFUSED_ARGUMENTS = (
     ("fcntl", 24, (6, 7, 37, 38, 1024, 1031)),  # F_SETLK, F_SETLKW, F_OFD_SETLK(W), F_SETLEASE, F_SETPIPE_SZ
     ("setsockopt", 32, (7, 8, 32, 33)),  # SO_SNDBUF, SO_RCVBUF and as root with FORCE
 )
-"""Calls, the place of an argument in struct seccomp_data, and its values: locks that hold outside, and
-buffers of the kernel, which no limit counts."""
+"""Refused arguments: call, the argument's offset in struct seccomp_data, its refused values. These are locks
+that hold outside the sandbox, and kernel buffers, which no limit counts."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def call(name: str, *arguments: object) -> int:
-    """A libc function that returns a negative number on failure.
+    """Call a libc function that returns a negative number on failure.
 
     Raises:
-        OSError: it failed; the message names it.
+        OSError: the call failed; the message names it.
     """
     result = getattr(_libc, name)(*arguments)
     if result < 0:
@@ -64,12 +64,12 @@ def call(name: str, *arguments: object) -> int:
 
 
 def unshare(flags: int) -> None:
-    """The calling process gets namespaces of its own; of process namespaces, its next children do."""
+    """Move the calling process into new namespaces; a new process namespace is for its next children."""
     call("unshare", flags)
 
 
 def set_child_process_namespace(descriptor: int) -> None:
-    """Children begin in this process namespace again."""
+    """Let the next children start in this process namespace."""
     call("setns", descriptor, CLONE_NEWPID)
 
 
@@ -86,7 +86,7 @@ def unmount(target: str) -> None:
 
 
 def enter_root(folder: str) -> None:
-    """folder becomes the root of this mount namespace, and the old root is gone."""
+    """Make folder the root of this mount namespace, and detach the old root."""
     os.chdir(folder)
     call("syscall", _numbers()["pivot_root"], b".", b".")
     unmount(".")
@@ -94,7 +94,7 @@ def enter_root(folder: str) -> None:
 
 
 def make_read_only(folder: str) -> None:
-    """Every mount from folder on, in one call, flags that the host has locked untouched."""
+    """Make every mount from folder on read-only, in one call, without touching flags that the host locked."""
     attributes = struct.pack("=QQQQ", _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID, 0, 0, 0)
     size = ctypes.c_size_t(len(attributes))
     call("syscall", _MOUNT_SETATTR, -100, folder.encode(), _AT_RECURSIVE, attributes, size)
@@ -105,7 +105,7 @@ def die_with_parent() -> None:
 
 
 def drop_privileges() -> None:
-    """No capability is left, no execve gives one back, and the filter holds for all descendants."""
+    """Drop all capabilities for good, also over execve, and install the filter for all descendants."""
     call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     call("capset", struct.pack("=Ii", _CAPABILITY_VERSION_3, 0), bytes(24))
     code = _filter()
@@ -122,10 +122,10 @@ def _numbers() -> dict[str, int]:
 
 @lru_cache(1)
 def _filter() -> ctypes.Array[ctypes.c_char]:
-    """Classic BPF over struct seccomp_data: nr at 0, arch at 4, the low half of argument 0 at 16.
+    """Return classic BPF over struct seccomp_data: nr at 0, arch at 4, the low half of argument 0 at 16.
 
-    What is listed is refused, clone with a new user namespace too, and any socket that is not AF_UNIX: a
-    network namespace does not hold AF_VSOCK. clone3 does not exist, so that libc takes clone.
+    It refuses the calls and arguments listed above, clone with a new user namespace, and any socket that is
+    not AF_UNIX, since a network namespace doesn't contain AF_VSOCK. clone3 seems missing, so libc uses clone.
     """
     load, equal, at_least, any_bit, give = 0x20, 0x15, 0x35, 0x45, 0x06
     allow, refuse, absent, kill = 0x7FFF0000, 0x50001, 0x50026, 0x80000000

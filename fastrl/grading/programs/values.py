@@ -1,4 +1,4 @@
-"""Plain data as lines of text, for calls between a checker and a program that it does not trust."""
+"""Plain data as lines of text, for calls between a checker and a program that it doesn't trust."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def to_line(value: object) -> bytes:
-    """None, bool, int, float, complex, str, bytes, and list, tuple, set, frozenset, dict of them.
+    """Encode None, bool, int, float, complex, str, bytes, or a list, tuple, set, frozenset, dict of these.
 
     Raises:
         TypeError: anything else.
@@ -16,10 +16,10 @@ def to_line(value: object) -> bytes:
 
 
 def from_line(line: bytes) -> Any:
-    """What to_line was given. The line may be anything: no more than data comes of it.
+    """Decode a line of to_line. Safe for any line: it can only yield plain data.
 
     Raises:
-        ValueError: it is not such a line.
+        ValueError: to_line writes no such line.
     """
     try:
         return _value(json.loads(line))
@@ -31,7 +31,7 @@ def _plain(value: object) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
-        return int(value) if abs(value) < 1 << 53 else {"int": hex(value)}  # longer ones may not be printed
+        return int(value) if abs(value) < 1 << 53 else {"int": hex(value)}  # Python limits decimal digits
     if isinstance(value, float):
         return float(value)
     if isinstance(value, str):

@@ -1,11 +1,13 @@
-"""Runs programs in forks of itself, a test at a time. Arguments: socket, file limit, sandbox or plain,
-the trainer's working directory, folders of packages that programs may import.
+"""Worker process that runs programs in forks of itself, one test at a time.
 
-Of each test it is given open files (program, input or test, standard output and error) that it does not
-read: a fork that runs a program knows neither tests nor expected answers. A function test takes two forks,
-which share no more than two pipes. The checker runs the test and calls the program through them, with plain
-data; it alone holds the pipe of the verdict. So a program may print, patch and exit as it likes: it passes by
-giving right answers. What remains to a forger is a bug of the kernel, or of the JSON reader in the checker.
+Arguments: socket, file limit, "sandbox" or "plain", the trainer's working directory, folders of packages that
+programs may import.
+
+For each test it receives open files (program, input or test, standard output and error) and doesn't read
+them, so a fork that runs a program knows neither tests nor expected answers. A function test takes two forks
+that share only two pipes: the checker runs the test and calls the program through them, with plain data. Only
+the checker holds the pipe for the verdict. So a program may print, patch and exit as it likes, and passes
+only by right answers. Cheating takes a bug in the kernel, or in the checker's JSON reader.
 """
 
 from __future__ import annotations
@@ -27,13 +29,13 @@ from fastrl.grading.programs.forks import run_check, run_program
 from fastrl.grading.programs.sandbox import Limits, Namespaces, PlainProcesses
 
 TICK_S = 0.01
-"""Between two looks at the memory in use."""
+"""Interval between checks of the memory in use."""
 PRELOADED = (
     "bisect", "collections", "copy", "datetime", "decimal", "fractions", "functools", "hashlib", "heapq",
     "itertools", "math", "operator", "random", "re", "statistics", "string", "threading", "traceback",
     "types", "typing",
 )  # fmt: skip
-"""What many programs import; a fork has it already."""
+"""Modules that many programs import, loaded before the fork."""
 
 Sandbox = Namespaces | PlainProcesses
 Role = Callable[[], None]
@@ -41,7 +43,7 @@ Role = Callable[[], None]
 
 def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
-    sys.executable = os.path.realpath(sys.executable)  # a virtual environment will be out of sight
+    sys.executable = os.path.realpath(sys.executable)  # a virtual environment won't be visible
     packages = [each for each in sys.argv[5].split(os.pathsep) if each]
     try:
         box: Sandbox = (
@@ -53,25 +55,25 @@ def main() -> None:
         control.send(json.dumps({"refused": str(error)}).encode())
         return
     if hasattr(sys, "set_int_max_str_digits"):  # from Python 3.10.7 on
-        sys.set_int_max_str_digits(0)  # a program's time is limited, its integers are not
+        sys.set_int_max_str_digits(0)  # the time limit is enough
     sys.path[:] = [path for path in sys.path if path.startswith((f"{sys.base_prefix}/lib", "/usr/lib"))]
     sys.path += sorted({os.path.dirname(each) for each in packages})
     for name in (*PRELOADED, *(["numpy"] if packages else [])):
         __import__(name)
     sys.argv[:] = ["program.py"]
     os.environ.clear()
-    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # site's work, which is not imported
-    atexit._clear()  # what our own imports left; a program's exit handlers are its own
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # the module site, not imported, would add them
+    atexit._clear()  # remove the handlers of our own imports
     gc.collect()
-    gc.freeze()  # no fork copies pages to collect what it shares with us
+    gc.freeze()  # so that collection in a fork copies no shared pages
     control.send(b'{"ready": true}')
     role = serve(control, box)
     if role is not None:
-        role()  # at the end of the stack: what a program raises ends its process as it ends any Python
+        role()  # called from main, so that an uncaught exception ends a fork like any Python program
 
 
 def serve(control: socket.socket, box: Sandbox) -> Role | None:
-    """Answers requests until the trainer is gone; in a fork, returns at once what the fork is to do."""
+    """Answer requests until the trainer is gone, then return None; in a fork, return its role at once."""
     while True:
         message, files, _, _ = socket.recv_fds(control, 1 << 16, 4)
         if not message:
@@ -88,7 +90,7 @@ def serve(control: socket.socket, box: Sandbox) -> Role | None:
 
 
 class Trial:
-    """One test: its forks and the pipes between them and us."""
+    """One test: its forks, and the pipes between them and the worker."""
 
     def __init__(self, limits: Limits, files: list[int], function: bool) -> None:
         self.limits = limits
@@ -106,7 +108,7 @@ class Trial:
         self.program = self.checker = 0
 
     def start(self, box: Sandbox) -> Role | None:
-        """None in the worker; in a fork, its role."""
+        """Fork; return None in the worker, and its role in a fork."""
         began = time.monotonic()
         self.deadline = began + self.limits.timeout_s
         self.program = box.fork()
@@ -121,11 +123,11 @@ class Trial:
         return None
 
     def watch(self, box: Sandbox, control: socket.socket) -> dict[str, Any] | None:
-        """Waits for the end, or makes one; None where the trainer is gone."""
+        """Wait for the end of the test, or end it at a limit; return the reply, or None without a trainer."""
         end = os.pidfd_open(self.checker or self.program)
         poller = select.poll()
         poller.register(end, select.POLLIN)
-        poller.register(control, 0)  # POLLHUP alone
+        poller.register(control, 0)  # only POLLHUP
         limit = None
         alone = False
         while True:
@@ -144,7 +146,7 @@ class Trial:
         return None if alone else reply
 
     def end(self, box: Sandbox) -> dict[str, Any]:
-        """Kills what is left; then nothing of the test runs any more."""
+        """Kill all processes of the test, and return how it ended."""
         for pid in (self.checker, self.program):
             if pid:
                 box.kill(pid)
