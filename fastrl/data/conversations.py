@@ -68,7 +68,7 @@ def read_conversations(
         {"messages": [...]}                   every assistant turn is trained, up to its end token
         {"prompt": ..., "completion": ...}    only the completion is trained, up to its end token
         {..., "prefix": ..., "end": false}    with prompt and completion: the prefix begins the turn and is
-                                              trained with prefix_weight; no end token, the turn goes on
+                                              trained with prefix_weight; no end token, the turn continues
 
     A string prompt is a user turn, a string completion an assistant turn. If a prompt ends in an assistant
     turn, the completion continues that turn. system_prompt replaces a row's own system turn. Messages may be

@@ -46,7 +46,7 @@ class Layout:
 
 
 def _same_as_general(name: str, question: str, solution: str, gold: Gold = final_gold) -> Layout:
-    """Return a layout that the general rule reads alike; naming it checks that the file has its columns."""
+    """Return a layout that the general rule reads too; naming it checks that the file has its columns."""
     return Layout(name=name, question=question, solution=solution, gold=gold)
 
 
@@ -82,7 +82,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(name="messages", question="asked", solution="gold",
            known_by=("messages",), without=("prompt", "question", "problem"),
            make=lambda row, _: {"asked": asked(row["messages"]), "gold": assistant_gold(row)}),
-    # read alike by the general rule
+    # read by the general rule too
     _same_as_general("gsm8k", "question", "answer"),
     _same_as_general("math500", "problem", "answer"),
     _same_as_general("dapo", "prompt", "reward_model.ground_truth"),

@@ -33,7 +33,7 @@ SOLUTION_COLUMNS = (
     "solution",
 )
 GENERAL = "general"
-# arguments that every reward is called with, so columns can't have these names
+# arguments that every reward is called with; a file's columns of these names are not passed
 CALLED_WITH = (
     "prompts",
     "completions",

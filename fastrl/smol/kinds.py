@@ -45,7 +45,7 @@ def draw_countdown(random: Random) -> Exercise:
 
 
 def write_formula(start: int, terms: tuple[Term, ...]) -> str:
-    """Return the operations as one formula, with brackets where a sum is multiplied."""
+    """Return the operations as one formula, with brackets around a sum that is multiplied."""
     text, is_sum = str(start), False
     for operation, operand in terms:
         text = f"({text})" if operation == "*" and is_sum else text

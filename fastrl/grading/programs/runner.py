@@ -46,8 +46,9 @@ def extract_program(text: str) -> str:
     """Extract the program from a text: its last fenced block in Python, or else without a language.
 
     Without a fence, the text is the program; if all blocks are in other languages, it is "". Only the text
-    before an end marker such as <|im_end|> counts, and a last block may lack its closing fence. An odd number
-    of fences whose first has no language and follows text closes a Python block that the prompt opened.
+    before an end marker such as <|im_end|> counts, and a last block may lack its closing fence. If the number
+    of fences is odd and the first one follows text and has no language, it closes a Python block that the
+    prompt opened.
     """
     ended = _END.search(text)
     text = text[: ended.start()] if ended else text
