@@ -227,7 +227,7 @@ def test_refusals(change, error, words):
 def test_a_named_backend_runs_or_raises():
     wide = torch.zeros(3, 4, dtype=torch.float64)
     with pytest.raises(
-        RuntimeError, match=r"expected one of \['torch', 'reference'\], got 'cpp', which takes bfloat16"
+        RuntimeError, match=r"expected one of \['torch', 'reference'\], got 'cpp', which takes only bfloat16"
     ):
         linear_logprob(wide, torch.zeros(5, 4), torch.zeros(3, dtype=torch.int64), backend="cpp")
     out = linear_logprob(wide, torch.zeros(5, 4), torch.zeros(3, dtype=torch.int64))

@@ -257,8 +257,9 @@ def _libraries(hidden: str, packages: Sequence[str] = ()) -> list[str]:
     Raises: OSError: `hidden` lies inside one of them, or Python lies in /tmp.
     """
     paths = visible_paths(packages)
-    if any(path.startswith("/tmp/") for path in paths):
-        raise OSError(f"Python lies in /tmp ({sys.base_prefix}), which a program has for itself")
+    in_tmp = next((path for path in paths if path.startswith("/tmp/")), None)
+    if in_tmp is not None:
+        raise OSError(f"{in_tmp} lies in /tmp, which a program has for itself")
     if seen_through(hidden):
         raise OSError(f"the working directory {hidden} lies where programs see Python and the system")
     return paths

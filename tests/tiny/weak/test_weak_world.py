@@ -79,7 +79,7 @@ def test_it_is_made_once_and_a_mix_is_its_own(cache, monkeypatch):
     monkeypatch.setattr(weak_world, "make_weak", refuse)
     assert build_weak_world(CONFIG, cache) == made
     with pytest.raises(AssertionError, match="made again"):
-        build_weak_world(replace(CONFIG, mix="coded"), cache)
+        build_weak_world(replace(CONFIG, mix="half_coded"), cache)
     assert [path.name for path in cache.iterdir() if path.name.startswith(".")] == []
     others = [replace(CONFIG, mix=mix) for mix in MIXES] + [replace(CONFIG, num_texts=6)]
     assert len({weak_key(config) for config in others}) == len(MIXES) + 1
