@@ -139,7 +139,7 @@ def test_after_an_interrupted_load_nothing_but_all_weights_will_do(folder, engin
             lambda: engine.score([[9, 8]]),
             lambda: engine.load_weights(other[:1], 6, partial=True),
         ):
-            with pytest.raises(RuntimeError, match="expected all of them"):
+            with pytest.raises(RuntimeError, match=r"expected (all of them|a load of all weights)"):
                 call()
         engine.load_weights(weights.items(), 7)
     assert engine.generate([[9, 8]], SAMPLING, seeds=[0]) == before
