@@ -203,10 +203,16 @@ def test_a_competitor_from_a_folder(form, tmp_path, clean_path):
     assert torch.autograd.grad(logprobs.sum(), case.weight)[0].shape == case.weight.shape
 
 
-@pytest.mark.slow
 def test_a_table_keeps_every_row(capsys):
     class Given:
-        only, wheels, rounds, gate_rows, no_memory, first_calls = "torch", None, 1, 16, True, False
+        only, wheels, rounds, gate_rows, no_memory, first_calls = (
+            "eager,max-autotune",
+            None,
+            1,
+            16,
+            True,
+            False,
+        )
 
     rows = Bench("linear_grpo_loss", Given(), "cpu").table(CaseSpec(**SMALL))
     by_name = {row["provider"]: row for row in rows}
