@@ -103,11 +103,11 @@ class Family:
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Options of the template."""
     prompt: str
-    """What a model reads of a user's turn "7+5?"."""
+    """The text that a model reads for a user's turn "7+5?"."""
     with_system: str | None
     """The same after a system turn "S"; None: the template refuses it."""
     answer: str | None
-    """What SFT trains of the answer "12"; None: the row is refused."""
+    """The text that SFT trains for the answer "12"; None: the row is refused."""
 
 
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")

@@ -1,4 +1,4 @@
-"""How the suite runs: marks by file, a fixed random state per test, limits, skip reasons, durations.
+"""Hooks of the suite: marks by file, a fixed random state per test, limits, skip reasons, durations.
 
 --check            only tests without a mark
 --long             only tests marked long; other runs leave them out

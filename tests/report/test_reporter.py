@@ -1,4 +1,4 @@
-"""What a step prints on a terminal and in a file, and the trackers."""
+"""The lines that a step prints on a terminal and in a file, and the trackers."""
 
 import io
 import json

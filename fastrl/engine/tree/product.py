@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _MIN_PACKED = 1 << 18
-"""Elements of a weight from which packing gains on a CPU: below, starting the operation costs more."""
+"""Elements of the smallest weight that is packed: those of the tiny worlds stay plain."""
 
 
 @dataclass(slots=True)
