@@ -9,6 +9,7 @@
 #include "common/version.h"
 #include "group_advantage/group_advantage.h"
 #include "grpo_loss/grpo_loss.h"
+#include "layer/layer.h"
 #include "linear_logprob/linear_logprob.h"
 #include "prefix_tree/prefix_tree.h"
 #include "sample_tokens/sample_tokens.h"
@@ -237,6 +238,31 @@ void bind_tree_decode(nb::module_& m) {
   m.def("tree_decode_cpu", &fastrl::tree_decode_cpu, "plan"_a, "layer"_a, "num_threads"_a, WithoutGil());
 }
 
+void bind_layer(nb::module_& m) {
+  m.def(
+      "rms_norm_cpu",
+      [](Address x, Address weight, std::int64_t rows, std::int64_t width, float eps, Address out,
+         int num_threads) {
+        fastrl::rms_norm_cpu(at<const float>(x), at<const float>(weight), rows, width, eps, at<float>(out),
+                             num_threads);
+      },
+      "x"_a, "weight"_a, "rows"_a, "width"_a, "eps"_a, "out"_a, "num_threads"_a, WithoutGil());
+  m.def(
+      "silu_mul_cpu",
+      [](Address gate_up, std::int64_t rows, std::int64_t width, Address out, int num_threads) {
+        fastrl::silu_mul_cpu(at<const float>(gate_up), rows, width, at<float>(out), num_threads);
+      },
+      "gate_up"_a, "rows"_a, "width"_a, "out"_a, "num_threads"_a, WithoutGil());
+  m.def(
+      "rotate_cpu",
+      [](Address x, std::int64_t rows, std::int64_t heads, std::int64_t half, std::int64_t stride,
+         Address cos, Address sin, int num_threads) {
+        fastrl::rotate_cpu(at<float>(x), rows, heads, half, stride, at<const float>(cos),
+                           at<const float>(sin), num_threads);
+      },
+      "x"_a, "rows"_a, "heads"_a, "half"_a, "stride"_a, "cos"_a, "sin"_a, "num_threads"_a, WithoutGil());
+}
+
 }  // namespace
 
 NB_MODULE(_C, m) {
@@ -250,6 +276,7 @@ NB_MODULE(_C, m) {
   bind_tokens(m);
   bind_tree_decode(m);
   bind_prefix_tree(m);
+  bind_layer(m);
   m.def(
       "group_advantage_cpu",
       [](Address rewards, Address group_ids, std::int64_t count, int scale, int baseline, double eps,

@@ -38,6 +38,8 @@ ALLOWED_SKIPS = (
     r"tiny world (has not been made|is not in the cache)",  # minutes of training: make demo
     r"trackio is not installed",  # tests/peers.txt says why
 )
+INTERPRETED_EVERY = 3
+"""make test runs every third parameter set of a test in Triton's interpreter, make long the others."""
 NO_PARAMETERS = SimpleNamespace(params={})
 HEAVY = "torch._dynamo transformers sympy.parsing.sympy_parser latex2sympy2_extended matplotlib.pyplot pandas"
 
@@ -138,9 +140,21 @@ class Suite:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        self.thin(items)
         left = [item for item in items if not self.is_asked(self.marks[item.nodeid])]
         items[:] = [item for item in items if self.is_asked(self.marks[item.nodeid])]
         self.config.hook.pytest_deselected(items=left)
+
+    def thin(self, items: list[pytest.Item]) -> None:
+        """Mark long two of three parameter sets that a test runs in Triton's interpreter, which is slow."""
+        seen: Counter[str] = Counter()
+        for item in items if not torch.cuda.is_available() else ():
+            if self.marks[item.nodeid] == "interpreter":
+                test = item.nodeid.split("[")[0]
+                if seen[test] % INTERPRETED_EVERY:
+                    item.add_marker("long")
+                    self.marks[item.nodeid] = "long"
+                seen[test] += 1
 
     def is_asked(self, mark: str) -> bool:
         """Return whether this run runs tests of this mark."""

@@ -111,10 +111,15 @@ def configs(checkpoints, tmp_path_factory) -> dict[str, SftConfig | CptConfig | 
 
 @pytest.fixture(scope="module")
 def runs(configs, tmp_path_factory) -> dict[int, Path]:
-    """Number of ranks -> where their runs are; on four ranks, which CI's two cores share, only WIDE."""
-    folder = tmp_path_factory.mktemp("runs")
+    """Number of ranks -> where their runs are."""
+    return runs_of(configs, (1, 2), tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def runs_of_four(configs, tmp_path_factory) -> dict[int, Path]:
+    """Where four ranks' runs of WIDE are."""
     wide = {name: configs[name] for name in WIDE}
-    return runs_of(configs, (1, 2), folder) | runs_of(wide, (4,), folder)
+    return runs_of(wide, (4,), tmp_path_factory.mktemp("runs_of_four"))
 
 
 def check_equal(one: list[dict], many: list[dict]) -> None:
@@ -133,13 +138,23 @@ NAMES = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("size", "name"), [*((2, name) for name in NAMES), *((4, name) for name in WIDE)])
-def test_ranks_have_the_curve_of_one_rank(runs, size, name):
-    one, many = (read_metrics(runs[n] / name / "metrics.jsonl") for n in (1, size))
+@pytest.mark.parametrize("name", NAMES)
+def test_two_ranks_have_the_curve_of_one(runs, name):
+    check_runs(runs[1] / name, runs[2] / name)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", WIDE)
+def test_four_ranks_have_the_curve_of_one(runs, runs_of_four, name):
+    check_runs(runs[1] / name, runs_of_four[4] / name)
+
+
+def check_runs(one_folder: Path, many_folder: Path) -> None:
+    one, many = (read_metrics(folder / "metrics.jsonl") for folder in (one_folder, many_folder))
     losses = [line["loss"] for line in one if "loss" in line]
     assert len(losses) == 10 and losses[-1] < losses[0]
     check_equal(one, many)
-    assert sorted(p.name for p in (runs[size] / name / "checkpoints").iterdir()) == [
+    assert sorted(p.name for p in (many_folder / "checkpoints").iterdir()) == [
         "step-000008", "step-000010",
     ]  # fmt: skip
 
@@ -183,7 +198,13 @@ def test_a_sharded_reward_model_is_saved_like_an_unsharded_one(configs, runs, tm
                 assert (mine / file).read_text() == (theirs / file).read_text(), file
 
 
-@pytest.mark.parametrize("name", ["sft-spread", "cpt", "reward_model-adapters"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sft-spread",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("cpt", "reward_model-adapters")),
+    ],
+)
 def test_saved_on_four_ranks_it_goes_on_on_two_and_one(configs, runs, tmp_path, name):
     begun = replace(configs[name], train=replace(configs[name].train, num_steps=6))
     on_ranks(4, stages, tmp_path / "found4", placed(begun, tmp_path / "four"))

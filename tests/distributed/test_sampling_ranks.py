@@ -177,6 +177,7 @@ def pipeline(ranks: Ranks, recipe: dict[str, Any]) -> str:
     return str(run_recipe(from_dict(recipe)))
 
 
+@pytest.mark.long
 def test_a_pipeline_runs_on_ranks(fixed_model, checkpoints, tmp_path):
     """A hard set, RL on it, then SFT of what RL left; what is finished is not run again."""
     data = {"path": write_rows(tmp_path / "problems.jsonl", problem_rows())}

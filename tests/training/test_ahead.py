@@ -230,6 +230,7 @@ def test_receivers_refills_and_several_updates(config, checkpoints, monkeypatch)
     assert threads_left() == []
 
 
+@pytest.mark.long
 def test_killed_anywhere_it_goes_on_bit_for_bit(config, tmp_path):
     run_stage(config)
     killed = named(config, "killed")

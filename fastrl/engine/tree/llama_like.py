@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastrl.engine.tree.attention import AttentionBatch, AttentionLayer
+from fastrl.engine.tree.layer_ops import rms_norm, rotate, silu_mul
 from fastrl.engine.tree.product import Product
 
 _CLASSES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
@@ -90,16 +91,13 @@ class LlamaLike:
         """Return the last hidden states [T, D] of tokens ids [T] at positions [T]."""
         x: Tensor = self.decoder.embed_tokens(ids)
         cos, sin = self.decoder.rotary_emb(x, positions[None])
-        cos, sin = cos[0, :, None], sin[0, :, None, : self.head_dim // 2]
-        width = x.shape[-1:]
+        half = self.head_dim // 2
+        cos, sin = cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
         for layer in self.layers:
-            attended = self._attention(
-                layer, F.rms_norm(x, width, layer.attention_norm, self.eps), cos, sin, batch
-            )
+            attended = self._attention(layer, rms_norm(x, layer.attention_norm, self.eps), cos, sin, batch)
             x = layer.out.add_to(x, attended)
-            gate, up = layer.gate_up(F.rms_norm(x, width, layer.mlp_norm, self.eps)).chunk(2, -1)
-            x = layer.down.add_to(x, F.silu(gate) * up)
-        return F.rms_norm(x, width, self.decoder.norm.weight, self.eps)
+            x = layer.down.add_to(x, silu_mul(layer.gate_up(rms_norm(x, layer.mlp_norm, self.eps))))
+        return rms_norm(x, self.decoder.norm.weight, self.eps)
 
     def _attention(self, layer: _Layer, x: Tensor, cos: Tensor, sin: Tensor, batch: AttentionBatch) -> Tensor:
         rotated = self.num_heads + self.num_kv_heads
@@ -107,15 +105,6 @@ class LlamaLike:
         qk, value = qkv[:, :rotated], qkv[:, rotated:]
         if layer.query_key_norm is not None:
             qk = F.rms_norm(qk, (self.head_dim,), None, self.eps) * layer.query_key_norm
-        qk = _rotate(qk, cos, sin)
+        qk = rotate(qk, cos, sin)
         out = batch.attend(qk[:, : self.num_heads], qk[:, self.num_heads :], value, layer.attention)
         return out.reshape(len(x), -1)
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Apply rotary embedding to x [T, H, K]: halves (a, b) -> (a cos - b sin, b cos + a sin)."""
-    half = x.shape[-1] // 2
-    out = x * cos
-    out[..., :half].addcmul_(x[..., half:], sin, value=-1)
-    out[..., half:].addcmul_(x[..., :half], sin)
-    return out

@@ -99,6 +99,7 @@ def test_a_part_that_fails_is_named_and_tried_again(asked, tmp_path, capsys):
     assert starts(root) == {"seed-0": 1, "seed-1": 2, "seed-2": 1}
 
 
+@pytest.mark.long
 def test_killed_it_goes_on_and_leaves_no_process(asked, tmp_path):
     root = tmp_path / "r"
     claim_folder(root, Sizes(samples=2))

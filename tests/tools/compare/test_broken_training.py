@@ -90,6 +90,7 @@ def test_advantages_of_the_wrong_sign_are_found(trained, reference, monkeypatch)
     assert "learning_rate" not in found and found["reward"].value < found["reward"].band.low
 
 
+@pytest.mark.long
 def test_advantages_that_are_not_normalised_are_found(trained, reference):
     """They are in the rewards' units then, whose deviation is ten times one and more."""
     found = drifted(trained("unscaled", 14, scale="none"), reference)

@@ -59,6 +59,7 @@ def lines(file):
     return file.read_text().count("\n") if file.exists() else 0
 
 
+@pytest.mark.long
 def test_killed_in_the_middle_it_goes_on_to_the_same_table(recipe, tmp_path, monkeypatch):
     folder, whole = tmp_path / "sweep", tmp_path / "whole"
     grid = [

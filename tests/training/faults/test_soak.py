@@ -84,6 +84,7 @@ def test_a_grader_that_dies_while_it_loads_is_replaced_twice(monkeypatch):
         grader.grade([pair])
 
 
+@pytest.mark.long
 def test_a_dead_rank_is_restarted_and_a_signalled_one_stops_all(checkpoints, tmp_path):
     config = fault_config(checkpoints["qwen3"], tmp_path, "two")
     # as many prompts on either rank, so that they draw what one would
