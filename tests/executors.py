@@ -27,11 +27,12 @@ class Reader:
         return [[self._samples(tree.prompt_ids, b) for b in tree.branches] for tree in trees]
 
     def reads(self, call=-1):
-        """[(text, num_samples, seed)] of every branch of a call."""
+        """[(text, num_samples, seed)] of every branch of a call that was sampled from."""
         return [
             (self.tokenizer.decode([*tree.prompt_ids, *b.token_ids]), b.num_samples, b.seed)
             for tree in self.calls[call][0]
             for b in tree.branches
+            if b.num_samples
         ]
 
     def _samples(self, prompt_ids, branch):

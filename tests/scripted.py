@@ -18,7 +18,7 @@ class ScriptedEngine:
         self.tokenizer = byte_tokenizer()
         self.write = write
         self.asked = []
-        """(question, prefix, max_new_tokens, seed) of every branch."""
+        """(question, prefix, max_new_tokens, seed) of every branch that was sampled from."""
 
     def generate(self, prompts, sampling, *, seeds, n=1):
         return [
@@ -38,7 +38,8 @@ class ScriptedEngine:
     def _samples(self, prompt_ids, prefix_ids, seed, n, max_new_tokens):
         question = self.tokenizer.decode(prompt_ids, skip_special_tokens=True)
         prefix = self.tokenizer.decode(prefix_ids)
-        self.asked.append((question, prefix, max_new_tokens, seed))
+        if n:
+            self.asked.append((question, prefix, max_new_tokens, seed))
         return [self._completion(self.write(question, prefix, j, seed), max_new_tokens) for j in range(n)]
 
     def _completion(self, text, max_new_tokens):

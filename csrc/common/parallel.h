@@ -42,7 +42,7 @@ void run_on_threads(int num_threads, const Work& work) {
 // operations of about a nanosecond.
 template <class Body>
 void parallel_for(std::int64_t count, std::int64_t work, int num_threads, const Body& body) {
-  constexpr std::int64_t kWorkWorthAThread = 1 << 14;
+  constexpr std::int64_t kWorkWorthAThread = 1 << 16;
   const std::int64_t parts =
       std::min({count, work / kWorkWorthAThread, static_cast<std::int64_t>(num_threads)});
   if (parts <= 1) {

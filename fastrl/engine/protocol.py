@@ -33,6 +33,8 @@ class EngineStats:
     """Prefill tokens whose keys and values were in the cache."""
     decode_tokens: int = 0
     """Sampled tokens that went through the model; the last one of a completion never does."""
+    agreed_tokens: int = 0
+    """Sampled tokens that prefill had computed, since their prefix tree has them at that place."""
     generated_tokens: int = 0
     """Tokens of finished completions."""
     kv_tokens_read: int = 0

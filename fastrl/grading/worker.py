@@ -17,6 +17,15 @@ from typing import IO
 
 MEMORY_BYTES = 4 << 30
 ORPHAN_GRACE_S = 1.0
+WARM_UP = (
+    (r"\frac{1}{\sqrt{2}}", r"\frac{\sqrt{2}}{2}"),
+    ("x < 3", "x > 3"),
+    (r"1 \le x < 5", "[1, 5)"),
+    (r"\sin(2x)", r"2 \sin x \cos x"),
+    (r"\ln 2", r"\log_{10} 2"),
+    (r"\pi^{e}", r"e^{\pi}"),
+)
+"""Pairs that are compared before the first fork: the first use of a part of sympy takes up to 0.3 s."""
 SIGNALS = (signal.SIGUSR1, signal.SIGCHLD)
 """SIGUSR1: the parent wants another child. SIGCHLD: a child has ended."""
 
@@ -35,7 +44,8 @@ def main() -> None:
     _limit_memory()
     logging.disable(logging.WARNING)  # math-verify warns about a missing time limit, which the parent has
     compare = load_comparison()
-    compare(r"\frac{1}{\sqrt{2}}", r"\frac{\sqrt{2}}{2}")  # the first use is slow, so warm up
+    for pair in WARM_UP:
+        compare(*pair)
     gc.freeze()
     while True:
         print("ready", file=replies, flush=True)

@@ -92,22 +92,30 @@ class Receiver:
         gold: Sequence[Any],
         *seed: int | str,
         ids: Sequence[int] | None = None,
-        whole: Sequence[Sequence[int]] = (),
-        temperature: float = 1.0,
+        rollouts: Sequence[Sequence[int]] = (),
+        score_temperature: float | None = None,
     ) -> tuple[list[list[list[Continuation]]], list[list[float]]]:
         """Continue every cut and grade the results; in mode "force" the forcing text follows the cut.
 
         Args:
             prompts: of each rollout; equal prompts must be consecutive.
             seed, ids: the seed of cut k of rollout i is (seed, ids[i], k); ids None: the rollouts' indices.
-            whole: whole rollouts in the receiver's tokens, to score at `temperature` in the same prefill.
-        Returns: continuations [rollout][cut][sample], and log-probs of `whole` [rollout][token].
+            rollouts: whole rollouts in the policy's tokens. If the receiver has the same vocabulary, its
+                prefill reads them to their end, and a continuation costs nothing while it agrees with one.
+            score_temperature: score the rollouts at this temperature in the same prefill; the vocabularies
+                must be equal.
+        Returns: continuations [rollout][cut][sample], and log-probs [rollout][token] if they are scored.
         """
         trees = self._trees(prompts, cuts, seed, range(len(prompts)) if ids is None else ids)
         stop = (self.config.forcing_end,) if self.config.mode == "force" else self.stop
         sampling = SamplingParams(temperature=self.config.temperature, top_p=self.config.top_p, stop=stop)
         index = CutIndex(prompts, cuts)
-        found, logprobs = self._generate(trees, sampling, index.trees, whole, temperature)
+        reads = self.cutter.same_vocabulary and (
+            self.config.mode == "sample" or score_temperature is not None
+        )
+        found, logprobs = self._generate(
+            trees, sampling, index.trees, rollouts if reads else (), score_temperature
+        )
         completions = [[found[tree][branch] for tree, branch in own] for own in index.branches]
         verdicts = iter(self._grade(cuts, completions, gold))
         continuations = [
@@ -128,20 +136,20 @@ class Receiver:
 
     def _generate(
         self, trees: list[PrefixTree], sampling: SamplingParams, owners: Sequence[int],
-        whole: Sequence[Sequence[int]], temperature: float,
+        rollouts: Sequence[Sequence[int]], score_temperature: float | None,
     ) -> tuple[list[list[list[Completion]]], list[list[float]]]:  # fmt: skip
-        """Return completions [tree][branch][sample], and log-probs of whole rollouts as further branches."""
-        if not whole:
-            return self.engine.continue_prefixes(trees, sampling), []
-        # appended after the cuts' branches, which keep their indices
+        """Return completions [tree][branch][sample], and log-probs of the rollouts, if they are scored."""
+        # rollouts are branches after those of the cuts, which keep their indices
         branches = [list(tree.branches) for tree in trees]
         numbers = []
-        for tree, token_ids in zip(owners, whole, strict=True):
+        for tree, token_ids in zip(owners, rollouts, strict=False):
             numbers.append((tree, len(branches[tree])))
             branches[tree].append(Branch(token_ids=token_ids, num_samples=0, max_new_tokens=1, seed=0))
         trees = [replace(tree, branches=below) for tree, below in zip(trees, branches, strict=True)]
+        if score_temperature is None:
+            return self.engine.continue_prefixes(trees, sampling), []
         scored = [[b for t, b in numbers if t == tree] for tree in range(len(trees))]
-        found, logprobs = self.engine.continue_and_score(trees, sampling, scored, temperature)
+        found, logprobs = self.engine.continue_and_score(trees, sampling, scored, score_temperature)
         return found, [logprobs[t][b] for t, b in numbers]
 
     def answer_logprobs(

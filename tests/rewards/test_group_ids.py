@@ -66,7 +66,9 @@ def test_transfer_prefills_the_prompt_of_several_groups_once(byte, grader, colum
     rewards, _ = ask(reward, ["x"] * 6, **columns)
     assert rewards == [1.0] * 6
     ((trees, _),) = engine.calls
-    assert len(trees) == 1 and len(trees[0].branches) == 6
+    (tree,) = trees
+    assert [branch.num_samples for branch in tree.branches] == [1] * 6 + [0] * 6  # cuts, then whole rollouts
+    assert [branch.token_ids[0] for branch in tree.branches[6:]] == list(range(10, 16))
 
 
 def test_a_groups_transfer_does_not_depend_on_the_others(byte, grader):

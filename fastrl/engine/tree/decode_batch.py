@@ -54,6 +54,8 @@ class _RequestArrays:
     key: Ints
     """Key of the request's random stream."""
     prefix_length: Ints
+    followed: Ints
+    """Sampled tokens that are part of the prefix."""
     capacity: Ints
     """Longest tail: sampled tokens that go through the model."""
     blocks: Ints
@@ -82,7 +84,7 @@ class DecodeBatch:
         self.pool, self.outputs, self.sampling, self.device = pool, outputs, sampling, device
         self.stats = stats
         self.trees: list[RequestTree] = []
-        self.requests = _RequestArrays(*(np.zeros(0, dtype=np.int64),) * 6, np.zeros((0, 0), dtype=np.int64))
+        self.requests = _RequestArrays(*(np.zeros(0, dtype=np.int64),) * 7, np.zeros((0, 0), dtype=np.int64))
         self._new: list[tuple[Tensor, Tensor]] = []
         self._plan: DecodePlan
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -138,7 +140,7 @@ class DecodeBatch:
         self.requests = joined.pick(np.lexsort((joined.segment, joined.tree)))
 
     def _arrays_of(self, tree: RequestTree, requests: Ints) -> _RequestArrays:
-        capacity = tree.limit[requests] - 1
+        capacity = tree.tail_limit[requests]
         counts = -(-capacity // BLOCK)
         blocks = np.full((len(requests), int(counts.max())), -1, dtype=np.int64)
         blocks[np.arange(blocks.shape[1]) < counts[:, None]] = self.pool.take_blocks(int(counts.sum()))
@@ -148,6 +150,7 @@ class DecodeBatch:
             segment=tree.segment[requests],
             key=tree.key[requests],
             prefix_length=tree.prefix_lengths[requests],
+            followed=self.outputs.followed[tree.request_ids[requests]],
             capacity=capacity,
             blocks=blocks,
         )
@@ -166,13 +169,14 @@ class DecodeBatch:
         # read and written in place, so that a captured graph continues from the last step
         self._last = move(outputs.tokens[requests.request_id, lengths - 1].astype(np.int64))
         self._logprobs = torch.zeros(len(lengths), device=self.device)
-        self._tail = move(lengths - 1)  # tokens of each request whose keys and values are in the pool
+        tail = lengths - 1 - requests.followed
+        self._tail = move(tail)  # tokens of each request whose keys and values are in the pool
         self._uniforms = uniforms(self._keys, move(lengths), _UNIFORMS_AHEAD)
         self._drawn = torch.zeros(1, dtype=torch.int64, device=self.device)
         self._steps = 0
         self._graph = None
         self._read = int(self._plan.segments[:, 1].sum())
-        self._own_tokens, self._above = int((lengths - 1).sum()), int(requests.prefix_length.sum())
+        self._own_tokens, self._above = int(tail.sum()), int(requests.prefix_length.sum())
 
     def _make_plan(self) -> DecodePlan:
         """Return the decode plan of the trees' segments, with their pool slots and requests."""

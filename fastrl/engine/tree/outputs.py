@@ -38,6 +38,8 @@ class RequestOutputs:
         self.logprobs: NDArray[np.float32] = np.zeros(shape, dtype=np.float32)
         self.lengths: Ints = np.zeros(len(limits), dtype=np.int64)
         """Sampled tokens of each request; after its end the length of its last record."""
+        self.followed: Ints = np.zeros(len(limits), dtype=np.int64)
+        """Tokens of each request that its tree had already, which needed no decode step."""
         self.ends: Ints = np.zeros(len(limits), dtype=np.int64)
         """Length of each request when it ended; 0 while it is alive."""
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastrl.engine.tree.following import NextTokens
 from fastrl.engine.tree.kv_pool import Ints, on_device
 from fastrl.engine.tree.prefill import Span, spans_of
 from fastrl.engine.tree.request_tree import RequestTree
@@ -24,6 +25,8 @@ class PrefillStream:
         self.trees, self.device = trees, device
         sizes = [tree.forest.num_slots for tree in trees]
         bases = np.cumsum([0, *sizes[:-1]]).tolist()
+        self.bases: list[int] = bases
+        """Index in the stream of each tree's first token."""
         self.spans: list[Span] = []
         for tree, base in zip(trees, bases, strict=True):
             assert tree.slots is not None, "trees have slots before they are prefilled"
@@ -38,6 +41,10 @@ class PrefillStream:
             [slots_above(tree.forest)[tree.scored] + shift for tree, shift in pairs]
         )
         self._found: list[tuple[Ints, Tensor]] = []
+        self.next_tokens = NextTokens([tree.forest for tree in trees])
+        self.keeps_hidden = self.next_tokens.any_after(self.ends)
+        """True if a request may follow its tree; then hidden states are needed after the pass."""
+        self._hidden: list[Tensor] = []
 
     @property
     def scores(self) -> bool:
@@ -52,6 +59,15 @@ class PrefillStream:
             ids = self.tokens[on_device(self._scored[here], self.device)]
             out = linear_logprob(parents, head.weight, ids, temperature=temperature, **head.options())
             self._found.append((here, out.logprobs))
+
+    def keep(self, hidden: Tensor) -> None:
+        """Keep the last hidden states [T, D] of the next T tokens, if a request may follow its tree."""
+        if self.keeps_hidden:
+            self._hidden.append(hidden)
+
+    def hidden(self) -> Tensor:
+        """Return the hidden states of all tokens."""
+        return torch.cat(self._hidden)
 
     def finish(self) -> None:
         """Store the log-probs in their trees."""

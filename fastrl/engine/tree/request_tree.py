@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrl.engine.sampling import request_keys
+from fastrl.engine.tree.following import split
 from fastrl.engine.tree.kv_pool import BLOCK, Ints, blocks_of
 from fastrl.ops import PrefixForest, prefix_tree
 from fastrl.types import PrefixTree
@@ -40,6 +41,8 @@ class RequestTree:
     prefilled: bool = False
     started: int = 0
     """Requests request_ids[:started] have started."""
+    followed: Ints | None = None
+    """[requests] tokens by which each request has followed the tree; None: it has not been prefilled."""
 
     @property
     def prompt_len(self) -> int:
@@ -58,10 +61,21 @@ class RequestTree:
         return lengths
 
     @property
+    def tail_limit(self) -> Ints:
+        """[requests] longest tail of each request: the last sampled token needs no slot."""
+        return self.limit - 1 - (0 if self.followed is None else self.followed)
+
+    @property
     def tail_blocks(self) -> Ints:
-        """[requests] blocks of each request's tail; the last sampled token needs no slot."""
-        blocks: Ints = -(-(self.limit - 1) // BLOCK)
+        """[requests] blocks of each request's tail."""
+        blocks: Ints = -(-self.tail_limit // BLOCK)
         return blocks
+
+    def follow_to(self, slots: Ints) -> None:
+        """Let each request continue from a forest slot at or below the end of its path; slots: [requests]."""
+        self.followed = self.forest.depths[slots] - self.forest.depths[self.end_slots]
+        self.forest = split(self.forest, slots)
+        self.segment = np.searchsorted(self.forest.starts, slots + 1) - 1
 
     def blocks_needed(self) -> int:
         """Return the blocks of the tree and its longest request, the least that the pool must have."""

@@ -167,17 +167,49 @@ class Scheduler:
             tree.prefilled = True
         self.stats.prefill_tokens += len(stream.tokens)
         numbers = np.concatenate([tree.request_ids for tree in trees])
-        self._end(self.outputs.record(numbers, ids[:, None].cpu().numpy(), logprobs[:, None].cpu().numpy()))
+        drawn_ids = ids.cpu().numpy()
+        self._end(self.outputs.record(numbers, drawn_ids[:, None], logprobs[:, None].cpu().numpy()))
+        if stream.keeps_hidden:
+            at = self._follow(stream, numbers, drawn_ids)
+            for tree, base in zip(trees, stream.bases, strict=True):
+                tree.follow_to(at[: len(tree.request_ids)] - base)
+                at = at[len(tree.request_ids) :]
+
+    def _follow(self, stream: PrefillStream, numbers: Ints, last: Ints) -> Ints:
+        """Draw tokens of requests for as long as the last one is the next of their tree.
+
+        Returns: [requests] index in the stream of the token that each last one was drawn after.
+        """
+        keys = np.concatenate([tree.key for tree in stream.trees])
+        at, hidden = stream.ends.copy(), stream.hidden()
+        going = np.flatnonzero(self.outputs.alive(numbers))
+        while len(going):
+            below = stream.next_tokens.find(at[going], last[going])
+            going, below = going[below >= 0], below[below >= 0]
+            if not len(going):
+                break
+            at[going] = below
+            rows, source = np.unique(below, return_inverse=True)
+            logits = self.decoder.head_logits(hidden[on_device(rows, self.device)])
+            begins = on_device(self.outputs.lengths[numbers[going]], self.device)
+            u = uniforms(on_device(keys[going], self.device), begins, 1)[:, 0]
+            ids, logprobs = draw(logits, u, self.sampling, on_device(source, self.device))
+            last[going] = ids.cpu().numpy()
+            self.outputs.followed[numbers[going]] += 1
+            self._end(self.outputs.record(numbers[going], last[going, None], logprobs[:, None].cpu().numpy()))
+            going = going[self.outputs.alive(numbers[going])]
+        return at
 
     def _pass(self, stream: PrefillStream, piece: Sequence[Span], wanted: Ints) -> Tensor:
         """Run one forward pass; return logits [len(wanted), V] of the tokens `wanted`."""
         part = slice(piece[0].start, piece[-1].stop)
         tokens, depths = stream.tokens[part], stream.depths[part]
         batch, keep = PrefillBatch(self.pool, piece, self.device), on_device(wanted, self.device)
-        if not stream.scores:
+        if not stream.scores and not stream.keeps_hidden:
             return self.decoder.logits(tokens, depths, batch, keep)
         hidden = self.decoder.hidden(tokens, depths, batch)
         stream.score(hidden, piece[0].start, self.decoder.head, self.score_temperature)
+        stream.keep(hidden)
         return self.decoder.head_logits(hidden[keep])
 
     def _decode(self) -> None:
@@ -190,6 +222,8 @@ class Scheduler:
         """Keep and count requests that have ended."""
         self.finished += finished
         num_tokens = sum(len(request.token_ids) for request in finished)
+        agreed = sum(int(self.outputs.followed[request.request_id]) for request in finished)
         self.stats.finished += len(finished)
         self.stats.generated_tokens += num_tokens
-        self.stats.decode_tokens += num_tokens - len(finished)
+        self.stats.agreed_tokens += agreed
+        self.stats.decode_tokens += num_tokens - len(finished) - agreed

@@ -86,10 +86,9 @@ class TransferReward:
         ]
         if self.config.mode == "teacher":
             return self._teacher_rewards(prompts, cuts, solution, log_extra, log_metric)
-        whole = () if self.ref_temperature is None else completion_ids
         continuations, ref_logprobs = self.receiver.continue_cuts(
             prompts, cuts, solution, self.seed, "transfer", step, ids=ids,
-            whole=whole, temperature=self.ref_temperature or 1.0,
+            rollouts=completion_ids, score_temperature=self.ref_temperature,
         )  # fmt: skip
         rows: list[list[Scored]] = [
             list(zip(row_cuts, found, strict=True))

@@ -84,6 +84,7 @@ def transferability(
         [problems[i].solution for i, _ in rows],
         seed,
         "transfer",
+        rollouts=[completion.token_ids for _, completion in rows],
     )
     return summarize_transfer([i for i, _ in rows], cuts, continuations, tuple(taus), seed)
 
