@@ -324,7 +324,7 @@ def test_the_command_has_help(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["plan", "--help"])
     assert ended.value.code == 0
-    assert "usage: fastrl" in capsys.readouterr().out
+    assert "usage: fastrl plan RECIPE [--gpu_gib N] [--nproc N]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
