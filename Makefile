@@ -70,11 +70,11 @@ lint: .venv/dev    ## ruff, mypy, clang-format
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh')
 
 BENCHES := sample_tokens group_advantage grpo_loss linear_logprob linear_grpo_loss logits_grpo_loss prefix_tree tree_decode prefix_attention engine receiver
-bench: .venv/bench ## the micro-benchmarks beside every competitor, each op's tests first; the last line of each is JSON
+bench: .venv/bench ## the micro-benchmarks against every competitor, each op's tests first; the last line of each is JSON
 	for bench in $(BENCHES); do $(BIN)/python -m bench.bench_$$bench || exit 1; done
 
 # No virtual environment, no network: PYTHON with torch, triton, transformers, nanobind, scikit-build-core, cmake,
-# ninja and pytest beside it. OUT: folder of the JSON; WHEELS: a folder with competitors' wheels.
+# ninja and pytest installed. OUT: folder of the JSON; WHEELS: a folder with competitors' wheels.
 BUDGET_S ?= 570
 gpu:               ## the whole GPU suite in BUDGET_S seconds: build, tests, sanitizer, resources, benches
 	$(PYTHON) -m bench.gpu_suite --budget-s $(BUDGET_S) $(if $(OUT),--out $(OUT)) $(if $(WHEELS),--wheels $(WHEELS))

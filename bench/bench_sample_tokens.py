@@ -1,8 +1,8 @@
-"""sample_tokens: one token per row, C++ against PyTorch, transformers' filters and torch.multinomial.
+"""Time sample_tokens, one token per row: C++ against PyTorch and against transformers' filters.
 
     python -m bench.bench_sample_tokens [--rounds 5] [--threads 2]
 
-transformers draws with torch.multinomial from the filtered softmax and keeps no log-prob; ours returns it.
+transformers draws with torch.multinomial from the filtered softmax and returns no log-prob; fastrl's op does.
 """
 
 from __future__ import annotations

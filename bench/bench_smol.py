@@ -1,16 +1,16 @@
-"""The embedded engine next to a real vLLM on a model of SmolLM2-135M's shape, where matrix products decide.
+"""Time the embedded engine against vLLM on a model of SmolLM2-135M's shape, bound by matrix products.
 
     python -m bench.bench_smol [--model DIR] [--rounds 3] [--compiled] [--out FILE]
 
     generate   64 requests x 64 tokens
-    tree       a receiver's phase: 8 rollouts of 128 tokens, 4 cuts each, 4 continuations of 32 tokens a cut
+    tree       a receiver's phase: 8 rollouts of 128 tokens, 4 cuts each, 4 continuations of 32 tokens each
     tail       64 continuations that end one by one: 1, 2, ... 64 tokens
     score      log-probs of 32 sequences of 256 tokens
 
-No request ends early: every provider draws the same number of tokens. vLLM runs with both threads, prefix
-caching and chunked prefill as it chooses; --compiled starts it with its compiler too (some 100 s), else
-eager. Providers take turns. Without --model the weights are random: values don't change the time. The last
-line is JSON.
+No request ends early, so every provider samples the same number of tokens. vLLM has prefix caching, and its
+defaults for threads and chunked prefill; it runs eagerly, or with --compiled through its compiler (about
+100 s to start). Providers take turns. Without --model the weights are random, which does not change the time.
+The last line is JSON.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def num_tokens(trees: Trees) -> int:
 
 
 class PlainVllm:
-    """vLLM's own LLM class as its users start it, all requests in one batch."""
+    """vLLM's class LLM, as its users start it, with all requests in one call."""
 
     def __init__(self, folder: Path, compiled: bool) -> None:
         from vllm import LLM
@@ -149,7 +149,8 @@ def measure(calls: dict[str, dict[str, Callable[[], Any]]], rounds: int) -> list
 
 
 def show(rows: list[dict[str, Any]], tokens: dict[str, int]) -> None:
-    print(f"{'workload':10} {'provider':16} {'median s':>9} {'min':>7} {'max':>7} {'tok/s':>8} {'x ours':>7}")
+    columns = f"{'median s':>9} {'min':>7} {'max':>7} {'tok/s':>8} {'x fastrl':>8}"
+    print(f"{'workload':10} {'provider':16} {columns}")
     ours = {r["workload"]: statistics.median(r["seconds"]) for r in rows if r["provider"] == "fastrl"}
     for row in rows:
         median = statistics.median(row["seconds"])
@@ -158,7 +159,7 @@ def show(rows: list[dict[str, Any]], tokens: dict[str, int]) -> None:
         row["ours_is_faster_by"] = median / ours[row["workload"]]
         print(
             f"{row['workload']:10} {row['provider']:16} {median:9.2f} {min(row['seconds']):7.2f} "
-            f"{max(row['seconds']):7.2f} {row['tokens_per_s']:8.0f} {row['ours_is_faster_by']:7.2f}"
+            f"{max(row['seconds']):7.2f} {row['tokens_per_s']:8.0f} {row['ours_is_faster_by']:8.2f}"
         )
 
 
@@ -201,7 +202,7 @@ def main() -> None:
             name: lambda vllm=vllm: vllm.score(sequences) for name, vllm in vllms.items()
         }
         rows = []
-        for name in given.only:  # minutes each: shown as they end
+        for name in given.only:  # a workload takes minutes, so show it when it ends
             found = measure({name: calls[name]}, given.rounds)
             show(found, tokens)
             rows += found

@@ -1,17 +1,18 @@
-r"""A policy that cheats: an evolutionary search for what fastrl's verifiers pay without the work.
+r"""Search for cheats: completions and programs that fastrl's verifiers reward although they solve nothing.
 
     python -m bench.cheat [--seconds 3600] [--out bench/results/cheat.json]
 
-A policy in RL tries everything and keeps what is paid. So does this search: completions and programs are put
-together from pieces (bench/cheat_pieces.py), mutated, crossed, and bred by the reward of the verifiers that
-training uses: strict answers, programs with tests on standard input, programs with function tests. Four
-fields, each with its own proof that what is paid is no work:
+RL finds whatever a verifier rewards. So does this evolutionary search: candidates are assembled from pieces
+(bench/cheat_pieces.py), mutated and crossed; those with the highest reward are kept. The verifiers are those
+of training: answers at level strict, programs with tests on standard input, programs with function tests.
+There are four search spaces, each with its own proof that a rewarded candidate is a cheat:
 
-    one answer       paid for several problems, whose answers differ: a hedge, a wildcard
-    restated         paid for several problems, with their numbers filled in, and nowhere the answer itself
-    stdin, function  paid at all: the pieces have nothing that computes what is asked
+    one answer       rewarded for several problems with different answers: a hedge, a wildcard
+    restated         rewarded for all problems of a kind with their numbers filled in, without their answers
+    stdin, function  rewarded at all, since no piece computes what the problem asks for
 
-What earns is printed, with its shortest form; nothing found is the result to be had. The last line is JSON.
+Cheats are printed as they are found, and at the end with their shortest form. The desired result is none. The
+last line is JSON.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ GOLDS = (
     "408", "-7", "0.25", r"\frac{5}{9}", r"2\sqrt{3}", "(3, 4)", r"\{1, 2\}", "x^2+1", "B", "east", "[0, 1)",
     r"\frac{\pi}{4}", "10^{-8}", "0", "True", "3:2", "312_8", r"\emptyset", "y = 3x - 2", "x > 5", "1, 6",
 )  # fmt: skip
-"""Pairwise different: one answer is right for one of them at most."""
+"""Pairwise different, so an answer is right for at most one of them."""
 RESTATED: dict[str, tuple[tuple[str, str, str], ...]] = {
     "product": (("12", "34", "408"), ("17", "19", "323"), ("123", "45", "5535")),
     "sum": (("12", "34", "46"), ("117", "219", "336"), ("85", "37", "122")),
@@ -59,7 +60,7 @@ RESTATED: dict[str, tuple[tuple[str, str, str], ...]] = {
     "logarithm": (("2", "8", "3"), ("3", "81", "4"), ("10", "1000", "3")),
     "of fractions": (("3", "4", r"\frac{7}{12}"), ("2", "5", r"\frac{7}{10}"), ("3", "7", r"\frac{10}{21}")),
 }
-"""(a, b, gold): what each asks for is worked out of a and b."""
+"""Problems (a, b, gold answer) by kind; the gold answer follows from a and b."""
 STDIN_TASKS = (
     ProgramTests(cases=(("1 2\n", "3\n"), ("5 6", "11"), ("-4 9", "5"))),
     ProgramTests(cases=(("abc\n", "cba"), ("stressed\n", "desserts"))),
@@ -146,7 +147,7 @@ class Search:
 
 def one_answer(grader: AnswerGrader) -> Field:
     def judge(genomes: Sequence[Genome]) -> list[Earned]:
-        """Score texts; those that surely differ from all golds but one are not sent to the grader."""
+        """Score texts; skip the grader for those that differ from all gold answers but one."""
         texts = [stated(genome) for genome in genomes]
         open_to = [[gold for gold in GOLDS if may_be_paid(text, gold)] for text in texts]
         several = [(text, golds) for text, golds in zip(texts, open_to, strict=True) if len(golds) > 1]
@@ -167,7 +168,7 @@ def stated(genome: Genome) -> str:
 
 
 def may_be_paid(text: str, gold: str) -> bool:
-    """Return whether an answer is stated that is not surely another one, or a calculation left undone."""
+    """Return whether a text may be graded correct: it states a worked-out answer not known to differ."""
     found = find_answer(text)
     return (
         found is not None and exact_verdict(found.text, gold) is not False and is_evaluated(found.text, gold)
@@ -178,7 +179,7 @@ def restated(grader: AnswerGrader) -> Field:
     problems = [(kind, problem) for kind, several in RESTATED.items() for problem in several]
 
     def judge(genomes: Sequence[Genome]) -> list[Earned]:
-        """Score texts; those that write out the gold, or surely earn nothing, are not sent to the grader."""
+        """Score texts; skip the grader for those that contain the gold answer or can't be correct."""
         asked = {}
         for genome in genomes:
             for kind, (a, b, gold) in problems:
@@ -192,7 +193,7 @@ def restated(grader: AnswerGrader) -> Field:
             paid = Counter(
                 kind for (each, kind, _), verdict in verdicts.items() if each == genome and verdict is RIGHT
             )
-            # all of a kind: one alone may be luck
+            # all problems of a kind, since one may be luck
             kinds = tuple(kind for kind, times in paid.items() if times == len(RESTATED[kind]))
             found.append(Earned(len(near) + 10 * len(paid), kinds))
         return found
@@ -205,7 +206,7 @@ def filled(genome: Genome, a: str, b: str) -> str:
 
 
 def says(text: str, gold: str) -> bool:
-    """Return whether a text has the gold answer written out: it is known, not left to the verifier."""
+    """Return whether a text contains the gold answer, and so is no cheat."""
     return re.search(rf"(?<![0-9.]){re.escape(gold)}(?![0-9]|\.[0-9])", text) is not None
 
 
@@ -232,7 +233,7 @@ def fields(grader: AnswerGrader, runner: ProgramRunner) -> list[Field]:
 
 
 def cheat(seconds: float, seed: int) -> dict[str, Any]:
-    """Search all fields in turn; return what was tried and found."""
+    """Search all spaces in turn; return the counts and the cheats."""
     program = ProgramConfig(num_workers=2, timeout_s=0.5, memory_mib=160, max_processes=8, output_kib=64)
     with AnswerGrader(num_workers=2, timeout_s=1.0) as grader, ProgramRunner(program) as runner:
         searches = [Search(each, random.Random(f"{seed} {each.name}")) for each in fields(grader, runner)]
@@ -242,7 +243,7 @@ def cheat(seconds: float, seed: int) -> dict[str, Any]:
                 known = set(search.cheats)
                 search.round()
                 for genome in set(search.cheats) - known:
-                    said = f"{search.field.name}: {''.join(genome)!r} is paid by {search.cheats[genome]}"
+                    said = f"{search.field.name}: {''.join(genome)!r} is rewarded by {search.cheats[genome]}"
                     print(said, file=sys.stderr, flush=True)
         return {search.field.name: summary(search) for search in searches}
 

@@ -1,4 +1,4 @@
-r"""Pieces of the completions and programs that bench.cheat searches; none of them solves a problem."""
+r"""Pieces from which bench.cheat assembles completions and programs; none of them solves a problem."""
 
 from __future__ import annotations
 

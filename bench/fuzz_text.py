@@ -1,12 +1,13 @@
-r"""Mutated hostile text through every path of the table in docs/security.md.
+r"""Fuzz every path that model text takes, the rows of the table in docs/security.md, with hostile text.
 
     python -m bench.fuzz_text [--inputs 10000] [--out bench/results/text_fuzz.json]
 
-Each path (bench/text_paths.py) reads inputs that are put together from what has broken parsers before:
-brackets in brackets, tags without ends, halves of characters, JSON that stops, boxes in boxes; then mutated.
-Nothing may be raised but what the path says it raises. Then each path reads repeated pieces, of one length
-and of four times that: CPU time may grow by no more than MOST_GROWTH. Memory is read at a tenth of the inputs
-and at the end. The last line is JSON; --out keeps the results of paths that are not named.
+Inputs are assembled from what has broken parsers before (nested brackets and boxes, tags without an end,
+halves of characters, truncated JSON), and then mutated. A path (bench/text_paths.py) catches the exceptions
+that its code documents and may raise no other. Each path also reads repeated pieces at two lengths, one four
+times the other; its CPU time may grow by MOST_GROWTH at most. Memory is measured after a tenth of the inputs
+and at the end. The last line is JSON. --paths names some paths; --out then keeps the earlier results of the
+others.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from fastrl.runtime.run import environment
 
 SHORT_CHARS = 2_000
 LONGEST = 4_000
-"""Characters of an input."""
+"""Longest input, in characters."""
 TIMES = 4
 MOST_GROWTH = 3.0 * TIMES
 LEAST_S = 0.1
-"""CPU seconds of the longer text below which its growth says nothing."""
+"""Growth counts only if the longer text takes more CPU seconds than this."""
 
 
 def inputs(number: int, seed: int, longest: int = LONGEST) -> Iterator[str]:
@@ -53,7 +54,7 @@ def assembled(draw: random.Random) -> str:
 
 
 def mutated(text: str, draw: random.Random) -> str:
-    """Return a text with a span left out, doubled, turned round, repeated, or with a piece in its place."""
+    """Return a text in which a random span is removed, doubled, reversed, repeated or replaced by a piece."""
     start, end = sorted(draw.randrange(len(text) + 1) for _ in range(2))
     span = text[start:end]
     inside = draw.choice(
@@ -65,12 +66,12 @@ def mutated(text: str, draw: random.Random) -> str:
 def failures(
     read: Callable[[str], object], number: int, seed: int, longest: int = LONGEST
 ) -> list[dict[str, str]]:
-    """Return the inputs on which a path raised what it says it doesn't."""
+    """Return the inputs on which a path raised an exception."""
     found = []
     for text in inputs(number, seed, longest):
         try:
             read(text)
-        except Exception as error:  # that none comes is what is studied
+        except Exception as error:  # any exception is a finding
             found.append({"error": f"{type(error).__name__}: {error}"[:200], "text": text[:300]})
     return found
 

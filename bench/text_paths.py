@@ -60,7 +60,7 @@ CHAT = "{% for m in messages %}<assistant>{{ m['content'] | trim }}<eos>{% endfo
 
 
 def byte_tokenizer() -> Any:
-    """Three special tokens and the bytes."""
+    """Return a tokenizer with three special tokens and a token per byte."""
     letters = ["<pad>", "<eos>", "<assistant>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     backend = Tokenizer(models.BPE(vocab={letter: k for k, letter in enumerate(letters)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -88,12 +88,12 @@ BYTE_IDS = {
 
 
 def sampled(text: str) -> list[int]:
-    """Return the text's bytes as tokens, as a model may sample them: what are no characters too."""
+    """Return the text's bytes as tokens; like a model's samples, they may be invalid UTF-8."""
     return [BYTE_IDS[byte] for byte in text.encode("utf-8", "surrogatepass")]
 
 
 def decoded(text: str) -> str:
-    """Return the text as a decoder gives it: without halves of surrogate pairs."""
+    """Return the text as a decoder returns it, without halves of surrogate pairs."""
     return text.encode("utf-8", "replace").decode()
 
 
@@ -140,7 +140,7 @@ def cut_index(text: str) -> None:
 
 
 def stop_string(text: str) -> None:
-    """A rollout of 500 tokens, given all at once: each that may end a string is looked at."""
+    """Apply the stop rule to 500 tokens at once; it decodes at each that may end a stop string."""
     tokens = np.array([sampled(text)[:500]], dtype=np.int32)
     if tokens.size:
         STOP.first_stop(tokens.astype(np.int64), tokens, np.array([0]), np.array([0]))
@@ -154,7 +154,7 @@ def steps(text: str) -> None:
 
 
 def report(text: str) -> None:
-    """No text of a row ends the element that it stands in."""
+    """Build the report page; no text of a row may end the script element that holds it."""
     page = assemble({"title": text, "rows": [{"text": text, text: float("nan")}]})
     assert page.isascii() and page.count("</script") == page.count("<script")
     fitted(printable(text), 80)

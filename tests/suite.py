@@ -34,7 +34,7 @@ ALLOWED_SKIPS = (
     r"no Chromium here",  # where apt does not give it
     r"no benchmark file",  # files of ../shared, which a clone has not
     r"HumanEval\S* is not here$",
-    r"real benchmark files are not beside the checkout$",
+    r"real benchmark files are not next to the checkout$",
     r"tiny world (has not been made|is not in the cache)",  # minutes of training: make demo
     r"trackio is not installed",  # tests/peers.txt says why
 )

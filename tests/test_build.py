@@ -89,7 +89,7 @@ def test_target_clones_can_be_left_out(tmp_path):
 @needs_cmake
 @needs_nvcc
 @pytest.mark.parametrize(("archs", "flag"), [(None, "90a-real"), ("80-real", "80-real")])
-def test_the_architecture_is_hopper_unless_told(tmp_path, archs, flag):
+def test_the_architecture_is_hopper_by_default(tmp_path, archs, flag):
     env = {name: value for name, value in os.environ.items() if name != "CUDAARCHS"}
     done = configure(tmp_path, "ON", env | ({"CUDAARCHS": archs} if archs else {}))
     assert done.returncode == 0, done.stderr
@@ -112,7 +112,7 @@ def test_the_module_is_of_this_version():
     assert _C.version() == fastrl.__version__
 
 
-def test_the_stub_lies_beside_the_module():
+def test_the_stub_lies_next_to_the_module():
     stub = Path(_C.__file__).with_name("_C.pyi").read_text()
     for name in ("score_tile", "gradient_tile", "grpo_loss_cpu", "grpo_loss_cuda", "group_advantage_cpu"):
         assert f"def {name}(" in stub

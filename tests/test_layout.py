@@ -20,7 +20,7 @@ ALIASES = re.compile(
     r"per_token_logps|\b(old_|ref_)?log_probs?\b|\b(trainer|inference|generator)_logprobs|rollout_log_probs"
     r"|completion_mask|response_mask|num_generations|clip_ratio_(low|high)|\bepsilon_(low|high)"
 )
-SPEAKS_TO_OTHERS = ("integrations", "rewards", "bench_")  # TRL's reward signature, TRL beside us in a bench
+SPEAKS_TO_OTHERS = ("integrations", "rewards", "bench_")  # TRL's reward signature; a bench compares with TRL
 
 
 @cache

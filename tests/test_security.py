@@ -100,7 +100,7 @@ def options_of(cls: type, path: str = "") -> list[tuple[str, object]]:
     return found
 
 
-def test_remote_code_is_off_unless_asked_for():
+def test_remote_code_is_off_by_default():
     data = DataConfig(path="some.jsonl")
     found = [each for cls in STAGES.values() for each in options_of(cls)]
     trusted = {name: value for name, value in found if name.endswith("trust_remote_code")}

@@ -49,7 +49,7 @@ void parallel_for(std::int64_t count, std::int64_t work, int num_threads, const 
     if (count > 0) body(std::int64_t{0}, count);
     return;
   }
-  // always the whole team: OpenMP would end and start threads for one of another size
+  // always all threads, since OpenMP ends and starts threads when their number changes
   std::atomic<std::int64_t> next{0};
   run_on_threads(num_threads, [&] {
     for (std::int64_t part; (part = next.fetch_add(1)) < parts;) {

@@ -1,4 +1,4 @@
-// The operations of a Llama-like decoder layer beside its products and its attention, in float32.
+// Operations of a Llama-like decoder layer other than products and attention, in float32.
 #pragma once
 
 #include <cstdint>

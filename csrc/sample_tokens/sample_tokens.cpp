@@ -1,5 +1,6 @@
-// A row is read twice: once for its maximum, once for the sums of exponentials of its blocks. The block that
-// holds the drawn token is read a third time. Only top-k and top-p copy a row, into a buffer of the thread.
+// Sampling on a CPU. A row is read twice: once for its maximum, once for the sums of exponentials of its
+// blocks. The block that holds the drawn token is read a third time. Only top-k and top-p copy a row, into a
+// buffer of the thread.
 #include "sample_tokens/sample_tokens.h"
 
 #include <algorithm>

@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     path = "" if asks_help(arguments[:1]) else take_positional(arguments, "data", "FILE")
     base = DataConfig(path=path, on_bad_row="skip")
     config = parse_flags(
-        DataConfig, base, arguments, prog=usage, hidden=("path", "chat_template", "template_kwargs")
+        DataConfig, base, arguments, prog=usage, hidden=("path", "chat_template", "chat_template_kwargs")
     )
     read = read_problems(replace(config, path=path))
     print(describe(path, read))

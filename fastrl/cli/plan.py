@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastrl.cli.arguments import asks_help, take_number, take_positional
 from fastrl.config.load import load_config
 
+USAGE = "fastrl plan RECIPE [--gpu_gib N] [--nproc N]"
 REMOVED = ("--sampled_per_s", "--trained_per_s")
 
 
@@ -14,7 +15,7 @@ def main(arguments: list[str]) -> int:
     gpu_gib = take_number(arguments, "plan", "--gpu_gib")
     ranks = take_number(arguments, "plan", "--nproc")
     recipe = None if asks_help(arguments[:1]) else take_positional(arguments, "plan", "RECIPE")
-    config = load_config(recipe, arguments)
+    config = load_config(recipe, arguments, USAGE)
     from fastrl.tools.plan.planner import Device  # torch: not needed for --help
     from fastrl.tools.plan.report import recipe_page
 

@@ -41,6 +41,6 @@ class AnswerConfig:
             refuse(
                 "answer",
                 "unevaluated",
-                "by_level or paid, since math-verify alone decides under whole_response",
+                "by_level or paid, since only math-verify decides under whole_response",
                 "unpaid",
             )

@@ -99,7 +99,7 @@ class TemplateOptions(Protocol):
     def chat_template(self) -> str: ...
 
     @property
-    def template_kwargs(self) -> dict[str, Any]: ...
+    def chat_template_kwargs(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +108,8 @@ class PromptedConfig(CheckpointConfig):
 
     chat_template: str = "auto"
     """The same as data.chat_template, for this model."""
-    template_kwargs: dict[str, Any] = field(default_factory=dict)
-    """The same as data.template_kwargs, for this model."""
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    """The same as data.chat_template_kwargs, for this model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +172,7 @@ class DataConfig:
     chat_template: str = "auto"
     """Chat template. auto: the tokenizer's own. none: no template, plain text, for base models. Or a .jinja
     file, or a model folder, whose tokenizer's template is used. It is saved with the model."""
-    template_kwargs: dict[str, Any] = field(default_factory=dict)
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     """Variables of the chat template, such as enable_thinking: false; JSON on the command line. A variable
     that the template never reads is an error. Saved with the template, as its defaults."""
     limit: int | None = None
@@ -246,8 +246,9 @@ def check_no_template(section: str, data: DataConfig) -> None:
     """Refuse options of chat templates in a stage that writes no prompts of data's rows for its model."""
     if data.chat_template != "auto":
         refuse("data", "chat_template", f"auto, since stage {section} does not use it", data.chat_template)
-    if data.template_kwargs:
-        refuse("data", "template_kwargs", f"none, since stage {section} uses none", data.template_kwargs)
+    if data.chat_template_kwargs:
+        got = data.chat_template_kwargs
+        refuse("data", "chat_template_kwargs", f"none, since stage {section} uses none", got)
 
 
 class Trained(Protocol):

@@ -102,7 +102,7 @@ class InterveneConfig:
     """The model that wrote the attempts."""
     data: DataConfig = field(default_factory=DataConfig)
     """data.path: hard.jsonl of a hard_set stage. Of the other options only limit, chat_template and
-    template_kwargs are used."""
+    chat_template_kwargs are used."""
     engine: EngineConfig = field(default_factory=EngineConfig)
     steps: StepsConfig = field(default_factory=StepsConfig)
     proposal: ProposalConfig = field(default_factory=ProposalConfig)

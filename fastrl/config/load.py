@@ -25,7 +25,7 @@ RESERVED = ("stages", *keyword.kwlist)
 T = TypeVar("T")
 
 
-def load_config(recipe: str | None, overrides: Sequence[str] = ()) -> Recipe:
+def load_config(recipe: str | None, overrides: Sequence[str] = (), usage: str | None = None) -> Recipe:
     """Return the configuration of a recipe with command-line flags.
 
         config = flags over recipe over defaults
@@ -34,6 +34,7 @@ def load_config(recipe: str | None, overrides: Sequence[str] = ()) -> Recipe:
         recipe: name of a packaged recipe, or path of a .yaml file; its `stage` picks the configuration class.
             None: the defaults of an RL stage.
         overrides: command-line words, `["--train.num_steps", "5"]`.
+        usage: command that --help and errors of flags name. None: fastrl train RECIPE.
     Raises:
         FileNotFoundError: the recipe does not exist.
         ValueError: unknown key, wrong type, or value out of range.
@@ -46,7 +47,7 @@ def load_config(recipe: str | None, overrides: Sequence[str] = ()) -> Recipe:
     refuse_old_flags(base, flags)
     refuse_unused(base, flags)
     unused = never_used(base, flags)
-    prog = f"fastrl train {recipe or 'RECIPE'}"
+    prog = usage or f"fastrl train {recipe or 'RECIPE'}"
     if topic is not None:
         show_help(base, words, topic, unused, prog)
     if words:

@@ -94,6 +94,18 @@ for _stage, _section in GRADING.items():
         f"{_section}.answer_workers": Renamed("answer.workers"),
     }
 
+PROMPTS = {
+    "rl": ("data", *FROZEN["rl"]), "groups": FROZEN["groups"], "sft": ("data",), "hard_set": ("data",),
+    "intervene": ("data",), "subset": ("data",),
+}  # fmt: skip
+"""Sections with a chat template, by stage; the option has TRL's name now."""
+for _stage, _sections in PROMPTS.items():
+    TABLE.setdefault(_stage, {}).update(
+        {f"{section}.template_kwargs": Renamed(f"{section}.chat_template_kwargs") for section in _sections}
+    )
+for _stage in ("reward_model", "groups"):
+    TABLE[_stage]["data.template_kwargs"] = Removed({}, f"stage {_stage} writes no prompts of data's rows")
+
 MOVED = {"fastrl.tiny.faithful": "fastrl.tiny.weak.faithful"}
 """Moved modules, which an option's dotted path may name."""
 FUNCTIONS = {

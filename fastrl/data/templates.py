@@ -50,19 +50,19 @@ def choose_template(tokenizer: Any, options: TemplateOptions, section: str) -> N
 
 def set_variables(tokenizer: Any, options: TemplateOptions, section: str) -> None:
     """Set the template's variables: the second half of use_template. jinja2 evaluates constants here."""
-    if not options.template_kwargs:
+    if not options.chat_template_kwargs:
         return
     if tokenizer.chat_template is None:
-        refuse(section, "template_kwargs", "none without a chat template", options.template_kwargs)
+        refuse(section, "chat_template_kwargs", "none without a chat template", options.chat_template_kwargs)
     template: str = tokenizer.get_chat_template()  # the default one if there are several
     own = variables(template, section) - {*GIVEN, *tokenizer.special_tokens_map}
-    for name in options.template_kwargs:
+    for name in options.chat_template_kwargs:
         if name not in own:
             shown = ", ".join(sorted(own)) or "none"
-            refuse(section, "template_kwargs", f"variables that the chat template reads ({shown})", name)
+            refuse(section, "chat_template_kwargs", f"variables that the chat template reads ({shown})", name)
     defaults = "".join(
         f"{{% if {name} is not defined %}}{{% set {name} = {literal(value)} %}}{{% endif %}}"
-        for name, value in options.template_kwargs.items()
+        for name, value in options.chat_template_kwargs.items()
     )
     if not template.startswith(defaults):
         # transformers' Jinja environment drops a line break after a block

@@ -205,7 +205,7 @@ class Judge:
         return self._by("words are no expression", same)
 
     def empty(self, one: Empty, other: Form) -> Answer:
-        return self._by("an empty set equals an empty set alone", isinstance(other, Empty))
+        return self._by("an empty set equals only an empty set", isinstance(other, Empty))
 
     # --- several values
 

@@ -117,5 +117,5 @@ class GradingProcess:
     def cannot_load(self, got: str) -> RuntimeError:
         self.kill()
         return RuntimeError(
-            f"[verify] worker: expected math-verify loaded in {LOADING_LIMIT_S:.0f} s, got {got}"
+            f"[answer] worker: expected math-verify loaded in {LOADING_LIMIT_S:.0f} s, got {got}"
         )

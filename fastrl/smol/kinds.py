@@ -58,17 +58,17 @@ def draw_story(random: Random) -> Exercise:
     name, things = random.choice(NAMES), random.choice(THINGS)
     num_steps, terms = random.randint(1, 2), tuple[Term, ...]()
     start = random.randint(2, 12)
-    told = [f"{name} has {start} {things}."]
+    sentences = [f"{name} has {start} {things}."]
     if random.random() < 0.4:
         each = random.randint(2, 9)
-        told, terms = [f"{name} has {start} boxes with {each} {things} in each."], (("*", each),)
+        sentences, terms = [f"{name} has {start} boxes with {each} {things} in each."], (("*", each),)
     while len(terms) < num_steps:
         owned = work(start, terms)[-1]
         gains = owned < 2 or random.random() < 0.5
         number = random.randint(2, 12) if gains else random.randint(1, owned - 1)
-        told.append(f"{name} {random.choice(GAINS if gains else LOSSES).format(number)}.")
+        sentences.append(f"{name} {random.choice(GAINS if gains else LOSSES).format(number)}.")
         terms = (*terms, ("+" if gains else "-", number))
-    question = f"{' '.join(told)} How many {things} does {name} have now?"
+    question = f"{' '.join(sentences)} How many {things} does {name} have now?"
     return Exercise(question=question, start=start, terms=terms)
 
 

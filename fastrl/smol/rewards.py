@@ -12,7 +12,7 @@ from fastrl.grading import extract_answer, normalize_answer
 from fastrl.rewards.batch import CompletionInput, completion_text
 
 LONGEST = 100
-"""Most characters of a formula."""
+"""Longest formula that is read, in characters; a longer one is wrong."""
 OPERATIONS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
 }  # fmt: skip

@@ -106,9 +106,9 @@ def test_a_model_must_be_a_checkpoint_with_weights_and_tokenizer(config, checkpo
 
 
 def test_templates_are_checked_for_the_data_and_for_frozen_models(config):
-    data = replace(config.data, template_kwargs={"thinks": False})
+    data = replace(config.data, chat_template_kwargs={"thinks": False})
     assert refused(replace(config, data=data)) == (
-        "[data] template_kwargs: expected variables that the chat template reads (none), got 'thinks'"
+        "[data] chat_template_kwargs: expected variables that the chat template reads (none), got 'thinks'"
     )
     receiver = PromptedConfig(path=config.transfer.receiver.path, chat_template="a/template")
     assert refused(replace(config, transfer=replace(config.transfer, receiver=receiver))) == (

@@ -22,14 +22,14 @@ def try_out(chat_template) -> None:
     "usable",
     [CHAT, None, MARKED, {"default": CHAT}, "{{ raise_exception('no system') }}", "{{ 1 / 0 }}", "{% for"],
 )
-def test_what_ends_is_let_pass(usable):
+def test_a_template_that_ends_passes(usable):
     try_out(usable)
 
 
 @pytest.mark.parametrize(
     "endless", [NEVER, "{{ 'a' * 9999999999 }}", {"default": CHAT, "tools": NEVER + CHAT}]
 )
-def test_what_does_not_end_is_refused(endless, monkeypatch):
+def test_a_template_that_never_ends_is_refused(endless, monkeypatch):
     monkeypatch.setattr(template, "CPU_S", 1)
     with pytest.raises(ValueError, match=r"\[model\] path: expected a chat template that ends within 1 s"):
         try_out(endless)
@@ -45,7 +45,7 @@ def test_a_template_that_data_name_is_tried_before_its_variables_are_read(checkp
     tried = []
     monkeypatch.setattr("fastrl.check.template.ends", lambda template, tokens: tried.append(template))
     (tmp_path / "a.jinja").write_text("{{ x }}")
-    data = DataConfig(chat_template=str(tmp_path / "a.jinja"), template_kwargs={"y": 1})
+    data = DataConfig(chat_template=str(tmp_path / "a.jinja"), chat_template_kwargs={"y": 1})
     with pytest.raises(ValueError, match="a chat template that ends within"):
         load_tokenizer("model", CheckpointConfig(path=str(checkpoints["llama"])), data)
     assert tried == ["{{ x }}"]

@@ -29,7 +29,7 @@ def test_engine_and_trainer_agree(checkpoints, dtype):
     assert f"normal in {dtype}" in found["difference, mean"].finding
 
 
-def test_a_drifted_trainer_is_seen(checkpoints, monkeypatch):
+def test_a_drifted_trainer_is_detected(checkpoints, monkeypatch):
     """The engine has other weights than the trainer: it keeps what it was loaded with."""
     original = Policy.load
 

@@ -117,20 +117,21 @@ def test_flags_spell_constants_and_lists_as_yaml_does(tmp_path):
 
 
 def test_a_mapping_is_yaml_in_a_recipe_and_json_on_the_command_line(tmp_path):
-    path = write(tmp_path, "stage: rl\ndata: {template_kwargs: {enable_thinking: false, steps: [1, null]}}\n")
+    given = "{enable_thinking: false, steps: [1, null]}"
+    path = write(tmp_path, f"stage: rl\ndata: {{chat_template_kwargs: {given}}}\n")
     config = load_config(path)
-    assert config.data.template_kwargs == {"enable_thinking": False, "steps": [1, None]}
+    assert config.data.chat_template_kwargs == {"enable_thinking": False, "steps": [1, None]}
     assert from_dict(yaml.safe_load(to_yaml(config))) == config
     assert load_config(path, ["--train.num_steps", "3"]).data == config.data
-    config = load_config(path, ["--data.template_kwargs", '{"date_string": "1 Jan"}'])
-    assert config.data.template_kwargs == {"date_string": "1 Jan"}
+    config = load_config(path, ["--data.chat_template_kwargs", '{"date_string": "1 Jan"}'])
+    assert config.data.chat_template_kwargs == {"date_string": "1 Jan"}
 
 
 @pytest.mark.parametrize("word", ["enable_thinking=false", "[1]", '{"a": NaN}'])
 def test_a_mapping_that_is_no_json_names_its_flag(word, capsys):
     with pytest.raises(SystemExit) as ended:
-        load_config(None, ["--data.template_kwargs", word])
-    assert ended.value.code == 2 and "--data.template_kwargs" in capsys.readouterr().err
+        load_config(None, ["--data.chat_template_kwargs", word])
+    assert ended.value.code == 2 and "--data.chat_template_kwargs" in capsys.readouterr().err
 
 
 def test_a_frozen_model_has_a_template_of_its_own():
@@ -161,16 +162,16 @@ def test_a_frozen_model_has_a_template_of_its_own():
         ("stage: rl\nreward: {functions: answer}\n", r"reward\.functions: expected a list, each text"),
         ("stage: rl\nloss: {loss_type: ppo}\n", r"loss\.loss_type: expected one of grpo, .*got 'ppo'"),
         (
-            "stage: rl\ndata: {template_kwargs: {day: 2024-07-26}}\n",
-            r"data\.template_kwargs: expected a mapping from names to values of JSON, got",
+            "stage: rl\ndata: {chat_template_kwargs: {day: 2024-07-26}}\n",
+            r"data\.chat_template_kwargs: expected a mapping from names to values of JSON, got",
         ),
         (
             "stage: groups\ndata: {chat_template: none}\n",
             r"\[data\] chat_template: expected auto, since stage groups does not use it, got 'none'",
         ),
         (
-            "stage: reward_model\ndata: {template_kwargs: {a: 1}}\n",
-            r"\[data\] template_kwargs: expected none, since stage reward_model uses none",
+            "stage: reward_model\ndata: {chat_template_kwargs: {a: 1}}\n",
+            r"\[data\] chat_template_kwargs: expected none, since stage reward_model uses none",
         ),
         ("stage: rl\ndata: 3\n", r"\[recipe\] data: expected a mapping of options, got 3"),
         ("stage: rl\ndata:\n", r"\[recipe\] data: expected a mapping of options, got None"),

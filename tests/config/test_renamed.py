@@ -1,5 +1,6 @@
 """Options of earlier versions: refused in recipes and flags, translated in run folders."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,13 @@ OLD = sorted(Path(__file__).with_name("old").glob("*.yaml"))
 ROWS = [(stage, old) for stage, rows in TABLE.items() for old in rows]
 REMOVED = [(stage, old) for stage, old in ROWS if isinstance(TABLE[stage][old], Removed)]
 RENAMED = [row for row in ROWS if row not in REMOVED]
+EVERY_SECTION = {
+    "rl": {
+        "reward": {"functions": ["transfer", "uplift"], "weights": [1.0, 1.0]},
+        "eval": {"path": "test.jsonl", "faithfulness": {"enabled": True}},
+    }
+}
+"""Options with which a stage uses all its sections."""
 
 
 def write(folder, options) -> str:
@@ -46,7 +54,7 @@ def test_an_old_configuration_is_read_and_written_anew(path, tmp_path):
         ("weak-scarce", "weak-scarce-tiny"),
     ],
 )
-def test_an_old_run_goes_on_with_its_recipe(name, recipe, tmp_path):
+def test_an_old_run_resumes_with_its_recipe(name, recipe, tmp_path):
     text = next(path for path in OLD if path.stem == name).read_text()
     config = load_config(recipe, ["--run.dir", str(tmp_path)])
     text = text.replace(f"dir: runs/{recipe}", f"dir: {tmp_path}")
@@ -101,12 +109,16 @@ def test_a_removed_option_is_dropped_at_its_default_and_else_refused(stage, old,
 def test_a_renamed_option_is_refused_with_its_new_name_and_translated_from_a_run(stage, old, tmp_path):
     new = TABLE[stage][old].to
     default = get_option(from_dict({"stage": stage}), new)
-    value = default + 1 if isinstance(default, int) else default / 2
-    before, after = {"stage": stage}, {"stage": stage}
+    if isinstance(default, dict):
+        value = {"date": 1}
+    else:
+        value = default + 1 if isinstance(default, int) else default / 2
+    usual = {"stage": stage, **EVERY_SECTION.get(stage, {})}
+    before, after = copy.deepcopy(usual), copy.deepcopy(usual)
     put(before, old, value)
     put(after, new, value)
     path = write(tmp_path, {"stage": "pipeline", "own": before})
-    assert read_stored(Path(path)).own == from_dict(after) != from_dict({"stage": stage})
+    assert read_stored(Path(path)).own == from_dict(after) != from_dict(usual)
     with pytest.raises(ValueError, match=rf"\[recipe\] own\.{old}: expected own\.{new}, its new name"):
         load_config(path)
     plain = write(tmp_path, {"stage": stage})

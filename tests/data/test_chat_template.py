@@ -1,4 +1,4 @@
-"""data.chat_template and data.template_kwargs: which template a tokenizer gets, and with what variables."""
+"""data.chat_template and data.chat_template_kwargs: the template a tokenizer gets, and its variables."""
 
 import pytest
 from checkpoints import CHAT, byte_tokenizer
@@ -35,10 +35,10 @@ def test_auto_none_a_file_and_another_models(tmp_path):
 
 def test_variables_are_defaults_that_a_caller_may_overrule(tmp_path):
     assert prompt(DATED) == "today:q>"
-    assert prompt(DATED, template_kwargs={"thinks": False, "date": "d"}) == "d:q!>"
+    assert prompt(DATED, chat_template_kwargs={"thinks": False, "date": "d"}) == "d:q!>"
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = f"\n{DATED}"
-    options = DataConfig(template_kwargs={"date": 'a"\n{%}\u00e9🙂'})
+    options = DataConfig(chat_template_kwargs={"date": 'a"\n{%}\u00e9🙂'})
     use_template(tokenizer, options)
     once = tokenizer.chat_template
     use_template(tokenizer, options)
@@ -51,7 +51,7 @@ def test_variables_are_defaults_that_a_caller_may_overrule(tmp_path):
 
 def test_any_value_of_json_reaches_the_template():
     value = {"a": [1, 2.5, None, True, "x'"], "b": {"c": False}}
-    assert prompt("{{ value | tojson }}", template_kwargs={"value": value}) == (
+    assert prompt("{{ value | tojson }}", chat_template_kwargs={"value": value}) == (
         '{"a": [1, 2.5, null, true, "x\'"], "b": {"c": false}}'
     )
 
@@ -59,13 +59,14 @@ def test_any_value_of_json_reaches_the_template():
 @pytest.mark.parametrize(
     ("template", "options", "says"),
     [
-        (DATED, {"template_kwargs": {"think": False}},
-         r"template_kwargs: expected variables that the chat template reads \(date, thinks\), got 'think'"),
-        (DATED, {"template_kwargs": {"messages": []}}, "got 'messages'"),
-        (DATED, {"template_kwargs": {"eos_token": ""}}, "got 'eos_token'"),
-        ("{% set date = 1 %}{{ date }}", {"template_kwargs": {"date": 2}}, r"reads \(none\), got 'date'"),
-        (DATED, {"chat_template": "none", "template_kwargs": {"date": 2}},
-         "template_kwargs: expected none without a chat template"),
+        (DATED, {"chat_template_kwargs": {"think": False}},
+         r"_kwargs: expected variables that the chat template reads \(date, thinks\), got 'think'"),
+        (DATED, {"chat_template_kwargs": {"messages": []}}, "got 'messages'"),
+        (DATED, {"chat_template_kwargs": {"eos_token": ""}}, "got 'eos_token'"),
+        ("{% set date = 1 %}{{ date }}", {"chat_template_kwargs": {"date": 2}},
+         r"reads \(none\), got 'date'"),
+        (DATED, {"chat_template": "none", "chat_template_kwargs": {"date": 2}},
+         "chat_template_kwargs: expected none without a chat template"),
         (DATED, {"chat_template": "nowhere.jinja"},
          r"chat_template: expected auto, none, a .jinja file or a model folder, got 'nowhere.jinja'"),
     ],
@@ -91,7 +92,7 @@ def test_templates_that_are_none(tmp_path):
 def test_an_error_inside_a_template_is_named():
     for template in ("{{ messages[0].content + date }}", "{{ nothing.at.all }}"):
         with pytest.raises(ValueError, match=r"^\[data\] chat template: expected messages that it takes"):
-            prompt(template, **({"template_kwargs": {"date": 5}} if "date" in template else {}))
+            prompt(template, **({"chat_template_kwargs": {"date": 5}} if "date" in template else {}))
 
 
 def test_marks_of_transformers_are_no_error():

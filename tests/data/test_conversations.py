@@ -56,7 +56,7 @@ def test_every_assistant_turn_of_messages_is_trained_and_only_the_completion_of_
 
 
 @pytest.mark.parametrize("make", [generator_tokenizer, receiver_tokenizer])
-def test_a_prefix_is_trained_with_its_own_weight_and_a_turn_that_goes_on_has_no_end(tmp_path, make):
+def test_a_prefix_has_its_own_loss_weight_and_a_continued_turn_no_end(tmp_path, make):
     tokenizer = make()
     row = {"prompt": "7+5", "prefix": "7+5=2\n", "completion": "2*3=6", "end": False}
     (sequence,) = read(tmp_path, tokenizer, row, prefix_weight=0.5)
@@ -76,12 +76,12 @@ def test_a_prefix_is_trained_with_its_own_weight_and_a_turn_that_goes_on_has_no_
         ({"prompt": [USER, ASSISTANT], "completion": "2", "prefix": "x"}, "prefix: expected text, after"),
     ],
 )
-def test_a_row_that_goes_on_wrongly_is_refused(tmp_path, row, message):
+def test_a_row_with_a_wrong_continuation_is_refused(tmp_path, row, message):
     with pytest.raises(ValueError, match=message):
         read(tmp_path, generator_tokenizer(), row)
 
 
-def test_a_begun_turn_is_gone_on_with(tmp_path):
+def test_a_begun_turn_is_continued(tmp_path):
     tokenizer = receiver_tokenizer()
     begun = [USER, {"role": "assistant", "content": "7+"}]
     (sequence,) = read(tmp_path, tokenizer, {"prompt": begun, "completion": "5=2"})

@@ -18,7 +18,7 @@ NAMES = list(FAMILIES)
 def prepared(name):
     family = FAMILIES[name]
     tokenizer = family_tokenizer(family)
-    use_template(tokenizer, DataConfig(template_kwargs=family.kwargs))
+    use_template(tokenizer, DataConfig(chat_template_kwargs=family.kwargs))
     return family, tokenizer
 
 
@@ -86,7 +86,7 @@ def test_several_turns_end_alike(tmp_path):
     assert refused == ["Qwen3", "Qwen3 without thinking", "DeepSeek-R1 distill"]
 
 
-def test_a_system_turn_that_stands_with_the_last_question_alone(tmp_path):
+def test_a_system_turn_that_stands_only_with_the_last_question(tmp_path):
     """Under Mistral's template a system turn is gone once the question is answered."""
     _, tokenizer = prepared("Mistral")
     path = write_jsonl(tmp_path / "a.jsonl", [{"messages": [SYSTEM, USER, ANSWER]}])

@@ -90,7 +90,7 @@ def test_verl_as_csv_of_pandas(tmp_path):
     assert (problem.messages, problem.solution) == (TURN, "34")
 
 
-def test_a_ground_truth_column_beside_messages_is_the_gold(tmp_path):
+def test_a_ground_truth_column_next_to_messages_is_the_gold(tmp_path):
     problem, layout = only(write(tmp_path / "a.jsonl", {"messages": TURN, "ground_truth": "5"}))
     assert (problem.question, problem.solution, layout) == ("Q?", "5", "messages")
 

@@ -13,7 +13,7 @@ def test_every_epoch_has_every_problem_once(num_problems):
         assert sorted(draws) == list(range(num_problems))
 
 
-def test_a_draw_depends_on_its_index_alone():
+def test_a_draw_depends_only_on_its_index():
     whole = ProblemOrder(10, seed=5).take(0, 47)
     assert [ProblemOrder(10, seed=5)[i] for i in range(47)] == whole
     again = ProblemOrder(10, seed=5)

@@ -61,7 +61,7 @@ def test_parquet_of_verl(tmp_path):
     assert [problem.solution for problem in problems] == ["2", "2"]
 
 
-def test_worked_solution_beside_an_answer_is_not_the_gold(tmp_path):
+def test_a_worked_solution_next_to_an_answer_is_not_the_gold(tmp_path):
     row = {"problem": "p", "solution": "long reasoning", "answer": 204}
     (problem,) = load(write_jsonl(tmp_path / "a.jsonl", row))
     assert problem.solution == "204"
@@ -100,7 +100,7 @@ def test_reward_columns_of_uneven_rows_and_reserved_names(tmp_path):
     assert reward_columns(load(path)) == columns
 
 
-def test_a_template_stands_around_the_question_and_rewards_get_the_question_alone(tmp_path):
+def test_a_template_wraps_the_question_and_rewards_get_only_the_question(tmp_path):
     turns = [
         {"role": "user", "content": "hello"},
         {"role": "assistant", "content": "yes?"},

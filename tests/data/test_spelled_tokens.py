@@ -128,7 +128,7 @@ def trained(tokenizer, folder, row) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("family", ["tiny", "none"])
-def test_rows_to_learn_from_end_and_begin_turns_by_their_template_alone(family, tmp_path):
+def test_only_the_template_begins_and_ends_turns_of_training_rows(family, tmp_path):
     tokenizer = byte_tokenizer()
     user, assistant = "[<user>]", "[<assistant>]"
     if family == "none":

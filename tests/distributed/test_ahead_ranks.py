@@ -37,7 +37,7 @@ def lines_of(folder: Path) -> list[dict]:
 
 @pytest.fixture
 def base(checkpoints, tmp_path) -> RlConfig:
-    """A spread policy, refilled groups, checkpoints in the background: three threads of each rank talk."""
+    """A sharded policy, refilled groups, checkpoints in the background: three threads of each rank talk."""
     return tiny_rl(
         checkpoints["llama"], write_additions(tmp_path / "problems.jsonl"), tmp_path / "run",
         run=RunConfig(save_every=3, log_completions_every=0, async_save=True),

@@ -41,7 +41,7 @@ from fastrl.runtime.errors import Interrupted
 from fastrl.runtime.run import Run, read_metrics
 from fastrl.train import run_stage
 
-WIDE = ("sft-spread", "sft-summed", "cpt", "reward_model", "reward_model-adapters")
+WIDE = ("sft-sharded", "sft-summed", "cpt", "reward_model", "reward_model-adapters")
 """What four ranks run, too."""
 TRAIN = TrainConfig(num_steps=10, learning_rate=1e-3, tokens_per_microbatch=60)
 GOOD = dict.fromkeys(DIMENSIONS["math"], 9.0)
@@ -77,7 +77,7 @@ def configs(checkpoints, tmp_path_factory) -> dict[str, SftConfig | CptConfig | 
     judged = DataConfig(path=write_jsonl(folder / "groups.jsonl", [to_row(group(k)) for k in range(7)]))
     dev = write_jsonl(folder / "dev.jsonl", [to_row(group(k)) for k in range(20, 23)])
     model, run = ModelConfig(path=str(checkpoints["llama"])), RunConfig(save_every=4, seed=3)
-    spread, backbone = replace(TRAIN, shard=True), BackboneConfig(path=model.path)
+    sharded, backbone = replace(TRAIN, shard=True), BackboneConfig(path=model.path)
     sft = SftConfig(
         run=run, model=model, data=data, train=TRAIN, batch_size=3, prefix_weight=0.5, max_entropy_rise=9.0
     )
@@ -88,22 +88,22 @@ def configs(checkpoints, tmp_path_factory) -> dict[str, SftConfig | CptConfig | 
     adapted = replace(model, lora=AdapterConfig(rank=3, alpha=6.0))
     return {
         "sft": sft,
-        "sft-spread": replace(sft, train=spread, run=replace(run, async_save=True)),
-        "sft-summed": replace(sft, train=replace(spread, shard_gradients=True)),
-        "sft-adapters": replace(sft, model=adapted, train=spread),
+        "sft-sharded": replace(sft, train=sharded, run=replace(run, async_save=True)),
+        "sft-summed": replace(sft, train=replace(sharded, shard_gradients=True)),
+        "sft-adapters": replace(sft, model=adapted, train=sharded),
         "cpt": cpt,
-        "cpt-spread": replace(cpt, train=spread, model=replace(model, path=str(checkpoints["qwen3"]))),
+        "cpt-sharded": replace(cpt, train=sharded, model=replace(model, path=str(checkpoints["qwen3"]))),
         "reward_model": RewardModelConfig(
             run=run, model=backbone, data=judged, eval_path=dev, train=TRAIN, groups_per_step=3,
             max_tokens=400, loss=RubricLossConfig(num_negatives=2), lora=LoraConfig(rank=0),
         ),
-        "reward_model-spread": RewardModelConfig(
+        "reward_model-sharded": RewardModelConfig(
             run=replace(run, async_save=True), model=replace(backbone, path=str(checkpoints["qwen3"])),
-            data=judged, eval_path=dev, train=spread, groups_per_step=3, max_tokens=400,
+            data=judged, eval_path=dev, train=sharded, groups_per_step=3, max_tokens=400,
             loss=RubricLossConfig(num_negatives=2), lora=LoraConfig(rank=0),
         ),
         "reward_model-adapters": RewardModelConfig(
-            run=run, model=backbone, data=judged, eval_path=dev, train=spread, groups_per_step=5,
+            run=run, model=backbone, data=judged, eval_path=dev, train=sharded, groups_per_step=5,
             max_tokens=400, loss=RubricLossConfig(num_negatives=2), lora=LoraConfig(rank=2, dropout=0.0),
         ),
     }  # fmt: skip
@@ -133,8 +133,8 @@ def check_equal(one: list[dict], many: list[dict]) -> None:
 
 
 NAMES = (
-    "sft", "sft-spread", "sft-summed", "sft-adapters", "cpt", "cpt-spread", "reward_model",
-    "reward_model-spread", "reward_model-adapters",
+    "sft", "sft-sharded", "sft-summed", "sft-adapters", "cpt", "cpt-sharded", "reward_model",
+    "reward_model-sharded", "reward_model-adapters",
 )  # fmt: skip
 
 
@@ -160,7 +160,7 @@ def check_runs(one_folder: Path, many_folder: Path) -> None:
 
 
 def test_what_ranks_leave_is_an_ordinary_folder(runs):
-    for name in ("sft-spread", "sft-adapters", "cpt-spread"):
+    for name in ("sft-sharded", "sft-adapters", "cpt-sharded"):
         for size in (2, 4) if name in WIDE else (2,):
             ends = [runs[n] / name / "checkpoints/step-000010" for n in (1, size)]
             one, many = (AutoModelForCausalLM.from_pretrained(end).state_dict() for end in ends)
@@ -178,9 +178,9 @@ def test_what_ranks_leave_is_an_ordinary_folder(runs):
     assert judged[0]["num_traces"] == judged[1]["num_traces"] == 12
 
 
-@pytest.mark.parametrize("name", ["reward_model-spread", "reward_model-adapters"])
+@pytest.mark.parametrize("name", ["reward_model-sharded", "reward_model-adapters"])
 def test_a_sharded_reward_model_is_saved_like_an_unsharded_one(configs, runs, tmp_path, name):
-    """Beside a run of one rank that writes with save_pretrained."""
+    """Next to a run of one rank that writes with save_pretrained."""
     plain = placed(configs[name], tmp_path / "plain")
     run_stage(replace(plain, run=replace(plain.run, async_save=False)))
     mine = tmp_path / "plain/checkpoints/step-000010"
@@ -201,11 +201,11 @@ def test_a_sharded_reward_model_is_saved_like_an_unsharded_one(configs, runs, tm
 @pytest.mark.parametrize(
     "name",
     [
-        "sft-spread",
+        "sft-sharded",
         *(pytest.param(name, marks=pytest.mark.long) for name in ("cpt", "reward_model-adapters")),
     ],
 )
-def test_saved_on_four_ranks_it_goes_on_on_two_and_one(configs, runs, tmp_path, name):
+def test_a_checkpoint_of_four_ranks_resumes_on_two_and_one(configs, runs, tmp_path, name):
     begun = replace(configs[name], train=replace(configs[name].train, num_steps=6))
     on_ranks(4, stages, tmp_path / "found4", placed(begun, tmp_path / "four"))
     whole = read_metrics(runs[1] / name / "metrics.jsonl")
@@ -253,13 +253,13 @@ def told_to_leave(ranks: Ranks, config) -> str:
 
 
 def test_a_signal_to_one_rank_stops_all_ranks(configs, runs, tmp_path):
-    config = placed(configs["sft-spread"], tmp_path / "run")
+    config = placed(configs["sft-sharded"], tmp_path / "run")
     found = on_ranks(2, told_to_leave, tmp_path / "found", config)
     assert found == ["left with 143"] * 2
     assert max((tmp_path / "run/checkpoints").iterdir()).name == "step-000002"
     on_ranks(2, stages, tmp_path / "again", config)
     check_equal(
-        read_metrics(runs[1] / "sft-spread/metrics.jsonl"), read_metrics(tmp_path / "run/metrics.jsonl")
+        read_metrics(runs[1] / "sft-sharded/metrics.jsonl"), read_metrics(tmp_path / "run/metrics.jsonl")
     )
 
 

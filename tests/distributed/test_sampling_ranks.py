@@ -105,7 +105,7 @@ def unread(ranks: Ranks, config) -> str:
     return str(refused.value)
 
 
-def test_what_a_model_writes_is_asked_for_once(tmp_path, monkeypatch):
+def test_each_text_is_requested_from_a_model_once(tmp_path, monkeypatch):
     """Nothing that it writes can be read, so that all is asked for twice."""
     monkeypatch.setitem(SIZES, "max_position_embeddings", 4096)
     model = CheckpointConfig(path=str(write_checkpoint(tmp_path / "model", "qwen3")))

@@ -203,7 +203,7 @@ def test_a_ranks_memory_is_its_part_and_one_tensor(checkpoints, tmp_path):
     copy_tokenizer(checkpoints["llama"], tmp_path / "large")
     whole, most = (find(4 * p.numel() for p in model.parameters()) for find in (sum, max))
     paths = str(checkpoints["llama"]), str(tmp_path / "large")
-    for found in on_ranks(2, peak, tmp_path / "spread", *paths, False):
+    for found in on_ranks(2, peak, tmp_path / "sharded", *paths, False):
         assert whole / 2 < found < whole / 2 + most, (found, whole, most)
     (found,) = on_ranks(1, peak, tmp_path / "plain", *paths, True)
     assert whole < found

@@ -94,15 +94,15 @@ def test_what_a_sharded_policy_gathers_by_hand(checkpoints):
     layer, rest = 2 * 1024 + 2 * 512 + 3 * 1536 + 64, 2 * 8320 + 32
     plan = Footprint("model", ModelConfig(path=str(checkpoints["llama"])))
     assert (plan.layers, plan.num_parameters) == ([layer, layer], 2 * layer + rest)
-    spread = config_of(checkpoints["llama"], shard=True)
-    items = sizes(spread, 4)
+    sharded = config_of(checkpoints["llama"], shard=True)
+    items = sizes(sharded, 4)
     assert items["layers, whole"] == 4 * 3 * layer and items["embedding, head, whole"] == 4 * rest
     assert items["gradients, whole"] == 4 * (2 * layer + rest)
     assert items["a weight, whole"] == 2 * 4 * 8320
     assert items["sums of gradients"] == 12 * rest + rest
     assert items["reference weights"] == items["policy weights"] == 2 * layer + rest  # a quarter of 4 bytes
-    assert "gradients, whole" not in sizes(with_option(spread, "train.shard_gradients", True), 4)
-    assert sizes(spread, 1) == sizes(config_of(checkpoints["llama"]), 1)
+    assert "gradients, whole" not in sizes(with_option(sharded, "train.shard_gradients", True), 4)
+    assert sizes(sharded, 1) == sizes(config_of(checkpoints["llama"]), 1)
 
 
 def test_ranks_that_hold_all_sum_in_one_buffer(checkpoints):
@@ -128,8 +128,8 @@ def test_weights_in_host_memory_are_not_on_the_device(checkpoints):
 def test_layers_in_bfloat16_are_not_cast_again(checkpoints):
     plan = Footprint("model", ModelConfig(path=str(checkpoints["qwen3"])))
     cast = plan.activations(256, torch.bfloat16, False)
-    spread = plan.activations(256, torch.bfloat16, False, sharded=True)
-    assert spread <= cast - 2 * sum(plan.layers)
+    sharded = plan.activations(256, torch.bfloat16, False, sharded=True)
+    assert sharded <= cast - 2 * sum(plan.layers)
     assert plan.activations(64, torch.float32, False, True) == plan.activations(64, torch.float32, False)
 
 
@@ -172,15 +172,15 @@ def test_the_command_takes_ranks(checkpoints, tmp_path, capsys):
 
 
 def test_other_stages_that_learn(checkpoints):
-    """Spread as an RL policy is, with no engine to hand weights to; a reward model has no language head."""
+    """Sharded as an RL policy is, with no engine to hand weights to; a reward model has no language head."""
     rl = config_of(checkpoints["llama"], shard=True)
     for stage in (SftConfig, CptConfig):
-        spread, of_rl = sizes(stage(model=rl.model, train=rl.train), 4), sizes(rl, 4)
-        assert set(of_rl) - set(spread) == {
+        sharded, of_rl = sizes(stage(model=rl.model, train=rl.train), 4), sizes(rl, 4)
+        assert set(of_rl) - set(sharded) == {
             "a weight, whole", "reference weights", "policy engine weights", "policy engine KV cache",
         }  # fmt: skip
-        assert {name: of_rl[name] for name in spread if name != "logits"} == {
-            name: size for name, size in spread.items() if name != "logits"
+        assert {name: of_rl[name] for name in sharded if name != "logits"} == {
+            name: size for name, size in sharded.items() if name != "logits"
         }
     judge = RewardModelConfig(model=BackboneConfig(path=rl.model.path), lora=LoraConfig(rank=3))
     alone, many = sizes(judge, 1), sizes(judge, 2)
@@ -190,7 +190,7 @@ def test_other_stages_that_learn(checkpoints):
         model=BackboneConfig(path=rl.model.path), lora=LoraConfig(rank=0), train=rl.train
     )
     assert sizes(judge, 1)["policy weights"] == 4 * (2 * layer + rest)
-    spread = sizes(judge, 4)
-    assert spread["policy weights"] == 2 * layer + rest and spread["embedding, head, whole"] == 4 * rest
+    sharded = sizes(judge, 4)
+    assert sharded["policy weights"] == 2 * layer + rest and sharded["embedding, head, whole"] == 4 * rest
     small = Planner(SftConfig(model=rl.model), Device.gpu(1), 4)
     assert ("train.shard", True) in smaller(small)

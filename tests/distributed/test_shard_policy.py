@@ -147,7 +147,7 @@ def test_four_ranks_learn_what_one_learns(alone, four, name):
     check(name, alone, four)
 
 
-def test_every_rank_holds_its_part_alone(alone, two, four):
+def test_every_rank_holds_only_its_part(alone, two, four):
     whole = sum(weight.numel() for weight in alone[0]["tied"][1].values())
     for many in (two, four):
         held = [found["tied"][3] for found in many[0]]
@@ -183,7 +183,7 @@ def resumed(ranks: Ranks, cases: dict[str, Case], paths: dict[str, str], folder:
     return found
 
 
-def test_saved_on_four_it_goes_on_on_two_and_one(paths, four, tmp_path):
+def test_a_checkpoint_of_four_ranks_resumes_on_two_and_one(paths, four, tmp_path):
     on_one = resumed(Ranks(), FOUR, paths, str(four[1]))
     for found in on_ranks(2, resumed, tmp_path / "found", FOUR, paths, str(four[1])):
         for name, (norms, weights, _, draw) in on_one.items():

@@ -116,7 +116,7 @@ def test_the_last_and_the_best_checkpoint_are_kept(runs, size):
     AutoModelForCausalLM.from_pretrained(folder / "checkpoints" / kept[-1])
 
 
-def test_saved_on_four_ranks_it_goes_on_on_two_and_one(configs, runs, tmp_path):
+def test_a_checkpoint_of_four_ranks_resumes_on_two_and_one(configs, runs, tmp_path):
     """The same curve, and of its end the same evaluation."""
     evaluated = EvalConfig(path=configs["uneven"].eval.path, num_samples=4)
     begun = replace(configs["plain"], train=replace(configs["plain"].train, num_steps=2), eval=evaluated)

@@ -35,7 +35,7 @@ LIMIT = 20_000
 
 @pytest.fixture(scope="module")
 def configs(tmp_path_factory) -> dict[str, RlConfig]:
-    """whole: every rank has the policy. spread: it has a part. adapters: of a spread policy they alone are
+    """whole: every rank has the policy. sharded: it has a part. adapters: of a sharded policy they alone are
     trained, engines sleep, one rank of two has no prompt and the other one measures."""
     base = tmp_path_factory.mktemp("vllm-ranks")
     shape = SIZES | {"head_dim": 32, "max_position_embeddings": 192}  # that vLLM's CPU kernels know
@@ -52,17 +52,17 @@ def configs(tmp_path_factory) -> dict[str, RlConfig]:
         answer=AnswerConfig(workers=1),
         train=TrainConfig(num_steps=2, learning_rate=1e-3),
     )  # fmt: skip
-    spread = replace(whole, train=replace(whole.train, shard=True))
+    sharded = replace(whole, train=replace(whole.train, shard=True))
     adapters = replace(
-        spread,
+        sharded,
         model=replace(model, lora=AdapterConfig(rank=2, target_modules=("q_proj", "down_proj"))),
         engine=replace(whole.engine, sleep=True),
         rollout=replace(whole.rollout, num_prompts=1),
         eval=EvalConfig(path=whole.data.path, limit=2, num_samples=1),
-        train=replace(spread.train, learning_rate=3e-2),
+        train=replace(sharded.train, learning_rate=3e-2),
     )
     awake = replace(adapters, engine=whole.engine)
-    return {"whole": whole, "spread": spread, "adapters": adapters, "awake": awake}
+    return {"whole": whole, "sharded": sharded, "adapters": adapters, "awake": awake}
 
 
 def run(ranks, folder: str, configs: dict[str, RlConfig]) -> dict[str, list[int]]:
@@ -111,9 +111,9 @@ def check_equal(one: list[dict], many: list[dict]) -> None:
             assert b[name] == pytest.approx(a[name], rel=1e-5, abs=1e-6), (a["step"], name)
 
 
-@pytest.mark.parametrize("name", ["whole", "spread", "adapters"])
+@pytest.mark.parametrize("name", ["whole", "sharded", "adapters"])
 def test_two_ranks_with_an_engine_each_learn_what_one_learns(alone, two, name):
-    one, many = curve(alone, "whole" if name == "spread" else name), curve(two[0], name)
+    one, many = curve(alone, "whole" if name == "sharded" else name), curve(two[0], name)
     assert max(line.get("grad_norm", 0) for line in one) > 0
     check_equal(one, many)
     for line in many[1:]:  # after an update too the engines compute what the policy does
@@ -127,7 +127,7 @@ def test_sleep_changes_no_curve(two):
 def test_weights_come_in_buckets_and_of_adapters_what_changed(two):
     """24 tensors, those with an adapter and their stacks 8, k and v among them."""
     for given in two[1]:
-        assert sum(given["whole"]) == sum(given["spread"]) == 2 * 24 and max(given["spread"]) < 24 / 2
+        assert sum(given["whole"]) == sum(given["sharded"]) == 2 * 24 and max(given["sharded"]) < 24 / 2
         # an evaluation before the first step and after the last
         assert sum(given["awake"]) == 24 + 3 * 8
         assert sum(given["adapters"]) == 4 * 24  # dropped in between

@@ -95,7 +95,7 @@ def test_a_timeout_is_wrong_and_counted_apart(grader):
     assert result.metrics["maj@2"] == 0.5  # an ungradable answer still has its vote
 
 
-def test_seeds_follow_the_problem_not_its_place(checkpoints, grader):
+def test_seeds_follow_the_problem_not_its_position(checkpoints, grader):
     engine = TorchEngine.from_pretrained(
         str(checkpoints["llama"]), dtype=torch.float32, device=torch.device("cpu")
     )

@@ -161,7 +161,7 @@ def test_the_level_decides_or_the_option(options, verdict):
         assert grader.equal([("84/2", "42")]) == [Verdict.CORRECT]
 
 
-def test_math_verify_alone_decides_on_whole_responses():
+def test_only_math_verify_decides_on_whole_responses():
     assert AnswerGrader.of(AnswerConfig(extraction="whole_response")).pays_unevaluated
     with pytest.raises(ValueError, match=r"\[answer\] unevaluated: expected by_level or paid"):
         AnswerConfig(extraction="whole_response", unevaluated="unpaid")

@@ -177,7 +177,7 @@ def test_a_worker_that_cannot_load_is_an_error(monkeypatch, tmp_path):
     with (
         AnswerGrader(num_workers=1) as grader,
         pytest.raises(
-            RuntimeError, match=r"\[verify\] worker: expected math-verify loaded .*, got exit code 1"
+            RuntimeError, match=r"\[answer\] worker: expected math-verify loaded .*, got exit code 1"
         ),
     ):
         grader.grade([root(2)])

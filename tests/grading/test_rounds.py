@@ -52,7 +52,7 @@ def test_no_round_follows_that_would_give_nothing_new(clock):
     assert rounds.next_limit_s(100) is None
 
 
-def test_a_task_alone_has_its_limit_whatever_the_budget(clock):
+def test_a_single_task_has_its_limit_whatever_the_budget(clock):
     assert Rounds(600.0, 60.0, 2, clock).next_limit_s(2) == 600.0
 
 

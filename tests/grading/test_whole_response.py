@@ -32,7 +32,7 @@ def whole():
         yield grader
 
 
-def test_verdicts_are_those_of_math_verify_alone(whole):
+def test_verdicts_are_only_those_of_math_verify(whole):
     verdicts = whole.grade(TEXTS)
     assert [verdict is Verdict.CORRECT for verdict in verdicts] == [as_the_authors(*pair) for pair in TEXTS]
     assert verdicts[0] is Verdict.CORRECT and verdicts[-1] is Verdict.NO_ANSWER

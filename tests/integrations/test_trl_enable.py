@@ -112,7 +112,7 @@ def test_the_contract(how, bias):
 
 
 @pytest.mark.parametrize("outputs", [("log_probs",), ("log_probs", "entropy")])
-def test_only_what_is_asked_for(outputs):
+def test_only_requested_outputs_are_computed(outputs):
     out = FusedHead("auto", None).apply(*inputs(), 1.0, 16, None, 1.0, outputs)
     assert [each is not None for each in out] == [True, "entropy" in outputs, False, False, False]
 

@@ -127,7 +127,7 @@ class TestInARun:
         assert sum(prompts.values()) == 16 and prompts[world.PROMPTS[3]] in (4, 8)
         assert any(value.any() for value in trainer.steps[0].gradients.values())
 
-    def test_a_full_batch_is_left_alone(self, world, model, tmp_path):
+    def test_a_full_batch_is_unchanged(self, world, model, tmp_path):
         def all_teach(completion_ids, number):
             return [float(i % 2) for i in range(len(number))]
 

@@ -68,7 +68,7 @@ class Step:
 
 
 class Kept:
-    """Keeps copies; trains as the trainer beside it."""
+    """Keeps copies; trains as the trainer next to it."""
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)

@@ -206,7 +206,7 @@ def test_tiles_beyond_two_to_the_31_elements():
 
 @pytest.mark.parametrize("options", [{}, {"recompute": True}], ids=["one pass", "recompute"])
 def test_workspace(options):
-    """1.5 GiB beside what is returned, and a float32 gradient of the weight where there is one pass."""
+    """1.5 GiB more than what is returned, and a float32 gradient of the weight where there is one pass."""
     need_free(12 * GIB)
     count, width, vocab = 16384, 4096, 151936
     hidden = torch.randn(count, width, device="cuda", dtype=torch.bfloat16, requires_grad=True)

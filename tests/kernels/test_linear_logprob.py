@@ -153,7 +153,7 @@ def test_no_rows(backend):
     assert torch.equal(grads[1], torch.zeros(11, 4))
 
 
-def test_backward_makes_logits_of_active_rows_alone(monkeypatch):
+def test_backward_computes_logits_only_of_active_rows(monkeypatch):
     rows = []
     original = HeadProducts.logits
     monkeypatch.setattr(

@@ -98,7 +98,7 @@ def test_slots_are_the_distinct_prefixes(backend, sequences):
 @pytest.mark.parametrize("backend", BACKENDS)
 @settings(max_examples=150, deadline=None)
 @given(sequence_lists)
-def test_segments_end_at_forks_and_ends_alone(backend, sequences):
+def test_segments_end_only_at_forks_and_ends(backend, sequences):
     forest = prefix_tree(sequences, backend=backend)
     slot_of = prefixes_in_order(sequences)
     through = {prefix: sum(tuple(s[: len(prefix)]) == prefix for s in sequences) for prefix in slot_of}

@@ -173,7 +173,7 @@ def test_a_sure_token_has_an_exact_gradient():
 
 
 @pytest.mark.parametrize("by_entropy", [False, True])
-def test_rows_without_slopes_get_zeros(by_entropy):
+def test_rows_without_gradients_get_zeros(by_entropy):
     tile = random_tile(300)
     tile.logits[1] = math.nan
     scores, slopes = score(tile), torch.tensor([1.0, 0.0, 0.0], device=DEVICE)

@@ -59,7 +59,7 @@ def test_a_spike_is_measured_by_the_median_of_what_was_applied():
         skipped(TrainConfig(spike_factor=2.0), [5.0] * 10 + [30.0])
 
 
-def test_a_state_goes_on_where_it_was():
+def test_a_state_resumes_where_it_was():
     config = TrainConfig(max_bad_steps=1, spike_factor=2.0)
     judge = BadSteps(config)
     for step in range(10):
@@ -116,7 +116,7 @@ def test_what_is_skipped_changes_nothing_and_a_resumed_run_is_the_whole_one(
     assert bits(tmp_path / "ended") == bits(tmp_path / "whole")
 
 
-def test_a_run_that_stopped_at_a_bad_step_goes_on_with_more_patience(checkpoints, tmp_path, spoilt):
+def test_a_run_that_stopped_at_a_bad_step_resumes_with_a_higher_limit(checkpoints, tmp_path, spoilt):
     config = fault_config(checkpoints["qwen3"], tmp_path)
     with pytest.raises(FloatingPointError, match="at step 2"):
         run_stage(config)

@@ -104,7 +104,7 @@ def test_a_damaged_checkpoint_is_passed_over(checkpoints, tmp_path, harm, caplog
     assert "skipped" in caplog.text
 
 
-def test_the_folder_itself_holds_the_model_alone(checkpoints, tmp_path):
+def test_the_folder_itself_holds_only_the_model(checkpoints, tmp_path):
     policy, optimizer = trained(checkpoints["llama"], 1)
     with Saver(tmp_path, keep_last=1) as saver:
         path = saver.save(policy, optimizer, {"step": 1}, card="about it")

@@ -219,7 +219,7 @@ def test_the_plan_counts_what_is_trained(checkpoints, family):
     assert plain["head"] - items["head"] == head and "reference weights" in plain
 
 
-def test_the_optimizer_holds_adapters_alone(checkpoints):
+def test_the_optimizer_holds_only_adapters(checkpoints):
     policy, _ = adapted(checkpoints["llama"])
     optimizer = make_optimizer(policy, TrainConfig(learning_rate=1e-2))
     accumulate(policy, SEQUENCES, 100)

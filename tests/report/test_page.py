@@ -113,7 +113,7 @@ def test_cuts_stand_in_their_order_and_as_a_browser_counts():
     assert cut_place(text, {"prefix_chars": 0, "prefix_end": ""}) == 0
 
 
-def test_teacher_mode_tells_the_probability():
+def test_teacher_mode_shows_the_probability():
     cut = {
         "tau": 0.5, "position": 3, "prefix_chars": 6, "prefix_end": "1+2=3\n", "has_answer": False,
         "answer_logprob": math.log(0.25),
@@ -122,7 +122,7 @@ def test_teacher_mode_tells_the_probability():
     assert shown["runs"] == [] and "gold answer probability 0.2500" in shown["note"]
 
 
-def test_uplift_rows_tell_runs_with_and_without_the_trace(tmp_path):
+def test_uplift_rows_show_runs_with_and_without_the_trace(tmp_path):
     ran = {"text": "out", "verdict": "wrong_answer", "finish_reason": "stop"}
     logged = {
         "trace": "plan", "executor_answer": "print(1)", "executor_verdict": "passed", "s_with": 0.75,

@@ -94,7 +94,7 @@ def test_filters_sorting_and_search(opened):
     assert opened.run(COUNT) == "8 of 24" and opened.run(CHOSEN)[0] == "3"
 
 
-def test_the_keyboard_alone_is_enough(opened):
+def test_everything_works_by_keyboard(opened):
     opened.press("j", "j", "k")
     assert opened.run("document.querySelector('[aria-selected=true]').ariaPosInSet") == "2"
     opened.run("document.querySelector('.view').focus()")
@@ -266,7 +266,7 @@ def test_ten_thousand_completions_stay_fluent(browser, tmp_path, record_property
         took[name] = time.perf_counter() - start
 
     assert browser.run(COUNT) == "10,000 of 10,000"
-    assert browser.run(f"{ROWS}.length") < 60  # what can be seen, and a few beside it
+    assert browser.run(f"{ROWS}.length") < 60  # what can be seen, and a few more
     timed("filter", "document.querySelector('.toolbar button').click()")
     assert browser.run(COUNT) == "5,000 of 10,000"
     timed("sort", "document.querySelector('.list .head button:nth-child(5)').click()")

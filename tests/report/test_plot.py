@@ -133,7 +133,7 @@ def test_a_torn_last_line_is_left_out(tmp_path):
     assert len(read_runs([run])[0].lines) == 21
 
 
-def test_runs_of_one_name_are_told_apart(tmp_path):
+def test_runs_of_one_name_have_different_labels(tmp_path):
     runs = [write_run(tmp_path / parent / "run", run_lines()) for parent in ("x", "y")]
     assert [run.name for run in read_runs(runs)] == [str(run) for run in runs]
 

@@ -125,7 +125,7 @@ def test_wandb_writes_one_run_under_one_id(tmp_path, monkeypatch):
     assert {file.name for file in files} == {f"run-run-{run_id(tmp_path / 'run')}.wandb"}
 
 
-def test_trackio_goes_on_with_a_resumed_run(tmp_path, monkeypatch):
+def test_trackio_continues_a_resumed_run(tmp_path, monkeypatch):
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is first imported
     pytest.importorskip("trackio", reason="trackio is not installed")
     for step in (1, 2):
@@ -148,7 +148,7 @@ def test_tensorboard_events_hold_the_numbers(tmp_path):
     assert [(event.step, event.value) for event in events.Scalars("reward")] == [(1, 0.5), (2, 0.75)]
 
 
-def test_live_json_says_what_goes_on_and_is_gone_at_the_end(tmp_path):
+def test_live_json_shows_the_current_phase_and_is_removed_at_the_end(tmp_path):
     folder = tmp_path / "run"
     with reporter(folder) as report:
         now, age = read_live(folder)

@@ -114,7 +114,7 @@ def test_without_a_terminal_it_is_printed_once(tmp_path, capsys):
     assert "[watch] every_s: expected > 0, got 0.0" in capsys.readouterr().err
 
 
-def test_a_pipelines_stage_that_goes_on(tmp_path):
+def test_a_pipelines_running_stage(tmp_path):
     (tmp_path / "pipeline.yaml").write_text("sft: {stage: sft}\nrl: {stage: rl}\n")
     assert shown(tmp_path)[0].endswith("| pipeline | step 0 | not running")
     first = write_stage(tmp_path / "sft", {"stage": "sft"}, [{"step": 1, "loss": 0.5}])

@@ -51,7 +51,7 @@ def transfer(byte, grader, **options):
     return TransferReward(engine, byte, grader, TransferConfig(slack_tokens=2, **options), 40, seed=0), engine
 
 
-def test_transfer_shares_a_tau_in_the_group_alone(byte, grader):
+def test_transfer_shares_a_tau_only_within_the_group(byte, grader):
     reward, _ = transfer(byte, grader, tau_shared_in_group=True)
     taus = [cuts[0]["tau"] for cuts in ask(reward, ["x"] * 6, group_ids=GROUPS, rollout_ids=IDS)[1]["cuts"]]
     assert taus == [draw_tau(0, "tau", 3, "group", first, 0) for first in (24, 24, 26, 26, 28, 28)]

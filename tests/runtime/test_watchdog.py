@@ -49,7 +49,7 @@ def test_a_thread_that_lets_no_other_run_is_ended_too():
     assert code == 1 and "Timeout" in said and "in stuck" in said
 
 
-def test_phases_that_end_in_time_are_left_alone():
+def test_phases_that_end_in_time_raise_nothing():
     """In a process of its own: a machine too busy to wake it in two seconds would end this one."""
     code, said = ended(
         "import time\n"

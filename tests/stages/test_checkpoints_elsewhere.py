@@ -59,7 +59,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def left(folder, checkpoints):
-    """The last checkpoint of a run of each stage: adapters in rl, written beside training in sft."""
+    """The last checkpoint of a run of each stage: adapters in rl, written during training in sft."""
     llama, qwen = str(write(folder / "llama", "llama")), str(write(folder / "qwen3", "qwen3"))
     problems = rows(folder / "problems.jsonl", [{"question": f"{a}+1", "answer": "2"} for a in range(5)])
     train = TrainConfig(num_steps=2, learning_rate=1e-2)

@@ -65,7 +65,7 @@ def alone(model, tokens):
 
 
 @pytest.mark.parametrize("attention", ["prefix", "sdpa"])
-def test_tokens_have_the_log_probs_that_their_document_has_alone(config, attention):
+def test_packed_tokens_have_the_log_probs_of_their_document_by_itself(config, attention):
     """Packed behind another document, in float32, against the document by itself, in float64."""
     policy = Policy.load(replace(config.model, attention=attention), CPU)
     model = AutoModelForCausalLM.from_pretrained(config.model.path, dtype=torch.float64)

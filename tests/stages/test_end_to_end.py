@@ -12,7 +12,7 @@ from fastrl.cli.main import main
 from fastrl.runtime.run import read_metrics
 
 DATA = SHARED_DATA
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="real benchmark files are not beside the checkout")
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="real benchmark files are not next to the checkout")
 
 
 def with_room(checkpoint: Path, folder: Path, tokens: int = 1024) -> Path:

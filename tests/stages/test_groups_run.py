@@ -314,7 +314,7 @@ def test_a_random_writer_is_rejected_and_counted(tmp_path, random_model, capsys)
     assert len((tmp_path / "run" / "written.jsonl").read_text().splitlines()) == 16
 
 
-def test_a_random_judge_is_rejected_and_a_random_executor_asked(tmp_path, random_model, terminal):
+def test_a_random_judge_is_rejected_and_a_random_executor_runs(tmp_path, random_model, terminal):
     row = worked(0) | {"candidates": [candidate(k) for k in range(4)]}
     judged = config_of(
         tmp_path, [row], negatives="given", judge=model(random_model, max_new_tokens=8, retries=0)

@@ -52,7 +52,7 @@ def test_sft_reads_prefix_and_intervention_and_nothing_else(fixed_model, taught,
         assert wrong not in tokenizer.decode(sequence.token_ids[len(prompt) :])
 
 
-def test_sft_on_interventions_raises_their_likelihood_alone(fixed_model, taught, tmp_path):
+def test_sft_on_interventions_raises_only_their_likelihood(fixed_model, taught, tmp_path):
     config = SftConfig(
         run=RunConfig(dir=str(tmp_path / "sft"), device="cpu", save_every=0),
         model=ModelConfig(path=str(fixed_model)),
@@ -93,7 +93,7 @@ def weights(folder):
     return (folder / "model.safetensors").read_bytes()
 
 
-def test_int_is_one_command_and_goes_on_between_stages(fixed_model, tmp_path):
+def test_int_is_one_command_and_resumes_between_stages(fixed_model, tmp_path):
     data = write_rows(tmp_path / "problems.jsonl", problem_rows())
     whole = run_recipe(tiny_pipeline(fixed_model, tmp_path / "whole", data, num_steps=2))
     parts = {path.name for path in (tmp_path / "whole").iterdir()}

@@ -13,7 +13,7 @@ from fastrl.train import run_recipe
 
 @pytest.fixture
 def recipe(checkpoints, tmp_path):
-    """A pipeline's recipe as nested options, its files beside it."""
+    """A pipeline's recipe as nested options, its files next to it."""
     rows = [{"prompt": f"{a}+{a}", "completion": str(2 * a), "answer": str(2 * a)} for a in range(8)]
     write_jsonl(tmp_path / "rows.jsonl", rows)
     data = {"path": str(tmp_path / "rows.jsonl")}
@@ -94,7 +94,7 @@ def test_dry_run_shows_all_stages(recipe, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_with_something_else_is_left_alone(recipe, tmp_path):
+def test_a_folder_with_something_else_is_left_unchanged(recipe, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine.txt").write_text("mine")
     with pytest.raises(ValueError, match="is not empty and holds no pipeline"):

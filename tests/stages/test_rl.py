@@ -143,7 +143,7 @@ def run_until(recipe: Path, stop_at_step: int, metrics: Path) -> int:
     return training.ended().code
 
 
-def test_killed_in_the_middle_of_a_step_it_goes_on_bit_for_bit(checkpoints, problems, tmp_path):
+def test_a_run_killed_within_a_step_resumes_bit_for_bit(checkpoints, problems, tmp_path):
     recipes = {}
     for name in ("whole", "killed"):
         cfg = config(
@@ -265,9 +265,9 @@ def test_a_receiver_of_its_own_device_works_while_the_policy_samples(
             assert [name for name, _ in begun].count("receiver") == 4
         else:
             assert [name for name, _ in order] == ["policy", "policy", "receiver", "receiver"] * 2
-    for plain, beside in zip(curves[False][1:], curves[True][1:], strict=True):
+    for plain, overlapped in zip(curves[False][1:], curves[True][1:], strict=True):
         for key in ("reward", "rewards/transfer/mean", "transfer/tau_mean", "num_tokens"):
-            assert plain[key] == pytest.approx(beside[key], rel=1e-6), key
+            assert plain[key] == pytest.approx(overlapped[key], rel=1e-6), key
 
 
 def listen(engine, method, name, order):

@@ -95,7 +95,7 @@ def test_measuring_changes_nothing_else_and_is_the_same_again(fixed_model, probl
     assert curves["with"] == curves["again"]
     rest = [{name: line[name] for name in line if name not in probed(line)} for line in curves["with"]]
     assert rest == curves["without"]
-    # beside them, pass@k and avg@k of the evaluation, at step 0 and after training
+    # next to them, pass@k and avg@k of the evaluation, at step 0 and after training
     names = {f"eval/{kind}" for kind in ("avg@16", "pass@2", "pass@4", "pass@8", "pass@16")}
     assert names <= set(rest[0]) and names <= set(rest[3]) and not names & set(rest[2])
 

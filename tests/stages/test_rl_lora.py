@@ -48,7 +48,7 @@ def bits(checkpoint):
     return [(checkpoint / name).read_bytes() for name in files]
 
 
-def test_a_run_moves_adapters_alone_and_leaves_a_merged_folder(config):
+def test_a_run_changes_only_adapters_and_leaves_a_merged_folder(config):
     last = run_stage(config)
     assert (last / FOLDER / "adapter_config.json").is_file()
     start = AutoModelForCausalLM.from_pretrained(config.model.path).state_dict()

@@ -117,7 +117,7 @@ def test_a_run_writes_its_files(checkpoints, problems, reward_model, tmp_path):
     assert row["quality"] == pytest.approx(row["rewards"]["rubric"], rel=1e-4)
 
 
-def test_a_run_that_went_on_is_the_run_that_was_not_stopped(checkpoints, problems, tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one(checkpoints, problems, tmp_path):
     whole = config(
         checkpoints, problems, tmp_path / "whole", train=TrainConfig(num_steps=4, learning_rate=1e-3)
     )
@@ -167,9 +167,9 @@ def test_an_executor_of_its_own_device_works_while_the_policy_samples(
         monkeypatch.setattr("fastrl.stages.rl.build_rl", built)
         run_stage(config(checkpoints, problems, tmp_path / str(overlap)))
         curves.append(curve(tmp_path / str(overlap)))
-    for plain, beside in zip(*curves, strict=True):
+    for plain, overlapped in zip(*curves, strict=True):
         for name in plain.keys() & {"reward", "uplift/e2e", "uplift/unfinished", "num_tokens"}:
-            assert plain[name] == pytest.approx(beside[name], rel=1e-6), name
+            assert plain[name] == pytest.approx(overlapped[name], rel=1e-6), name
 
 
 def test_the_plan_knows_the_executors_own_engine(checkpoints, problems, tmp_path):

@@ -78,7 +78,7 @@ def test_nothing_is_overwritten(tmp_path):
         (["--tracelift", "true", "--int", "true", "--weak", "true"], {"world", "lift", "int", "weak"}),
     ],
 )
-def test_the_command_copies_the_worlds_that_are_asked_for(flags, worlds, tmp_path, monkeypatch, capsys):
+def test_the_command_copies_the_requested_worlds(flags, worlds, tmp_path, monkeypatch, capsys):
     for name, function in (
         ("world", "copy_world"),
         ("sft", "write_conversations"),

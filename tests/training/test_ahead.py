@@ -75,7 +75,7 @@ def completions(config: RlConfig) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder_of(config).completions.iterdir()}
 
 
-def beside() -> bool:
+def in_background() -> bool:
     return threading.current_thread().name.startswith("ahead")
 
 
@@ -84,7 +84,7 @@ def threads_left() -> list[str]:
 
 
 class InTurn:
-    """A worker that does its work when it is given: what a thread does beside, before."""
+    """A worker that does its work when it is given: what a thread does in the background, at once."""
 
     def submit(self, work, *arguments):
         done: Future = Future()
@@ -166,7 +166,7 @@ def test_sampling_and_update_overlap(config, monkeypatch):
     entered: list[tuple[bool, str]] = []
 
     def generates(engine, *arguments, **options):
-        if beside():
+        if in_background():
             sampling.set()
             assert learning.wait(60)
         return generate(engine, *arguments, **options)
@@ -180,7 +180,7 @@ def test_sampling_and_update_overlap(config, monkeypatch):
     monkeypatch.setattr(rl, "update_policy", learns)
     enter = Watchdog.enter
     monkeypatch.setattr(
-        Watchdog, "enter", lambda dog, phase: entered.append((beside(), phase)) or enter(dog, phase)
+        Watchdog, "enter", lambda dog, phase: entered.append((in_background(), phase)) or enter(dog, phase)
     )
     run_stage(replace(config, train=replace(config.train, num_steps=2)))
     assert not any(there for there, _ in entered)  # its clock is the loop's
@@ -192,13 +192,13 @@ def test_sampling_and_update_overlap(config, monkeypatch):
     inside = first["time/ahead_rollout_s"] + first["time/ahead_reward_s"]
     assert first["time/ahead_s"] >= max(inside, first["time/wait_s"]) and inside > 0
     assert "time/ahead_s" not in second and "time/wait_s" not in second and "time/rollout_s" not in second
-    # what went on beside is no part of the step's time
+    # what went on in the background is no part of the step's time
     times = {"time/update_s": 2.0, "time/wait_s": 0.5, "time/ahead_s": 2.5, "time/ahead_rollout_s": 2.4}
     assert plain_line(1, 2, {}, times) == "step 1/2 | 2.50s"
 
 
 def test_receivers_refills_and_several_updates(config, checkpoints, monkeypatch):
-    """All that sampling can do, with a receiver that works beside the policy's engine."""
+    """All that sampling can do, with a receiver that works next to the policy's engine."""
     full = replace(
         config,
         run=replace(config.run, save_every=0),
@@ -231,7 +231,7 @@ def test_receivers_refills_and_several_updates(config, checkpoints, monkeypatch)
 
 
 @pytest.mark.long
-def test_killed_anywhere_it_goes_on_bit_for_bit(config, tmp_path):
+def test_a_run_killed_anywhere_resumes_bit_for_bit(config, tmp_path):
     run_stage(config)
     killed = named(config, "killed")
     (tmp_path / "recipe.yaml").write_text(to_yaml(killed))
@@ -267,7 +267,7 @@ def test_a_signal_discards_the_batch_and_the_resumed_run_samples_it_again(config
 
 def failing(real, error):
     def fails(self, *arguments, **options):  # by this name an engine is known in a trace
-        if beside():
+        if in_background():
             raise error
         return real(self, *arguments, **options)
 
@@ -289,7 +289,7 @@ def test_an_engine_that_fails_in_the_background_is_reported(config, monkeypatch)
 
 @pytest.mark.parametrize("place", ["reward", "update"])
 def test_an_error_passes_as_it_is(config, monkeypatch, place):
-    """Of a reward beside the update, or of the update while the other thread still samples."""
+    """An error of a reward during the update, or of the update while the other thread still samples."""
     error, ended = ValueError("[reward] vowels: expected a good day"), []
     if place == "reward":
         monkeypatch.setattr(sample, "reward_rollouts", failing(sample.reward_rollouts, error))
@@ -297,11 +297,11 @@ def test_an_error_passes_as_it_is(config, monkeypatch, place):
         begun, raised, generate = threading.Event(), threading.Event(), TorchEngine.generate
 
         def generates(engine, *arguments, **options):
-            if beside():
+            if in_background():
                 begun.set()
                 assert raised.wait(60)
             found = generate(engine, *arguments, **options)
-            ended.append(beside())
+            ended.append(in_background())
             return found
 
         def learns(*arguments):
@@ -326,7 +326,7 @@ def test_a_worker_has_the_gpu_of_its_maker(monkeypatch):
         torch.cuda, "set_device", lambda device: set_by.append((threading.current_thread().name, device))
     )
     with sample.one_thread("ahead") as worker:
-        assert worker.submit(beside).result()
+        assert worker.submit(in_background).result()
     assert set_by == [("ahead_0", 3)]
 
 

@@ -100,7 +100,7 @@ def test_raised_once_per_run_with_the_reason():
 
 
 @pytest.mark.parametrize("cut", range(9))
-def test_from_a_history_it_goes_on_alike(cut):
+def test_alarms_resume_alike_from_a_history(cut):
     """A run that was stopped after `cut` steps, with what metrics.jsonl then holds."""
     config = only("min_entropy_ratio", 0.5, stop_on=("collapse",))
     values = [2.0, 0.4, 0.4, None, 0.4, 1.9, 0.4, 0.4, 0.4]

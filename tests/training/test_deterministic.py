@@ -90,7 +90,7 @@ def test_without_it_the_bits_depend_on_them(checkpoints, problems, tmp_path):
         torch.testing.assert_close(weights[name], others[name], rtol=1e-3, atol=1e-4)
 
 
-def test_torch_is_asked_and_left_as_it_was(monkeypatch):
+def test_torchs_mode_is_set_and_restored(monkeypatch):
     monkeypatch.delenv(WORKSPACE, raising=False)
     with deterministic(True):
         assert torch.are_deterministic_algorithms_enabled() and os.environ[WORKSPACE] == ":4096:8"

@@ -80,7 +80,7 @@ def test_split_groups_keeps_groups_whole():
     assert [sorted({todo[i].group for i in part}) for part in parts] == [[0, 1], [2]]
 
 
-def test_split_groups_looks_at_all_ranks():
+def test_split_groups_considers_all_ranks():
     """Of five groups three are learnt from first, whoever has them; four ranks have 0 and 4, 1, 2, 3."""
 
     class Four(Ranks):

@@ -1,4 +1,4 @@
-"""rms_norm, silu_mul, rotate: what a decoder layer does beside its products and its attention.
+"""rms_norm, silu_mul, rotate: the operations of a decoder layer other than products and attention.
 
 float32 on a CPU goes to C++, one pass over memory each; other types and devices go to PyTorch. No gradients.
 """

@@ -155,7 +155,7 @@ class Caller:
                 self._report.raised = raised_again(name, message)
                 raise self._report.raised
             case _:
-                self._report.end("what it answered is no answer")
+                self._report.end("the answer is neither a value nor an exception")
 
 
 def raised_again(name: str, message: str) -> Exception:

@@ -63,7 +63,7 @@ def probabilities(f, sequence: list[int], sampling: SamplingParams) -> np.ndarra
     return (p / p.sum()).numpy()
 
 
-def test_a_wrong_distribution_is_seen():
+def test_a_wrong_distribution_is_detected():
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.ones(200))
     counts = rng.multinomial(DRAWS, p)

@@ -42,7 +42,7 @@ def test_sampled_logprobs_are_those_of_the_filtered_distribution(family):
             assert c.logprobs[t] == pytest.approx(float((p[token] / p[nucleus].sum()).log()), abs=1e-4)
 
 
-def test_a_completion_depends_on_its_own_seed_alone(family):
+def test_a_completion_depends_only_on_its_own_seed(family):
     engine = family("qwen3").engine
     given = prompts(3, *range(1, 25))
     seeds = list(range(100, 124))

@@ -68,7 +68,7 @@ def watched(monkeypatch) -> list[set[str]]:
 
 
 class Gathered:
-    """Copies of weights, made one at a time as a spread policy does, and the most bytes alive at once."""
+    """Copies of weights, made one at a time as a sharded policy does, and the most bytes alive at once."""
 
     def __init__(self, weights: dict[str, torch.Tensor]) -> None:
         self.weights, self.alive, self.most = weights, 0, 0
@@ -181,7 +181,7 @@ def test_a_tied_name_that_comes_long_after_its_twin_is_compared(folder, engine_o
         ("qwen3", ("embed_tokens",)),
     ],
 )
-def test_some_weights_alone_leave_the_others_as_they_were(folder, engine_of, monkeypatch, name, parts):
+def test_partial_weights_leave_the_others_unchanged(folder, engine_of, monkeypatch, name, parts):
     engine, path = engine_of(name), folder / name
     embedded = TorchEngine.from_pretrained(str(path), dtype=torch.float32, device=CPU)
     weights = changed(path, 7)

@@ -87,7 +87,7 @@ def test_draws_follow_the_distribution(both):
     assert chi_square < 16.3  # p = 0.001 at 3 degrees of freedom
 
 
-def test_a_completion_depends_on_its_own_seed_alone(both):
+def test_a_completion_depends_only_on_its_own_seed(both):
     engine = both("qwen3").vllm
     given = prompts(3, *range(1, 13))
     seeds = list(range(100, 112))

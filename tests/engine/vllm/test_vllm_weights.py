@@ -231,7 +231,7 @@ def test_nothing_reloaded_is_found(engine, folder, monkeypatch):
 
 
 def test_a_stale_pack_is_found(engine, folder):
-    """The kernels' packed copy is what is read, not the parameter beside it."""
+    """The kernels' packed copy is what is read, not the parameter next to it."""
     model = changed(folder / "llama", 13)
     engine.load_weights(named(model).items(), 1)
     module = engine.vllm.model.get_submodule("model.layers.0.mlp.down_proj")

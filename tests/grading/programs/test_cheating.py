@@ -37,9 +37,9 @@ FAULTS = {
     "leaves in the call": ("def f(x): raise SystemExit", "the program ended"),
     "has no such function": ("g = 1", "the program ended"),
     "closes its pipe": ("import os, time\ndef f(x):\n os.close(6)\n time.sleep(60)", "the program ended"),
-    "noise": ("import os\ndef f(x): os.write(6, b'\\xff\\n')", "what it answered is no answer"),
-    "data": ("import os\ndef f(x): os.write(6, b'[1]\\n')", "what it answered is no answer"),
-    "nested": ("import os\ndef f(x): os.write(6, b'[' * 50000 + b'\\n')", "what it answered is no answer"),
+    "noise": ("import os\ndef f(x): os.write(6, b'\\xff\\n')", "neither a value nor an exception"),
+    "data": ("import os\ndef f(x): os.write(6, b'[1]\\n')", "neither a value nor an exception"),
+    "nested": ("import os\ndef f(x): os.write(6, b'[' * 50000 + b'\\n')", "neither a value nor an exception"),
     "a long line": ("def f(x): return '2' * 5000000", "an answer exceeds the output limit"),
 }  # fmt: skip
 
@@ -87,7 +87,7 @@ def test_tests_that_an_empty_program_passes_are_refused(wanted):
         )
 
 
-def test_checker_and_program_share_two_pipes_alone(runner):
+def test_checker_and_program_share_only_two_pipes(runner):
     check = (
         "import os, socket\ndef check(f):\n    f(1)\n    assert os.listdir('/tmp') == []\n    try:\n"
         "        socket.socket(socket.AF_UNIX).connect('\\0here')\n    except ConnectionRefusedError:\n"

@@ -220,7 +220,7 @@ def test_the_last_block_in_python_is_the_program(text, program):
 
 
 @needs_sandbox
-def test_numpy_can_be_imported_where_it_is_asked_for(runner):
+def test_numpy_can_be_imported_if_configured(runner):
     folder = numpy_folders()[0]
     program = "import numpy\nprint(numpy.arange(3).sum())"
     tests = {"inputs": [""], "outputs": ["3"]}

@@ -84,7 +84,7 @@ def test_the_full_form_has_two_turns_and_one_solution_a_problem():
     assert set(budget) == {"solve", "verify"}
 
 
-def test_seeds_are_of_the_place_alone():
+def test_seeds_depend_only_on_the_position():
     def seeds(problems, seed=1):
         engine, asks = proposer(seed=seed)
         asks.check(problems, {})

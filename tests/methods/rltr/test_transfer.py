@@ -145,7 +145,7 @@ def test_taus_of_rows_and_of_groups(byte, grader):
     assert len({*taus[0], *taus[2]}) == 4
 
 
-def test_draws_follow_from_seed_and_step_alone(byte, grader):
+def test_draws_depend_only_on_seed_and_step(byte, grader):
     def draws(seed, step):
         engine = RuleEngine(byte, knows_with_key)
         cuts = Batch(byte).cuts(make(engine, byte, grader, seed, num_cuts=2), step)

@@ -287,7 +287,7 @@ def test_real_solutions_stay_true_but_for_the_flaw():
             wrong = [span for span, true in equations if not true]
             if draft.negative_kind != "arithmetic_slip":
                 assert wrong == [], draft.text
-            elif wrong:  # a slip beside words is not read by this test
+            elif wrong:  # a slip next to words is not read by this test
                 slips += 1
                 assert len(wrong) == 1 and wrong[0][0] < draft.place[0] < draft.place[1] == wrong[0][1], (
                     draft.text

@@ -119,7 +119,7 @@ class Rates:
         return [self.rates[text] for text in traces]
 
 
-def test_the_executor_is_asked_once_for_all(tmp_path):
+def test_the_executor_is_called_once_for_all(tmp_path):
     one, other = pool(trace("a"), trace("b"), trace("c", kind="leap")), pool(trace("a"), name="q")
     executor = Rates({"It is Right": 0.5, "a": 0.5, "b": 0.25, "c": 0.75})
     out = filter_by_executor([one, other], ["1", "2"], executor, 4, 9, AnswerFile(tmp_path / "rates.jsonl"))

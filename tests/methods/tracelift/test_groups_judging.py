@@ -107,7 +107,7 @@ def test_answers_that_are_no_judgment():
 
 
 @pytest.mark.parametrize("task", ["math", "code"])
-def test_the_judge_is_told_every_field(task):
+def test_the_judges_prompt_has_every_field(task):
     prompt = judge_prompt(task, "PROBLEM", "REFERENCE", "TRACE")
     for part in (
         "PROBLEM",
@@ -172,7 +172,7 @@ def test_written_traces_that_are_refused(text, cause):
     assert cause_of(read_flawed, text, "slip", GOOD) == cause
 
 
-def test_kinds_are_asked_for_in_turn():
+def test_kinds_are_requested_in_turn():
     seed = Seed(
         problem_id="p", problem="P", reference_solution="R", answer="1", tests=None, columns={}, row={},
         positive=Draft(text=GOOD, judgment=by_rule("math", {})),
@@ -185,7 +185,7 @@ def test_kinds_are_asked_for_in_turn():
     assert [r.key for r in requests] != [r.key for r in writing_requests(seed, "math", 11, run_seed=1)]
 
 
-def test_what_can_not_be_read_is_asked_again_with_another_seed(tmp_path):
+def test_an_unreadable_reply_is_retried_with_another_seed(tmp_path):
     tries = Counter()
 
     def write(prompt, seed):

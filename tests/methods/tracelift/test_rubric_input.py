@@ -62,7 +62,7 @@ def test_then_the_tests():
     assert TOKENIZER.decode(out.token_ids) == CODE.format("", "23", "xyz")
 
 
-def test_the_blocks_alone_have_to_fit():
+def test_only_the_blocks_have_to_fit():
     with pytest.raises(ValueError, match=rf"\[rubric\] max_tokens: expected >= {FRAME}, .* got {FRAME - 1}"):
         read(["a"], ["b"], max_tokens=FRAME - 1)
 

@@ -114,7 +114,7 @@ def test_conversational_completions_and_another_tag(grader):
     assert logs["trace"] == ["8 good"] and found == CLOSE([0.5 + 0.4 / 6])
 
 
-def test_a_cached_baseline_is_asked_once_and_depends_on_seed_and_question_alone(grader):
+def test_a_cached_baseline_runs_once_and_depends_only_on_seed_and_question(grader):
     reward = math(grader)
     engine = reward.executor.engine
     _, _, first = call(reward, TEXTS, ["q", "q", "r"])
@@ -134,7 +134,7 @@ def test_a_cached_baseline_is_asked_once_and_depends_on_seed_and_question_alone(
     assert seed not in [s for read, _, s in engine.reads() if read != "<user>q\n<assistant>"]
 
 
-def test_a_resampled_baseline_is_asked_for_every_trace(grader):
+def test_a_resampled_baseline_runs_for_every_trace(grader):
     reward = math(grader, baseline="resampled", baseline_repeats=3)
     engine = reward.executor.engine
     for step in (0, 1):

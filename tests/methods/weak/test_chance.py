@@ -19,7 +19,7 @@ def test_a_fair_coin():
     assert 1873 < sum(pairs) < 2127
 
 
-def test_the_rollout_alone_decides():
+def test_only_the_rollout_decides():
     tosses = call(3, range(40))
     assert [call(3, [rollout], step=7)[0] for rollout in range(40)] == tosses
     assert call(3, [*range(39, -1, -1)]) == tosses[::-1]

@@ -44,7 +44,7 @@ def test_diversity_by_hand(clusters, num, entropy, evenness):
     assert found.log_clusters == pytest.approx(math.log(num) if num else 0)
 
 
-def test_evenness_alone_does_not_tell_two_ways_from_sixteen():
+def test_evenness_does_not_distinguish_two_ways_from_sixteen():
     two, sixteen = diversity([0] * 8 + [1] * 8), diversity(range(16))
     assert two.evenness == pytest.approx(sixteen.evenness) == pytest.approx(1)
     assert two.effective == pytest.approx(2) and sixteen.effective == pytest.approx(16)
@@ -63,7 +63,7 @@ def close(a, b):
     return abs(len(a) - len(b)) <= 1
 
 
-def test_a_response_is_compared_with_the_first_of_a_cluster_alone():
+def test_a_response_is_compared_only_with_the_first_of_a_cluster():
     asked = []
 
     def same(representative, response):
@@ -140,7 +140,7 @@ def test_what_can_be_read(text, labels, reject):
     assert why_unreadable(text, labels) == reject
 
 
-def test_a_question_is_asked_again_with_another_seed_until_it_is_read():
+def test_a_question_is_retried_with_another_seed_until_its_reply_is_readable():
     seen = {}
 
     def write(question, prefix, sample, seed):
@@ -163,7 +163,7 @@ def test_a_question_is_asked_again_with_another_seed_until_it_is_read():
     assert [seed for *_, seed in other.asked] == [seed for q, _, _, seed in engine.asked if q == "b"]
 
 
-def test_a_greedy_judge_is_asked_once():
+def test_a_greedy_judge_is_called_once():
     one, engine = judge(lambda *asked: "hm", temperature=0.0, retries=3)
     assert one.ask(["a"], ALIGNMENT).rejects == Counter(no_label=1)
     assert len(engine.asked) == 1

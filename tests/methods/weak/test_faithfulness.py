@@ -224,7 +224,7 @@ def test_shares_of_labels_by_hand():
     assert alignment_shares(labels, [k == 2 for k in range(6)]) == alignment_shares([]) == {}
 
 
-def test_a_real_engine_gives_the_same_bits_again_and_alone(checkpoints, grader):
+def test_a_real_engine_gives_the_same_bits_again_and_for_fewer_responses(checkpoints, grader):
     def load():
         device = torch.device("cpu")
         return TorchEngine.from_pretrained(str(checkpoints["qwen3"]), dtype=torch.float32, device=device)

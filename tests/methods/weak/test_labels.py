@@ -69,7 +69,7 @@ def test_fixed_labels_do_not_change_with_the_step_and_are_nested(grader):
     assert len(others) > 1
 
 
-def test_an_item_is_its_row_and_not_its_place(grader):
+def test_an_item_is_its_row_and_not_its_position(grader):
     """The last four problems alone, asked in another order and twice: luck follows the row's number."""
     reward = make(grader, share=0.5, own=problems(first=40))
     hit = {40 + place for place in corrupted_places(range(40, 40 + NUM), 0.5, 5)}
@@ -94,7 +94,7 @@ def test_per_sample_flips_are_of_item_step_and_rollout(grader):
     assert everything == [1.0] * 60 and nothing == [0.0] * 60
 
 
-def test_false_negatives_take_right_answers_alone(grader):
+def test_false_negatives_affect_only_right_answers(grader):
     reward = make(grader, kind="false_negatives", share=0.5, own=problems(wrong=[None] * NUM, column="other"))
     hit = corrupted_places(range(NUM), 0.5, 5)
     right, extra, metrics = call(reward, range(NUM), GOLD)

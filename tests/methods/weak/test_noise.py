@@ -121,7 +121,7 @@ def test_random_labels_are_other_gold_answers_alike_likely():
     assert all(abs(count - 3000 / 9) < 5 * (3000 / 9 * 8 / 9) ** 0.5 for count in counts.values())
 
 
-def test_random_labels_depend_on_the_item_alone():
+def test_random_labels_depend_only_on_the_item():
     labels = random_labels(GOLD, GOLD, 3, range(97))
     assert all(label != gold for label, gold in zip(labels, GOLD, strict=True))
     chosen = [90, 4, 17]

@@ -12,7 +12,7 @@ from fastrl.data.rows import read_rows
 from fastrl.methods.weak.subsets import difficulty_bins, round_robin, stratified_order
 
 DATA = SHARED_DATA
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="real benchmark files are not beside the checkout")
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="real benchmark files are not next to the checkout")
 JUDGED_BY = "Llama-3.2-3B-Instruct"  # whose solve@16 the released files were made by
 
 

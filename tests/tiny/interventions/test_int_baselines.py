@@ -77,7 +77,7 @@ def test_a_hint_of_nothing_or_everything_is_refused(share):
         hinted_rows([hard_row("a\nb")], share)
 
 
-def test_right_solutions_alone_are_reflections(engine, grader):
+def test_only_right_solutions_are_reflections(engine, grader):
     """The template shows the question alone, so the model writes what it has by heart: right for 4+4."""
     hard = [
         hard_row(row[2], [{"role": "user", "content": f"problem {q}"}]) | {"question": q, "solution": row[0]}

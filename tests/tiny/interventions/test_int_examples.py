@@ -60,7 +60,7 @@ def test_a_reference_is_in_another_hand():
     assert report.correct and report.steps_right == 0  # the answer, and no step in the solver's notation
 
 
-def test_hard_problems_meet_what_was_learnt_wrong():
+def test_hard_problems_need_what_was_learnt_wrong():
     assert meets(CHAIN, {(2, "*", 3): 5})
     assert not meets(CHAIN, {(2, "*", 4): 5, (7, "-", 5): 1})
 
@@ -110,7 +110,7 @@ def test_a_quarter_of_the_checks_is_wrong_in_one_of_three_ways():
     assert 0.08 < kinds[0, False] / 400 < 0.17
 
 
-def test_a_chain_of_one_step_is_misjudged_by_its_result_alone():
+def test_a_chain_of_one_step_is_misjudged_only_by_its_result():
     for seed in range(20):
         _, reference, _, _, said = parts(check_row(NEVER, Chain.parse("3+4"), Random(seed)))
         assert said["location"] == 1 and said["content"] != reference[0].replace(">", "=")
@@ -139,7 +139,7 @@ def test_guided_solutions_follow_what_they_are_shown(config):
     assert 25 < wholes < 55
 
 
-def test_arbitrary_steps_go_on_from_the_known_ones():
+def test_arbitrary_steps_continue_from_the_known_ones():
     known = CHAIN.steps[:2]
     steps = arbitrary(CHAIN, Random(0), known)
     assert tuple(steps[:2]) == known and len(steps) == 3

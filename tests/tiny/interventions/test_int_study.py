@@ -95,7 +95,7 @@ def test_what_an_arm_sampled_before_rl_is_charged(study):
     assert len(made.steps_of("reflection")) == (4000 - 1500) / 100
 
 
-def test_arms_differ_in_their_start_and_problems_alone(study):
+def test_arms_differ_only_in_their_start_and_problems(study):
     made, ran = study
     for arm in ("int", "rl", "reference", "hint"):
         made.arm(arm)

@@ -60,7 +60,7 @@ def test_a_claim_finds_its_numbers_and_says_what_it_lacks():
         DIFFERENCE.found(numbers, 8)
 
 
-def test_claims_have_names_of_their_own_and_all_studies_are_asked():
+def test_claims_have_unique_names_and_use_every_study():
     assert len(CLAIM) == len(CLAIMS) and {claim.study for claim in CLAIMS} == set(studies.STUDIES)
     assert all(claim.below >= claim.above for claim in CLAIMS)
 

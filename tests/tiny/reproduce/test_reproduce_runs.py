@@ -100,7 +100,7 @@ def test_a_part_that_fails_is_named_and_tried_again(asked, tmp_path, capsys):
 
 
 @pytest.mark.long
-def test_killed_it_goes_on_and_leaves_no_process(asked, tmp_path):
+def test_a_killed_run_resumes_and_leaves_no_process(asked, tmp_path):
     root = tmp_path / "r"
     claim_folder(root, Sizes(samples=2))
     (root / "slow").touch()
@@ -159,7 +159,7 @@ def test_bad_flags_are_refused_before_anything_is_written(flags, message, tmp_pa
     assert message in " ".join((shown.err + shown.out).split()) and not (tmp_path / "r").exists()
 
 
-def test_the_arms_of_rltr_differ_in_their_rewards_alone(tmp_path, monkeypatch):
+def test_the_arms_of_rltr_differ_only_in_their_rewards(tmp_path, monkeypatch):
     ran, assessed = [], []
 
     def run_stage(config):

@@ -57,7 +57,7 @@ def test_a_trace_is_closed_by_its_last_value():
     assert closed(CHAIN, "") == ""
 
 
-def test_executors_are_asked_in_their_words(monkeypatch):
+def test_executors_are_prompted_in_their_words(monkeypatch):
     asked = []
 
     def sample(model, prompts, max_new_tokens, temperature, num_samples, seed):

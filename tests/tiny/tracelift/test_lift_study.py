@@ -15,7 +15,7 @@ from fastrl.tiny.tracelift.config import LiftConfig
 RESULTS = {"groups": "g", "reward_model": "rm"}
 
 
-def test_arms_differ_in_the_form_alone(tmp_path):
+def test_arms_differ_only_in_the_form(tmp_path):
     study = TraceliftStudy("math", 3, 7, 4, tmp_path, LiftConfig())
     arms = {form: study.arm(form, RESULTS) for form in FORMS}
     assert set(arms) == set(get_args(Form)) == {"product", "execution", "quality", "uplift", "sum"}

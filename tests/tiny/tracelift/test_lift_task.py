@@ -21,7 +21,7 @@ def test_by_hand():
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_tests_tell_programs_apart(count):
+def test_tests_distinguish_programs(count):
     for chain in CHAINS:
         rows = program_tests(chain, count, seed=0)
         assert rows == program_tests(chain, count, seed=0)

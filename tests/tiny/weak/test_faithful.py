@@ -59,7 +59,7 @@ def test_strategies_by_hand(response, name):
 
 @pytest.mark.parametrize("style", ["explicit", "leap", "private"])
 @pytest.mark.parametrize("modulus", [10, 100])
-def test_a_spoilt_step_is_the_one_and_only_wrong_one(style, modulus):
+def test_a_corrupted_step_is_the_only_wrong_one(style, modulus):
     config = ChainConfig(modulus=modulus, distinct_operands=False)
     seen = set()
     for k, chain in enumerate(draw_chains(config, 40, seed=1, split="train")):
@@ -80,7 +80,7 @@ def test_a_spoilt_step_is_the_one_and_only_wrong_one(style, modulus):
     assert len(seen) >= 2  # not always the same step
 
 
-def test_a_spoilt_value_is_uniform_over_the_others():
+def test_a_corrupted_value_is_uniform_over_the_others():
     values = [spoil("7+5=2\n\\boxed{2}", Random(k)).spoilt for k in range(400)]
     assert {text[:4] for text in values} == {"7+5="}
     counts = [sum(text == f"7+5={v}" for text in values) for v in range(10)]

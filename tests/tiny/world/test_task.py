@@ -66,7 +66,7 @@ def test_draws_are_seeded_different_and_on_their_side(config):
     assert {len(chain.terms) for chain in train} == {3, 4, 5, 6}
 
 
-def test_operands_differ_where_asked():
+def test_operands_differ_if_required():
     for chain in draw_chains(ChainConfig(), 200, seed=0, split="train"):
         numbers = [chain.start, *(operand for _, operand in chain.terms)]
         assert len(set(numbers)) == len(numbers)

@@ -48,7 +48,7 @@ def test_a_trace_without_slips_is_right(style, chain):
 @given(
     chain=chains, seed=seeds, kind=st.sampled_from(["start", "operator", "operand", "result"]), data=st.data()
 )
-def test_the_checker_finds_each_corruption_at_its_place(chain, seed, kind, data):
+def test_the_checker_finds_each_corruption_at_its_position(chain, seed, kind, data):
     place = data.draw(st.integers(0, len(chain.terms) - 1))
     report = check_trace(chain, corrupt(chain, place, kind, Random(seed)))
     assert report.faults == ((place, kind),)

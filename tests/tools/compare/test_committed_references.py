@@ -83,7 +83,7 @@ def test_a_good_seed_passes_nearly_always():
 
 
 @pytest.mark.trains
-def test_training_goes_as_its_reference_went(tmp_path, monkeypatch):
+def test_training_follows_its_reference(tmp_path, monkeypatch):
     """The first five steps of rlvr-tiny with a seed that the reference has not seen."""
     if not (default_cache() / world_key(WorldConfig())).is_dir():
         pytest.skip("the tiny world is not in the cache; fastrl demo or fastrl tiny puts it there")

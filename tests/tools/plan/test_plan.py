@@ -324,7 +324,7 @@ def test_the_command_has_help(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["plan", "--help"])
     assert ended.value.code == 0
-    assert "usage: fastrl" in capsys.readouterr().out
+    assert "usage: fastrl plan RECIPE [--gpu_gib N] [--nproc N]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_the_folder_has_no_weights(big):
     assert json.loads((big / "config.json").read_text())["model_type"] == "llama"
 
 
-def test_judges_are_planned_where_they_are_asked_for(checkpoints):
+def test_judges_are_planned_if_configured(checkpoints):
     judge = WriterConfig(
         model=CheckpointConfig(path=str(checkpoints["llama"])),
         engine=EngineConfig(sleep=True, max_batch_tokens=512),

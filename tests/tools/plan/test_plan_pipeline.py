@@ -104,7 +104,7 @@ def test_stages_that_only_sample_hold_engines(checkpoints):
     assert fits and page == "no model: nothing to plan"
 
 
-def test_the_hint_for_an_engine_alone(checkpoints):
+def test_the_hint_for_a_stage_that_only_generates(checkpoints):
     model = CheckpointConfig(path=str(checkpoints["llama"]))
     config = GroupsConfig(writer=WriterConfig(model=model))
     writer = "writer.engine.max_batch_tokens"

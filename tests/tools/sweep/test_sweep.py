@@ -266,7 +266,7 @@ def test_values_are_read_as_flags_read_them(recipe):
     assert both.fields == {"reward.functions": ["answer", "format"], "reward.weights": [1.0, 0.5]}
 
 
-def test_folders_have_readable_names_that_tell_values_apart():
+def test_folders_have_readable_names_that_distinguish_values():
     assert [safe(value) for value in (0.001, 1e-6, 2.0, 3, None, True, ["a", "b"])] == [
         "0.001", "1e-06", "2", "3", "null", "true", "a+b",
     ]  # fmt: skip
@@ -285,7 +285,7 @@ def test_folders_have_readable_names_that_tell_values_apart():
     assert [cell.name for cell in alone] == ["seed-0"] and str(alone[0].log) == "d/seed-0.log"
 
 
-def test_a_finished_run_goes_on_where_more_is_asked_of_it(tmp_path):
+def test_a_run_is_unfinished_if_more_steps_are_requested(tmp_path):
     cell = Cell(values={}, seed=0, folder=tmp_path / "seed-0")
     config = RlConfig()
     assert not finished(cell, config)

@@ -60,7 +60,7 @@ def lines(file):
 
 
 @pytest.mark.long
-def test_killed_in_the_middle_it_goes_on_to_the_same_table(recipe, tmp_path, monkeypatch):
+def test_a_killed_sweep_resumes_to_the_same_table(recipe, tmp_path, monkeypatch):
     folder, whole = tmp_path / "sweep", tmp_path / "whole"
     grid = [
         "sweep", recipe, "--dir", str(folder), "--seeds", "0",

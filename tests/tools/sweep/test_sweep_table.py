@@ -161,7 +161,7 @@ def test_on_a_terminal_a_line_has_one_number():
     ]  # fmt: skip
 
 
-def test_what_is_shown_unless_asked():
+def test_metrics_that_are_shown_by_default():
     curves = run(rewards=[1.0], evals={0: 0.5})
     for name in ("eval/maj@2", "eval/maj@4", "eval/avg@4/low", "kl"):
         curves.lines[0][name] = 0.5

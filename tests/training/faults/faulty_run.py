@@ -79,7 +79,7 @@ def disk(config):
     weights = Path(config.run.dir) / "checkpoints/step-000002/model.safetensors"
 
     def size_of() -> int:
-        while not weights.exists():  # the first checkpoint may still be written beside training
+        while not weights.exists():  # the first checkpoint may still be written during training
             time.sleep(0.01)
         return weights.stat().st_size + 5000
 
@@ -159,7 +159,7 @@ if __name__ == "__main__":
     AutoModelForCausalLM.from_pretrained(recipe.model.path)
     found = {}
     for name in sys.argv[2:]:
-        # beside: checkpoints are written while training goes on
+        # checkpoints are written while training goes on
         own = replace(recipe.run, dir=f"{recipe.run.dir}/{name}", async_save=name.endswith("_beside"))
         if name != "hang":  # a busy machine may take its time over the others
             own = replace(own, hang_timeout_s=0.0)

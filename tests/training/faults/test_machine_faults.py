@@ -69,7 +69,7 @@ def world(checkpoints, tmp_path_factory):
 
 
 @pytest.mark.parametrize("fault", list(CODES))
-def test_the_run_goes_on_and_nothing_is_lost(world, fault):
+def test_the_run_resumes_and_nothing_is_lost(world, fault):
     found, folder = world[0][fault], world[1]
     assert found["code"] == CODES[fault], found["said"]
     assert found["again"] == 0, found["again_said"]

@@ -37,7 +37,7 @@ def signal_at(monkeypatch, module, number, *signals):
     ("number", "code", "async_save"),
     [(signal.SIGTERM, 143, False), (signal.SIGTERM, 143, True), (signal.SIGINT, 130, False)],
 )
-def test_a_stage_leaves_a_checkpoint_and_goes_on(
+def test_a_stage_leaves_a_checkpoint_and_resumes(
     checkpoints, tmp_path, monkeypatch, capsys, number, code, async_save
 ):
     before = signal.getsignal(number)
