@@ -54,6 +54,13 @@ def test_no_count_rises(phases):
     assert above(found, ceilings()) == []
 
 
+def test_a_float32_head_is_cast_once(phases):
+    """It costs what a bfloat16 head does, whose one cast is the gradient's. One cast a piece would be 39."""
+    head, other = (phases[f"reference_loss_{dtype}_head"] for dtype in ("fp32", "bf16"))
+    assert head.casts == other.casts
+    assert head.bytes_read == other.bytes_read
+
+
 def test_what_rose_is_named():
     allowed = {"score": {"casts": 2, "launches": 5}}
     assert above({"score": {"casts": 3, "launches": 5}}, allowed) == ["score casts: at most 2, now 3"]
