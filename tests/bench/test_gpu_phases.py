@@ -61,6 +61,12 @@ def test_a_float32_head_is_cast_once(phases):
     assert head.bytes_read == other.bytes_read
 
 
+def test_an_engine_that_drops_its_weights_copies_none_to_the_host(phases):
+    """The rotary embedding's two buffers move; sleep(1) moves 21 weights too."""
+    assert phases["sleep_2"].host_reads == 2
+    assert phases["sleep_1"].host_reads == 2 + 21
+
+
 def test_what_rose_is_named():
     allowed = {"score": {"casts": 2, "launches": 5}}
     assert above({"score": {"casts": 3, "launches": 5}}, allowed) == ["score casts: at most 2, now 3"]
