@@ -9,15 +9,16 @@ from torch import Tensor
 class HeadProducts:
     """logits = rows @ weight.T and its gradients, with operands in hidden's dtype and float32 accumulation.
 
-    A CPU has no such product for half precision, so there operands are cast to float32, a tile at a time.
+    A weight of another dtype is cast once. A CPU has no such product for half precision, so there operands
+    are cast to float32, a tile at a time.
     """
 
     def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
         self._dtype = dtype
         self.accurate = torch.promote_types(dtype, torch.float32)
         self._operand = self.accurate if weight.device.type == "cpu" else dtype
-        self._weight = weight if weight.dtype == self._operand == dtype else None
-        self._narrow = weight
+        self._weight: Tensor | None = weight if weight.dtype == self._operand == dtype else None
+        self._given = weight
 
     @property
     def gradient_dtype(self) -> torch.dtype:
@@ -45,9 +46,12 @@ class HeadProducts:
             out.copy_(_product_of(grad_logits.T, rows))
 
     def _tile(self, columns: slice | Tensor) -> Tensor:
+        if self._weight is None and self._given.device.type != "cpu":
+            # once, since every piece reads every tile; a CPU's tile stays in the cache
+            self._weight = self._given.to(self._dtype)
         if self._weight is not None:
             return self._weight[columns]
-        return self._narrow[columns].to(self._dtype).to(self._operand)
+        return self._given[columns].to(self._dtype).to(self._operand)
 
 
 def _product(a: Tensor, b: Tensor, out: Tensor, add: bool) -> None:

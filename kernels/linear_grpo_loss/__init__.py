@@ -72,10 +72,10 @@ def linear_grpo_loss(
     Raises: as the two ops do.
     Numerics: float32 logits and accumulation for any dtype of hidden.
     Cost: memory for a chunk's logits (about 160 MiB on a CPU; on a GPU 0.3 GiB, and 1.1 GiB of their
-        gradients) and for the gradients, the weight's in float32. Three matrix products per row, of which two
-        are skipped under no_grad or if an input needs no gradient. One more with recompute, or with
-        sequence-level ratios or corrections if a sequence (with max_active_rows: the batch) does not fit into
-        a chunk.
+        gradients) and for the gradients, the weight's in float32; on a GPU also for a copy of a weight that
+        has not hidden's dtype. Three matrix products per row, of which two are skipped under no_grad or if an
+        input needs no gradient. One more with recompute, or with sequence-level ratios or corrections if a
+        sequence (with max_active_rows: the batch) does not fit into a chunk.
     """
     head = Head(whole_weight(weight), bias, temperature, logit_scale, softcap, top_k, top_p)
     check_head(OP, hidden, ids, head)

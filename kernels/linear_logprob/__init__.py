@@ -66,6 +66,7 @@ def linear_logprob(
     Numerics: float32 logits and accumulation. The log-prob of the most likely token is computed as
         -log1p(sum of the others), so that it does not round to 0 before its gradient does.
     Cost: memory for one tile of logits; the backward pass recomputes them. top_k and top_p need whole rows.
+        On a GPU a weight that has not hidden's dtype is copied once in each pass.
     """
     head = Head(whole_weight(weight), bias, temperature, logit_scale, softcap, top_k, top_p)
     check_head(OP, hidden, ids, head)

@@ -217,8 +217,9 @@ class TorchEngine:
         self.pool.drop_memory()
         self.decoder.drop_fused()
         if not self._whole:
-            for parameter in self.decoder.model.parameters():  # only the shape is kept
-                parameter.data = parameter.new_empty(1).expand(parameter.shape)
+            for parameter in self.decoder.model.parameters():
+                # only the shape is kept; one made on a GPU would be copied to the host as a whole
+                parameter.data = torch.empty(1, dtype=parameter.dtype).expand(parameter.shape)
         self.decoder.model.to("cpu")
         if self._device.type == "cuda":
             torch.cuda.empty_cache()

@@ -138,6 +138,8 @@ class Planner:
             logits += rows * columns * gradient_itemsize
         of_head = 0 if config.model.lora.rank else 4 * vocab * policy.width
         others = of_head + 2 * (tokens + 1) * policy.width * itemsize
+        if device.type == "cuda" and not (config.train.shard and self.ranks > 1):
+            others += vocab * policy.width * (itemsize % 4)  # the head's float32 weight, cast once per call
         return [
             Item(
                 "logits",
@@ -145,7 +147,7 @@ class Planner:
                 f"a chunk of {rows:,} rows x {columns:,} columns, and its gradients",
                 "update",
             ),
-            Item("head", others, "hidden states, their gradient, and the head's, float32", "update"),
+            Item("head", others, "hidden states, their gradient, the head's gradient and cast", "update"),
         ]
 
     def _engine(self, name: str, model: CheckpointConfig, engine: EngineConfig, phase: str) -> list[Item]:

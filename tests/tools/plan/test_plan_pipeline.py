@@ -83,6 +83,15 @@ def test_adapters_are_counted(checkpoints):
     assert whole["head"] - adapted["head"] == 4 * 260 * 32
 
 
+def test_a_head_that_is_cast_on_a_gpu_is_counted(checkpoints):
+    """Hidden states and their gradient in half the bytes, and a copy of the head, 260 x 32."""
+    path = str(checkpoints["llama"])
+    half, full = (SftConfig(model=ModelConfig(path=path, dtype=dtype)) for dtype in ("bfloat16", "float32"))
+    rows = 2 * (half.train.tokens_per_microbatch + 1) * 32
+    assert sizes(half)["head"] == 4 * 260 * 32 + 2 * rows + 2 * 260 * 32
+    assert sizes(full)["head"] == 4 * 260 * 32 + 4 * rows
+
+
 def test_stages_that_only_sample_hold_engines(checkpoints):
     engine = EngineConfig(max_batch_tokens=64)
     model = CheckpointConfig(path=str(checkpoints["llama"]))
