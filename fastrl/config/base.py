@@ -161,7 +161,8 @@ class DataConfig:
     of prompt, question, problem."""
     solution_column: str | None = None
     """Column of the gold answer, against which answers are graded. null: as layout says; with layout general
-    the first of answer, final_answer, ground_truth, reward_model.ground_truth, solution."""
+    the first of answer, final_answer, ground_truth, reward_model.ground_truth, solution. In files of the
+    stages subset and hard_set: gold, the answer that these graded against."""
     system_prompt: str | None = None
     """System prompt of every question, instead of the file's own; null: the file's, if it has one."""
     merge_system: bool = False
