@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 import pytest
 
 from fastrl.config.load import load_config
+from fastrl.data.prompts import plain_text
+from fastrl.methods.tracelift.executor_prompts import ExecutorPrompts
 
 WEAK = ("weak-scarce", "weak-noise", "weak-majority", "weak-selfcertainty", "weak-2x2")
 
@@ -15,3 +19,31 @@ def test_weak_keeps_every_checkpoint_in_which_the_saturation_step_may_fall(name)
     assert len(stages) == (4 if name == "weak-2x2" else 1)
     for rl in stages:
         assert (rl.run.save_every, rl.run.keep_last, rl.eval.every) == (50, 0, 25)
+
+
+@pytest.mark.parametrize(("task", "num_groups", "num_steps"), [("math", 2690, 63), ("code", 2198, 51)])
+def test_tracelifts_reward_model_sees_the_papers_groups_three_times(task, num_groups, num_steps):
+    config = load_config(f"tracelift-{task}").reward_model
+    assert config.train.num_steps == num_steps == 3 * num_groups // config.groups_per_step
+    assert config.train.warmup_steps == ceil(0.03 * num_steps) == 2
+
+
+@pytest.mark.parametrize("task", ["math", "code"])
+def test_tracelift_runs_the_executor_anew_three_times_with_and_without_each_trace(task):
+    rl = load_config(f"tracelift-{task}").rl
+    assert (rl.uplift.repeats, rl.uplift.baseline_repeats, rl.uplift.baseline) == (3, 3, "resampled")
+    assert rl.eval.temperature == rl.rollout.temperature == 0.7 and rl.eval.top_p == rl.rollout.top_p
+    assert rl.rollout.stop == ()
+
+
+@pytest.mark.parametrize(
+    ("task", "begin"), [("math", "Final answer:"), ("code", "```python\n")], ids=["math", "code"]
+)
+def test_tracelifts_base_models_read_raw_text_whose_last_line_begins_the_answer(task, begin):
+    rl = load_config(f"tracelift-{task}").rl
+    assert rl.data.chat_template == rl.uplift.executor.model.chat_template == "none"
+    assert rl.data.prompt_template.endswith("\nReasoning:")
+    prompts = ExecutorPrompts(rl.uplift.executor)
+    text = plain_text(prompts.messages("What is 2+3?", "Add them.")) + prompts.begin
+    assert text.startswith(prompts.system + "\nWhat is 2+3?") and "\nAdd them.\n" in text
+    assert text.endswith(".\n" + begin)
