@@ -63,8 +63,8 @@ class ProposalConfig:
     solve_template: str | None = None
     """First turn of form full, with {question} and {reference}; null: the built-in one."""
     verify_template: str | None = None
-    """Turn that asks for the verification, with {steps}, and in form short {question} and {reference} too;
-    null: the form's default."""
+    """Turn that asks for the verification, with {steps}, and in form short {question} and {reference} too; it
+    may have {answer}, the gold answer. null: the form's default."""
     step_template: str = "**Substep {number}:**\n{step}"
     """Format of a substep in the prompt, with {number} and {step}."""
     between_steps: str = "\n\n"
