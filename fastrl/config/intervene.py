@@ -25,7 +25,8 @@ Select = Literal["first", "best"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepsConfig:
-    """Segmentation of a rollout into numbered substeps: at blank lines, else at lines, else at sentences."""
+    """Segmentation of a rollout into numbered substeps: at blank lines, else at lines, else at sentences. The
+    paper's: min_chars 1, min_steps 1, a max_steps beyond any rollout's, and split_formulas."""
 
     min_chars: int = 24
     """A shorter piece is merged into the one before it. 1: no merging."""
@@ -33,6 +34,8 @@ class StepsConfig:
     """If a separator gives fewer steps, the next finer separator is used."""
     max_steps: int = 200
     """If there are more steps, neighbours are merged evenly."""
+    split_formulas: bool = False
+    """Split inside formulas, code blocks and LaTeX environments too."""
 
     def __post_init__(self) -> None:
         check_positive("steps", self, "min_chars", "min_steps", "max_steps")

@@ -8,6 +8,7 @@ import pytest
 
 from fastrl.config.load import load_config
 from fastrl.data.prompts import plain_text
+from fastrl.methods.interventions.problems import hard_problem
 from fastrl.methods.tracelift.executor_prompts import ExecutorPrompts
 
 WEAK = ("weak-scarce", "weak-noise", "weak-majority", "weak-selfcertainty", "weak-2x2")
@@ -47,3 +48,41 @@ def test_tracelifts_base_models_read_raw_text_whose_last_line_begins_the_answer(
     text = plain_text(prompts.messages("What is 2+3?", "Add them.")) + prompts.begin
     assert text.startswith(prompts.system + "\nWhat is 2+3?") and "\nAdd them.\n" in text
     assert text.endswith(".\n" + begin)
+
+
+def test_int_cuts_attempts_at_blank_lines_and_nowhere_else():
+    texts = [
+        "Ok.\n\n" + "a line\n" * 9 + "\nSo.",
+        "\\[\nx\n\n= 1\n\\]\n\nHence $x = 1$.",
+        "One. Two.\nThree.",
+        "\n\n".join(f"step {number}" for number in range(600)),
+    ]
+    row = {
+        "messages": [{"role": "user", "content": "q"}], "question": "q", "solution": "1", "reference": "r",
+        "attempts": [{"text": text} for text in texts],
+    }  # fmt: skip
+    problem = hard_problem(0, row, load_config("int").intervene.steps)
+    assert [list(steps) for steps in problem.attempts] == [
+        [piece.strip() for piece in text.split("\n\n")] for text in texts
+    ]
+
+
+def test_int_trains_for_the_papers_steps():
+    config = load_config("int")
+    rows, epochs = 2213, 4  # rows that the authors' notebook writes
+    assert config.sft.train.num_steps == epochs * rows // config.sft.batch_size == 138
+    assert config.sft.train.warmup_steps == ceil(0.1 * 138)
+    assert config.rl.rollout.num_prompts // config.rl.train.updates_per_epoch == 16  # Table 5's mini-batch
+    assert (config.rl.train.num_steps, config.rl.eval.top_k) == (400, 20)
+
+
+def test_weak_trains_for_the_papers_epochs_and_steps():
+    noise, scarce = load_config("weak-noise").rl, load_config("weak-scarce")
+    assert noise.train.num_steps == 15 * 2048 // noise.rollout.num_prompts
+    assert scarce.rl.train.num_steps == 496 and scarce.subset.sizes == (8, 32, 64, 512, 2048)
+    table = load_config("weak-2x2")
+    sft, cpt = table.sft_base_thinking, table.cpt
+    assert sft.train.num_steps == ceil(3 * 43_500 / sft.batch_size)
+    assert sft.train.warmup_steps == sft.train.num_steps // 10
+    assert cpt.train.num_steps * cpt.batch_size * cpt.seq_len == pytest.approx(2e9, rel=1e-3)
+    assert cpt.train.warmup_steps == int(0.05 * cpt.train.num_steps)
