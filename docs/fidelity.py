@@ -144,7 +144,7 @@ def part(rows: list[Row]) -> str:
     counts = Counter(row.verdict for row in rows)
     total = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS)
     lines = [f"{len(rows)} elements: {total}.", ""]
-    lines += ["| element | the paper | source | here | option | |", "|---|---|---|---|---|---|"]
+    lines += ["| element | the paper | source | here | option | verdict |", "|---|---|---|---|---|---|"]
     lines += [line(row) for row in rows]
     reasons = [f"- **{row.element}**: {row.why}" for row in rows if row.why]
     wrapped = [textwrap.fill(each, WIDTH, subsequent_indent="  ", break_on_hyphens=False) for each in reasons]
