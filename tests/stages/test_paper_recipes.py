@@ -86,3 +86,12 @@ def test_weak_trains_for_the_papers_epochs_and_steps():
     assert sft.train.warmup_steps == sft.train.num_steps // 10
     assert cpt.train.num_steps * cpt.batch_size * cpt.seq_len == pytest.approx(2e9, rel=1e-3)
     assert cpt.train.warmup_steps == int(0.05 * cpt.train.num_steps)
+
+
+def test_weak_pays_models_that_think_only_for_a_box_behind_a_closed_thought():
+    stages = load_config("weak-2x2").stages
+    graded = {name: stages[name].answer.extraction for name in stages if name.startswith(("subset", "rl"))}
+    assert len(graded) == 8 and all(
+        extraction == ("boxed_after_thought" if name.endswith("_thinking") else "whole_response")
+        for name, extraction in graded.items()
+    )
