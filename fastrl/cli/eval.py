@@ -22,6 +22,7 @@ from fastrl.config import (
     ExecutorConfig,
     FaithfulnessConfig,
     RunConfig,
+    check_at_least,
     check_positive,
     refuse,
 )
@@ -54,6 +55,8 @@ class EvalOptions:
     max_new_tokens: int = 512
     temperature: float = 1.0
     top_p: float = 1.0
+    top_k: int = 0
+    """Sample from the k most likely tokens; 0: off."""
     stop: tuple[str, ...] = ()
     """Strings that end a completion, in addition to the tokenizer's end token."""
     receiver: tuple[str, ...] = ()
@@ -82,6 +85,7 @@ class EvalOptions:
 
     def __post_init__(self) -> None:
         check_positive("eval", self, "num_samples", "num_cut", "num_continuations", "max_new_tokens")
+        check_at_least("eval", self, 0, "top_k")
         if not self.data.path:
             refuse("data", "path", "a file of problems", self.data.path)
         if self.executor.model.path and self.receiver:
@@ -97,6 +101,7 @@ class EvalOptions:
             max_new_tokens=self.max_new_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
+            top_k=self.top_k,
             stop=self.stop,
         )
 

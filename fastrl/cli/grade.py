@@ -58,7 +58,7 @@ def grade_one(gold: str, answer: str, options: GradeOptions, explain: bool) -> i
     """Print the verdict on an answer or completion; with `explain`, also how it was reached."""
     bare = answer_start(answer) is None and options.answer.extraction != "whole_response"
     with AnswerGrader.of(options.answer) as grader:
-        found = grader.explain(f"\\boxed{{{answer}}}" if bare else answer, gold)
+        found = grader.explain(grader.stating(answer) if bare else answer, gold)
     if explain:
         print(f"extraction   {'as given' if bare else found.extraction}: {found.answer}")
         print(f"normal form  {found.normal_answer}")

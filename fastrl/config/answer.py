@@ -12,10 +12,12 @@ from fastrl.config.base import check_at_least, check_positive, refuse
 class AnswerConfig:
     """Grading of answers against gold answers."""
 
-    extraction: Literal["boxed", "phrase", "last_number", "whole_response"] = "phrase"
-    """Extraction of the answer from a completion. boxed: inside \\boxed{}. phrase: boxed, or after "answer
-    is", "Answer:" or "####". last_number: as phrase, else the last number. whole_response: math-verify
-    searches the whole response, as in arXiv 2604.18574."""
+    extraction: Literal["boxed", "boxed_after_thought", "phrase", "last_number", "whole_response"] = "phrase"
+    """Extraction of the answer from a completion. boxed: inside \\boxed{}. boxed_after_thought: the same, but
+    only behind a thought that ends, such as <think>...</think>; without one there is no answer. phrase:
+    boxed, or after "answer is", "Answer:" or "####". last_number: as phrase, else the last number.
+    whole_response: math-verify searches the whole response. arXiv 2604.18574 has whole_response, and
+    boxed_after_thought for models that think."""
     level: Literal["strict", "lenient"] = "strict"
     """strict: accept only answers that are clearly equal to the gold one. lenient: accept what most other
     graders accept; use it to compare with published numbers."""

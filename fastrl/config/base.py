@@ -40,7 +40,7 @@ class RunConfig:
     save_every: int = 50
     """Steps between checkpoints; the last step is always saved. 0: only the last step."""
     keep_last: int = 2
-    """Number of recent checkpoints to keep."""
+    """Number of recent checkpoints to keep; 0: all."""
     keep_best: str = ""
     """Evaluation metric, such as eval/avg@4; the checkpoint with its highest value is kept too."""
     async_save: bool = False
@@ -58,8 +58,7 @@ class RunConfig:
     threads; sampling by vLLM is not covered."""
 
     def __post_init__(self) -> None:
-        check_at_least("run", self, 0, "save_every", "log_completions_every", "hang_timeout_s")
-        check_positive("run", self, "keep_last")
+        check_at_least("run", self, 0, "save_every", "keep_last", "log_completions_every", "hang_timeout_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +160,8 @@ class DataConfig:
     of prompt, question, problem."""
     solution_column: str | None = None
     """Column of the gold answer, against which answers are graded. null: as layout says; with layout general
-    the first of answer, final_answer, ground_truth, reward_model.ground_truth, solution."""
+    the first of answer, final_answer, ground_truth, reward_model.ground_truth, solution. In files of the
+    stages subset and hard_set: gold, the answer that these graded against."""
     system_prompt: str | None = None
     """System prompt of every question, instead of the file's own; null: the file's, if it has one."""
     merge_system: bool = False

@@ -25,7 +25,8 @@ Select = Literal["first", "best"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepsConfig:
-    """Segmentation of a rollout into numbered substeps: at blank lines, else at lines, else at sentences."""
+    """Segmentation of a rollout into numbered substeps: at blank lines, else at lines, else at sentences. The
+    paper's: min_chars 1, min_steps 1, a max_steps beyond any rollout's, and split_formulas."""
 
     min_chars: int = 24
     """A shorter piece is merged into the one before it. 1: no merging."""
@@ -33,6 +34,8 @@ class StepsConfig:
     """If a separator gives fewer steps, the next finer separator is used."""
     max_steps: int = 200
     """If there are more steps, neighbours are merged evenly."""
+    split_formulas: bool = False
+    """Split inside formulas, code blocks and LaTeX environments too."""
 
     def __post_init__(self) -> None:
         check_positive("steps", self, "min_chars", "min_steps", "max_steps")
@@ -63,8 +66,8 @@ class ProposalConfig:
     solve_template: str | None = None
     """First turn of form full, with {question} and {reference}; null: the built-in one."""
     verify_template: str | None = None
-    """Turn that asks for the verification, with {steps}, and in form short {question} and {reference} too;
-    null: the form's default."""
+    """Turn that asks for the verification, with {steps}, and in form short {question} and {reference} too; it
+    may have {answer}, the gold answer. null: the form's default."""
     step_template: str = "**Substep {number}:**\n{step}"
     """Format of a substep in the prompt, with {number} and {step}."""
     between_steps: str = "\n\n"

@@ -110,10 +110,12 @@ class EvalConfig:
     """Sampling temperature; 0 is greedy."""
     top_p: float = 1.0
     """Nucleus sampling; 1: off."""
+    top_k: int = 0
+    """Sample from the k most likely tokens; 0: off."""
     faithfulness: FaithfulnessConfig = field(default_factory=FaithfulnessConfig)
 
     def __post_init__(self) -> None:
-        check_at_least("eval", self, 0, "every", "temperature")
+        check_at_least("eval", self, 0, "every", "temperature", "top_k")
         check_positive("eval", self, "num_samples")
         if self.faithfulness.enabled and self.path is None and self.faithfulness.path is None:
             refuse("faithfulness", "path", "a file of problems, since eval.path is null", None)

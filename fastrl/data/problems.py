@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from fastrl.config import DataConfig
 from fastrl.data.cells import lookup
 from fastrl.data.golds import final_gold, gold_text, listed_gold, worked_gold
 from fastrl.data.layouts import Layout, find_layout, layout_called, missing_columns
+from fastrl.data.program_rows import any_text
 from fastrl.data.rows import FileRow, Row, read_file
 from fastrl.data.turns import as_messages, last_question, merged_system, with_system_prompt, with_template
 from fastrl.types import Message
@@ -33,6 +34,8 @@ SOLUTION_COLUMNS = (
     "solution",
 )
 GENERAL = "general"
+GRADED = ("gold", "num_correct", "num_samples")
+"""Columns that subset and hard_set add; `gold` is the answer that the samples were graded against."""
 # arguments that every reward is called with; a file's columns of these names are not passed
 CALLED_WITH = (
     "prompts",
@@ -85,6 +88,7 @@ def load_problems(config: DataConfig) -> list[Problem]:
     If config.layout is auto, use the first layout of LAYOUTS whose columns the file has. If none fits, the
     question is the first column found of prompt, question, problem, Problem, Question; the gold answer the
     first of answer, Answer, final_answer, ground_truth, Short Answer, reward_model.ground_truth, solution.
+    In a file of a subset or hard_set stage the gold answer is the column gold, against which it graded.
     config.prompt_column and config.solution_column override them (a dot descends into a dict).
     config.system_prompt replaces the file's system message; config.prompt_template, filled with the question,
     replaces the last user message.
@@ -113,7 +117,9 @@ def read_problems(config: DataConfig) -> ProblemFile:
     if bad and config.on_bad_row == "error":
         raise ValueError(bad[0])
     readable = [each for each in rows if each.fault is None]
-    layout = choose_layout(config, [each.row for each in readable])
+    layout = choose_layout(config, rows_read := [each.row for each in readable])
+    if config.solution_column is None and all(any(name in row for row in rows_read) for name in GRADED):
+        layout = replace(layout, solution="gold", gold=any_text)
     problems = []
     for each in readable:
         try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 LevelName = Literal["strict", "lenient"]
-Extraction = Literal["boxed", "phrase", "last_number", "whole_response"]
+Extraction = Literal["boxed", "boxed_after_thought", "phrase", "last_number", "whole_response"]
 Unevaluated = Literal["by_level", "unpaid", "paid"]
 
 

@@ -147,6 +147,11 @@ class AnswerGrader:
         found = find_answer(completion, extraction, self.level)
         return None if found is None else normalize_answer(found.text)
 
+    def stating(self, answer: str) -> str:
+        """Return a completion that states an answer in a box, where `grade` looks for it."""
+        thought = "<think></think>" if self.extraction == "boxed_after_thought" else ""
+        return f"{thought}\\boxed{{{answer}}}"
+
     def votes(self, answers: Iterable[str | None]) -> dict[str, int]:
         """Count the votes of each answer; equal answers are counted together, see count_answers."""
         return count_answers(

@@ -44,7 +44,8 @@ def find_answer(text: str, extraction: Extraction = "phrase", level: LevelName =
     none if the thought has no end, if no answer follows it, or if a box after finished ones is unfinished.
 
     Args:
-        extraction: boxed: only boxes. phrase: as above. last_number: as phrase, else the last number.
+        extraction: boxed: only boxes. boxed_after_thought: only boxes behind a thought that ends; none
+            without one, at any level. phrase: as above. last_number: as phrase, else the last number.
             whole_response: the whole text, which math-verify searches.
         level: see fastrl.grading.levels.
 
@@ -54,12 +55,13 @@ def find_answer(text: str, extraction: Extraction = "phrase", level: LevelName =
         return Found(text, 0, "whole response") if text.strip() else None
     rules = LEVELS[level]
     begin = behind_thought(text)
-    if begin is None:
-        if not rules.unfinished:
-            return None
-        begin = 0
+    needs_thought = extraction == "boxed_after_thought"
+    if not begin and (needs_thought or (begin is None and not rules.unfinished)):
+        return None
+    begin = begin or 0
+    extraction = "boxed" if needs_thought else extraction
     found = _find(text[begin:], extraction, rules)
-    if found is None and begin and rules.unfinished:
+    if found is None and begin and rules.unfinished and not needs_thought:
         begin, found = 0, _find(text, extraction, rules)
     return None if found is None else Found(found.text, found.start + begin, found.rule)
 

@@ -40,7 +40,8 @@ SCORE = "score"
 
 
 class Saver:
-    """Writes a run's checkpoints one at a time, and removes all but the last `keep_last` and the best.
+    """Writes a run's checkpoints one at a time, and removes all but the last `keep_last` (0: none)
+    and the best.
 
     Args:
         folder: folder of the checkpoints, on a file system that all ranks share.
@@ -171,7 +172,10 @@ def remove_partial(folder: Path) -> None:
 
 
 def drop_old(folder: Path, keep_last: int) -> None:
-    """Remove all checkpoints but the last `keep_last` and the best (highest score, the later on a tie)."""
+    """Remove all checkpoints but the last `keep_last` and the best (highest score, the later on a tie).
+    keep_last 0 removes none."""
+    if not keep_last:
+        return
     paths = complete_checkpoints(folder)
     scores = {path: state[SCORE] for path in paths if SCORE in (state := read_state(path))}
     best = max(scores, key=lambda path: (scores[path], path.name), default=None)

@@ -30,9 +30,9 @@ def run_hard_set(config: HardSetConfig, ranks: Ranks | None = None) -> Path:
     out of num_samples.
 
     Writes to run.dir:
-        hard.jsonl: one line per hard problem: its row, messages (the prompt), question, solution (the gold
-            answer), reference, num_correct, num_samples, attempts (failed rollouts: sample, text, verdict,
-            num_tokens).
+        hard.jsonl: one line per hard problem: its row, messages (the prompt), question, solution and gold
+            (both the gold answer), reference, num_correct, num_samples, attempts (failed rollouts: sample,
+            text, verdict, num_tokens).
         counts.json: counts of problems and samples.   budget.json: requests and tokens.
 
     Draws of sample j depend only on (seed, row, j). A folder of the same configuration resumes after its last
@@ -144,6 +144,7 @@ def hard_row(problem: Problem, reference: str, sampled: Row, config: HardSetConf
         "question": problem.question,
         "solution": problem.solution,
         "reference": reference,
+        "gold": problem.solution,
         "num_correct": sampled["num_correct"],
         "num_samples": config.num_samples,
         "attempts": sampled["attempts"],

@@ -30,11 +30,12 @@ def measure(context: Context[RlConfig], parts: Parts, step: int, last: int) -> M
 
 
 def eval_sampling(config: RlConfig) -> SamplingParams:
-    """Return the sampling of evaluations: that of rollouts, with the evaluation's temperature and top_p."""
+    """Return the sampling of evaluations: that of rollouts, but temperature, top_p and top_k of eval."""
     return SamplingParams(
         max_new_tokens=config.rollout.max_new_tokens,
         temperature=config.eval.temperature,
         top_p=config.eval.top_p,
+        top_k=config.eval.top_k,
         stop=config.rollout.stop,
     )
 

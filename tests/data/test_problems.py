@@ -9,9 +9,11 @@ import pyarrow.parquet
 import pytest
 from places import SHARED_DATA
 
-from fastrl.config import DataConfig
+from fastrl.config import DataConfig, HardSetConfig, SubsetConfig
 from fastrl.data import gold_text, load_problems, reward_columns, reward_row
 from fastrl.data.problems import program_columns
+from fastrl.stages.hard_set import hard_row
+from fastrl.stages.subset import make_pool
 
 REAL = SHARED_DATA
 needs_real_files = pytest.mark.skipif(not REAL.is_dir(), reason=f"no benchmark files in {REAL}")
@@ -33,6 +35,19 @@ def test_jsonl_gsm8k(tmp_path):
     assert problem.messages == [{"role": "user", "content": "How many?"}]
     assert problem.solution == "1200"
     assert problem.columns == row
+
+
+def test_what_a_stage_graded_against_is_the_gold_answer_of_the_next(tmp_path):
+    """Rows of hard_set and subset keep the file's columns, and one of those may look like the answer."""
+    row = {"question": "Q?", "answer": "see page 7", "final": "12", "label": "3"}
+    (problem,) = load(write_jsonl(tmp_path / "a.jsonl", row), solution_column="final")
+    hard = hard_row(problem, "worked", {"num_correct": 0, "attempts": []}, HardSetConfig())
+    (solved,) = make_pool([problem], [{"num_correct": 1, "answers": []}], SubsetConfig()).rows
+    for name, kept in (("hard.jsonl", hard), ("subset-1.jsonl", solved)):
+        path = write_jsonl(tmp_path / name, kept)
+        assert kept["answer"] == "see page 7" and load(path)[0].solution == "12"
+        assert load(path, solution_column="label")[0].solution == "3"
+    assert load(write_jsonl(tmp_path / "b.jsonl", row | {"gold": "9"}))[0].solution == "see page 7"
 
 
 def test_jsonl_gzipped_with_blank_lines(tmp_path):

@@ -105,9 +105,11 @@ class Shell:
         assert code == 0, f"fastrl {command} {name} {' '.join(flags)}: exit code {code}"
 
     def is_away(self, words: list[str]) -> bool:
-        """Whether a model on the hub, a run that was not made or a recipe's reference is named."""
+        """Whether a model on the hub, a run that was not made, a stage of one, or a recipe's reference is
+        named."""
+        inside = tuple(f"{run}/" for run in self.not_run)
         unmade = {*self.not_run, *recipe_names()}
-        return any(AWAY.match(word) or word in unmade for word in words)
+        return any(AWAY.match(word) or word in unmade or word.startswith(inside) for word in words)
 
     def python(self, rest: list[str]) -> None:
         assert rest[0] == "-m", rest

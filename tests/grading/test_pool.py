@@ -206,3 +206,15 @@ def test_a_worker_whose_parent_was_killed_says_nothing():
         worker.stdin.close()
         assert worker.stderr.read() == b""
         assert worker.wait() == -signal.SIGPIPE
+
+
+@pytest.mark.parametrize("extraction", ["boxed", "boxed_after_thought", "phrase", "last_number"])
+def test_a_completion_that_states_an_answer_is_read_by_every_extraction(extraction):
+    with AnswerGrader(num_workers=1, extraction=extraction) as own:
+        assert own.stated(own.stating("7")) == "7"
+        assert own.grade([(own.stating("7"), "7"), (own.stating("8"), "7")]) == [
+            Verdict.CORRECT,
+            Verdict.WRONG,
+        ]
+        bare = own.grade([(r"\boxed{7}", "7")])
+    assert bare == [Verdict.NO_ANSWER if extraction == "boxed_after_thought" else Verdict.CORRECT]

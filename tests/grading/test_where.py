@@ -168,6 +168,24 @@ def test_extractions(extraction, answers):
     assert [extract_answer(text, extraction) for text in texts] == answers
 
 
+@pytest.mark.parametrize("level", ["strict", "lenient"])
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"<think>\boxed{1}? no</think> so \boxed{2}", "2"),
+        (r"so 2 it is</think>\boxed{2}", "2"),  # the prompt has opened the thought
+        (r"<think></think>\boxed{2}", "2"),
+        (r"so \boxed{2}", None),  # no thought
+        (r"<think>so \boxed{2}", None),  # it has no end
+        (r"<think>so \boxed{2}</think>", None),  # no box behind it
+        (r"<think>2</think> The answer is 2", None),
+        (r"<think>2</think> \boxed{2} <think> or 3", None),
+    ],
+)
+def test_a_box_behind_a_thought_that_ends(text, answer, level):
+    assert extract_answer(text, "boxed_after_thought", level) == answer
+
+
 @pytest.mark.parametrize(
     ("text", "answer"),
     [("3 apples and 1,234.5 pears", "1,234.5"), ("x2 is 7/8", "7/8"), ("-3", "-3"), ("v1.2.3", None)],

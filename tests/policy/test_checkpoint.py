@@ -82,6 +82,14 @@ def test_keep_last_and_export(checkpoints, tmp_path):
     AutoModelForCausalLM.from_pretrained(tmp_path / "step-000003")
 
 
+def test_keep_last_0_keeps_all(checkpoints, tmp_path):
+    policy, optimizer = trained(checkpoints["llama"], 1)
+    with Saver(tmp_path, keep_last=0) as saver:
+        for step in (1, 2, 3):
+            saver.save(policy, optimizer, {"step": step, "draws": [0]})
+    assert [path.name for path in complete_checkpoints(tmp_path)] == [f"step-00000{n}" for n in (1, 2, 3)]
+
+
 @pytest.mark.parametrize("harm", ["flip", "truncate", "remove", "state"])
 def test_a_damaged_checkpoint_is_passed_over(checkpoints, tmp_path, harm, caplog):
     policy, optimizer = trained(checkpoints["llama"], 1)

@@ -70,7 +70,11 @@ def hard_problem(index: int, row: Row, steps: StepsConfig) -> HardProblem:
     """Build the problem of a row, its attempts cut into steps."""
     cut = [
         segment(
-            attempt["text"], min_chars=steps.min_chars, min_steps=steps.min_steps, max_steps=steps.max_steps
+            attempt["text"],
+            min_chars=steps.min_chars,
+            min_steps=steps.min_steps,
+            max_steps=steps.max_steps,
+            split_formulas=steps.split_formulas,
         )
         for attempt in row["attempts"]
     ]

@@ -41,7 +41,7 @@ error, so that the student can go on from there. Write it in the student's voice
 after the substeps before it, and sketch concretely how the work continues. Do not state the final \
 answer. If there is no critical error, leave it empty.
    First write a draft. Then answer these questions about it with yes or no:
-   - Does it contain the final answer?
+   - Does it contain the final answer, {answer}?
    - Does it leave out an idea without which the student would fail again?
    - Does it belong after the substep with the error, so that the error would stay?
    Revise the draft until every answer is no.
@@ -82,14 +82,19 @@ class ProposalPrompts:
         text = filled(self.solve_template, question=question, reference=reference)
         return [Message(role="user", content=text)]
 
-    def verify(self, question: str, reference: str, solution: str | None, steps: Steps) -> list[Message]:
+    def verify(
+        self, question: str, reference: str, answer: str, solution: str | None, steps: Steps
+    ) -> list[Message]:
         """Return the conversation whose last message holds the attempt.
 
         Args:
+            answer: the gold answer, for {answer}.
             solution: the guided solution, the model's reply to `solve`; None in form short.
         """
         shown = steps.numbered(self.config.step_template, self.config.between_steps)
-        text = filled(self.verify_template, question=question, reference=reference, steps=shown)
+        text = filled(
+            self.verify_template, question=question, reference=reference, answer=answer, steps=shown
+        )
         request = Message(role="user", content=text)
         if solution is None:
             return [request]

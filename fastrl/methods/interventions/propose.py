@@ -106,7 +106,9 @@ class Proposer:
         """Return the conversation's tokens and whether the solution was truncated; None if it is too long."""
 
         def tokens(kept: str | None) -> list[int]:
-            turns = self.prompts.verify(problem.question, problem.reference, kept, problem.attempts[attempt])
+            turns = self.prompts.verify(
+                problem.question, problem.reference, problem.solution, kept, problem.attempts[attempt]
+            )
             return render_prompt(self.engine.tokenizer, turns)
 
         if self.config.form == "full" and solution is None:

@@ -50,7 +50,7 @@ class Steps:
         separate the steps. Formulas, code and environments keep theirs."""
         if self.separator != "blank line":
             return content
-        cuts = pieces(content, "line")
+        cuts = pieces(content, "line", whole_spans(content))
         return "\n\n".join(content[start:end] for start, end in cuts)
 
     def numbered(self, template: str = "**Substep {number}:**\n{step}", between: str = "\n\n") -> str:
@@ -63,11 +63,14 @@ def filled(template: str, **values: str) -> str:
     return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), template)
 
 
-def segment(text: str, *, min_chars: int = 24, min_steps: int = 3, max_steps: int = 200) -> Steps:
+def segment(
+    text: str, *, min_chars: int = 24, min_steps: int = 3, max_steps: int = 200, split_formulas: bool = False
+) -> Steps:
     """Split a rollout at blank lines; if these give fewer than min_steps, at lines, then at sentences.
 
-    Formulas, code blocks and LaTeX environments are never split. A piece shorter than min_chars joins the
-    previous one (the first joins the next). More than max_steps pieces are merged into max_steps even runs.
+    Formulas, code blocks and LaTeX environments are split only if split_formulas is true. A piece shorter
+    than min_chars joins the previous one (the first joins the next). More than max_steps pieces are merged
+    into max_steps even runs.
 
     Raises:
         ValueError: the text is empty.
@@ -76,16 +79,17 @@ def segment(text: str, *, min_chars: int = 24, min_steps: int = 3, max_steps: in
         raise ValueError("[segment] text: expected at least one character, got none")
     found: list[Steps] = []
     for separator in SEPARATORS:
-        spans = joined(merged(pieces(text, separator), min_chars), max_steps)
+        whole = [] if split_formulas else whole_spans(text)
+        spans = joined(merged(pieces(text, separator, whole), min_chars), max_steps)
         found.append(Steps(text, tuple(spans), separator))
         if len(spans) >= min_steps:
             return found[-1]
     return max(found, key=len)  # the first, so the coarsest, of the longest
 
 
-def pieces(text: str, separator: Separator) -> list[tuple[int, int]]:
-    """Return the spans between separators, but those inside whole_spans, without outer whitespace."""
-    whole = whole_spans(text)
+def pieces(text: str, separator: Separator, whole: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the spans between separators, without outer whitespace. Separators inside `whole`, spans that
+    stay whole, don't count."""
     starts = [start for start, _ in whole]
     inside = len(text) - len(text.lstrip())
     spans, start = [], inside

@@ -56,16 +56,16 @@ def mean_uplift(with_trace: float, without: float) -> float:
 
 
 def sign_with_ties(passes: int, runs: int, base_passes: int, base_runs: int) -> float:
-    """Return +1 if the pass rate is higher with the trace, -1 if lower; on a tie at rate p, 0 if p = 0, else
-    max(1/2, p).
+    """Return +1 if the pass rate is higher with the trace, -1 if lower, and the rate itself on a tie; but 1/2
+    if 1 of 3 runs with the trace passed.
 
-    For three runs each, ties give the paper's 0, 1/2, 2/3, 1 for 0, 1, 2, 3 passes; the formula extends this
-    to other numbers. Rates are compared exactly, and the two numbers of runs may differ.
+    For three runs each, ties give the authors' 0, 1/2, 2/3, 1 for 0, 1, 2, 3 passes. Rates are compared
+    exactly, and the two numbers of runs may differ. With 3 and 8 runs only rates 0 and 1 can tie.
     """
     difference = passes * base_runs - base_passes * runs
     if difference:
         return 1.0 if difference > 0 else -1.0
-    return max(0.5, passes / runs) if passes else 0.0
+    return 0.5 if (passes, runs) == (1, 3) else passes / runs
 
 
 def execution_score(passed: int, total: int, ran: float) -> float:

@@ -137,6 +137,6 @@ def wrong_labels(problems: Sequence[Problem], config: LabelConfig) -> list[str |
 
 def surely_differ(grader: AnswerGrader, pairs: Sequence[tuple[str, str]]) -> list[bool]:
     """Return True for each pair of answers that the grader calls different in both directions."""
-    both = [(f"\\boxed{{{a}}}", b) for a, b in pairs] + [(f"\\boxed{{{b}}}", a) for a, b in pairs]
+    both = [(grader.stating(a), b) for a, b in pairs] + [(grader.stating(b), a) for a, b in pairs]
     wrong = [verdict is Verdict.WRONG for verdict in grader.grade(both)]
     return [there and back for there, back in zip(wrong[: len(pairs)], wrong[len(pairs) :], strict=True)]

@@ -103,7 +103,7 @@ class MajorityReward:
             None if elected.label is None else gold_text(right)
             for elected, right in zip(votes, gold, strict=True)
         ]
-        return mean(self._graded([f"\\boxed{{{elected.label}}}" for elected in votes], answers))
+        return mean(self._graded([self.grader.stating(elected.label or "") for elected in votes], answers))
 
 
 def agreement(votes: Sequence[Vote]) -> float:

@@ -106,6 +106,16 @@ def test_the_short_form_is_one_turn():
     assert all(part in text for part in ("q3 {steps}", "r3", "**Substep 1:**\nline 0", "JSON"))
 
 
+def test_the_self_check_quotes_the_gold_answer():
+    engine, asks = proposer()
+    asks.check([problem(3, SHOWN)], {})
+    text = engine.read(1, 0, 0)
+    assert "Does it contain the final answer, 1?" in text and "{answer}" not in text
+    engine, asks = proposer(verify_template="{answer}|{steps}")
+    asks.check([problem(3, SHOWN)], {})
+    assert "<user>1|**Substep 1:**" in engine.read(1, 0, 0)
+
+
 def test_a_terse_template_is_taken_as_it_is():
     engine, asks = proposer(
         form="short", verify_template="{question}|{reference}|{steps}", step_template="{number}:{step}",

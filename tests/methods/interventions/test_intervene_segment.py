@@ -46,6 +46,15 @@ def test_formulas_and_code_stay_whole(whole):
     assert steps_of(text) == ["so", whole, "hence", "then"]
 
 
+def test_the_papers_steps_are_the_pieces_between_blank_lines():
+    """Two pieces, short ones, ones inside a formula: none is joined, and no finer separator is taken."""
+    paper = {"min_chars": 1, "min_steps": 1, "max_steps": 10**6, "split_formulas": True}
+    for text in ("Ok.\n\na longer piece\nof two lines", "u\n\n\\[\nx\n\n= 1\n\\]\n\nv", "one. Two. Three."):
+        assert list(segment(text, **paper)) == text.split("\n\n")
+    many = "\n\n".join(str(number) for number in range(500))
+    assert len(segment(many, **paper)) == 500 and len(segment(many)) < 500
+
+
 def test_an_environment_ends_where_it_began():
     inner = "\\begin{cases}\na\n\nb\n\\end{cases}"
     text = f"u\n\n\\begin{{align}}\n\n{inner}\n\n\\end{{align}}\n\nv\n\nw"

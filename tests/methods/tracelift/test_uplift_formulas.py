@@ -1,5 +1,7 @@
 """TraceLift's formulas against tables worked by hand: every clip, tie and form."""
 
+from math import comb
+
 import pytest
 
 from fastrl.methods.tracelift.uplift_formulas import (
@@ -56,11 +58,31 @@ def test_math(form, e2e, quality, uplift, reward):
         (0, 3, 0, 3, 0), (1, 3, 1, 3, 0.5), (2, 3, 2, 3, 2 / 3), (3, 3, 3, 3, 1),
         # other numbers of runs: rates decide, exactly
         (1, 3, 2, 6, 0.5), (2, 3, 6, 9, 2 / 3), (3, 3, 8, 8, 1), (0, 3, 0, 8, 0),
-        (1, 3, 3, 8, -1), (1, 3, 2, 8, 1), (1, 10, 1, 10, 0.5), (6, 10, 3, 5, 0.6), (1, 2, 4, 8, 0.5),
+        (1, 3, 3, 8, -1), (1, 3, 2, 8, 1), (1, 10, 1, 10, 0.1), (6, 10, 3, 5, 0.6), (1, 2, 4, 8, 0.5),
+        (2, 6, 1, 3, 1 / 3), (1, 4, 2, 8, 0.25),
     ],
 )  # fmt: skip
 def test_sign_with_ties(passes, runs, base_passes, base_runs, coefficient):
     assert sign_with_ties(passes, runs, base_passes, base_runs) == pytest.approx(coefficient)
+
+
+def useless(p, runs, base_runs):
+    """Return P(tie) and the mean coefficient of a trace that changes nothing, by enumeration."""
+    tie = mean = 0.0
+    for passes in range(runs + 1):
+        for base in range(base_runs + 1):
+            share = comb(runs, passes) * comb(base_runs, base) * p ** (passes + base)
+            share *= (1 - p) ** (runs + base_runs - passes - base)
+            tie += share * (passes * base_runs == base * runs)
+            mean += share * sign_with_ties(passes, runs, base, base_runs)
+    return tie, mean
+
+
+def test_a_useless_trace_gains_by_ties_with_the_papers_runs_and_hardly_with_eight():
+    # at p = 1/2: (1 + 9 + 9 + 1) / 64 tie, and give (0 + 9/2 + 6 + 1) / 64
+    assert useless(0.5, 3, 3) == pytest.approx((20 / 64, 11.5 / 64))
+    # 0 of both and all of both, 1/8 x 1/256 each; of the rest as many gain as lose
+    assert useless(0.5, 3, 8) == pytest.approx((2 / 2048, 1 / 2048))
 
 
 @pytest.mark.parametrize(

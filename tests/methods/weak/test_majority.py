@@ -4,6 +4,8 @@ import math
 
 import pytest
 
+from fastrl.grading import AnswerGrader
+from fastrl.methods.weak.labels import surely_differ
 from fastrl.methods.weak.majority import MajorityReward, Vote, vote
 
 
@@ -110,3 +112,13 @@ def test_without_gold_and_without_rows(grader):
     rewards, labels, metrics = call(grader, [], [], solution=[])
     assert (rewards, labels, metrics) == ([], [], {})
     assert MajorityReward(grader).__name__ == "majority"
+
+
+def test_votes_and_labels_of_models_that_think_are_read_too():
+    with AnswerGrader(num_workers=1, extraction="boxed_after_thought") as own:
+        assert surely_differ(own, [("7", "8"), ("7", "7.0")]) == [True, False]
+        texts = [r"<think>a</think>\boxed{7}", r"<think></think>\boxed{7}", r"\boxed{8}"]
+        rewards, labels, metrics = call(own, texts, solution=["7"] * 3)
+    assert labels == ["7"] * 3
+    assert rewards == [1.0, 1.0, 0.0] and metrics["majority/label_right"] == 1.0
+    assert metrics["majority/agreement"] == 1.0  # an answer without a thought has no vote

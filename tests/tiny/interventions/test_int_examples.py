@@ -179,7 +179,7 @@ def test_the_recipe_asks_as_the_solver_was_taught():
     }  # fmt: skip
     problem = hard_problem(0, row, recipe.steps)
     (turn,) = ProposalPrompts(recipe.proposal).verify(
-        problem.question, problem.reference, None, problem.attempts[0]
+        problem.question, problem.reference, "7", None, problem.attempts[0]
     )
     assert turn["content"] == f"7+5*3-2\n{REFERENCE}\n{numbered(attempt)}"
     assert numbered(attempt) == "1:7+5=3\n2:3*3=9\n3:9-2=7\n4:\\boxed{7}"
