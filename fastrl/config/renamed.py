@@ -94,6 +94,11 @@ for _stage, _section in GRADING.items():
         f"{_section}.answer_workers": Renamed("answer.workers"),
     }
 
+for _stage in ("sft", "cpt", "reward_model"):
+    TABLE.setdefault(_stage, {})["schedule"] = Renamed("train.lr_scheduler_type")
+for _stage in ("sft", "cpt"):
+    TABLE[_stage]["final_share"] = Renamed("train.min_lr_rate")
+
 MOVED = {"fastrl.tiny.faithful": "fastrl.tiny.weak.faithful"}
 """Moved modules, which an option's dotted path may name."""
 FUNCTIONS = {

@@ -15,6 +15,7 @@ from fastrl.config.base import (
     check_at_least,
     check_positive,
     refuse,
+    take_schedule,
 )
 from fastrl.config.engine import EngineConfig
 from fastrl.config.faithfulness import FaithfulnessConfig
@@ -149,6 +150,7 @@ class RlConfig:
     alarm: AlarmConfig = field(default_factory=AlarmConfig)
 
     def __post_init__(self) -> None:
+        take_schedule(self, "constant")
         if self.loss.loss_type == "rloo" and self.reward.baseline != "leave_one_out":
             refuse("reward", "baseline", "leave_one_out, since loss.loss_type is rloo", self.reward.baseline)
         if self.engine.kind == "same":

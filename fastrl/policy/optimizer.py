@@ -2,33 +2,66 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastrl.config import TrainConfig
+from fastrl.config import TrainConfig, refuse
 from fastrl.policy.bad_steps import BadSteps
 from fastrl.policy.model import Policy
+from fastrl.policy.schedule import learning_rate
 from fastrl.policy.shard import gather, read_like
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 def make_optimizer(policy: Policy, config: TrainConfig) -> torch.optim.AdamW:
-    """Return AdamW over the trainable weights; tensors with one dimension get no weight decay."""
-    decayed = [p for p in policy.parameters() if p.ndim >= 2]
-    plain = [p for p in policy.parameters() if p.ndim < 2]
+    """Return AdamW over the trainable weights, one fused kernel for all of them.
+
+        m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,  t = optimiser steps so far
+        w = w - lr (decay w + (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps))
+
+    b1, b2 and eps are adam_beta1, adam_beta2 and adam_epsilon; lr is learning_rate(step), and decay is 0 for
+    the weights of no_weight_decay.
+
+    Raises:
+        ValueError: a pattern of train.no_decay finds no trainable weight.
+    """
+    named = {name: p for name, p in policy.model.named_parameters() if p.requires_grad}
+    plain = no_weight_decay({name: p.ndim for name, p in named.items()}, config.no_decay)
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": [p for n, p in named.items() if n not in plain], "weight_decay": config.weight_decay},
+        {"params": [p for n, p in named.items() if n in plain], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+    return torch.optim.AdamW(
+        groups,
+        lr=config.learning_rate,
+        betas=(config.adam_beta1, config.adam_beta2),
+        eps=config.adam_epsilon,
+        fused=True,
+    )
 
 
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """Return learning_rate * min(1, (step + 1) / warmup_steps)."""
-    return config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
+def no_weight_decay(dimensions: Mapping[str, int], patterns: Sequence[str]) -> set[str]:
+    """Return the names of the weights without weight decay: one dimension, or a pattern finds the name.
+
+    Args:
+        dimensions: number of dimensions of each trainable weight, by name.
+        patterns: regular expressions (train.no_decay).
+    Raises:
+        ValueError: a pattern finds no weight.
+    """
+    found = {name for name, ndim in dimensions.items() if ndim < 2}
+    for pattern in patterns:
+        matching = {name for name in dimensions if re.search(pattern, name)}
+        if not matching:
+            example = ", ".join(list(dimensions)[:3])
+            refuse("train", "no_decay", f"patterns of trainable weights, such as {example}", pattern)
+        found |= matching
+    return found
 
 
 def apply_gradients(

@@ -12,7 +12,7 @@ import torch
 from fastrl.config import RlConfig
 from fastrl.policy.bad_steps import BadSteps
 from fastrl.policy.checkpoint import Saver, latest_checkpoint, load_optimizer
-from fastrl.policy.optimizer import learning_rate
+from fastrl.policy.schedule import learning_rate
 from fastrl.report.reporter import Reporter
 from fastrl.runtime.context import Context
 from fastrl.runtime.distributed import Ranks
