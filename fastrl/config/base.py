@@ -216,6 +216,9 @@ class TrainConfig:
 
     num_steps: int = 100
     """Training steps."""
+    optim: Literal["adamw_torch_fused", "adamw_torch_8bit"] = "adamw_torch_fused"
+    """AdamW with float32 moments in one fused kernel, or torchao's with moments of 8 bits: about 2 bytes per
+    parameter instead of 8 (needs torchao; not with shard)."""
     learning_rate: float = 1e-6
     """Peak learning rate."""
     lr_scheduler_type: Literal["auto", "constant", "linear", "cosine"] = "auto"
@@ -274,6 +277,9 @@ class TrainConfig:
             "train", self, "learning_rate", "adam_epsilon", "max_grad_norm", "epochs_per_batch",
             "updates_per_epoch", "tokens_per_microbatch",
         )  # fmt: skip
+        if self.shard and self.optim == "adamw_torch_8bit":
+            # the blocks that share a scale would depend on the number of ranks, and so would checkpoints
+            refuse("train", "optim", "adamw_torch_fused with train.shard", self.optim)
         for name in ("shard_gradients", "offload"):
             if getattr(self, name) and not self.shard:
                 refuse("train", name, "false without train.shard", True)
