@@ -65,7 +65,7 @@ def fastrl_steps(context: Context[RlConfig], parts: Parts, steps: int, first: in
         with run.time("weight_sync"):
             parts.engine.load_weights(parts.policy.named_weights(), version=step)
         sampled = sample_groups(context, parts, step, step * PROMPTS)
-        fill_advantages(sampled.rollouts, parts.rewards, context.config.reward, context.ranks)
+        fill_advantages(sampled.rollouts, parts.rewards, context.config, context.ranks)
         with run.time("update"):
             update_policy(context, parts, sampled.rollouts, step)
         tokens = sum(len(rollout.completion_ids) for rollout in sampled.rollouts)

@@ -15,6 +15,7 @@ KLEstimator = Literal["k1", "k2", "k3"]
 Correction = Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
 AdvantageScale = Literal["std", "none", "batch"]
 AdvantageBaseline = Literal["mean", "leave_one_out", "zero", "one"]
+Truncated = Literal["none", "in_baseline", "out_of_baseline"]
 SEQUENCE_MEAN = ("grpo", "gspo")
 
 
@@ -49,6 +50,10 @@ class LossConfig:
     """Importance correction of the mismatch between engine and trainer, if there are rollout_logprobs."""
     correction_cap: float = 3.0
     """> 0; larger correction weights are set to this value (truncate) or to 0 (mask)."""
+    mask_truncated_completions: Truncated = "none"
+    """Leave completions that rollout.max_new_tokens cut off out of the loss, with their KL and entropy terms.
+    in_baseline: their rewards still count in the advantages of the others (TRL's true). out_of_baseline: they
+    don't. none: train on them as on any other."""
 
     def __post_init__(self) -> None:
         for name, value in (("clip_eps_low", self.clip_eps_low), ("kl_coef", self.kl_coef)):

@@ -85,9 +85,8 @@ def learned_model(folder: Path) -> Path:
         run=RunConfig(dir=str(folder / "sft"), device="cpu", save_every=0),
         model=ModelConfig(path=str(initialise(SHAPE, folder / "start", seed=0))),
         data=DataConfig(path=write_rows(folder / "lessons.jsonl", lessons())),
-        train=TrainConfig(num_steps=120, learning_rate=4e-3, warmup_steps=10),
+        train=TrainConfig(num_steps=120, learning_rate=4e-3, lr_scheduler_type="cosine", warmup_steps=10),
         batch_size=17,
-        schedule="cosine",
     )
     return run_sft(config)
 

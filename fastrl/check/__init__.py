@@ -28,6 +28,7 @@ from fastrl.config import (
     refuse,
 )
 from fastrl.engine.build import choose_device
+from fastrl.policy.eight_bit import check_torchao
 from fastrl.policy.model import choose_attention
 from fastrl.report.trackers import check_trackers
 
@@ -43,6 +44,7 @@ def check_config(config: Config) -> None:
     device = choose_device(config.run)
     if isinstance(config, Learns):
         choose_attention(config.model, device)
+        check_torchao(config.train)
     check_run_options(config)
     check_trackers(config.run.report_to)
     check_adapters(config)

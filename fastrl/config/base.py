@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NoReturn, Protocol
 
 Attention = Literal["auto", "sdpa", "flex", "flash", "prefix"]
@@ -25,6 +26,22 @@ def check_at_least(section: str, config: object, minimum: float, *names: str) ->
     for name in names:
         if not getattr(config, name) >= minimum:
             refuse(section, name, f">= {minimum}", getattr(config, name))
+
+
+def check_share(section: str, config: object, name: str) -> None:
+    """Raise ValueError unless the option is in [0, 1]."""
+    if not 0 <= getattr(config, name) <= 1:
+        refuse(section, name, "a number in [0, 1]", getattr(config, name))
+
+
+def check_pattern(section: str, name: str, pattern: str) -> None:
+    """Raise ValueError unless the pattern is a regular expression, and not empty."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        refuse(section, name, f"a regular expression ({error})", pattern)
+    if not pattern:
+        refuse(section, name, "a regular expression that is not empty", pattern)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,16 +212,33 @@ class DataConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """The optimiser (AdamW), micro-batches and sharding."""
+    """The optimiser (AdamW), its learning rate, micro-batches and sharding."""
 
     num_steps: int = 100
     """Training steps."""
+    optim: Literal["adamw_torch_fused", "adamw_torch_8bit"] = "adamw_torch_fused"
+    """AdamW with float32 moments in one fused kernel, or torchao's with moments of 8 bits: about 2 bytes per
+    parameter instead of 8 (needs torchao; not with shard)."""
     learning_rate: float = 1e-6
     """Peak learning rate."""
+    lr_scheduler_type: Literal["auto", "constant", "linear", "cosine"] = "auto"
+    """Learning rate after warm-up: constant, or falling until num_steps, linearly or as half a cosine. auto:
+    cosine in cpt, constant in the other stages."""
+    min_lr_rate: float = 0.0
+    """Learning rate at the end of the fall, as a fraction of the peak."""
     warmup_steps: int = 0
     """Steps of linear warm-up of the learning rate."""
+    adam_beta1: float = 0.9
+    """AdamW's decay of the gradient's mean per optimiser step, in [0, 1)."""
+    adam_beta2: float = 0.999
+    """AdamW's decay of the squared gradient's mean, in [0, 1)."""
+    adam_epsilon: float = 1e-8
+    """> 0; added to the root of the squared gradient's mean."""
     weight_decay: float = 0.0
-    """Weight decay of AdamW."""
+    """Weight decay of AdamW. Weights with one dimension, norms and biases, get none."""
+    no_decay: tuple[str, ...] = ()
+    """Regular expressions. A weight whose name one of them finds gets no weight decay, such as embed_tokens;
+    each must find one."""
     max_grad_norm: float = 1.0
     """> 0; gradients are clipped to this global norm."""
     epochs_per_batch: int = 1
@@ -231,15 +265,30 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_at_least("train", self, 0, "num_steps", "warmup_steps", "weight_decay", "max_bad_steps")
+        check_share("train", self, "min_lr_rate")
+        for name in ("adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                refuse("train", name, "a number in [0, 1)", getattr(self, name))
+        for pattern in self.no_decay:
+            check_pattern("train", "no_decay", pattern)
         if self.spike_factor is not None and not self.spike_factor > 1:
             refuse("train", "spike_factor", "a number > 1 or null", self.spike_factor)
         check_positive(
-            "train", self, "learning_rate", "max_grad_norm", "epochs_per_batch", "updates_per_epoch",
-            "tokens_per_microbatch",
+            "train", self, "learning_rate", "adam_epsilon", "max_grad_norm", "epochs_per_batch",
+            "updates_per_epoch", "tokens_per_microbatch",
         )  # fmt: skip
+        if self.shard and self.optim == "adamw_torch_8bit":
+            # the blocks that share a scale would depend on the number of ranks, and so would checkpoints
+            refuse("train", "optim", "adamw_torch_fused with train.shard", self.optim)
         for name in ("shard_gradients", "offload"):
             if getattr(self, name) and not self.shard:
                 refuse("train", name, "false without train.shard", True)
+
+
+def take_schedule(config: Trained, schedule: Literal["constant", "cosine"]) -> None:
+    """Set the schedule of a stage whose train.lr_scheduler_type is auto."""
+    if config.train.lr_scheduler_type == "auto":
+        object.__setattr__(config, "train", replace(config.train, lr_scheduler_type=schedule))
 
 
 def check_no_template(section: str, data: DataConfig) -> None:

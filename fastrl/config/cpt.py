@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fastrl.config.base import ModelConfig, RunConfig, TrainConfig, check_at_least, check_positive
-from fastrl.config.sft import Schedule, check_share
+from fastrl.config.base import (
+    ModelConfig,
+    RunConfig,
+    TrainConfig,
+    check_at_least,
+    check_positive,
+    take_schedule,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +48,6 @@ class CptConfig:
     """Rows per step."""
     epochs: int | None = None
     """Passes over the text; they set the number of steps. null: train.num_steps sets it."""
-    schedule: Schedule = "cosine"
-    """Learning rate after warm-up: constant, or a cosine decay to final_share of the peak."""
-    final_share: float = 0.0
-    """Final learning rate of the cosine, as a fraction of the peak."""
     held_out: str | None = None
     """Held-out text in a form that data.path accepts; its loss is measured before the first step and after
     the last. null: none."""
@@ -53,9 +55,9 @@ class CptConfig:
     """Also measure the held-out loss every so many steps; 0: never."""
 
     def __post_init__(self) -> None:
+        take_schedule(self, "cosine")
         check_at_least("cpt", self, 2, "seq_len")
         check_at_least("cpt", self, 0, "held_out_every")
         check_positive("cpt", self, "batch_size")
-        check_share("cpt", self, "final_share")
         if self.epochs is not None:
             check_positive("cpt", self, "epochs")

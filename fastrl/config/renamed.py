@@ -105,6 +105,10 @@ for _stage, _sections in PROMPTS.items():
     )
 for _stage in ("reward_model", "groups"):
     TABLE[_stage]["data.template_kwargs"] = Removed({}, f"stage {_stage} writes no prompts of data's rows")
+for _stage in ("sft", "cpt", "reward_model"):
+    TABLE.setdefault(_stage, {})["schedule"] = Renamed("train.lr_scheduler_type")
+for _stage in ("sft", "cpt"):
+    TABLE[_stage]["final_share"] = Renamed("train.min_lr_rate")
 
 MOVED = {"fastrl.tiny.faithful": "fastrl.tiny.weak.faithful"}
 """Moved modules, which an option's dotted path may name."""

@@ -16,6 +16,7 @@ from fastrl.config.base import (
     check_no_template,
     check_positive,
     refuse,
+    take_schedule,
 )
 from fastrl.types import Task
 
@@ -74,10 +75,9 @@ class RewardModelConfig:
     max_tokens: int = 3072
     """Longest input, at most the backbone's context; longer ones are truncated at the start of the
     problem."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate after warm-up: constant, or a cosine decay to zero."""
 
     def __post_init__(self) -> None:
+        take_schedule(self, "constant")
         if isinstance(self.model, ModelConfig):
             refuse(
                 "reward_model",

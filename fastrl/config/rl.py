@@ -15,6 +15,7 @@ from fastrl.config.base import (
     check_at_least,
     check_positive,
     refuse,
+    take_schedule,
 )
 from fastrl.config.engine import EngineConfig
 from fastrl.config.faithfulness import FaithfulnessConfig
@@ -25,7 +26,8 @@ from fastrl.kernels.config import AdvantageBaseline, AdvantageScale, LossConfig
 
 WITHOUT_GOLD = ("majority", "self_certainty", "entropy", "random", "label")
 """Proxy rewards; the accuracy against the gold answer is logged next to them."""
-BUILT_IN_REWARDS = ("answer", "format", "transfer", "uplift", "rubric", *WITHOUT_GOLD)
+OVERLONG = "soft_overlong_punishment"
+BUILT_IN_REWARDS = ("answer", "format", OVERLONG, "transfer", "uplift", "rubric", *WITHOUT_GOLD)
 """Names of built-in rewards; any other name in reward.functions is a dotted path."""
 
 
@@ -73,8 +75,8 @@ class RewardConfig:
     """Reward functions, and how their sum becomes an advantage."""
 
     functions: tuple[str, ...] = ("answer", "format")
-    """answer, format, transfer, uplift, rubric, majority, self_certainty, entropy, random, label, or the
-    dotted path of a function with TRL's signature."""
+    """answer, format, soft_overlong_punishment, transfer, uplift, rubric, majority, self_certainty, entropy,
+    random, label, or the dotted path of a function with TRL's signature."""
     weights: tuple[float, ...] = (1.0, 0.1)
     """One weight per function. A reward with weight 0 is only logged."""
     normalize_each: bool = False
@@ -84,6 +86,9 @@ class RewardConfig:
     baseline: AdvantageBaseline = "mean"
     """Baseline that is subtracted from a rollout's reward: the group's mean, or the mean of its other
     rollouts (leave_one_out)."""
+    soft_punish_cache: int | None = None
+    """Tokens before rollout.max_new_tokens over which soft_overlong_punishment falls from 0 to -1. null: a
+    fifth of rollout.max_new_tokens, as DAPO's 4,096 of 20,480."""
 
     def __post_init__(self) -> None:
         if not self.functions:
@@ -92,6 +97,11 @@ class RewardConfig:
             refuse("reward", "weights", f"{len(self.functions)} numbers, one a function", self.weights)
         if len(set(self.functions)) != len(self.functions):
             refuse("reward", "functions", "names without repetition", self.functions)
+        if self.soft_punish_cache is not None:
+            check_positive("reward", self, "soft_punish_cache")
+            if OVERLONG not in self.functions:
+                got = self.soft_punish_cache
+                refuse("reward", "soft_punish_cache", f"null, since reward.functions has no {OVERLONG}", got)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,12 +152,17 @@ class RlConfig:
     alarm: AlarmConfig = field(default_factory=AlarmConfig)
 
     def __post_init__(self) -> None:
+        take_schedule(self, "constant")
         if self.loss.loss_type == "rloo" and self.reward.baseline != "leave_one_out":
             refuse("reward", "baseline", "leave_one_out, since loss.loss_type is rloo", self.reward.baseline)
         if self.engine.kind == "same":
             refuse("engine", "kind", "torch or vllm", self.engine.kind)
         if self.run.keep_best and self.eval.path is None:
             refuse("run", "keep_best", "'' if eval.path is null", self.run.keep_best)
+        longest = self.rollout.max_new_tokens
+        if self.overlong_tokens > longest:
+            expected = f"at most rollout.max_new_tokens {longest}"
+            refuse("reward", "soft_punish_cache", expected, self.overlong_tokens)
         policy_rewards = {"self_certainty", "entropy"} & set(self.reward.functions)
         if self.rollout.max_staleness:
             self._check_staleness(policy_rewards)
@@ -182,6 +197,12 @@ class RlConfig:
         named = dict(zip(self.reward.functions, self.reward.weights, strict=True))
         proxies = not named.keys().isdisjoint(WITHOUT_GOLD)
         return {**named, "answer": named.get("answer", 0.0)} if proxies else named
+
+    @property
+    def overlong_tokens(self) -> int:
+        """reward.soft_punish_cache, or its default."""
+        given = self.reward.soft_punish_cache
+        return max(1, self.rollout.max_new_tokens // 5) if given is None else given
 
     @property
     def uses_transfer(self) -> bool:

@@ -13,15 +13,8 @@ from fastrl.config.base import (
     check_at_least,
     check_positive,
     refuse,
+    take_schedule,
 )
-
-Schedule = Literal["constant", "cosine"]
-
-
-def check_share(section: str, config: object, name: str) -> None:
-    """Raise ValueError unless the option is in [0, 1]."""
-    if not 0 <= getattr(config, name) <= 1:
-        refuse(section, name, "a number in [0, 1]", getattr(config, name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +28,6 @@ class SftConfig:
     train: TrainConfig = field(default_factory=lambda: TrainConfig(learning_rate=1e-5))
     batch_size: int = 64
     """Conversations per step."""
-    schedule: Schedule = "constant"
-    """Learning rate after warm-up: constant, or a cosine decay to final_share of the peak."""
-    final_share: float = 0.0
-    """Final learning rate of the cosine, as a fraction of the peak."""
     thinking: Literal["as_is", "drop"] = "as_is"
     """drop: remove the assistant's text between thinking_tags, and the tags; a row without tags is
     refused."""
@@ -51,9 +40,9 @@ class SftConfig:
     model's, e.g. 0.2. null: not measured."""
 
     def __post_init__(self) -> None:
+        take_schedule(self, "constant")
         check_positive("sft", self, "batch_size")
         check_at_least("sft", self, 0, "prefix_weight")
-        check_share("sft", self, "final_share")
         if len(self.thinking_tags) != 2 or not all(self.thinking_tags) or len(set(self.thinking_tags)) != 2:
             refuse("sft", "thinking_tags", "two different texts", self.thinking_tags)
         if self.max_entropy_rise is not None:

@@ -19,8 +19,8 @@ USUAL: dict[str, tuple[str, ...]] = {
         "uplift.executor.model.path", "uplift.reward_model", "labels.share", "loss.loss_type", "loss.kl_coef",
         "eval.path", "eval.every",
     ),
-    "sft": (*LEARNING, "batch_size", "schedule"),
-    "cpt": (*LEARNING, "seq_len", "batch_size", "epochs", "schedule", "held_out"),
+    "sft": (*LEARNING, "batch_size", "train.lr_scheduler_type"),
+    "cpt": (*LEARNING, "seq_len", "batch_size", "epochs", "train.lr_scheduler_type", "held_out"),
     "reward_model": (
         *LEARNING[:5], "lora.rank", *LEARNING[6:], "eval_path", "task", "groups_per_step", "max_tokens"
     ),

@@ -48,6 +48,7 @@ CALLED_WITH = (
     "group_ids",
     "problem_ids",
     "voters",
+    "finish_reasons",
 )
 RESERVED = frozenset((*CALLED_WITH, "prompt", "completion"))
 

@@ -13,6 +13,7 @@ import torch
 
 from fastrl.config import ModelConfig, RlConfig
 from fastrl.config.engines import engine_table, frozen_engines
+from fastrl.config.rl import OVERLONG
 from fastrl.data.order import ProblemOrder
 from fastrl.data.problems import load_problems
 from fastrl.data.templates import use_template
@@ -30,6 +31,7 @@ from fastrl.policy.shard import Sharding
 from fastrl.rewards.answer import AnswerReward
 from fastrl.rewards.format import FormatReward
 from fastrl.rewards.imported import imported_reward
+from fastrl.rewards.overlong import SoftOverlongPunishment
 from fastrl.runtime.seeding import seed_of
 from fastrl.training.evaluation import AccuracyEvaluator
 from fastrl.training.parts import Evaluator, Parts, WeightedReward
@@ -70,10 +72,12 @@ def build_rl(config: RlConfig, checkpoint: Path | None = None) -> Parts:
 
 def build_rewards(inputs: RewardInputs, tracelift: TraceLiftRewards) -> list[WeightedReward]:
     """Build the rewards in reward.functions; a name that is not built in is imported as a dotted path."""
-    weak = WeakRewards(inputs)
+    config, weak = inputs.config, WeakRewards(inputs)
+    longest, overlong = config.rollout.max_new_tokens, config.overlong_tokens
     builders: dict[str, Callable[[], Callable[..., Any]]] = {
         "answer": partial(AnswerReward, inputs.grader),
         "format": FormatReward,
+        OVERLONG: partial(SoftOverlongPunishment, longest, overlong),
         "transfer": partial(transfer_reward, inputs),
         "uplift": tracelift.uplift,
         "rubric": tracelift.rubric,
@@ -85,7 +89,7 @@ def build_rewards(inputs: RewardInputs, tracelift: TraceLiftRewards) -> list[Wei
     }
     return [
         WeightedReward(name, builders[name]() if name in builders else imported_reward(name), weight)
-        for name, weight in inputs.config.weighted_rewards.items()
+        for name, weight in config.weighted_rewards.items()
     ]
 
 

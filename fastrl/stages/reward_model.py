@@ -32,7 +32,7 @@ from fastrl.policy.shard import Sharding
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.run import write_atomic
 from fastrl.runtime.seeding import seed_of
-from fastrl.training.learner import Learner, scheduled
+from fastrl.training.learner import Learner
 from fastrl.types import Metrics
 
 
@@ -107,7 +107,7 @@ def update(
         "loss/ranking": ranking,
         "pair_accuracy": pairs_right,
         "num_tokens": float(num_tokens),
-    } | learner.apply(scheduled(config.train, config.schedule, step), step)
+    } | learner.apply(step)
 
 
 def accumulate(

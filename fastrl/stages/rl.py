@@ -12,7 +12,7 @@ import torch
 from fastrl.config import RlConfig
 from fastrl.policy.bad_steps import BadSteps
 from fastrl.policy.checkpoint import Saver, latest_checkpoint, load_optimizer
-from fastrl.policy.optimizer import learning_rate
+from fastrl.policy.schedule import learning_rate
 from fastrl.report.reporter import Reporter
 from fastrl.runtime.context import Context
 from fastrl.runtime.distributed import Ranks
@@ -29,6 +29,7 @@ from fastrl.training.metrics import step_metrics
 from fastrl.training.parts import Parts
 from fastrl.training.records import checkpoint_score, completion_row
 from fastrl.training.sample import load_rollout_weights, sample_groups
+from fastrl.training.truncation import TruncationWarning
 from fastrl.training.update import update_policy
 from fastrl.types import Metrics
 
@@ -77,7 +78,7 @@ def train(context: Context[RlConfig], parts: Parts, state: TrainState) -> None:
         if state.fresh:
             reporter.log(0, before := measure(context, parts, step=0, last=0))
             checkpoint_score(before, config)  # raises if run.keep_best's metric is not measured
-        alarms = Alarms.of_run(context)
+        alarms, truncation = Alarms.of_run(context), TruncationWarning.of_run(context)
         last = state.step if alarms.end_training(ranks) else config.train.num_steps
         while state.step < last:
             torch.manual_seed(seed_of(config.run.seed, "torch", state.step, ranks.rank))
@@ -86,7 +87,7 @@ def train(context: Context[RlConfig], parts: Parts, state: TrainState) -> None:
             sampled = ahead.take() or sample_groups(context, parts, state.step, state.draw)
             if config.engine.sleep:
                 parts.engine.sleep(level=2)  # also on a rank without prompts
-            fill_advantages(sampled.rollouts, parts.rewards, config.reward, ranks)
+            fill_advantages(sampled.rollouts, parts.rewards, config, ranks)
             saves = wants(state.step + 1, config.run.save_every, last)
             with ahead.sampling(state.step + 1, sampled.draw, allowed=not saves), run.time("update"):
                 learnt = update_policy(context, parts, sampled.rollouts, state.step)
@@ -104,7 +105,7 @@ def train(context: Context[RlConfig], parts: Parts, state: TrainState) -> None:
                 rows = [completion_row(parts, rollout) for rollout in sampled.rollouts]
                 run.log_completions(state.step, ranks.gather(rows))
             reporter.log(state.step, metrics)
-            for reason in reasons:
+            for reason in (*reasons, *truncation.judge(metrics)):
                 reporter.say(reason)
             leaving = guards.leaving()
             if leaving or saves or state.step == last:

@@ -19,7 +19,7 @@ from fastrl.policy.shard import Sharding
 from fastrl.runtime.distributed import Ranks
 from fastrl.runtime.run import Run, read_metrics
 from fastrl.runtime.seeding import seed_of
-from fastrl.training.learner import Learner, batch_indices, scheduled
+from fastrl.training.learner import Learner, batch_indices
 from fastrl.types import Metrics, TrainSequence
 
 ENTROPY_STEPS = 5
@@ -86,7 +86,7 @@ def load_policy(config: SftConfig | CptConfig, checkpoint: Path | None) -> Polic
 def update(learner: Learner, batch: list[TrainSequence], config: SftConfig | CptConfig, step: int) -> Metrics:
     """Take one optimizer step on one batch."""
     loss, entropy = accumulate(learner.policy, batch, microbatch_tokens(config), learner.ranks)
-    applied = learner.apply(scheduled(config.train, config.schedule, step, config.final_share), step)
+    applied = learner.apply(step)
     num_tokens = max(1, sum(sequence.num_loss_tokens for sequence in batch))
     return {"loss": loss, "entropy": entropy, "num_tokens": float(num_tokens)} | applied
 

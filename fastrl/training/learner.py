@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,6 +15,7 @@ from fastrl.policy.bad_steps import BadSteps
 from fastrl.policy.checkpoint import Saver, latest_checkpoint, load_optimizer
 from fastrl.policy.model import Policy
 from fastrl.policy.optimizer import apply_gradients, make_optimizer
+from fastrl.policy.schedule import learning_rate
 from fastrl.report.reporter import Reporter
 from fastrl.runtime.context import Context
 from fastrl.runtime.distributed import Ranks
@@ -113,28 +113,14 @@ class Learner:
         """Return the first rank's answer on every rank."""
         return self.ranks.sum([float(self.ranks.first and answer)])[0] > 0
 
-    def apply(self, rate: float, step: int) -> Metrics:
+    def apply(self, step: int) -> Metrics:
         """Take an optimiser step with the gradients of all ranks; return its metrics."""
         if not self.policy.sharding:  # FSDP has summed them in the backward pass
             self.ranks.sum_gradients(self.policy.parameters())
-        train = replace(self.context.config.train, learning_rate=rate)
+        train: TrainConfig = self.context.config.train
         grad_norm = apply_gradients(self.policy, self.optimizer, train, step, self.bad_steps)
-        applied = float(self.optimizer.param_groups[0]["lr"])
-        return {"grad_norm": grad_norm, "learning_rate": applied} | self.bad_steps.metrics()
-
-
-def scheduled(train: TrainConfig, schedule: str, step: int, final_share: float = 0.0) -> float:
-    """Return the learning rate of a step: constant, or a cosine.
-
-        cosine: learning_rate * (f + (1 - f) * (1 + cos(pi * d)) / 2)
-
-    with f = final_share and d the fraction of the steps after warm-up that are done.
-    """
-    if schedule == "constant" or step < train.warmup_steps:
-        return train.learning_rate
-    done = (step - train.warmup_steps) / max(1, train.num_steps - train.warmup_steps)
-    falling = train.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-    return final_share * train.learning_rate + (1 - final_share) * falling
+        metrics = {"grad_norm": grad_norm, "learning_rate": learning_rate(step, train)}
+        return metrics | self.bad_steps.metrics()
 
 
 def batch_indices(config: SftConfig | CptConfig, num_rows: int, step: int) -> list[int]:

@@ -51,7 +51,7 @@ class Parts:
     """Engine that samples from the policy."""
     frozen_engines: dict[str, Engine]
     """Engines of the rewards' frozen models, by their names in metrics."""
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     problems: list[Problem]
     order: ProblemOrder
     rewards: list[WeightedReward]

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from fastrl.config import RlConfig
+from fastrl.config import LossConfig, RlConfig
 from fastrl.config.engines import frozen_engines
 from fastrl.data.problems import Problem, reward_columns
 from fastrl.data.prompts import render_prompt
@@ -23,6 +23,7 @@ from fastrl.engine.protocol import Engine
 from fastrl.runtime.context import Context
 from fastrl.runtime.seeding import seed_of
 from fastrl.training.parts import Parts, WeightedReward
+from fastrl.training.truncation import is_masked
 from fastrl.types import Rollout, SamplingParams
 
 Reported = dict[str, list[tuple[float, int]]]
@@ -72,7 +73,7 @@ def sample_groups(context: Context[RlConfig], parts: Parts, step: int, draw: int
         own = draws[ranks.rank :: ranks.size]
         out.draw, out.groups_drawn = draws.stop, out.groups_drawn + len(own)
         fresh = zip(own, scored_groups(context, parts, own, step, out), strict=True)
-        groups |= {number: group for number, group in fresh if not dynamic or has_signal(group)}
+        groups |= {number: group for number, group in fresh if not dynamic or has_signal(group, config.loss)}
         kept = sorted(ranks.gather(list(groups)))
         if len(kept) == wanted:
             break
@@ -167,9 +168,15 @@ def join_sync(parts: Parts, config: RlConfig, version: int) -> None:
             parts.sync_engine(version)
 
 
-def has_signal(group: Sequence[Rollout]) -> bool:
-    """Return True if two rewards of the group differ at all; rollouts without a reward don't count."""
-    return len({rollout.reward for rollout in group if not math.isnan(rollout.reward)}) > 1
+def has_signal(group: Sequence[Rollout], loss: LossConfig) -> bool:
+    """Return True if two rewards of the group differ at all, and the loss masks not all of its rollouts.
+
+    Rollouts without a reward don't count, nor do masked ones with out_of_baseline.
+    """
+    rewarded = [rollout for rollout in group if not math.isnan(rollout.reward)]
+    trained = [rollout for rollout in rewarded if not is_masked(rollout, loss)]
+    compared = trained if loss.mask_truncated_completions == "out_of_baseline" else rewarded
+    return bool(trained) and len({rollout.reward for rollout in compared}) > 1
 
 
 def generate(
@@ -216,8 +223,8 @@ def reward_rollouts(
 
     Each function is called once, with TRL's signature: prompts, completions, completion_ids, trainer_state,
     log_extra, log_metric and every dataset column as a list with one entry per rollout. Further columns:
-    rollout_ids and group_ids (numbers in the whole run), problem_ids (row in the file) and voters (texts that
-    vote in the rollout's group).
+    rollout_ids and group_ids (numbers in the whole run), problem_ids (row in the file), voters (texts that
+    vote in the rollout's group) and finish_reasons (stop, or length if the completion was cut off).
     """
     rows = [(group, rollout) for group in groups for rollout in group.rollouts]
     problems, rollouts = [group.problem for group, _ in rows], [rollout for _, rollout in rows]
@@ -233,6 +240,7 @@ def reward_rollouts(
         "group_ids": [group.draw for group, _ in rows],
         "problem_ids": [problem.index for problem in problems],
         "voters": [group.voters for group, _ in rows],
+        "finish_reasons": [rollout.finish_reason for rollout in rollouts],
     }
     for reward in rewards:
         values = reward.function(

@@ -18,6 +18,7 @@ from fastrl.runtime.context import Context
 from fastrl.runtime.distributed import Ranks
 from fastrl.training.drift import Drift
 from fastrl.training.parts import Parts
+from fastrl.training.truncation import is_masked
 from fastrl.types import Rollout, TrainSequence
 
 Stats = dict[str, Tensor]
@@ -98,9 +99,11 @@ def accumulate_gradients(
     """Backpropagate sum(token losses) / denominator, one micro-batch at a time.
 
     The denominator counts all rollouts of the batch on all ranks, also those without gradient, which are
-    skipped in the forward pass.
+    skipped in the forward pass. Masked ones (loss.mask_truncated_completions) count as sequences without
+    tokens, as in TRL.
     """
-    num_tokens, num_sequences = ranks.sum([sum(len(rollouts[i].completion_ids) for i in batch), len(batch)])
+    counted = [rollouts[i] for i in batch if not is_masked(rollouts[i], config.loss)]
+    num_tokens, num_sequences = ranks.sum([sum(len(r.completion_ids) for r in counted), len(batch)])
     denominator = config.loss.denominator(int(num_tokens), int(num_sequences), config.rollout.max_new_tokens)
     active = [i for i in batch if carries_gradient(rollouts[i], config)]
     batches = list(packed_batches(policy, rollouts, active, microbatch_tokens(config)))
@@ -146,7 +149,9 @@ def packed_batches(
 
 
 def carries_gradient(rollout: Rollout, config: RlConfig) -> bool:
-    """Return True if the rollout has an advantage, or the loss has a KL or an entropy term."""
+    """Return True if the rollout has an advantage, or the loss a KL or an entropy term; False if masked."""
+    if is_masked(rollout, config.loss):
+        return False
     return rollout.advantage != 0 or config.loss.kl_coef != 0 or config.loss.entropy_coef != 0
 
 

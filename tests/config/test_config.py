@@ -20,6 +20,7 @@ from fastrl.config import (
     RlConfig,
     RolloutConfig,
     SftConfig,
+    TrainConfig,
     TransferConfig,
     field_names,
 )
@@ -73,8 +74,12 @@ def test_every_stage_round_trips_with_unusual_values(tmp_path):
     )
     path = write(tmp_path, to_yaml(config))
     assert load_config(path) == config
-    assert load_config(write(tmp_path, to_yaml(SftConfig(schedule="cosine")))) == SftConfig(schedule="cosine")
-    for other in (GroupsConfig(negatives="given", margin=0.1), RewardModelConfig(lora=LoraConfig(rank=32))):
+    falling = SftConfig(train=TrainConfig(lr_scheduler_type="cosine", no_decay=(r"embed_tokens|\.bias$",)))
+    for other in (
+        falling,
+        GroupsConfig(negatives="given", margin=0.1),
+        RewardModelConfig(lora=LoraConfig(rank=32)),
+    ):
         assert load_config(write(tmp_path, to_yaml(other))) == other
     assert set(STAGES) == {"rl", "sft", "cpt", "reward_model", "groups", "hard_set", "intervene", "subset"}
 
@@ -87,6 +92,15 @@ def test_flags_stand_over_the_recipe_and_the_recipe_over_defaults(tmp_path):
     assert config.loss.loss_type == "gspo"
     assert config.train.warmup_steps == RlConfig().train.warmup_steps
     assert load_config(None) == RlConfig()
+
+
+def test_every_stage_has_a_schedule_of_its_own(tmp_path):
+    own = {"rl": "constant", "sft": "constant", "reward_model": "constant", "cpt": "cosine"}
+    for stage, schedule in own.items():
+        path = write(tmp_path, f"stage: {stage}\ntrain: {{num_steps: 7}}\n")
+        assert load_config(path).train.lr_scheduler_type == schedule
+        assert load_config(path, ["--train.lr_scheduler_type", "linear"]).train.lr_scheduler_type == "linear"
+        assert STAGES[stage](train=TrainConfig(num_steps=7)).train.lr_scheduler_type == schedule
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,9 @@ from fastrl.train import run_stage
 
 WIDE = ("sft-sharded", "sft-summed", "cpt", "reward_model", "reward_model-adapters")
 """What four ranks run, too."""
-TRAIN = TrainConfig(num_steps=10, learning_rate=1e-3, tokens_per_microbatch=60)
+TRAIN = TrainConfig(
+    num_steps=10, learning_rate=1e-3, lr_scheduler_type="constant", tokens_per_microbatch=60
+)  # fmt: skip
 GOOD = dict.fromkeys(DIMENSIONS["math"], 9.0)
 
 
@@ -83,7 +85,7 @@ def configs(checkpoints, tmp_path_factory) -> dict[str, SftConfig | CptConfig | 
     )
     cpt = CptConfig(
         run=run, model=model, data=text, train=TRAIN, seq_len=32, batch_size=2, held_out=held_out,
-        held_out_every=4, schedule="constant",
+        held_out_every=4,
     )  # fmt: skip
     adapted = replace(model, lora=AdapterConfig(rank=3, alpha=6.0))
     return {

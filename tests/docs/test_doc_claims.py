@@ -54,7 +54,7 @@ def option_names() -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_options_that_the_prose_names_are_there(page):
     known = option_names()
-    for name in re.findall(r"`[^`]*?--([a-z_]+\.[a-z_.]+)", prose(page)):
+    for name in re.findall(r"`[^`]*?--([a-z_]+\.[a-z0-9_.]+)", prose(page)):
         assert name in known, name
 
 

@@ -21,7 +21,10 @@ from fastrl.policy.packing import pack
 from fastrl.types import TrainSequence
 
 CPU = torch.device("cpu")
-TRAIN = TrainConfig(learning_rate=1e-2, weight_decay=0.1)
+TRAIN = TrainConfig(
+    num_steps=6, learning_rate=1e-2, lr_scheduler_type="cosine", warmup_steps=2, adam_beta1=0.8,
+    adam_beta2=0.95, weight_decay=0.1, no_decay=("q_proj",),
+)  # fmt: skip
 
 
 def trained(path, steps):

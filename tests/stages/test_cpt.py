@@ -28,7 +28,6 @@ from fastrl.policy.model import Policy
 from fastrl.stages.cpt import perplexity, rows_of_step, with_steps
 from fastrl.stages.sft import accumulate
 from fastrl.train import run_stage
-from fastrl.training.learner import scheduled
 
 CPU = torch.device("cpu")
 DOCUMENTS = ["abcabc", "b", "the cat sat on the mat and the rat", "xyzzy", "cababcab"]
@@ -50,7 +49,7 @@ def config(tmp_path, checkpoints):
         run=RunConfig(dir=str(tmp_path / "run"), seed=3, device="cpu", save_every=2),
         model=ModelConfig(path=str(base)),
         data=TextConfig(path=str(file)),
-        train=TrainConfig(num_steps=5, learning_rate=1e-2, warmup_steps=1),
+        train=TrainConfig(num_steps=5, learning_rate=1e-2, lr_scheduler_type="cosine", warmup_steps=1),
         seq_len=16,
         batch_size=2,
         held_out=str(tmp_path / "held_out.txt"),
@@ -149,14 +148,15 @@ def test_going_on_is_bit_for_bit(config, tmp_path, stage, lora, terminal):
             batch_size=2,
         )
     config = replace(config, model=replace(config.model, lora=lora))
-    whole = run_stage(replace(config, run=replace(config.run, dir=str(tmp_path / "whole"))))
+    falling = run_stage(replace(config, run=replace(config.run, dir=str(tmp_path / "falling"))))
+    config = replace(config, train=replace(config.train, lr_scheduler_type="constant"))
     parts = replace(config, run=replace(config.run, dir=str(tmp_path / "parts")))
-    begun = run_stage(replace(parts, train=replace(parts.train, num_steps=3), schedule="constant"))
+    begun = run_stage(replace(parts, train=replace(parts.train, num_steps=3)))
     assert begun.name == "step-000003"
-    with pytest.raises(ValueError, match="schedule differ"):
-        run_stage(replace(parts, schedule="cosine"))
-    constant = replace(config, schedule="constant", run=replace(config.run, dir=str(tmp_path / "constant")))
-    straight, resumed = run_stage(constant), run_stage(replace(parts, schedule="constant"))
+    with pytest.raises(ValueError, match=r"train\.lr_scheduler_type differ"):
+        run_stage(replace(parts, train=replace(parts.train, lr_scheduler_type="cosine")))
+    straight = run_stage(replace(config, run=replace(config.run, dir=str(tmp_path / "constant"))))
+    resumed = run_stage(parts)
     assert "step 5 of 5" in terminal.text()
     files = sorted(path.relative_to(straight) for path in straight.rglob("*") if path.is_file())
     for name in files:
@@ -164,23 +164,9 @@ def test_going_on_is_bit_for_bit(config, tmp_path, stage, lora, terminal):
             continue
         assert (straight / name).read_bytes() == (resumed / name).read_bytes(), name
     assert curve(tmp_path / "constant")[-2:] == curve(tmp_path / "parts")[-2:]
-    if stage == "cpt":  # cosine is its own schedule, and another result
-        weights = "model.safetensors"
-        assert (whole / weights).read_bytes() != (straight / weights).read_bytes()
+    weights = "model.safetensors"
+    assert (falling / weights).read_bytes() != (straight / weights).read_bytes()
     assert (straight / FOLDER).is_dir() == bool(lora.rank)
-
-
-def test_final_share_by_hand():
-    train = TrainConfig(num_steps=10, warmup_steps=2, learning_rate=1.0)
-    # half of the steps after warm-up are done at step 6: 0.1 + 0.9 / 2
-    assert scheduled(train, "cosine", 6, 0.1) == pytest.approx(0.55)
-    assert scheduled(train, "cosine", 1, 0.1) == 1.0 and scheduled(train, "constant", 9, 0.1) == 1.0
-    # step 9: (1 + cos(7 pi / 8)) / 2 = 0.0380602337
-    assert scheduled(train, "cosine", 9, 0.1) == pytest.approx(0.1 + 0.9 * 0.0380602337)
-    assert scheduled(train, "cosine", 9, 1.0) == pytest.approx(1.0)
-    for share in (-0.1, 1.1):
-        with pytest.raises(ValueError, match=r"\[sft\] final_share: expected a number in \[0, 1\]"):
-            SftConfig(final_share=share)
 
 
 def refused(config):
@@ -210,7 +196,6 @@ def test_what_can_not_run_is_refused_before_a_model_is_loaded(config, tmp_path, 
         {"batch_size": 0},
         {"epochs": 0},
         {"held_out_every": -1},
-        {"final_share": 2.0},
     ):
         with pytest.raises(ValueError, match=rf"\[cpt\] {next(iter(wrong))}: expected"):
             replace(config, **wrong)

@@ -135,7 +135,8 @@ PAPER = {
         "continuation.top_k": 20, "continuation.max_new_tokens": 16384, "answer.timeout_s": 10.0,
     },
     "sft": {
-        "batch_size": 64, "train.learning_rate": 1e-6, "schedule": "cosine", "final_share": 0.1,
+        "batch_size": 64, "train.learning_rate": 1e-6, "train.lr_scheduler_type": "cosine",
+        "train.min_lr_rate": 0.1,
         "prefix_weight": 1.0, "train.num_steps": round(4 * 2213 / 64),
         "train.warmup_steps": round(0.1 * 4 * 2213 / 64),
     },

@@ -147,8 +147,12 @@ def test_a_run_killed_within_a_step_resumes_bit_for_bit(checkpoints, problems, t
     recipes = {}
     for name in ("whole", "killed"):
         cfg = config(
-            checkpoints, problems, tmp_path / name, train=TrainConfig(num_steps=30, learning_rate=1e-3)
-        )
+            checkpoints, problems, tmp_path / name,
+            train=TrainConfig(
+                num_steps=30, learning_rate=1e-3, lr_scheduler_type="cosine", warmup_steps=4, adam_beta1=0.8,
+                adam_beta2=0.95, weight_decay=0.1, no_decay=("embed_tokens",),
+            ),
+        )  # fmt: skip
         recipes[name] = tmp_path / f"{name}.yaml"
         recipes[name].write_text(to_yaml(cfg))
     assert run_forked(train.main, [str(recipes["whole"])]).code == 0

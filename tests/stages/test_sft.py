@@ -15,7 +15,7 @@ from fastrl.policy.model import Policy
 from fastrl.runtime.run import Run
 from fastrl.stages.sft import accumulate, entropy_too_high, run_sft
 from fastrl.tiny.world.models import Shape, initialise
-from fastrl.training.learner import batch_indices, scheduled
+from fastrl.training.learner import batch_indices
 from fastrl.types import TrainSequence
 
 CPU = torch.device("cpu")
@@ -184,16 +184,6 @@ def test_every_row_once_an_epoch_in_an_order_of_its_own(checkpoint, tmp_path):
     assert drawn != [index for step in range(9) for index in batch_indices(other, 6, step)]
     # a batch larger than the file holds every row, some of them twice
     assert sorted(set(batch_indices(replace(config, batch_size=8), 6, 0))) == list(range(6))
-
-
-def test_schedule_by_hand(checkpoint, tmp_path):
-    config = config_of(checkpoint, tmp_path, num_steps=10, warmup_steps=2, learning_rate=1.0)
-    assert [scheduled(config.train, config.schedule, step) for step in range(10)] == [1.0] * 10
-    cosine = replace(config, schedule="cosine")
-    # steps 2 to 9 after warm-up: (1 + cos(pi * k / 8)) / 2
-    assert [scheduled(cosine.train, cosine.schedule, step) for step in (0, 1, 2)] == [1.0, 1.0, 1.0]
-    assert scheduled(cosine.train, cosine.schedule, 6) == pytest.approx(0.5)
-    assert scheduled(cosine.train, cosine.schedule, 9) == pytest.approx(0.0380602337)
 
 
 def test_a_conversation_that_does_not_fit_is_refused(checkpoint, tmp_path):

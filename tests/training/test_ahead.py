@@ -107,7 +107,7 @@ def test_it_is_a_loop_that_samples_the_next_batch_before_the_update(config):
             coming = sample.sample_groups(context, parts, after, after * size)
         assert batch.staleness == STALENESS[step]
         seen.append([(rollout.completion_ids, rollout.rollout_logprobs) for rollout in batch.rollouts])
-        fill_advantages(batch.rollouts, parts.rewards, config.reward, context.ranks)
+        fill_advantages(batch.rollouts, parts.rewards, config, context.ranks)
         update.update_policy(context, parts, batch.rollouts, step)
     expected = {name: tensor.clone() for name, tensor in parts.policy.named_weights()}
     parts.close()

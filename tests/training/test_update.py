@@ -4,39 +4,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from accumulated import gradients, rollouts
 
 from fastrl.config import ModelConfig, RewardConfig, RlConfig, RolloutConfig, TrainConfig
 from fastrl.kernels.config import LossConfig
 from fastrl.policy.model import Policy
 from fastrl.runtime.distributed import Ranks
-from fastrl.training.update import accumulate_gradients, carries_gradient, score_rollouts, split_groups
+from fastrl.training.update import score_rollouts, split_groups
 from fastrl.types import Rollout
 
 CPU = torch.device("cpu")
 LOSSES = ["grpo", "dr_grpo", "dapo", "bnpo", "gspo", "cispo", "rloo"]
-
-
-def rollouts(vocab: int, advantages=(1.0, -0.5, 0.0, 2.0, -1.5, 0.25)) -> list[Rollout]:
-    generator = torch.Generator().manual_seed(3)
-
-    def draw(n: int) -> list[int]:
-        return torch.randint(4, vocab, (n,), generator=generator).tolist()
-
-    out = []
-    for i, advantage in enumerate(advantages):
-        completion = draw(3 + 7 * i)
-        noise = (torch.rand(len(completion), generator=generator) * 0.2 - 5.6).tolist()
-        out.append(Rollout(draw(4 + i), completion, noise, "", "stop", group=i // 2, advantage=advantage))
-    return out
-
-
-def gradients(path, config: RlConfig, todo: list[Rollout], old_noise: float = 0.1) -> list[torch.Tensor]:
-    policy = Policy.load(ModelConfig(path=str(path)), CPU)
-    generator = torch.Generator().manual_seed(5)
-    old = [torch.randn(len(r.completion_ids), generator=generator) * old_noise - 5.5 for r in todo]
-    accumulate_gradients(policy, todo, range(len(todo)), old, old, config, Ranks(), stats := {})
-    assert stats["num_tokens_sum"] == sum(len(r.completion_ids) for r in todo if carries_gradient(r, config))
-    return [p.grad for p in policy.parameters() if p.grad is not None]
 
 
 def config(budget: int, **loss) -> RlConfig:

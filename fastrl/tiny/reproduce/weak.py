@@ -123,9 +123,10 @@ class WeakStudy:
             run=RunConfig(dir=str(folder / "run"), device="cpu", save_every=0),
             model=ModelConfig(path=str(self.world.generator), dtype="float32"),
             data=DataConfig(path=str(folder / "traces.jsonl")),
-            train=TrainConfig(num_steps=RESCUE_STEPS, learning_rate=2e-3, warmup_steps=5),
+            train=TrainConfig(
+                num_steps=RESCUE_STEPS, learning_rate=2e-3, lr_scheduler_type="cosine", warmup_steps=5
+            ),
             batch_size=batch_size,
-            schedule="cosine",
         )
 
     def subset(self) -> Path:

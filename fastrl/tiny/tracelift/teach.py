@@ -57,10 +57,10 @@ def prepare(
         train=TrainConfig(
             num_steps=lesson.num_steps,
             learning_rate=lesson.learning_rate,
+            lr_scheduler_type="cosine",
             warmup_steps=lesson.num_steps // 20,
         ),
         batch_size=lesson.batch_size,
-        schedule="cosine",
     )
     recipe = folder / "sft.yaml"
     recipe.write_text(to_yaml(sft))

@@ -75,10 +75,10 @@ def prepare(config: WorldConfig, learner: LearnerConfig, row: RowWriter, folder:
         train=TrainConfig(
             num_steps=learner.num_steps,
             learning_rate=learner.learning_rate,
+            lr_scheduler_type="cosine",
             warmup_steps=learner.num_steps // 20,
         ),
         batch_size=learner.batch_size,
-        schedule="cosine",
     )
     recipe = folder / "sft.yaml"
     recipe.write_text(to_yaml(sft))

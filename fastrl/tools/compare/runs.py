@@ -99,11 +99,11 @@ def read_stage(folder: Path) -> Stage:
 def options(config: Config) -> dict[str, Any]:
     """Return the options that determine a run's curves: those not at their defaults, by dotted name.
 
-    Options in LEFT_OUT don't count, except train.num_steps if the learning rate has a cosine schedule. Of
+    Options in LEFT_OUT don't count, except train.num_steps if the learning rate falls until then. Of
     files and folders only the last name counts.
     """
     own, usual = flat(to_dict(config)), flat(to_dict(from_dict({"stage": config.stage})))
-    decides_steps = get_option(config, "schedule") == "cosine"
+    decides_steps = get_option(config, "train.lr_scheduler_type") in ("linear", "cosine")
     return {
         name: last_name(value) if name.endswith(PATHS) else value
         for name, value in own.items()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from fastrl.config import Learns, RewardModelConfig, RlConfig
+from fastrl.policy.eight_bit import state_bytes
 from fastrl.tools.plan.footprint import Footprint
 
 HOST = "host"
@@ -51,10 +52,13 @@ def learnt_items(policy: Footprint, config: Learns, ranks: int, itemsize: int, d
         shard_note, when = f", 1 of {ranks} parts", HOST if train.offload and device == "cuda" else "always"
     elif ranks > 1:
         temporaries = [Item("gradients, summed", 4 * learnt, f"{learnt:,} x 4, all in one buffer", "sum")]
+    moments, note = 8 * learnt + 4 * len(trained), f"{learnt:,} x 8, AdamW's two moments"
+    if train.optim == "adamw_torch_8bit":
+        moments, note = state_bytes(trained), f"{learnt:,} x about 2, AdamW's two moments in 8 bits"
     return [
         Item("policy weights", 4 * weights, f"{weights:,} x 4, float32{shard_note}", when),
         Item("gradients", 4 * learnt, f"{learnt:,} x 4, float32{shard_note}", when),
-        Item("optimizer states", 8 * learnt + 4 * len(trained), f"{learnt:,} x 8, AdamW's two moments", when),
+        Item("optimizer states", moments, note, when),
         *temporaries,
     ]
 

@@ -72,7 +72,13 @@ def test_a_pipeline_is_read_stage_by_stage(tmp_path):
     config = {
         "stage": "pipeline",
         "run": {"seed": 4, "dir": str(tmp_path)},
-        "sft": {"stage": "sft", "model": {"path": "a/b"}, "data": {"path": "c.jsonl"}, "schedule": "cosine"},
+        "sft": {
+            "stage": "sft",
+            "model": {"path": "a/b"},
+            "data": {"path": "c.jsonl"},
+            "schedule": "cosine",
+            "train": {"learning_rate": 1e-5},
+        },
         "rl": {"stage": "rl", "model": {"path": "@sft"}, "train": {"num_steps": 3}},
         "later": {"stage": "rl", "model": {"path": "@rl"}},
     }
@@ -82,7 +88,7 @@ def test_a_pipeline_is_read_stage_by_stage(tmp_path):
     record = read_record(tmp_path)
     assert record.seed == 4 and list(record.stages) == ["sft", "rl"]
     assert record.options == {
-        "sft": {"model.path": "b", "data.path": "c.jsonl", "schedule": "cosine"},
+        "sft": {"model.path": "b", "data.path": "c.jsonl", "train.lr_scheduler_type": "cosine"},
         "rl": {"model.path": "@sft"},
         "later": {"model.path": "@rl"},  # a stage that has logged nothing counts as well
     }
@@ -99,7 +105,15 @@ def test_steps_count_where_the_learning_rate_depends_on_them():
     usual = from_dict({"stage": "sft"}).train.learning_rate
     config = {"stage": "sft", "train": {"num_steps": 7, "learning_rate": usual}}
     assert options(from_dict(config)) == {}
-    assert options(from_dict(config | {"schedule": "cosine"})) == {"schedule": "cosine", "train.num_steps": 7}
+    name = "lr_scheduler_type"
+    for falling in ("linear", "cosine"):
+        config["train"][name] = falling
+        assert options(from_dict(config)) == {f"train.{name}": falling, "train.num_steps": 7}
+    # where it falls by default, too; there a constant one is what counts
+    config = {"stage": "cpt", "train": {"num_steps": 7, "learning_rate": 2e-5, "weight_decay": 0.01}}
+    assert options(from_dict(config)) == {"train.num_steps": 7}
+    config["train"][name] = "constant"
+    assert options(from_dict(config)) == {f"train.{name}": "constant"}
 
 
 def test_a_picture_draws_first_what_has_left(tmp_path):
