@@ -1,4 +1,4 @@
-"""The receiver's phase with and without following: continuations that agree with their rollout decode nothing.
+"""What following saves in the receiver's phase: continuations that agree with their rollout decode nothing.
 
     python -m bench.bench_following --policy DIR --receiver DIR --data FILE [--rounds 3] [--out FILE]
 
