@@ -98,7 +98,6 @@ CALLS = {
 
 @pytest.mark.parametrize("call", CALLS)
 def test_kernels_are_launched_on_the_tensors_device(call):
-    pytest.importorskip("triton", reason="triton is not installed")
     with gpu_twin() as twin:
         CALLS[call]()
     assert twin.kernels > 0
