@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -64,6 +65,8 @@ class DeviceCounter(TorchDispatchMode):
         self.device_type = device_type
         self.phases: dict[str, Counts] = {}
         """Counts of each phase's last call that asked for anything."""
+        self.kernels = 0
+        """Launches by `launch`, in all phases and outside."""
         self._running: list[Counts] = []
 
     @contextmanager
@@ -86,6 +89,7 @@ class DeviceCounter(TorchDispatchMode):
 
     def launch(self, read: Sequence[Tensor], written: Sequence[Tensor]) -> None:
         """Count one kernel that reads and writes these tensors as a whole."""
+        self.kernels += 1
         self.add(launches=1, bytes_read=size_of(read), bytes_written=size_of(written))
 
     def __torch_dispatch__(
@@ -99,6 +103,9 @@ class DeviceCounter(TorchDispatchMode):
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts
+        if stays_on_the_host(args, kwargs):
+            with unset_fake_temporarily():
+                return func(*args, **kwargs)
         if func is aten._local_scalar_dense.default:
             self.add(host_reads=int(self.is_here(args[0])))
             return one(args[0].dtype)
@@ -136,6 +143,13 @@ class DeviceCounter(TorchDispatchMode):
             return False
         self.add(host_reads=int(self.is_here(source)), host_writes=int(self.is_here(result)))
         return True
+
+
+def stays_on_the_host(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Return True for real tensors, such as plans made with numpy, whose values are worth keeping."""
+    tensors, device = tensors_in((args, kwargs)), torch.device(kwargs.get("device") or "cpu")
+    real = all(not isinstance(t, FakeTensor) and t.device.type == "cpu" for t in tensors)
+    return bool(tensors) and real and device.type == "cpu"
 
 
 def bytes_of(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from typing import Any
 from unittest.mock import patch
 
@@ -26,10 +27,10 @@ from triton.runtime.jit import KernelInterface
 from bench.device_counts import DeviceCounter, tensors_in
 from bench.no_cuda import cuda_guard
 from fastrl.kernels.linear_grpo_loss.library import linear_grpo_loss_op
-from fastrl.kernels.linear_logprob.library import linear_logprob_op
 
 GPU = torch.device("cuda:0")
 """With its index: in a torch without CUDA the plain "cuda" would ask a driver for the current device."""
+OPERATORS = ("group_advantage", "grpo_loss", "linear_logprob", "logits_grpo_loss", "prefix_attention")
 SCORES = (
     "max", "others", "excluded", "weighted", "sum_z", "target", "total", "logprobs", "entropy",
     "self_certainty", "top1",
@@ -39,6 +40,9 @@ WRITTEN: Mapping[str, tuple[str, ...]] = {
     "score_kernel": SCORES, "gradient_kernel": ("out",), "floor_kernel": ("out",),
     "select_kernel": ("computed", "lengths"), "sequence_kernel": ("terms",),
     "token_kernel": ("grad_logprobs", "grad_entropy", "partials"), "fold_kernel": ("stats",),
+    "group_advantage_kernel": ("out",), "prefix_forward_kernel": ("out", "lse"),
+    "prefix_delta_kernel": ("delta",), "prefix_query_gradient_kernel": ("grad_query",),
+    "prefix_key_gradient_kernel": ("grad_key", "grad_value"),
 }  # fmt: skip
 """Arguments that a Triton kernel writes; it reads the others."""
 POOL = ("keys", "values")
@@ -71,13 +75,17 @@ def stand_ins(counter: DeviceCounter, current: CurrentDevice) -> list[Any]:
         patch.object(FakeTensor, "tolist", read_list(counter)),
         patch.object(FakeTensor, "data", DATA, create=True),
         patch("torch.utils.swap_tensors", set_data),  # by which Module.to moves fake parameters
-        # the operators' fake implementations would hide what they do inside
-        patch("fastrl.kernels.linear_logprob.linear_logprob_op", linear_logprob_op._init_fn),
+        *(patch(f"fastrl.kernels.{name}.{name}_op", inside(name)) for name in OPERATORS),
         patch("fastrl.kernels.linear_grpo_loss.linear_grpo_loss_op", with_gradients),
         # it compares values
         patch("fastrl.engine.tree.engine.probe", lambda decoder, vocabulary: None),
         patch("fastrl.engine.tree.decode_batch.captured", captured_graph(counter)),
     ]
+
+
+def inside(name: str) -> Any:
+    """Return the function of an operator, of which torch would only call the fake implementation."""
+    return getattr(import_module(f"fastrl.kernels.{name}"), f"{name}_op")._init_fn
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers.utils.logging import disable_progress_bar
 
-from fastrl.check import check_config
+from fastrl.check import check_config, check_ranks
 from fastrl.config import (
     Config,
     CptConfig,
@@ -84,6 +84,7 @@ def run_stage(config: Config, ranks: Ranks | None = None) -> Path:
     disable_progress_bar()  # type: ignore[no-untyped-call]
     check_config(config)
     ranks = ranks or Ranks.join()
+    check_ranks(config, ranks.size)
     with deterministic(config.run.deterministic):
         output = STAGES[type(config)](config, ranks)
     ranks.wait()  # until the output is written

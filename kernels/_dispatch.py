@@ -6,10 +6,12 @@ import importlib.util
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 Backend = Literal["auto", "cpp", "cuda", "triton", "torch", "reference"]
 
@@ -47,6 +49,11 @@ def triton_only(device: torch.device, dtype: torch.dtype) -> str | None:
     if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         return f"runs on a GPU, the tensors are on {device} (its interpreter: TRITON_INTERPRET=1)"
     return no_float64(device, dtype)
+
+
+def device_of(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Return a context in which the tensor's GPU is current: Triton and CUDA launch on the current one."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 def pick(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from fastrl.check.rl import check_rl
 from fastrl.check.subset import check_subset
 from fastrl.check.supervised import check_cpt, check_sft
 from fastrl.config import (
+    BackboneConfig,
     Config,
     CptConfig,
     GroupsConfig,
@@ -30,9 +32,10 @@ from fastrl.config import (
 from fastrl.engine.build import choose_device
 from fastrl.policy.eight_bit import check_torchao
 from fastrl.policy.model import choose_attention
+from fastrl.policy.prefix_attention import PREFIX
 from fastrl.report.trackers import check_trackers
 
-__all__ = ["check_config", "check_fits", "check_model", "load_tokenizer"]
+__all__ = ["check_config", "check_fits", "check_model", "check_ranks", "load_tokenizer"]
 
 
 def check_config(config: Config) -> None:
@@ -43,7 +46,7 @@ def check_config(config: Config) -> None:
     """
     device = choose_device(config.run)
     if isinstance(config, Learns):
-        choose_attention(config.model, device)
+        warn_of_unshared_prefixes(config.model, choose_attention(config.model, device))
         check_torchao(config.train)
     check_run_options(config)
     check_trackers(config.run.report_to)
@@ -52,6 +55,25 @@ def check_config(config: Config) -> None:
     check_layers_to_adapt(config)
     if isinstance(config, RlConfig):
         check_trained_faithfulness(config)
+
+
+def warn_of_unshared_prefixes(model: BackboneConfig, attention: str) -> None:
+    """Warn if model.share_prefixes does nothing, as with the attention that auto takes on a GPU."""
+    if model.share_prefixes and attention != PREFIX:
+        warnings.warn(
+            f"[model] share_prefixes: does nothing with the attention {attention}, so common prompts are "
+            "computed once per sequence; model.attention prefix shares them",
+            stacklevel=3,
+        )
+
+
+def check_ranks(config: Config, num_ranks: int) -> None:
+    """Raise ValueError for train.offload on one rank, which offloads nothing; warn of train.shard there."""
+    if not isinstance(config, Learns) or num_ranks > 1 or not config.train.shard:
+        return
+    if config.train.offload:
+        refuse("train", "offload", "false on one rank, which keeps all weights on its device", True)
+    warnings.warn("[train] shard: does nothing on one rank; start several with torchrun", stacklevel=2)
 
 
 def check_run_options(config: Config) -> None:

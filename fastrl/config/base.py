@@ -137,7 +137,7 @@ class BackboneConfig(CheckpointConfig):
     sdpa."""
     share_prefixes: bool = True
     """With attention prefix: compute the common prefix of a micro-batch's sequences (a group's prompt) once.
-    Loss and gradients do not change."""
+    Loss and gradients do not change. Other attentions share nothing, and a warning says so."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass, which saves memory for about a third more time. Only each
     layer's input is kept; gradients do not change."""
@@ -255,7 +255,8 @@ class TrainConfig:
     4 bytes per parameter for more communication."""
     offload: bool = False
     """With shard: keep a rank's weights, gradients and moments (16 bytes per parameter of its shard) in host
-    memory and run the optimiser there. Activations stay on the device; see model.gradient_checkpointing."""
+    memory and run the optimiser there. Activations stay on the device; see model.gradient_checkpointing.
+    Refused on one rank, which has no shards."""
     max_bad_steps: int = 0
     """Consecutive optimiser steps with a NaN or infinite gradient that are skipped and counted as bad_steps.
     One more ends training, as does more than a tenth of the last hundred steps. 0: the first ends it."""

@@ -10,7 +10,15 @@ from torch import Tensor
 
 from fastrl.kernels._checks import check_device, check_dtype, check_shape, refuse
 from fastrl.kernels._compiled import constant
-from fastrl.kernels._dispatch import Backend, Implementation, anywhere, cpu_only, pick, triton_only
+from fastrl.kernels._dispatch import (
+    Backend,
+    Implementation,
+    anywhere,
+    cpu_only,
+    device_of,
+    pick,
+    triton_only,
+)
 from fastrl.kernels.config import AdvantageBaseline, AdvantageScale
 from fastrl.kernels.group_advantage.reference import group_advantage_reference
 
@@ -109,7 +117,8 @@ def group_advantage_op(
     if not rewards.is_cuda and not bool(rewards.isfinite().all()):
         refuse(OP, "rewards", "finite values", rewards.tolist())
     run = next(option for option in IMPLEMENTATIONS if option.name == backend).run
-    out: Tensor = run(rewards, group_ids, scale, baseline, eps)
+    with device_of(rewards):
+        out: Tensor = run(rewards, group_ids, scale, baseline, eps)
     return out
 
 

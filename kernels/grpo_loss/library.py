@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastrl.kernels._batch import unpack_batch
-from fastrl.kernels._dispatch import Implementation, anywhere, cpu_only, no_float64, triton_only
+from fastrl.kernels._dispatch import Implementation, anywhere, cpu_only, device_of, no_float64, triton_only
 from fastrl.kernels._tokens import STATS, TokenMath, TokenScores
 from fastrl.kernels.config import LossConfig
 
@@ -81,9 +81,9 @@ def grpo_loss_op(
     tensors = (cu_seqlens, advantages, loss_mask, old_logprobs, ref_logprobs, rollout_logprobs)
     batch = unpack_batch("grpo_loss", len(logprobs), tensors, per_token, config, denominator)
     math = token_math(backend)
-    grads = math.grads(
-        batch, math.select(batch, leave_out=False), TokenScores(None, logprobs, entropy, None, None)
-    )
+    scores = TokenScores(None, logprobs, entropy, None, None)
+    with device_of(logprobs):
+        grads = math.grads(batch, math.select(batch, leave_out=False), scores)
     grad_entropy = logprobs.new_empty(0) if grads.grad_entropy is None else grads.grad_entropy
     loss = grads.stats[STATS.index("loss")].to(logprobs.dtype, copy=True)
     return loss, grads.grad_logprobs, grad_entropy, grads.stats

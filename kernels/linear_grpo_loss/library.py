@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastrl.kernels._batch import unpack_batch
 from fastrl.kernels._compiled import constant
+from fastrl.kernels._dispatch import device_of
 from fastrl.kernels._head import Head, Scaling, check_values
 from fastrl.kernels._tokens import STATS, fold_stats
 from fastrl.kernels.grpo_loss.library import token_math
@@ -61,9 +62,10 @@ def linear_grpo_loss_op(
     batch = unpack_batch("linear_grpo_loss", len(hidden), tensors, per_token, config, denominator)
     head = Head.of(weight, bias, temperature, Scaling.decode(scaling))
     parsed = PassOptions(**json.loads(options))
-    loss_pass = LossPass(hidden, ids, head, batch, row_math(backend), token_math(backend), parsed)
-    check_values("linear_grpo_loss", loss_pass.ids, head.vocab, temperature)
-    found, gradients = loss_pass.run((needed[0], needed[1], needed[2]))
+    with device_of(hidden):
+        loss_pass = LossPass(hidden, ids, head, batch, row_math(backend), token_math(backend), parsed)
+        check_values("linear_grpo_loss", loss_pass.ids, head.vocab, temperature)
+        found, gradients = loss_pass.run((needed[0], needed[1], needed[2]))
     stats = fold_stats(found.stats)
     grads = [hidden.new_empty(0) if gradient is None else gradient for gradient in gradients]
     return (

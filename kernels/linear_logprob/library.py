@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastrl.kernels._dispatch import Implementation, anywhere, cpu_only, triton_only
+from fastrl.kernels._dispatch import Implementation, anywhere, cpu_only, device_of, triton_only
 from fastrl.kernels._head import Head, Scaling, check_values
 from fastrl.kernels._rows import RowMath
 from fastrl.kernels.linear_logprob.passes import differentiate, score
@@ -66,7 +66,8 @@ def linear_logprob_op(
     """Return (logprobs, entropy, self_certainty, top1, running [3, T] float64, floor [T] or [0])."""
     check_values("linear_logprob", ids, weight.shape[0], temperature)
     head = Head.of(weight, bias, temperature, Scaling.decode(scaling))
-    return score(hidden, ids, head, row_math(backend), chunk_rows, batch_invariant)
+    with device_of(hidden):
+        return score(hidden, ids, head, row_math(backend), chunk_rows, batch_invariant)
 
 
 @linear_logprob_op.register_fake
@@ -103,18 +104,19 @@ def linear_logprob_backward_op(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients in hidden, weight and bias; empty tensors for those not needed."""
     head = Head.of(weight, bias, temperature, Scaling.decode(scaling))
-    found = differentiate(
-        hidden,
-        ids,
-        head,
-        row_math(backend),
-        chunk_rows,
-        batch_invariant,
-        max_active_rows,
-        (grad_logprobs, grad_entropy),
-        (logprobs, entropy, running, floor),
-        (needed[0], needed[1], needed[2]),
-    )
+    with device_of(hidden):
+        found = differentiate(
+            hidden,
+            ids,
+            head,
+            row_math(backend),
+            chunk_rows,
+            batch_invariant,
+            max_active_rows,
+            (grad_logprobs, grad_entropy),
+            (logprobs, entropy, running, floor),
+            (needed[0], needed[1], needed[2]),
+        )
     grads = [hidden.new_empty(0) if grad is None else grad for grad in found]
     return grads[0], grads[1], grads[2]
 

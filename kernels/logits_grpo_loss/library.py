@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastrl.kernels._batch import unpack_batch
+from fastrl.kernels._batch import LossBatch, unpack_batch
+from fastrl.kernels._dispatch import device_of
 from fastrl.kernels._head import Scaling, check_values
 from fastrl.kernels._rows import RowMath, RowScores, Tile
-from fastrl.kernels._tokens import STATS, TokenScores
+from fastrl.kernels._tokens import STATS, TokenMath, TokenScores
 from fastrl.kernels.grpo_loss.library import token_math
 from fastrl.kernels.linear_grpo_loss.library import hand_over
 from fastrl.kernels.linear_logprob.library import row_math
@@ -43,11 +44,19 @@ def logits_grpo_loss_op(
     """Return (loss, logprobs, entropy, computed, stats, gradient)."""
     tensors = (cu_seqlens, advantages, loss_mask, old_logprobs, ref_logprobs, rollout_logprobs)
     batch = unpack_batch("logits_grpo_loss", len(logits), tensors, per_token, config, denominator)
-    rows, tokens = row_math(backend), token_math(backend)
+    scaled = Scaling.decode(scaling)
+    with device_of(logits):
+        return _run(logits, ids, temperature, batch, scaled, row_math(backend), token_math(backend), needed)
+
+
+def _run(
+    logits: Tensor, ids: Tensor, temperature: Tensor | None, batch: LossBatch, scaling: Scaling,
+    rows: RowMath, tokens: TokenMath, needed: bool,
+) -> Outputs:  # fmt: skip
     selection = tokens.select(batch, leave_out=True)
     computed = selection.computed
     check_values("logits_grpo_loss", torch.where(computed, ids, 0), logits.shape[1], temperature)
-    given = _Logits(logits, torch.where(computed, ids, -1), temperature, Scaling.decode(scaling), rows)
+    given = _Logits(logits, torch.where(computed, ids, -1), temperature, scaling, rows)
     scores = given.score()
     floats = (scores.logprobs, scores.entropy, scores.self_certainty)
     kept = [torch.where(computed, values, 0) for values in floats]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastrl.kernels._dispatch import Implementation, anywhere, triton_only
+from fastrl.kernels._dispatch import Implementation, anywhere, device_of, triton_only
 from fastrl.kernels.prefix_attention.dense import Dense
 from fastrl.kernels.prefix_attention.layout import TreeLayout
 
@@ -69,9 +69,10 @@ def prefix_attention_op(
     if query.shape[0] == 0:
         return _outputs_like(query, value)
     if backend == "triton":
-        out: tuple[Tensor, Tensor] = _triton().forward(
-            query, key, value, depths, subtree_stop, lists, scaling, softcap, window
-        )
+        with device_of(query):
+            out: tuple[Tensor, Tensor] = _triton().forward(
+                query, key, value, depths, subtree_stop, lists, scaling, softcap, window
+            )
     else:
         out = _torch().forward(query, key, value, segments, Dense(scaling, softcap), window)
     return out
@@ -108,9 +109,10 @@ def prefix_attention_backward_op(
     if query.shape[0] == 0:
         return _contiguous_like(query, key, value)
     if backend == "triton":
-        found: tuple[Tensor, Tensor, Tensor] = _triton().backward(
-            grad, query, key, value, out, lse, depths, subtree_stop, lists, scaling, softcap, window
-        )
+        with device_of(query):
+            found: tuple[Tensor, Tensor, Tensor] = _triton().backward(
+                grad, query, key, value, out, lse, depths, subtree_stop, lists, scaling, softcap, window
+            )
     else:
         dense = Dense(scaling, softcap)
         found = _torch().backward(grad, query, key, value, out, lse, segments, dense, window)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastrl.kernels._checks import FLOATS, check_device, check_dtype, check_shape, refuse
-from fastrl.kernels._dispatch import Backend, Implementation, anywhere, cpu_only, pick, triton_only
+from fastrl.kernels._dispatch import Backend, Implementation, anywhere, cpu_only, device_of, pick, triton_only
 from fastrl.kernels.tree_decode.plan import OP, DecodePlan
 from fastrl.kernels.tree_decode.reference import tree_decode_reference
 from fastrl.kernels.tree_decode.torch_impl import tree_decode_torch
@@ -84,7 +84,8 @@ def tree_decode(
     if softcap is not None and not softcap > 0:
         refuse(OP, "softcap", "> 0 or None", softcap)
     chosen = _choose(backend, query.device, query.dtype)
-    out: Tensor = chosen.run(query, keys, values, plan, tail_lengths, scaling, softcap, window)
+    with device_of(query):
+        out: Tensor = chosen.run(query, keys, values, plan, tail_lengths, scaling, softcap, window)
     return out
 
 

@@ -214,3 +214,8 @@ def test_an_engines_own_device_must_exist(config, device):
     own = replace(config.transfer, engine=ReceiverEngineConfig(kind="torch", device=device))
     assert refused(replace(config, transfer=own)).startswith("[transfer.engine] device: expected one of")
     check_config(replace(config, engine=EngineConfig(device="cpu")))
+
+
+def test_an_attention_that_shares_no_prefixes_is_named(config):
+    with pytest.warns(UserWarning, match=r"\[model\] share_prefixes: .* fastrl_sdpa"):
+        check_config(replace(config, model=replace(config.model, attention="sdpa")))
