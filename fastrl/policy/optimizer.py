@@ -98,7 +98,7 @@ def apply_gradients(
 def optimizer_tensors(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return {"<parameter>/<moment>": tensor}, sharded like its parameter; an 8-bit moment is two tensors."""
     policy.reshard()
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, parameter in policy.model.named_parameters():
         for moment, value in optimizer.state.get(parameter, {}).items():
             tensors |= {f"{name}/{moment}{suffix}": tensor for suffix, tensor in pieces(value).items()}

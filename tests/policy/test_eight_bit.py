@@ -55,6 +55,7 @@ def after(folder, config: TrainConfig, steps: int) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in policy.model.named_parameters()}
 
 
+@pytest.mark.slow
 def test_the_first_step_is_exact_and_later_ones_stay_close(start, eager):
     """Moments are rounded after the update, and only those of tensors with whole blocks."""
     begun = {name: p.detach().clone() for name, p in load(start).model.named_parameters()}
@@ -81,6 +82,7 @@ def test_its_bytes(start, eager):
     assert state_bytes([(4097,), (3840,)]) == 8 * (4097 + 3840) + 2 * 4
 
 
+@pytest.mark.slow
 def test_going_on_from_a_checkpoint_is_bit_for_bit(start, tmp_path, eager):
     whole = after(start, EIGHT, 6)
     policy = load(start)

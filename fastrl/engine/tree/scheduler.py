@@ -181,7 +181,8 @@ class Scheduler:
         Returns: [requests] index in the stream of the token that each last one was drawn after.
         """
         keys = np.concatenate([tree.key for tree in stream.trees])
-        at, hidden = stream.ends.copy(), stream.hidden()
+        at: Ints = stream.ends.copy()
+        hidden = stream.hidden()
         going = np.flatnonzero(self.outputs.alive(numbers))
         while len(going):
             below = stream.next_tokens.find(at[going], last[going])
