@@ -32,7 +32,7 @@ WITHOUT_KERNEL = {
 
 @dataclass(slots=True)
 class Counts:
-    """What one call of a phase asks of the device."""
+    """Counts of the device work in one call of a phase."""
 
     host_reads: int = 0
     """Times that the host waits for the device: values read, copies to the host, synchronize()."""

@@ -12,7 +12,7 @@ import torch
 REGISTRY = "_ZN3c104impl26device_guard_impl_registryE"
 """c10::impl::device_guard_impl_registry: one pointer per device type."""
 CPU, CUDA, NUM_TYPES = 0, 1, 2
-"""Of c10::DeviceType."""
+"""Values of c10::DeviceType."""
 
 
 @contextmanager

@@ -22,7 +22,7 @@ SOURCE = DOCS / "fidelity.yaml"
 BEGIN, END = "<!-- docs/fidelity.py writes this part -->", "<!-- until here -->"
 VERDICTS = ("same", "ours", "open")
 UNSAID = "doesn't say"
-"""What `paper` reads if the paper, or what is known of it, does not say."""
+"""Value of `paper` in rows where the paper, or what is known of it, does not say."""
 WIDTH = 150
 
 

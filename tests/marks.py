@@ -54,6 +54,7 @@ MARKS: dict[str, tuple[str, ...]] = {
     ),
     # seconds a test, for another reason; single tests are decorated
     "slow": (
+        "bench/test_gpu_phases.py",
         "config/test_sections.py",
         "report/test_serve.py",
         "tools/plan/test_plan_pipeline.py",

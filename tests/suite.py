@@ -2,7 +2,7 @@
 
 --check            only tests without a mark
 --long             only tests marked long; other runs leave them out
---limit-s S        a test that takes more CPU time than this fails
+--limit-s S        lists tests that take more CPU time than this; five times as much fails
 --strict-skips     a skip whose reason is not in ALLOWED_SKIPS fails the run
 --record FILE      write each file's tests and seconds by mark, as JSON (tests/durations.json)
 """
@@ -38,6 +38,8 @@ ALLOWED_SKIPS = (
     r"tiny world (has not been made|is not in the cache)",  # minutes of training: make demo
     r"trackio is not installed",  # tests/peers.txt says why
 )
+FAILS_AT = 5
+"""Times --limit-s: the CPU time at which a test fails."""
 INTERPRETED_EVERY = 3
 """make test runs every third parameter set of a test in Triton's interpreter, make long the others."""
 NO_PARAMETERS = SimpleNamespace(params={})
@@ -48,7 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("fastrl")
     group.addoption("--check", action="store_true", help=f"only tests without {', '.join(MARKS)}")
     group.addoption("--long", action="store_true", help="only tests that are marked long")
-    group.addoption("--limit-s", type=float, help="seconds of CPU time that a test may take")
+    group.addoption("--limit-s", type=float, help="seconds of CPU time from which a test is listed")
     group.addoption("--strict-skips", action="store_true", help="fail on a skip whose reason is not listed")
     group.addoption("--record", type=Path, help="write tests and seconds by file and mark to this file")
 
@@ -122,6 +124,7 @@ class Suite:
         self.check: bool = config.option.check
         self.skips: dict[str, str] = {}  # test or module -> reason
         self.seconds: dict[str, float] = defaultdict(float)
+        self.over_limit_s: dict[str, float] = {}
         self.marks: dict[str, str] = {}
 
     # ---- what is collected
@@ -191,9 +194,12 @@ class Suite:
         used = dict(item.user_properties).get("cpu_s", 0.0)
         limit_s: float | None = self.config.option.limit_s
         if limit_s and report.when == "call" and report.passed and used > limit_s:
+            report.user_properties.append(("over_limit_s", used))
+        # a slow or busy machine takes two or three times as long, so only what is far beyond fails
+        if limit_s and report.when == "call" and report.passed and used > FAILS_AT * limit_s:
             report.outcome = "failed"
             report.longrepr = (
-                f"[limit_s] {item.nodeid}: expected at most {limit_s:g} s of CPU time, got {used:.1f}: make "
+                f"[limit_s] {item.nodeid}: expected about {limit_s:g} s of CPU time, got {used:.1f}: make "
                 f"it smaller, or mark it with one of {', '.join(MARKS)}"
             )
         return report
@@ -203,6 +209,8 @@ class Suite:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.marks[report.nodeid] = dict(report.user_properties).get("mark", "")
         self.seconds[report.nodeid] += report.duration
+        if "over_limit_s" in dict(report.user_properties):
+            self.over_limit_s[report.nodeid] = dict(report.user_properties)["over_limit_s"]
         if report.skipped and not hasattr(report, "wasxfail"):
             self.skips[report.nodeid] = reason_of(report)
 
@@ -249,6 +257,12 @@ class Suite:
                 write(
                     f"files and tests that are marked {', '.join(MARKS)}; not timed: make test RECORD=1 does"
                 )
+        if self.over_limit_s:
+            terminalreporter.section(
+                f"more than {self.config.option.limit_s:g} s of CPU time: shrink or mark"
+            )
+        for test, used in sorted(self.over_limit_s.items(), key=lambda entry: -entry[1]):
+            write(f"{used:6.1f} s  {test}")
         seed = self.config.getoption("random_order_seed", None)
         if self.config.getoption("random_order_enabled", False):
             write(f"random order: SEED={str(seed).removeprefix('default:')} gives it again")

@@ -119,7 +119,7 @@ def runs(configs, tmp_path_factory) -> dict[int, Path]:
 
 @pytest.fixture(scope="module")
 def runs_of_four(configs, tmp_path_factory) -> dict[int, Path]:
-    """Where four ranks' runs of WIDE are."""
+    """Return the folder of the four-rank runs of WIDE, by number of ranks."""
     wide = {name: configs[name] for name in WIDE}
     return runs_of(wide, (4,), tmp_path_factory.mktemp("runs_of_four"))
 
@@ -163,20 +163,19 @@ def check_runs(one_folder: Path, many_folder: Path) -> None:
 
 def test_what_ranks_leave_is_an_ordinary_folder(runs):
     for name in ("sft-sharded", "sft-adapters", "cpt-sharded"):
-        for size in (2, 4) if name in WIDE else (2,):
-            ends = [runs[n] / name / "checkpoints/step-000010" for n in (1, size)]
-            one, many = (AutoModelForCausalLM.from_pretrained(end).state_dict() for end in ends)
-            for key, weight in one.items():
-                torch.testing.assert_close(many[key], weight, rtol=0, atol=5e-5)
+        ends = [runs[n] / name / "checkpoints/step-000010" for n in (1, 2)]
+        one, two = (AutoModelForCausalLM.from_pretrained(end).state_dict() for end in ends)
+        for key, weight in one.items():
+            torch.testing.assert_close(two[key], weight, rtol=0, atol=5e-5)
     scores = []
-    for size in (1, 4):
+    for size in (1, 2):
         folder = runs[size] / "reward_model/checkpoints/step-000010"
         scorer = RubricScorer(RubricModel.load(folder, torch.device("cpu"), torch.float32))
         scores.append(scorer.score("math", ["What is 7 + 7?"] * 2, ["7 + 7 = 14 .", "7 + 1 = 8 !"]))
         assert (runs[size] / "reward_model/calibration.png").read_bytes()[:4] == b"\x89PNG"
-    for one, four in zip(*scores, strict=True):
-        assert four.total == pytest.approx(one.total, abs=1e-5)
-    judged = [json.loads((runs[n] / "reward_model/eval.json").read_text()) for n in (1, 4)]
+    for alone, shared in zip(*scores, strict=True):
+        assert shared.total == pytest.approx(alone.total, abs=1e-5)
+    judged = [json.loads((runs[n] / "reward_model/eval.json").read_text()) for n in (1, 2)]
     assert judged[0]["num_traces"] == judged[1]["num_traces"] == 12
 
 
@@ -186,7 +185,7 @@ def test_a_sharded_reward_model_is_saved_like_an_unsharded_one(configs, runs, tm
     plain = placed(configs[name], tmp_path / "plain")
     run_stage(replace(plain, run=replace(plain.run, async_save=False)))
     mine = tmp_path / "plain/checkpoints/step-000010"
-    for size in (1, 2, 4) if name in WIDE else (1, 2):
+    for size in (1, 2):
         theirs = runs[size] / name / "checkpoints/step-000010"
         files = sorted(str(path.relative_to(mine)) for path in mine.rglob("*"))
         assert files == sorted(str(path.relative_to(theirs)) for path in theirs.rglob("*"))

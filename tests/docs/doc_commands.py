@@ -105,8 +105,7 @@ class Shell:
         assert code == 0, f"fastrl {command} {name} {' '.join(flags)}: exit code {code}"
 
     def is_away(self, words: list[str]) -> bool:
-        """Whether a model on the hub, a run that was not made, a stage of one, or a recipe's reference is
-        named."""
+        """Return whether words name a hub model, a run that was not made, its stage, or a reference."""
         inside = tuple(f"{run}/" for run in self.not_run)
         unmade = {*self.not_run, *recipe_names()}
         return any(AWAY.match(word) or word in unmade or word.startswith(inside) for word in words)

@@ -75,6 +75,8 @@ def judge(ending: Ending, expected: str | None, config: ProgramConfig) -> tuple[
         return Outcome.RUNTIME_ERROR, _memory_limit(config)
     if ending.limit == "time" or (ending.exit_code == -signal.SIGKILL and ending.cpu_s >= config.timeout_s):
         return Outcome.TIMEOUT, f"time limit of {config.timeout_s:g} s"
+    if ending.verdict is not None and ending.verdict["outcome"] == Outcome.SANDBOX_ERROR.value:
+        return _judge_call(ending, said, config)  # a check that doesn't run may end before the program begins
     if not ending.stage:
         return Outcome.SANDBOX_ERROR, said or f"exit code {ending.exit_code} before the program began"
     if ending.stage == "s":

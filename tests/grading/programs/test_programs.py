@@ -331,6 +331,13 @@ def test_values_of_any_length():
             from_line(line)
 
 
+@pytest.mark.parametrize("stage", ["", "s", "sc"])
+def test_a_check_that_does_not_run_is_named_wherever_the_program_was(stage):
+    verdict = {"outcome": "sandbox_error", "detail": "the test itself does not run: KeyError: 'check'"}
+    ending = Ending(stage, -9, 0.0, None, verdict, b"", b"")
+    assert judge(ending, None, CONFIG) == (Outcome.SANDBOX_ERROR, verdict["detail"])
+
+
 def test_the_last_of_several_processes_tracebacks_is_reported():
     end = "BlockingIOError: [Errno 11] Resource temporarily unavailable"
     start = 'Traceback (most recent call last):\n  File "<program>", line 2, in <module>\n'
